@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""The two ways things go wrong: the kernel refuses (KvmError) or the user misuses us (UsageError)."""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class KvmError(OSError):
+    """A refusal as the kernel gives it, with what a person needs to mend it.
+
+    ``errno`` is what the VMM sees. ``register`` is the register's name or None, ``mode`` the
+    vCPU's mode when it happened, ``reason`` the rule that refused and ``remedy`` the way out
+    (both may be empty). ``waits`` is true for a KVM_RUN that the kernel would end with this
+    errno only once a signal arrives: whoever stands between model and caller waits for it.
+    """
+
+    def __init__(
+        self,
+        errno: int,
+        reason: str = "",
+        *,
+        register: str | None = None,
+        mode: str = "",
+        remedy: str = "",
+        waits: bool = False,
+    ) -> None:
+        super().__init__(errno, reason or _errno.errorcode.get(errno, str(errno)))
+        self.register = register
+        self.mode = mode
+        self.reason = reason
+        self.remedy = remedy
+        self.waits = waits
+
+    @property
+    def name(self) -> str:
+        """The errno's name, as in errno.h ("EBUSY")."""
+        return _errno.errorcode.get(self.errno or 0, str(self.errno))
+
+    def __str__(self) -> str:
+        who = f"{self.register}: " if self.register else ""
+        mode = f" [{self.mode}]" if self.mode else ""
+        way = f": {self.remedy}" if self.remedy else ""
+        return f"{self.name}: {who}{self.reason or 'refused'}{mode}{way}"
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be: one clear line, which a command ends with 2."""
