@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Devices: made on a VM; attributes are set on a device, a VM or a vCPU.
+ */
+#ifndef KVMABI_DEVICES_H
+#define KVMABI_DEVICES_H
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+#include <asm/kvm.h>
+
+enum kvm_device_type {
+	KVM_DEV_TYPE_FSL_MPIC_20 = 1,
+	KVM_DEV_TYPE_FSL_MPIC_42,
+	KVM_DEV_TYPE_XICS,
+	KVM_DEV_TYPE_VFIO,
+	KVM_DEV_TYPE_ARM_VGIC_V2,
+	KVM_DEV_TYPE_FLIC,
+	KVM_DEV_TYPE_ARM_VGIC_V3,
+	KVM_DEV_TYPE_ARM_VGIC_ITS,
+	KVM_DEV_TYPE_XIVE,
+	KVM_DEV_TYPE_ARM_PV_TIME,
+	KVM_DEV_TYPE_RISCV_AIA,
+	KVM_DEV_TYPE_LOONGARCH_IPI,
+	KVM_DEV_TYPE_LOONGARCH_EIOINTC,
+	KVM_DEV_TYPE_LOONGARCH_PCHPIC,
+	KVM_DEV_TYPE_LOONGARCH_DMSINTC,
+	KVM_DEV_TYPE_ARM_VGIC_V5,
+	KVM_DEV_TYPE_MAX
+};
+
+/* so that #ifdef finds the types */
+#define KVM_DEV_TYPE_FSL_MPIC_20	KVM_DEV_TYPE_FSL_MPIC_20
+#define KVM_DEV_TYPE_FSL_MPIC_42	KVM_DEV_TYPE_FSL_MPIC_42
+#define KVM_DEV_TYPE_XICS		KVM_DEV_TYPE_XICS
+#define KVM_DEV_TYPE_VFIO		KVM_DEV_TYPE_VFIO
+#define KVM_DEV_TYPE_ARM_VGIC_V2	KVM_DEV_TYPE_ARM_VGIC_V2
+#define KVM_DEV_TYPE_FLIC		KVM_DEV_TYPE_FLIC
+#define KVM_DEV_TYPE_ARM_VGIC_V3	KVM_DEV_TYPE_ARM_VGIC_V3
+#define KVM_DEV_TYPE_ARM_VGIC_ITS	KVM_DEV_TYPE_ARM_VGIC_ITS
+#define KVM_DEV_TYPE_XIVE		KVM_DEV_TYPE_XIVE
+#define KVM_DEV_TYPE_ARM_PV_TIME	KVM_DEV_TYPE_ARM_PV_TIME
+#define KVM_DEV_TYPE_RISCV_AIA		KVM_DEV_TYPE_RISCV_AIA
+#define KVM_DEV_TYPE_LOONGARCH_IPI	KVM_DEV_TYPE_LOONGARCH_IPI
+#define KVM_DEV_TYPE_LOONGARCH_EIOINTC	KVM_DEV_TYPE_LOONGARCH_EIOINTC
+#define KVM_DEV_TYPE_LOONGARCH_PCHPIC	KVM_DEV_TYPE_LOONGARCH_PCHPIC
+#define KVM_DEV_TYPE_LOONGARCH_DMSINTC	KVM_DEV_TYPE_LOONGARCH_DMSINTC
+#define KVM_DEV_TYPE_ARM_VGIC_V5	KVM_DEV_TYPE_ARM_VGIC_V5
+
+#define KVM_CREATE_DEVICE_TEST	1
+
+struct kvm_create_device {
+	__u32 type;
+	__u32 fd;
+	__u32 flags;
+};
+
+struct kvm_device_attr {
+	__u32 flags;
+	__u32 group;
+	__u64 attr;
+	__u64 addr;		/* of the attribute's data in userspace */
+};
+
+#define KVM_DEV_VFIO_FILE			1
+#define KVM_DEV_VFIO_FILE_ADD			1
+#define KVM_DEV_VFIO_FILE_DEL			2
+#define KVM_DEV_VFIO_GROUP			KVM_DEV_VFIO_FILE
+#define KVM_DEV_VFIO_GROUP_ADD			KVM_DEV_VFIO_FILE_ADD
+#define KVM_DEV_VFIO_GROUP_DEL			KVM_DEV_VFIO_FILE_DEL
+#define KVM_DEV_VFIO_GROUP_SET_SPAPR_TCE	3
+
+struct kvm_vfio_spapr_tce {
+	__s32 groupfd;
+	__s32 tablefd;
+};
+
+#define KVM_CREATE_DEVICE	_IOWR(KVMIO, 0xe0, struct kvm_create_device)
+#define KVM_SET_DEVICE_ATTR	_IOW(KVMIO, 0xe1, struct kvm_device_attr)
+#define KVM_GET_DEVICE_ATTR	_IOW(KVMIO, 0xe2, struct kvm_device_attr)
+#define KVM_HAS_DEVICE_ATTR	_IOW(KVMIO, 0xe3, struct kvm_device_attr)
+
+#endif

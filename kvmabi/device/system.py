@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""/dev/kvm itself: the ioctls of the system file."""
+
+from __future__ import annotations
+
+import errno
+from itertools import count
+from typing import ClassVar
+
+from kvmabi import uapi
+from kvmabi.device.file import Call, DeviceFile, Handler, no_argument
+from kvmabi.device.vm import VmFile
+from kvmabi.errors import KvmError
+from kvmabi.events import EventLog
+from kvmabi.model.system import System
+from kvmabi.model.vm import Vm
+from kvmabi.profiles import Host, Kernel
+
+IPA_BITS_LEAST = 32
+
+
+def open_system(host: Host, kernel: Kernel, log: EventLog) -> SystemFile:
+    """Open /dev/kvm of a host under a kernel; every ioctl of it and of its VMs goes to ``log``."""
+    return SystemFile(System(host, kernel), log)
+
+
+class SystemFile(DeviceFile):
+    """The file behind open("/dev/kvm")."""
+
+    kind = "system"
+
+    def __init__(self, system: System, log: EventLog) -> None:
+        super().__init__(log)
+        self.system = system
+        self._numbers = count(1)
+
+    def _get_api_version(self, call: Call) -> int:
+        no_argument(call)
+        return self.system.kernel.api_version
+
+    def _create_vm(self, call: Call) -> DeviceFile:
+        bits = call.arg & uapi.KVM_VM_TYPE_ARM_IPA_SIZE_MASK
+        most = self.system.check_extension(uapi.KVM_CAP_ARM_VM_IPA_SIZE, on_vm=False)
+        if call.arg != bits or (bits and not IPA_BITS_LEAST <= bits <= most):
+            raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
+        return VmFile(self.log, Vm(self.system, next(self._numbers)), call.memory.address_space)
+
+    def _check_extension(self, call: Call) -> int:
+        return self.system.check_extension(call.arg, on_vm=False)
+
+    def _get_vcpu_mmap_size(self, call: Call) -> int:
+        no_argument(call)
+        return self.system.kernel.vcpu_mmap_bytes
+
+    table: ClassVar[dict[int, tuple[str, Handler]]] = {
+        uapi.KVM_GET_API_VERSION: ("KVM_GET_API_VERSION", _get_api_version),
+        uapi.KVM_CREATE_VM: ("KVM_CREATE_VM", _create_vm),
+        uapi.KVM_CHECK_EXTENSION: ("KVM_CHECK_EXTENSION", _check_extension),
+        uapi.KVM_GET_VCPU_MMAP_SIZE: ("KVM_GET_VCPU_MMAP_SIZE", _get_vcpu_mmap_size),
+    }

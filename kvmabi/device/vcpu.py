@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""A vCPU's file: INIT, FINALIZE, the register ioctls and KVM_RUN."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kvmabi import uapi
+from kvmabi.device.file import Call, DeviceFile, Handler, fault, no_argument
+from kvmabi.device.memory import Memory, ProcessMemory
+from kvmabi.errors import KvmError
+from kvmabi.events import Lost
+from kvmabi.model import lifecycle, run
+from kvmabi.model.registermap import Effect
+
+if TYPE_CHECKING:
+    from kvmabi.device.vm import VmFile
+    from kvmabi.model.vcpu import Vcpu
+
+ONE_REG = struct.Struct("=QQ")
+INIT = struct.Struct("=8I")
+COUNT = struct.Struct("=Q")
+INT = struct.Struct("=i")
+WORD = struct.Struct("=I")
+IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
+EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")
+SIGSET_BYTES = 8
+NOBODY = ProcessMemory(0, None)
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class VcpuFile(DeviceFile):
+    """The file that KVM_CREATE_VCPU opens.
+
+    ``run_fd`` is a memfd with struct kvm_run, which a VMM maps; ``sigmask`` the signal mask that
+    KVM_SET_SIGNAL_MASK gave for KVM_RUN (None: the thread's own).
+    """
+
+    kind = "vcpu"
+
+    def __init__(self, vm: VmFile, vcpu: Vcpu) -> None:
+        super().__init__(vm.log)
+        self.vm = vm
+        self.vcpu = vcpu
+        size = vcpu.system.kernel.vcpu_mmap_bytes
+        self.run_fd = os.memfd_create("kvm-vcpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.run_fd, size)
+        fcntl.fcntl(self.run_fd, fcntl.F_ADD_SEALS, SEALS)
+        self._run = mmap.mmap(self.run_fd, size)
+        self.sigmask: bytes | None = None
+        self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
+        self._events = bytes(EVENTS_BYTES)
+        self._set_by: dict[int, int] = {}
+        self._changed = True
+
+    def check(self, memory: Memory) -> None:
+        """EIO for every address space but the VM's own."""
+        self.vm.check(memory)
+
+    def where(self) -> tuple[Any, int | None, int | None]:
+        """See DeviceFile.where."""
+        return self.vcpu.mode, self.vcpu.vm.number, self.vcpu.index
+
+    def svcr(self) -> int:
+        """See DeviceFile.svcr."""
+        return self.vcpu.mode.svcr
+
+    def release(self) -> None:
+        """Tell watchers the vCPU's last state; give its memory back."""
+        if self._run.closed:
+            return
+        self.tell_state("close")
+        self._run.close()
+        os.close(self.run_fd)
+
+    def tell_state(self, what: str) -> None:
+        """Log an event that is no ioctl and carries the vCPU's registers, if somebody watches."""
+        if self.log.watchers and self.vcpu.map is not None:
+            call = Call(0, NOBODY)
+            call.state = self.vcpu.state()
+            self._log(what, call, None, *self.where())
+
+    def immediate_exit(self, value: bool) -> None:
+        """Set kvm_run.immediate_exit, as a VMM does through its mapping."""
+        self._run[IMMEDIATE_EXIT] = value
+
+    # --- registers
+
+    def _get_one_reg(self, call: Call) -> int:
+        self.vcpu.require_init()
+        id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
+        call.register = id
+        data = self.vcpu.get_one_reg(id)
+        call.data = data
+        if self._changed and self.log.watchers:
+            call.state = self.vcpu.state()
+            self._changed = False
+        if call.memory.write(addr, data) < len(data):
+            raise fault(addr)
+        return 0
+
+    def _set_one_reg(self, call: Call) -> int:
+        vcpu = self.vcpu
+        vcpu.require_init()
+        id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
+        call.register = id
+        row = vcpu.row(id)
+        reads = row.set is None or row.fault_first
+        call.data = data = call.memory.read(addr, row.valid_bytes) if reads else b""
+        effects = vcpu.set(row, data)
+        self._changed = True
+        if effects:
+            call.effects = self._lost(effects)
+        self._set_by[id] = self.log.count + 1
+        return 0
+
+    def _lost(self, effects: Sequence[Effect]) -> tuple[Lost, ...]:
+        return tuple(Lost(*effect, self._set_by.pop(effect.id, None)) for effect in effects)
+
+    def _get_reg_list(self, call: Call) -> int:
+        ids = self.vcpu.reg_list()
+        (room,) = COUNT.unpack(call.read(call.arg, COUNT.size))
+        call.write(call.arg, COUNT.pack(len(ids)))
+        if room < len(ids):
+            raise KvmError(
+                errno.E2BIG, f"room for {room} ids, the list has {len(ids)}", remedy="call again with that n"
+            )
+        call.write(call.arg + COUNT.size, struct.pack(f"={len(ids)}Q", *ids))
+        return 0
+
+    # --- life
+
+    def _init(self, call: Call) -> int:
+        target, *features = INIT.unpack(call.read(call.arg, INIT.size))
+        lifecycle.init(self.vcpu, target, features)
+        off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1
+        self._mp_state = uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE
+        self._set_by.clear()
+        self._changed = True
+        if self.log.watchers:
+            call.state = self.vcpu.state()
+        return 0
+
+    def _finalize(self, call: Call) -> int:
+        self.vcpu.require_init()
+        (feature,) = INT.unpack(call.read(call.arg, INT.size))
+        lifecycle.finalize(self.vcpu, feature)
+        self._changed = True
+        return 0
+
+    def _run_vcpu(self, call: Call) -> int:
+        no_argument(call)
+        ended = run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
+        if self._changed and self.log.watchers:
+            call.state = self.vcpu.state()
+        raise ended
+
+    def _set_signal_mask(self, call: Call) -> int:
+        if not call.arg:
+            self.sigmask = None
+            return 0
+        (size,) = WORD.unpack(call.read(call.arg, WORD.size))
+        if size != SIGSET_BYTES:
+            raise KvmError(errno.EINVAL, f"a signal mask has {SIGSET_BYTES} bytes")
+        self.sigmask = call.read(call.arg + WORD.size, SIGSET_BYTES)
+        return 0
+
+    def _get_mp_state(self, call: Call) -> int:
+        call.write(call.arg, WORD.pack(self._mp_state))
+        return 0
+
+    def _set_mp_state(self, call: Call) -> int:
+        (state,) = WORD.unpack(call.read(call.arg, WORD.size))
+        if state not in (uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED, uapi.KVM_MP_STATE_SUSPENDED):
+            raise KvmError(errno.EINVAL, f"an arm64 vCPU has no state {state}")
+        self._mp_state = state
+        return 0
+
+    def _get_events(self, call: Call) -> int:
+        self.vcpu.require_init()
+        call.write(call.arg, self._events)
+        return 0
+
+    def _set_events(self, call: Call) -> int:
+        self.vcpu.require_init()
+        self._events = call.read(call.arg, EVENTS_BYTES)
+        return 0
+
+    table: ClassVar[dict[int, tuple[str, Handler]]] = {
+        uapi.KVM_GET_ONE_REG: ("KVM_GET_ONE_REG", _get_one_reg),
+        uapi.KVM_SET_ONE_REG: ("KVM_SET_ONE_REG", _set_one_reg),
+        uapi.KVM_GET_REG_LIST: ("KVM_GET_REG_LIST", _get_reg_list),
+        uapi.KVM_ARM_VCPU_INIT: ("KVM_ARM_VCPU_INIT", _init),
+        uapi.KVM_ARM_VCPU_FINALIZE: ("KVM_ARM_VCPU_FINALIZE", _finalize),
+        uapi.KVM_RUN: ("KVM_RUN", _run_vcpu),
+        uapi.KVM_SET_SIGNAL_MASK: ("KVM_SET_SIGNAL_MASK", _set_signal_mask),
+        uapi.KVM_GET_MP_STATE: ("KVM_GET_MP_STATE", _get_mp_state),
+        uapi.KVM_SET_MP_STATE: ("KVM_SET_MP_STATE", _set_mp_state),
+        uapi.KVM_GET_VCPU_EVENTS: ("KVM_GET_VCPU_EVENTS", _get_events),
+        uapi.KVM_SET_VCPU_EVENTS: ("KVM_SET_VCPU_EVENTS", _set_events),
+    }

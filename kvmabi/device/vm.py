@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""A VM's file: making vCPUs, what they prefer, and the memory slots."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Hashable
+from typing import Any, ClassVar
+
+from kvmabi import uapi
+from kvmabi.device.file import Call, DeviceFile, Handler
+from kvmabi.device.memory import Memory
+from kvmabi.device.vcpu import VcpuFile
+from kvmabi.errors import KvmError
+from kvmabi.events import EventLog
+from kvmabi.model.vm import Vm
+
+PAGE_BYTES = 4096
+MASKS_BYTES = 8 * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
+ENABLE_CAP = struct.Struct("=II4Q")
+MASK_RANGE = struct.Struct("=QI13I")
+SLOT = struct.Struct("=IIQQQ")
+SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | uapi.KVM_MEM_READONLY
+
+
+class VmFile(DeviceFile):
+    """The file that KVM_CREATE_VM opens. It belongs to the address space that made it."""
+
+    kind = "vm"
+
+    def __init__(self, log: EventLog, vm: Vm, address_space: Hashable) -> None:
+        super().__init__(log)
+        self.vm = vm
+        self.address_space = address_space
+        self.slots: dict[int, tuple[int, int]] = {}
+        self.vcpus: list[VcpuFile] = []
+
+    def check(self, memory: Memory) -> None:
+        """EIO for every address space but the VM's own."""
+        if memory.address_space != self.address_space:
+            raise KvmError(errno.EIO, "a VM can be used from the address space that created it only")
+
+    def where(self) -> tuple[Any, int | None, int | None]:
+        """See DeviceFile.where."""
+        return "", self.vm.number, None
+
+    def release(self) -> None:
+        """Give back what the VM and its vCPUs hold; their files are of no more use."""
+        for vcpu in self.vcpus:
+            vcpu.release()
+        self.vm.close()
+
+    def _create_vcpu(self, call: Call) -> DeviceFile:
+        vcpu = VcpuFile(self, self.vm.create_vcpu(call.arg & 0xFFFFFFFF))
+        self.vcpus.append(vcpu)
+        return vcpu
+
+    def _check_extension(self, call: Call) -> int:
+        return self.vm.system.check_extension(call.arg, on_vm=True)
+
+    def _preferred_target(self, call: Call) -> int:
+        init = uapi.ffi.new("struct kvm_vcpu_init *")
+        init.target = self.vm.system.kernel.target
+        call.write(call.arg, bytes(uapi.ffi.buffer(init)))
+        return 0
+
+    def _set_device_addr(self, call: Call) -> int:
+        """KVM_ARM_SET_DEVICE_ADDR, which has the number of KVM_GET_ONE_REG: there is no vGIC of the old kind."""
+        call.read(call.arg, uapi.ffi.sizeof("struct kvm_arm_device_addr"))
+        raise KvmError(errno.ENODEV, "the VM has no such device; registers are read and written on a vCPU's file")
+
+    def _set_memory_region(self, call: Call) -> int:
+        slot, flags, guest, size, user = SLOT.unpack(call.read(call.arg, SLOT.size))
+        if flags & ~SLOT_FLAGS or (guest | size | user) % PAGE_BYTES or slot >> 16 or guest + size >= 1 << 64:
+            raise KvmError(errno.EINVAL, "a memory slot has page-aligned places, a known number and known flags")
+        if not size:
+            if self.slots.pop(slot, None) is None:
+                raise KvmError(errno.EINVAL, f"there is no memory slot {slot} to remove")
+            return 0
+        for other, (start, length) in self.slots.items():
+            if other != slot and guest < start + length and start < guest + size:
+                raise KvmError(errno.EEXIST, f"the memory slot overlaps slot {other}")
+        self.slots[slot] = (guest, size)
+        return 0
+
+    def _enable_cap(self, call: Call) -> int:
+        capability, flags, *args = ENABLE_CAP.unpack(call.read(call.arg, ENABLE_CAP.size))
+        known = capability == uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS
+        if not known or flags or any(args) or not self.vm.system.check_extension(capability, on_vm=True):
+            raise KvmError(errno.EINVAL, f"capability {capability} cannot be enabled so")
+        if self.vm.vcpus:
+            raise KvmError(errno.EBUSY, "this is to be enabled before the first vCPU is made")
+        self.vm.enabled.add(capability)
+        return 0
+
+    def _writable_masks(self, call: Call) -> int:
+        addr, reach, *reserved = MASK_RANGE.unpack(call.read(call.arg, MASK_RANGE.size))
+        if reach or any(reserved):
+            raise KvmError(errno.EINVAL, "the only range is 0, and what is reserved is 0")
+        table = bytearray(MASKS_BYTES)
+        for id, mask in self.vm.system.kernel.writable_masks.items():
+            place = _mask_index(id)
+            table[place * 8 : place * 8 + 8] = mask.to_bytes(8, "little")
+        call.write(addr, bytes(table))
+        return 0
+
+    table: ClassVar[dict[int, tuple[str, Handler]]] = {
+        uapi.KVM_CREATE_VCPU: ("KVM_CREATE_VCPU", _create_vcpu),
+        uapi.KVM_CHECK_EXTENSION: ("KVM_CHECK_EXTENSION", _check_extension),
+        uapi.KVM_ARM_PREFERRED_TARGET: ("KVM_ARM_PREFERRED_TARGET", _preferred_target),
+        uapi.KVM_GET_ONE_REG: ("KVM_ARM_SET_DEVICE_ADDR", _set_device_addr),
+        uapi.KVM_SET_USER_MEMORY_REGION: ("KVM_SET_USER_MEMORY_REGION", _set_memory_region),
+        uapi.KVM_ENABLE_CAP: ("KVM_ENABLE_CAP", _enable_cap),
+        uapi.KVM_ARM_GET_REG_WRITABLE_MASKS: ("KVM_ARM_GET_REG_WRITABLE_MASKS", _writable_masks),
+    }
+
+
+def _mask_index(id: int) -> int:
+    """A feature ID register's place in the table of masks: op1, CRm and op2 of its encoding."""
+    op1, crm, op2 = id >> 11 & 7, id >> 3 & 15, id & 7
+    return uapi.KVM_ARM_FEATURE_ID_RANGE_INDEX(3, op1, 0, crm, op2)

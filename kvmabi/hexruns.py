@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Bytes as text in the recordings' form: hex, where ``bb*count.`` stands for a run of equal bytes."""
+
+from __future__ import annotations
+
+import re
+
+MAX_BYTES = 4096
+_SIMPLE = re.compile(r"(?:[0-9a-fA-F]{2})*\Z")
+_RUN = re.compile(r"((?:[0-9a-fA-F]{2})+?)(?:\*([0-9]{1,9})\.|(?=\Z)|(?=[0-9a-fA-F]{2}\*))")
+_REPEATS = re.compile(rb"(.)\1{3,}", re.DOTALL)
+
+
+def expand(text: str) -> bytes:
+    """The bytes that ``text`` stands for, at most 4096; ValueError if it is no such text."""
+    if "*" not in text:
+        if not _SIMPLE.match(text):
+            raise ValueError(f"{text[:40]!r} is not hex")
+        return bytes.fromhex(text)
+    out = bytearray()
+    position = 0
+    while position < len(text):
+        match = _RUN.match(text, position)
+        if match is None:
+            raise ValueError(f"{text[position : position + 40]!r} is not hex with runs")
+        count = int(match[2]) if match[2] is not None else 1
+        out += (
+            bytes.fromhex(match[1])
+            if match[2] is None
+            else bytes.fromhex(match[1])[:-1] + bytes.fromhex(match[1])[-1:] * count
+        )
+        if len(out) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        position = match.end()
+    return bytes(out)
+
+
+def compress(data: bytes) -> str:
+    """``data`` in the same form."""
+    out, position = [], 0
+    for match in _REPEATS.finditer(data):
+        out.append(data[position : match.start()].hex())
+        out.append(f"{match[1].hex()}*{match.end() - match.start()}.")
+        position = match.end()
+    return "".join(out) + data[position:].hex()

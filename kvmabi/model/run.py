@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""KVM_RUN: what it refuses, what the first one freezes; the guest itself does nothing but wait."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from kvmabi.errors import KvmError
+from kvmabi.model.registermap import Refusal
+from kvmabi.model.vcpu import refusal_error
+from kvmabi.profiles import idregs
+
+if TYPE_CHECKING:
+    from kvmabi.model.vcpu import Vcpu
+
+PMU_NOT_READY = Refusal(
+    errno.EINVAL,
+    "the vCPU has a PMU that was not initialised",
+    "use KVM_SET_DEVICE_ATTR with KVM_ARM_VCPU_PMU_V3_CTRL and KVM_ARM_VCPU_PMU_V3_INIT first",
+)
+INTERRUPTED = "a signal or immediate_exit ended the run"
+
+
+def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
+    """Run a vCPU until something ends it; tells the EINTR that did, or raises what refused the run.
+
+    A VM without a vGIC loses the GIC fields of its ID registers at the first attempt; ID
+    registers are frozen only by one that gets as far as the guest.
+    """
+    vcpu.require_final()
+    _hide_gic(vcpu)
+    if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
+        raise refusal_error(PMU_NOT_READY, mode=str(vcpu.mode))
+    vcpu.vm.has_run = True
+    return KvmError(errno.EINTR, INTERRUPTED, mode=str(vcpu.mode), waits=not immediate_exit)
+
+
+def _hide_gic(vcpu: Vcpu) -> None:
+    vm = vcpu.vm
+    if vm.gic_hidden:
+        return
+    vm.gic_hidden = True
+    for field in idregs.gic_fields():
+        row = vcpu.row(field.id)
+        value = int.from_bytes(vcpu.get_one_reg(field.id), "little") & ~field.mask
+        vcpu.store(row, value.to_bytes(8, "little"))

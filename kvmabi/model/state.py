@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""The register file of a vCPU: one flat buffer in a memfd, so that another process can map it.
+
+Every register has one fixed place, whatever the vCPU's mode; the register map says which places
+can be seen. Vector registers stand 256 bytes apart, the most that SVE and SME allow, and what
+lies beyond the valid length of one is zero: a get is a plain copy of the transfer size.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from kvmabi import uapi
+
+Z_BYTES = 256
+P_BYTES = 32
+ZT_BYTES = 64
+VLS_BYTES = 64
+ZA_ROWS = 256
+FW_SLOTS = 16
+CCSIDR_SLOTS = 16
+
+
+def _up(value: int, to: int) -> int:
+    return (value + to - 1) // to * to
+
+
+CORE = 0
+CORE_BYTES = uapi.ffi.sizeof("struct kvm_regs")
+Z = _up(CORE_BYTES, Z_BYTES)
+P = Z + 32 * Z_BYTES
+FFR = P + 16 * P_BYTES
+ZA = _up(FFR + P_BYTES, Z_BYTES)
+ZT0 = ZA + ZA_ROWS * Z_BYTES
+SVE_VLS = ZT0 + ZT_BYTES
+SME_VLS = SVE_VLS + VLS_BYTES
+FW = SME_VLS + VLS_BYTES
+FW_BMAP = FW + FW_SLOTS * 8
+CCSIDR = FW_BMAP + FW_SLOTS * 8
+SYSREG = CCSIDR + CCSIDR_SLOTS * 4
+SYSREG_SLOTS = 1024
+SIZE_BYTES = _up(SYSREG + SYSREG_SLOTS * 8, mmap.PAGESIZE)
+
+V = CORE + uapi.ffi.offsetof("struct kvm_regs", "fp_regs")
+V_BYTES = 16
+FPSR = V + uapi.ffi.offsetof("struct user_fpsimd_state", "fpsr")
+PSTATE = CORE + uapi.ffi.offsetof("struct kvm_regs", "regs") + uapi.ffi.offsetof("struct user_pt_regs", "pstate")
+
+
+class RegisterFile:
+    """A vCPU's registers as ``SIZE_BYTES`` bytes of shared memory; ``fd`` lets another process map them."""
+
+    __slots__ = ("fd", "memory")
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("kvmabi-registers", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, SIZE_BYTES)
+        self.memory = mmap.mmap(self.fd, SIZE_BYTES)
+
+    def zero(self, start: int, end: int) -> None:
+        """Zero the bytes from offset ``start`` up to ``end``."""
+        self.memory[start:end] = bytes(end - start)
+
+    def close(self) -> None:
+        """Give memory and file descriptor back; a second call does nothing."""
+        if not self.memory.closed:
+            self.memory.close()
+            os.close(self.fd)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""What every VM on one host and kernel shares: features, capabilities and the cache of register maps."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from collections.abc import Hashable, Iterable
+
+from kvmabi.model import core, demux, firmware, sme, state, sve, sysreg
+from kvmabi.model.mode import Mode
+from kvmabi.model.registermap import Family, Refusal, RegisterMap, Row
+from kvmabi.model.vcpu import refusal_error
+from kvmabi.profiles import idregs, sysregs
+from kvmabi.profiles.host import Host
+from kvmabi.profiles.kernel import Kernel
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        core.FAMILY,
+        sve.FAMILY,
+        sme.FAMILY,
+        firmware.REGISTERS,
+        firmware.BITMAPS,
+        sysreg.FAMILY,
+        demux.FAMILY,
+    )
+}
+Memory = bytes | bytearray | mmap.mmap
+MAPS_KEPT = 512  # far more than the modes of any VMM; a hostile one starts the cache anew
+
+
+class System:
+    """One host under one kernel: ``/dev/kvm`` as opened, without its ioctl numbers."""
+
+    def __init__(self, host: Host, kernel: Kernel) -> None:
+        self.host = host
+        self.kernel = kernel
+        self.sve_vqs = frozenset(bits // 128 for bits in host.sve_vector_bits)
+        self.sme_vqs = (
+            frozenset(bits // 128 for bits in host.sme_vector_bits) if "sme" in kernel.features else frozenset()
+        )
+        self.features = frozenset(name for name in kernel.features if self._offers(name))
+        self.sysregs = [reg for reg in sysregs.table() if reg.name not in kernel.without]
+        self.sysreg_by_id = {reg.id: reg for reg in self.sysregs}
+        self._families = [FAMILIES[name] for name in kernel.list_order]
+        self._by_coproc = {coproc: family for family in self._families for coproc in family.coprocs}
+        self._maps: dict[Mode, RegisterMap] = {}
+        self._parts: dict[Hashable, list[Row]] = {}
+        self._images: dict[frozenset[str], bytes] = {}
+
+    def _offers(self, feature: str) -> bool:
+        """The host under this kernel accepts the feature in INIT."""
+        if feature == "sve":
+            return bool(self.sve_vqs)
+        if feature == "sme":
+            return bool(self.sme_vqs)
+        capability = self.kernel.features[feature].capability
+        return capability is None or self.host.capabilities_vm.get(capability, 0) > 0
+
+    def check_extension(self, capability: int, *, on_vm: bool) -> int:
+        """KVM_CHECK_EXTENSION's answer, 0 for what is not there; EINVAL where the kernel answers so."""
+        for name, feature in self.kernel.features.items():
+            if feature.capability == capability:
+                return int(name in self.features)
+        capabilities = self.host.capabilities_vm if on_vm else self.host.capabilities_system
+        value = capabilities.get(capability, 0)
+        if value < 0:
+            raise refusal_error(Refusal(errno.EINVAL, f"the kernel answers no question about capability {capability}"))
+        return value
+
+    def map(self, mode: Mode) -> RegisterMap:
+        """The register map of a mode."""
+        known = self._maps.get(mode)
+        if known is None:
+            if len(self._maps) >= MAPS_KEPT:
+                self._maps.clear()
+                self._parts.clear()
+            parts = [self._part(family, mode) for family in self._families]
+            known = self._maps[mode] = RegisterMap(self, mode, parts, self._by_coproc)
+        return known
+
+    def _part(self, family: Family, mode: Mode) -> list[Row]:
+        key = (family.name, family.key(mode))
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = list(family.rows(self, mode))
+        return part
+
+    def id_fields(self, id: int) -> Iterable[idregs.Field]:
+        """The fields of an ID register, in which its value may only sink to what is safe."""
+        return idregs.fields(id)
+
+    def sysreg_offset(self, id: int) -> int:
+        """Where a system register of the table stands in the register file, visible or not."""
+        return sysreg.offset(sysregs.by_id()[id].slot)
+
+    def shown(self, memory: Memory) -> frozenset[str]:
+        """What the ID registers in a register file let be seen."""
+        return frozenset(
+            name
+            for name, field, least in idregs.predicates()
+            if field.get(self._sysreg_value(memory, field.id)) >= least
+        )
+
+    def _sysreg_value(self, memory: Memory, id: int) -> int:
+        start = self.sysreg_offset(id)
+        return int.from_bytes(memory[start : start + 8], "little")
+
+    def reset_image(self, features: frozenset[str]) -> bytes:
+        """A register file as INIT with these features leaves it, but for the vector lengths and MPIDR."""
+        image = self._images.get(features)
+        if image is None:
+            image = self._images[features] = self._make_image(features)
+        return image
+
+    def _make_image(self, features: frozenset[str]) -> bytes:
+        image = bytearray(state.SIZE_BYTES)
+        registers = self.host.registers
+
+        def put(offset: int, value: int, size: int) -> None:
+            image[offset : offset + size] = value.to_bytes(size, "little")
+
+        put(state.PSTATE, self.kernel.pstate_32bit if "el1_32bit" in features else self.kernel.pstate, 8)
+        for reg in sysregs.table():
+            value = registers.get(reg.id, 0) if reg.reset is None else reg.reset
+            put(sysreg.offset(reg.slot), value, 8)
+        for clear in idregs.clears():
+            if not clear.needs & features:
+                start = self.sysreg_offset(clear.field.id)
+                put(start, self._sysreg_value(image, clear.field.id) & ~clear.field.mask, 8)
+        for row in self._part(FAMILIES["firmware"], _NO_MODE):
+            put(row.offset, registers.get(row.id, 0), 8)
+        put(state.FW, self.kernel.psci_latest if "psci_0_2" in features else self.kernel.psci_without, 8)
+        for row, value in zip(
+            self._part(FAMILIES["firmware_bitmap"], _NO_MODE), self.kernel.firmware_bitmaps, strict=True
+        ):
+            put(row.offset, value, 8)
+        for row in self._part(FAMILIES["demux"], _NO_MODE):
+            put(row.offset, registers.get(row.id, 0), 4)
+        return bytes(image)
+
+
+_NO_MODE = Mode(frozenset(), False, 0, 0, False, False, frozenset())

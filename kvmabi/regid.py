@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: MIT
+"""Register ids of KVM_GET_ONE_REG: 64 bits, their fields, and names such as ``za.h[3]`` or ``svcr``.
+
+Names are the Arm ARM's in lower case. A slice other than the first follows in brackets
+(``z7[1]``, ``za.h[3][1]``). A system register without a name is written as in assembly,
+``s3_0_c1_c2_4``; any other id without a name as the number itself. The timers are named after
+the register that the kernel serves, so ``cntv_cval_el0`` and ``cntvct_el0`` have each other's
+encodings for an id. https://docs.kernel.org/virt/kvm/api.html#kvm-set-one-reg
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from kvmabi import uapi
+from kvmabi.errors import UsageError
+
+_ARM64_U32: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32
+_ARM64_U64: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U64
+_ARM64_U128: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U128
+_SLICE: Final = uapi.KVM_ARM64_SVE_MAX_SLICES - 1
+_NUMBERED: Final = {  # families of which only some members have a name of their own: id of [0], greatest index
+    "ccsidr": (_ARM64_U32 | uapi.KVM_REG_ARM_DEMUX | uapi.KVM_REG_ARM_DEMUX_ID_CCSIDR, uapi.KVM_REG_ARM_DEMUX_VAL_MASK),
+    "fw": (uapi.KVM_REG_ARM_FW_REG(0), 0xFFFF),
+    "fw_bmap": (uapi.KVM_REG_ARM_FW_FEAT_BMAP_REG(0), 0xFFFF),
+}
+
+FAMILIES: Final[dict[int, str]] = {
+    id >> uapi.KVM_REG_ARM_COPROC_SHIFT: family
+    for id, family in {
+        uapi.KVM_REG_ARM_CORE: "core",
+        uapi.KVM_REG_ARM_DEMUX: "demux",
+        uapi.KVM_REG_ARM64_SYSREG: "sysreg",
+        uapi.KVM_REG_ARM_FW: "fw",
+        uapi.KVM_REG_ARM64_SVE: "sve",
+        uapi.KVM_REG_ARM_FW_FEAT_BMAP: "fw_bmap",
+        uapi.KVM_REG_ARM64_SME: "sme",
+    }.items()
+}
+"""Coprocessor field to the family of registers that arm64 keeps there."""
+
+ARCHITECTURES: Final[dict[int, str]] = {
+    vars(uapi)[f"KVM_REG_{name.upper()}"] >> 56: name
+    for name in ("generic", "ppc", "x86", "ia64", "arm", "s390", "arm64", "mips", "riscv", "loongarch")
+}
+"""Architecture field to name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegId:
+    """A register id taken apart.
+
+    ``arch`` and ``coproc`` are the fields' numbers, ``size_bytes`` the size of a transfer,
+    ``index`` the 40 bits that remain (bits 51..28 above bits 15..0). What the id's family does
+    not have is None: ``n`` and ``slice`` of vector registers, rows and other numbered ones,
+    ``op0`` to ``op2`` of system registers. ``family`` is "" where arm64 has none.
+    """
+
+    id: int
+    name: str
+    family: str
+    arch: int
+    size_bytes: int
+    coproc: int
+    index: int
+    n: int | None = None
+    slice: int | None = None
+    op0: int | None = None
+    op1: int | None = None
+    crn: int | None = None
+    crm: int | None = None
+    op2: int | None = None
+
+    @property
+    def arch_name(self) -> str:
+        """The architecture's name, or its number in hex."""
+        return ARCHITECTURES.get(self.arch, f"{self.arch:#x}")
+
+
+class _Known(NamedTuple):
+    """A register with a name: its number in a bank of equals, and whether it comes in slices."""
+
+    name: str
+    n: int | None = None
+    sliced: bool = False
+
+
+@cache
+def codec() -> Any:
+    """The construct codec of a 64-bit id, big-endian bytes <-> arch, size_bytes, index_high, coproc, index_low."""
+    from construct import BitsInteger, BitStruct, ExprAdapter  # slow to import, and names do not need it
+
+    size = ExprAdapter(BitsInteger(4), lambda log2, _: 1 << log2, lambda size, _: size.bit_length() - 1)
+    return BitStruct(
+        "arch" / BitsInteger(8),
+        "size_bytes" / size,
+        "index_high" / BitsInteger(24),
+        "coproc" / BitsInteger(12),
+        "index_low" / BitsInteger(16),
+    )
+
+
+@cache
+def sysreg_codec() -> Any:
+    """The construct codec of a system register's index, 2 big-endian bytes <-> op0, op1, crn, crm, op2."""
+    from construct import BitsInteger, BitStruct
+
+    widths = {"op0": 2, "op1": 3, "crn": 4, "crm": 4, "op2": 3}
+    return BitStruct(*(name / BitsInteger(bits) for name, bits in widths.items()))
+
+
+def decode(id: int) -> RegId:
+    """An id's fields and name, for every 0 <= id < 2**64."""
+    fields = codec().parse(id.to_bytes(8, "big"))
+    family = FAMILIES.get(fields.coproc, "") if ARCHITECTURES.get(fields.arch) == "arm64" else ""
+    more: dict[str, int | None] = {}
+    if family == "sysreg":
+        ops = sysreg_codec().parse(fields.index_low.to_bytes(2, "big"))
+        more = {name: ops[name] for name in ("op0", "op1", "crn", "crm", "op2")}
+    elif known := _known().get(id):
+        more = {"n": known.n, "slice": 0 if known.sliced else None}
+    elif known := _sliced(id):
+        more = {"n": known.n, "slice": id & _SLICE}
+    elif numbered := _numbered(id):
+        more = {"n": numbered[1]}
+    index = fields.index_high << 16 | fields.index_low
+    return RegId(id, name_of(id), family, fields.arch, fields.size_bytes, fields.coproc, index, **more)
+
+
+def encode(what: str | RegId | Mapping[str, int]) -> int:
+    """The id of a name, or of the fields arch, size_bytes, coproc and index; UsageError if there is none."""
+    if isinstance(what, str):
+        return parse(what)
+    if isinstance(what, RegId):
+        what = {name: getattr(what, name) for name in ("arch", "size_bytes", "coproc", "index")}
+    limits = {"arch": 1 << 8, "size_bytes": (1 << 15) + 1, "coproc": 1 << 12, "index": 1 << 40}
+    if what.keys() != limits.keys():
+        raise UsageError(f"a register id has the fields {', '.join(limits)}, not {', '.join(map(str, what)) or 'none'}")
+    for name, limit in limits.items():
+        if not 0 <= what[name] < limit:
+            raise UsageError(f"{name} of a register id is less than {limit:#x}, not {what[name]:#x}")
+    if what["size_bytes"].bit_count() != 1:
+        raise UsageError(f"size_bytes of a register id is a power of two, not {what['size_bytes']}")
+    high, low = divmod(what["index"], 1 << 16)
+    return int.from_bytes(codec().build({**what, "index_high": high, "index_low": low}), "big")
+
+
+@cache
+def name_of(id: int) -> str:
+    """The name of an id; the id itself in hex if it has none."""
+    if known := _known().get(id):
+        return known.name
+    if known := _sliced(id):
+        return f"{known.name}[{id & _SLICE}]"
+    if numbered := _numbered(id):
+        return "{}[{}]".format(*numbered)
+    if id & ~0xFFFF == _ARM64_U64 | uapi.KVM_REG_ARM64_SYSREG:
+        return _generic_name(id)
+    return f"{id:#018x}"
+
+
+@cache
+def parse(text: str) -> int:
+    """The id that a name or a hex or decimal number stands for, in either case; UsageError names what comes near."""
+    name = text.strip().lower()
+    if (id := _ids().get(name)) is not None:
+        return id
+    if re.fullmatch(r"0x[0-9a-f]{1,16}|[0-9]{1,20}", name):
+        id = int(name, 16 if name.startswith("0x") else 10)
+        if id < 1 << 64:
+            return id
+    if match := re.fullmatch(r"s([0-3])_([0-7])_c(\d|1[0-5])_c(\d|1[0-5])_([0-7])", name):
+        return uapi.ARM64_SYS_REG(*map(int, match.groups()))
+    if match := re.fullmatch(r"(.+)\[(0|[1-9]\d{0,5})\]", name):
+        bank, number = match[1], int(match[2])
+        known = _known().get(_ids().get(bank, -1))
+        if known and known.sliced and number <= _SLICE:
+            return _ids()[bank] | number
+        if bank in _NUMBERED and number <= _NUMBERED[bank][1]:
+            return _NUMBERED[bank][0] | number
+    raise UsageError(_unknown(text))
+
+
+def names() -> list[str]:
+    """Every register that has a name of its own, first slices only."""
+    return list(_ids())
+
+
+def _unknown(text: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(text.strip().lower(), names(), 3)
+    if near:
+        return f"no register {text!r}: did you mean {', '.join(near)}?"
+    return f"no register {text!r}: take a name such as z7, za.h[3], svcr or a number such as {_ids()['svcr']:#x}"
+
+
+def _sliced(id: int) -> _Known | None:
+    known = _known().get(id & ~_SLICE)
+    return known if known and known.sliced else None
+
+
+def _numbered(id: int) -> tuple[str, int] | None:
+    for family, (first, last) in _NUMBERED.items():
+        if first <= id <= first + last:
+            return family, id - first
+    return None
+
+
+def _generic_name(id: int) -> str:
+    ops = sysreg_codec().parse((id & 0xFFFF).to_bytes(2, "big"))
+    return f"s{ops.op0}_{ops.op1}_c{ops.crn}_c{ops.crm}_{ops.op2}"
+
+
+@cache
+def _known() -> dict[int, _Known]:
+    return dict([*_core(), *_vectors(), *_firmware(), *_sysregs()])
+
+
+@cache
+def _ids() -> dict[str, int]:
+    return {known.name: id for id, known in _known().items()}
+
+
+def _core() -> Iterator[tuple[int, _Known]]:
+    def core(size: int, member: str) -> int:
+        return size | uapi.KVM_REG_ARM_CORE | uapi.KVM_REG_ARM_CORE_REG(member)
+
+    for n in range(31):
+        yield core(_ARM64_U64, f"regs.regs[{n}]"), _Known(f"x{n}", n)
+    for name in ("sp", "pc", "pstate"):
+        yield core(_ARM64_U64, f"regs.{name}"), _Known(name)
+    for name in ("sp_el1", "elr_el1"):
+        yield core(_ARM64_U64, name), _Known(name)
+    for bank in ("EL1", "ABT", "UND", "IRQ", "FIQ"):
+        index = vars(uapi)[f"KVM_SPSR_{bank}"]
+        yield core(_ARM64_U64, f"spsr[{index}]"), _Known(f"spsr_{bank.lower()}")
+    for n in range(32):
+        yield core(_ARM64_U128, f"fp_regs.vregs[{n}]"), _Known(f"v{n}", n)
+    for name in ("fpsr", "fpcr"):
+        yield core(_ARM64_U32, f"fp_regs.{name}"), _Known(name)
+
+
+def _vectors() -> Iterator[tuple[int, _Known]]:
+    for n in range(uapi.KVM_ARM64_SVE_NUM_ZREGS):
+        yield uapi.KVM_REG_ARM64_SVE_ZREG(n, 0), _Known(f"z{n}", n, sliced=True)
+    for n in range(uapi.KVM_ARM64_SVE_NUM_PREGS):
+        yield uapi.KVM_REG_ARM64_SVE_PREG(n, 0), _Known(f"p{n}", n, sliced=True)
+    yield uapi.KVM_REG_ARM64_SVE_FFR(0), _Known("ffr", sliced=True)
+    yield uapi.KVM_REG_ARM64_SVE_VLS, _Known("sve_vls")
+    for n in range(uapi.KVM_ARM64_SME_MAX_ZAHREG):
+        yield uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0), _Known(f"za.h[{n}]", n, sliced=True)
+    yield uapi.KVM_REG_ARM64_SME_ZTREG(0), _Known("zt0", 0)
+    yield uapi.KVM_REG_ARM64_SME_VLS, _Known("sme_vls")
+
+
+def _firmware() -> Iterator[tuple[int, _Known]]:
+    names = ["psci_version", *(f"smccc_arch_workaround_{n}" for n in (1, 2, 3))]
+    names += ["std_bmap", "std_hyp_bmap", "vendor_hyp_bmap", "vendor_hyp_bmap_2"]
+    for name in names:
+        id = vars(uapi)[f"KVM_REG_ARM_{name.upper()}"]
+        yield id, _Known(name, id & 0xFFFF)
+
+
+def _sysregs() -> Iterator[tuple[int, _Known]]:
+    import tomllib
+
+    with open(os.path.join(os.path.dirname(__file__), "profiles", "sysregs.toml"), "rb") as table:
+        rows = tomllib.load(table)
+    for name, row in rows.items():
+        yield vars(uapi)[row["id"]] if "id" in row else uapi.ARM64_SYS_REG(*row["enc"]), _Known(name)
