@@ -8,6 +8,7 @@ the C expression becomes a number or a Python function, with C's integer types k
 from __future__ import annotations
 
 import io
+import operator
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,15 @@ typedef int32_t __s32;
 #define _IOR(type, nr, arg) _IOC(2U, type, nr, sizeof(arg))
 #define _IOWR(type, nr, arg) _IOC(3U, type, nr, sizeof(arg))
 """
+
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 class Untranslatable(Exception):
@@ -195,7 +205,9 @@ class Translator:
             return self._arithmetic(node.op, left, right, left.type)
         ctype = _common(left.type, right.type)
         left, right = _fit(left._replace(type=ctype)), _fit(right._replace(type=ctype))
-        if node.op in ("==", "!=", "<", "<=", ">", ">="):
+        if node.op in _COMPARISONS:
+            if left.constant and right.constant:
+                return _number(int(_COMPARISONS[node.op](left.low, right.low)), INT)
             return Expr(f"int({left.source} {node.op} {right.source})", INT, 0, 1)
         return self._arithmetic({"/": "//"}.get(node.op, node.op), left, right, ctype)
 

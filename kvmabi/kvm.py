@@ -13,6 +13,9 @@ from kvmabi import uapi
 from kvmabi.device import DeviceFile, ProcessMemory, SystemFile, VcpuFile, open_system
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
+from kvmabi.model.vcpu import Vcpu
+from kvmabi.objects import Vm
+from kvmabi.order import Finding, OrderChecker
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 MAX_ARG = (1 << 64) - 1
@@ -29,6 +32,8 @@ class Kvm:
         self.host = host
         self.kernel = kernel
         self.log = EventLog(kept=kept_events)
+        self._checker = OrderChecker()
+        self.log.watchers.append(self._checker.watch)
         self._files: dict[tuple[int, int], DeviceFile] = {}
         self._memory = ProcessMemory(os.getpid(), os.getpid())
         self.fd = self._install(open_system(host, kernel, self.log))
@@ -47,6 +52,17 @@ class Kvm:
             return bytes(copy)
         return self._do(file, request, self._address(arg))
 
+    def create_vm(self, *, ipa_bits: int = 0) -> Vm:
+        """KVM_CREATE_VM: a VM as an object; ``ipa_bits`` 0 is the kernel's default of 40."""
+        return Vm(self, int(self.ioctl(self.fd, uapi.KVM_CREATE_VM, ipa_bits)))
+
+    def findings(self) -> list[Finding]:
+        """What the order checker found so far, judging every vCPU as if it were closed now."""
+        for file in self._files.values():
+            if isinstance(file, VcpuFile):
+                file.tell_state("state")
+        return list(self._checker.findings)
+
     def file(self, fd: int) -> DeviceFile:
         """The device file behind a descriptor; EBADF if it is none of this Kvm's."""
         stat = os.fstat(fd)
@@ -54,6 +70,13 @@ class Kvm:
         if file is None:
             raise KvmError(errno.EBADF, f"file descriptor {fd} was not opened through this Kvm")
         return file
+
+    def vcpu_model(self, fd: int) -> Vcpu:
+        """The modelled vCPU behind a vCPU's descriptor; UsageError for any other."""
+        file = self.file(fd)
+        if not isinstance(file, VcpuFile):
+            raise UsageError(f"file descriptor {fd} is no vCPU's")
+        return file.vcpu
 
     def close(self, fd: int | None = None) -> None:
         """Close one descriptor of this Kvm, or (None) release everything it holds."""

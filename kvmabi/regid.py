@@ -14,7 +14,7 @@ import os.path
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 from kvmabi import uapi
@@ -150,7 +150,7 @@ def encode(what: str | RegId | Mapping[str, int]) -> int:
     return int.from_bytes(codec().build({**what, "index_high": high, "index_low": low}), "big")
 
 
-@cache
+@lru_cache(4096)  # a client may ask for any id
 def name_of(id: int) -> str:
     """The name of an id; the id itself in hex if it has none."""
     if known := _known().get(id):
@@ -164,7 +164,7 @@ def name_of(id: int) -> str:
     return f"{id:#018x}"
 
 
-@cache
+@lru_cache(4096)
 def parse(text: str) -> int:
     """The id that a name or a hex or decimal number stands for, in either case; UsageError names what comes near."""
     name = text.strip().lower()
@@ -174,9 +174,9 @@ def parse(text: str) -> int:
         id = int(name, 16 if name.startswith("0x") else 10)
         if id < 1 << 64:
             return id
-    if match := re.fullmatch(r"s([0-3])_([0-7])_c(\d|1[0-5])_c(\d|1[0-5])_([0-7])", name):
+    if match := re.fullmatch(r"s([0-3])_([0-7])_c([0-9]|1[0-5])_c([0-9]|1[0-5])_([0-7])", name):
         return uapi.ARM64_SYS_REG(*map(int, match.groups()))
-    if match := re.fullmatch(r"(.+)\[(0|[1-9]\d{0,5})\]", name):
+    if match := re.fullmatch(r"(.+)\[(0|[1-9][0-9]{0,4})\]", name):
         bank, number = match[1], int(match[2])
         known = _known().get(_ids().get(bank, -1))
         if known and known.sliced and number <= _SLICE:
@@ -194,6 +194,7 @@ def names() -> list[str]:
 def _unknown(text: str) -> str:
     from difflib import get_close_matches
 
+    text = text if len(text) < 64 else text[:60] + "..."
     near = get_close_matches(text.strip().lower(), names(), 3)
     if near:
         return f"no register {text!r}: did you mean {', '.join(near)}?"

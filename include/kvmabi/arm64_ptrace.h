@@ -32,6 +32,10 @@
 #define PSR_D_BIT	0x00000200
 #define PSR_BTYPE_SHIFT	10
 #define PSR_BTYPE_MASK	0x00000c00
+#define PSR_BTYPE_NONE	(0 << PSR_BTYPE_SHIFT)
+#define PSR_BTYPE_JC	(1 << PSR_BTYPE_SHIFT)
+#define PSR_BTYPE_C	(2 << PSR_BTYPE_SHIFT)
+#define PSR_BTYPE_J	(3 << PSR_BTYPE_SHIFT)
 #define PSR_SSBS_BIT	0x00001000
 #define PSR_PAN_BIT	0x00400000
 #define PSR_UAO_BIT	0x00800000
@@ -41,6 +45,12 @@
 #define PSR_C_BIT	0x20000000
 #define PSR_Z_BIT	0x40000000
 #define PSR_N_BIT	0x80000000
+
+/* PSTATE: groups of bits */
+#define PSR_f	0xff000000
+#define PSR_s	0x00ff0000
+#define PSR_x	0x0000ff00
+#define PSR_c	0x000000ff
 
 struct user_pt_regs {
 	__u64 regs[31];

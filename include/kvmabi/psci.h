@@ -3,8 +3,9 @@
  * PSCI function numbers and results (Arm DEN 0022), under the names of <linux/psci.h>.
  * The two headers stand in for each other: whichever comes first hides the other.
  */
-#ifndef _UAPI_LINUX_PSCI_H
-#define _UAPI_LINUX_PSCI_H
+#if !defined(_LINUX_PSCI_H) && !defined(_UAPI_LINUX_PSCI_H)
+#define _LINUX_PSCI_H		/* the guard of an installed header */
+#define _UAPI_LINUX_PSCI_H	/* the guard in kernel sources */
 
 #define PSCI_0_2_FN_BASE	0x84000000
 #define PSCI_0_2_64BIT		0x40000000

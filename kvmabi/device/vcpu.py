@@ -128,9 +128,7 @@ class VcpuFile(DeviceFile):
         (room,) = COUNT.unpack(call.read(call.arg, COUNT.size))
         call.write(call.arg, COUNT.pack(len(ids)))
         if room < len(ids):
-            raise KvmError(
-                errno.E2BIG, f"room for {room} ids, the list has {len(ids)}", remedy="call again with that n"
-            )
+            raise KvmError(errno.E2BIG, f"room for {room} ids where {len(ids)} are", remedy="call again with that n")
         call.write(call.arg + COUNT.size, struct.pack(f"={len(ids)}Q", *ids))
         return 0
 
@@ -159,6 +157,7 @@ class VcpuFile(DeviceFile):
         ended = run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
         if self._changed and self.log.watchers:
             call.state = self.vcpu.state()
+        self._changed = True
         raise ended
 
     def _set_signal_mask(self, call: Call) -> int:

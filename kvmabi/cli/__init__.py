@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The command ``kvmabi``: one file a subcommand, imported only when it is the one asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from kvmabi.errors import UsageError
+
+MISUSE = 2
+RUN_MISUSE = 125  # as env(1): what the program itself may answer with is left to the program
+INTERRUPTED = 130
+
+COMMANDS = {
+    "demo": "three C programs save and restore an SME guest: one does it right",
+    "run": "run a VMM against the emulated /dev/kvm and report what it lost",
+    "reg": "decode and encode register ids",
+    "regs": "list a vCPU's registers with sizes, valid lengths and errnos",
+    "hosts": "list the built-in hosts",
+    "kernels": "list the built-in kernels",
+    "replay": "replay recorded ioctl sequences on the model",
+}
+
+
+class Parser(ArgumentParser):
+    """Tells misuse as a UsageError, whose text is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status (2 for misuse, 125 for misuse of ``run``)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), "")
+    try:
+        args = parser(command).parse_args(words)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        print(f"kvmabi: {error}", file=sys.stderr)
+        return RUN_MISUSE if command == "run" else MISUSE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parser(command: str) -> Parser:
+    """The parser of the whole command line, in full only for ``command``."""
+    top = Parser(
+        prog="kvmabi",
+        description="The userspace ABI of arm64 KVM with SVE and SME, emulated and checked.",
+        epilog="example:\n  kvmabi run --host sme-demo -- ./my-vmm\n\n"
+        "exit status: 0 success, 1 differences found, 2 misuse; kvmabi run has its own, see its --help",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help in COMMANDS.items():
+        if name == command:
+            import_module(f"kvmabi.cli.{name}").register(commands)
+        else:
+            commands.add_parser(name, help=help)
+    return top

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi reg``: register ids to names and fields, and names to ids."""
+
+from __future__ import annotations
+
+from argparse import Namespace, _SubParsersAction
+from typing import Any
+
+from kvmabi import regid
+from kvmabi.cli import common
+
+EXAMPLE = """\
+  kvmabi reg za.h[3] svcr
+  kvmabi reg 0x6080000000170060"""
+FIELDS = ("n", "slice", "op0", "op1", "crn", "crm", "op2")
+
+
+def register(commands: _SubParsersAction[Any]) -> None:
+    """Add the command."""
+    parser = common.command(commands, "reg", "Decode register ids and encode register names.", EXAMPLE)
+    parser.add_argument("registers", nargs="+", metavar="ID|NAME", help="an id (hex or decimal) or a name")
+    common.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Print what each register is."""
+    found = [_describe(regid.parse(text)) for text in args.registers]
+    if args.json:
+        common.print_json(found)
+        return 0
+    for one in found:
+        extra = "  ".join(f"{key} {value}" for key, value in one.items() if key not in ("id", "name") and value != "")
+        print(f"{one['id']}  {one['name']}  {extra}")
+    return 0
+
+
+def _describe(id: int) -> dict[str, Any]:
+    decoded = regid.decode(id)
+    fields = {key: getattr(decoded, key) for key in FIELDS if getattr(decoded, key) is not None}
+    return {
+        "id": f"{id:#018x}",
+        "name": decoded.name,
+        "family": decoded.family,
+        "arch": decoded.arch_name,
+        "size_bytes": decoded.size_bytes,
+        "coproc": f"{decoded.coproc:#x}",
+        "index": f"{decoded.index:#x}",
+        **fields,
+    }

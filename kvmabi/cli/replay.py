@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi replay``: recorded ioctl sequences on the model, every answer compared."""
+
+from __future__ import annotations
+
+from argparse import Namespace, _SubParsersAction
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kvmabi.cli import common
+from kvmabi.errors import UsageError
+from kvmabi.profiles import Host, host_names, load_host, load_kernel
+from kvmabi.replay.runner import FAMILIES, Result, replay
+from kvmabi.replay.trace import Trace
+
+EXAMPLE = """\
+  kvmabi replay --hosts hosts --family core,sve,sme traces/*.random.trace.xz
+
+exit status: 0 every answer agrees, 1 some differ, 2 misuse"""
+
+
+def register(commands: _SubParsersAction[Any]) -> None:
+    """Add the command."""
+    parser = common.command(
+        commands,
+        "replay",
+        "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names its "
+        "host, and the host the kernel that answered.",
+        EXAMPLE,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a trace, plain or .xz")
+    parser.add_argument("--hosts", metavar="DIR", help="a folder with the traces' hosts as NAME.json")
+    parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file (default: the host's)")
+    parser.add_argument(
+        "--family",
+        default="",
+        metavar="F,…",
+        help=f"count only steps on registers of these families ({', '.join(FAMILIES)}; the system registers of SME belong "
+        "to sme) and those of a vCPU's life",
+    )
+    common.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Replay the files and tell what differs."""
+    families = common.words(args.family)
+    common.one_of("register family", families, FAMILIES)
+    traces = [(trace, _host(trace, args.hosts)) for trace in map(Trace, args.files)]
+    result = Result()
+    progress = common.Progress("replay", len(traces))
+    for done, (trace, host) in enumerate(traces):
+        progress.update(done, Path(trace.path).name)
+        kernel = load_kernel(args.kernel or host.kernel)
+        replay(
+            trace,
+            host,
+            kernel,
+            result,
+            families=families,
+            tick=lambda steps, done=done, trace=trace: progress.update(done, f"{Path(trace.path).name}: {steps} steps"),
+        )
+    progress.close()
+    if args.json:
+        common.print_json(asdict(result))
+    else:
+        for mismatch in result.first:
+            print(mismatch)
+        print(f"{result.steps} steps, {result.mismatches} mismatches")
+    return 1 if result.mismatches else 0
+
+
+def _host(trace: Trace, folder: str | None) -> Host:
+    """The host that a trace names: from the folder, or a built-in one."""
+    if "/" in trace.host or trace.host.startswith("."):
+        raise UsageError(f"{trace.path}:1: {trace.host!r} is no name of a host")
+    if folder is None:
+        return load_host(trace.host)
+    path = Path(folder, f"{trace.host}.json")
+    if not path.is_file():
+        names = sorted(entry.stem for entry in Path(folder).glob("*.json"))
+        choices = ", ".join(names) or f"none; built-in ones are {', '.join(host_names())}"
+        raise UsageError(f"{trace.path}: its host {trace.host} is not in {folder}, which has {choices}")
+    return load_host(str(path))

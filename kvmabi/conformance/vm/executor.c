@@ -1,0 +1,543 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Does steps on a real /dev/kvm: one step a line, answered by one line, in the language that steps.py describes.
+ * Runs as init of an initramfs (steps over the serial console), or anywhere as: executor [DEVICE] < STEPS
+ *
+ * The first line it writes is "kvmabi-executor VERSION RELEASE"; a line that begins with "!" says why it gave up.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <linux/kvm.h>
+
+#define VERSION		1
+#define CONSOLE		"/dev/ttyAMA0"
+#define MAX_VCPUS	16
+#define MAX_LINE	16384
+#define MAX_IDS		4096
+#define MAX_DATA	2048	/* the largest register */
+#define LISTS_KEPT	64
+#define PAGE		65536	/* a multiple of every page size that arm64 has */
+#define UNMAPPED	0x10
+#define UNTOUCHED	0xaa
+
+struct list {
+	uint64_t n;
+	uint64_t reg[MAX_IDS];
+};
+
+static int kvm = -1, vm = -1, vcpus[MAX_VCPUS], vcpu_count;
+static struct kvm_run *runs[MAX_VCPUS];
+static unsigned char data[MAX_LINE];
+static unsigned char *edge;	/* the first byte that is not mapped */
+static char out[1 << 16];
+static size_t out_used;
+
+/* ---- answering ---- */
+
+static void flush(void)
+{
+	for (size_t done = 0; done < out_used;) {
+		ssize_t n = write(1, out + done, out_used - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			exit(1);
+		done += (size_t)n;
+	}
+	out_used = 0;
+}
+
+__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
+{
+	va_list args;
+	int n;
+
+	if (out_used > sizeof(out) - 512)
+		flush();
+	va_start(args, format);
+	n = vsnprintf(out + out_used, 512, format, args);
+	va_end(args);
+	out_used += n < 0 ? 0 : n < 512 ? (size_t)n : 511;
+}
+
+static void give_up(const char *what)
+{
+	say("! %s: %s\n", what, strerror(errno));
+	flush();
+	if (getpid() == 1)
+		reboot(RB_POWER_OFF);
+	exit(1);
+}
+
+static void say_errno(void)
+{
+	const char *name = strerrorname_np(errno);
+
+	if (name)
+		say("%s", name);
+	else
+		say("%d", errno);
+}
+
+/* "OK" or the errno of the last call; tells whether it was OK */
+static int say_result(long result)
+{
+	if (result >= 0)
+		say("OK");
+	else
+		say_errno();
+	return result >= 0;
+}
+
+/* bytes in hex, more than three equal ones as bb*count. */
+static void say_bytes(const unsigned char *bytes, size_t size)
+{
+	for (size_t i = 0, end; i < size; i = end) {
+		for (end = i; end < size && bytes[end] == bytes[i]; end++)
+			;
+		if (end - i > 3)
+			say("%02x*%zu.", bytes[i], end - i);
+		else
+			for (size_t k = i; k < end; k++)
+				say("%02x", bytes[k]);
+	}
+}
+
+/* a list of ids is long and mostly the same as one before: "=k" is the k-th different list of this session */
+static void say_ids(const struct list *list)
+{
+	static struct list kept[LISTS_KEPT];
+	static unsigned count;
+	size_t bytes = list->n * sizeof(list->reg[0]);
+
+	for (unsigned k = 0; k < count; k++)
+		if (kept[k].n == list->n && !memcmp(kept[k].reg, list->reg, bytes)) {
+			say(" =%u", k);
+			return;
+		}
+	if (count < LISTS_KEPT) {
+		kept[count].n = list->n;
+		memcpy(kept[count++].reg, list->reg, bytes);
+	}
+	for (uint64_t i = 0; i < list->n; i++)
+		say(" %llx", (unsigned long long)list->reg[i]);
+}
+
+/* ---- reading a step ---- */
+
+static char *word(char **line)
+{
+	char *start = *line + strspn(*line, " ");
+
+	*line = start + strcspn(start, " ");
+	if (**line)
+		*(*line)++ = '\0';
+	return start;
+}
+
+static uint64_t number(char **line, int base)
+{
+	return strtoull(word(line), NULL, base);
+}
+
+/* s: the system's file, v: the VM's, a number: that vCPU's */
+static int file(char **line)
+{
+	const char *name = word(line);
+	unsigned long n;
+
+	if (*name == 's')
+		return kvm;
+	if (*name == 'v')
+		return vm;
+	n = strtoul(name, NULL, 10);
+	return n < (unsigned long)vcpu_count ? vcpus[n] : -1;
+}
+
+static int hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* the bytes of a word of hex with runs into data, zeroes behind */
+static void parse_bytes(const char *text)
+{
+	size_t used = 0;
+
+	memset(data, 0, sizeof(data));
+	while (hex_digit(text[0]) >= 0 && hex_digit(text[1]) >= 0 && used < sizeof(data)) {
+		unsigned char byte = (unsigned char)(hex_digit(text[0]) << 4 | hex_digit(text[1]));
+		unsigned long count = 1;
+
+		text += 2;
+		if (*text == '*') {
+			char *end;
+
+			count = strtoul(text + 1, &end, 10);
+			text = *end == '.' ? end + 1 : end;
+		}
+		while (count-- && used < sizeof(data))
+			data[used++] = byte;
+	}
+}
+
+static void fill_pattern(unsigned char *bytes, size_t size, unsigned seed)
+{
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (unsigned char)(seed + 7 * i + (i >> 4));
+}
+
+/* ---- steps ---- */
+
+static void close_all(void)
+{
+	for (int i = 0; i < vcpu_count; i++) {
+		if (runs[i])
+			munmap(runs[i], (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0));
+		runs[i] = NULL;
+		close(vcpus[i]);
+	}
+	if (vm >= 0)
+		close(vm);
+	vcpu_count = 0;
+	vm = -1;
+}
+
+static int create_vcpu(unsigned long index)
+{
+	int fd = ioctl(vm, KVM_CREATE_VCPU, index);
+
+	if (fd >= 0 && vcpu_count < MAX_VCPUS)
+		vcpus[vcpu_count++] = fd;
+	return fd;
+}
+
+static void new_vm(char *line)
+{
+	uint64_t count = number(&line, 10);
+
+	close_all();
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	for (uint64_t i = 0; vm >= 0 && i < count; i++)
+		if (create_vcpu(i) < 0) {
+			say_errno();
+			return;
+		}
+	say_result(vm);
+}
+
+static void init(char *line, int words)
+{
+	struct kvm_vcpu_init init = { 0 };
+	int fd = file(&line);
+
+	init.target = (__u32)number(&line, 10);
+	for (int i = 0; i < words; i++)
+		init.features[i] = (__u32)number(&line, 16);
+	say_result(ioctl(fd, KVM_ARM_VCPU_INIT, &init));
+}
+
+static void finalize(char *line)
+{
+	int fd = file(&line), feature = (int)strtol(word(&line), NULL, 10);
+
+	say_result(ioctl(fd, KVM_ARM_VCPU_FINALIZE, &feature));
+}
+
+static void get(char *line)
+{
+	int fd = file(&line), touched = 0;
+	struct kvm_one_reg reg = { number(&line, 16), (uintptr_t)data };
+	size_t size = KVM_REG_SIZE(reg.id);
+
+	memset(data, UNTOUCHED, sizeof(data));
+	if (say_result(ioctl(fd, KVM_GET_ONE_REG, &reg))) {
+		say(" ");
+		say_bytes(data, size < MAX_DATA ? size : MAX_DATA);
+		return;
+	}
+	for (size_t i = 0; i < MAX_DATA; i++)
+		touched |= data[i] != UNTOUCHED;
+	if (touched)
+		say(" !touched");
+}
+
+static void set(char *line, int pattern)
+{
+	int fd = file(&line);
+	struct kvm_one_reg reg = { number(&line, 16), (uintptr_t)data };
+
+	if (pattern)
+		fill_pattern(data, MAX_DATA, (unsigned)number(&line, 10));
+	else
+		parse_bytes(word(&line));
+	say_result(ioctl(fd, KVM_SET_ONE_REG, &reg));
+}
+
+static void bad_pointer(char *line, unsigned long request)
+{
+	int fd = file(&line);
+	struct kvm_one_reg reg = { number(&line, 16), UNMAPPED };
+
+	say_result(ioctl(fd, request, &reg));
+}
+
+/* the payload ends, after some bytes, where nothing is mapped */
+static void torn(char *line, unsigned long request)
+{
+	int fd = file(&line);
+	uint64_t id = number(&line, 16), mapped = number(&line, 10);
+	unsigned seed = (unsigned)number(&line, 10);
+	struct kvm_one_reg reg = { id, (uintptr_t)edge - mapped };
+
+	if (mapped > PAGE) {
+		say("no room");
+		return;
+	}
+	fill_pattern(edge - mapped, mapped, seed);
+	say_result(ioctl(fd, request, &reg));
+}
+
+static void reg_list(char *line)
+{
+	static struct list list;
+	int fd = file(&line), ok;
+
+	memset(&list, 0, sizeof(list));
+	list.n = number(&line, 10);
+	ok = say_result(ioctl(fd, KVM_GET_REG_LIST, &list));
+	say(" %llu", (unsigned long long)list.n);
+	if (ok && list.n <= MAX_IDS)
+		say_ids(&list);
+}
+
+/* a list with room for fewer ids in memory than n says */
+static void torn_list(char *line)
+{
+	int fd = file(&line);
+	uint64_t n = number(&line, 10), mapped = number(&line, 10);
+	uint64_t *count = (uint64_t *)edge - 1 - mapped;
+
+	if (mapped >= PAGE / sizeof(*count)) {
+		say("no room");
+		return;
+	}
+	memset(count, 0, (size_t)(edge - (unsigned char *)count));
+	*count = n;
+	say_result(ioctl(fd, KVM_GET_REG_LIST, count));
+	say(" %llu", (unsigned long long)*count);
+}
+
+static void writable_masks(void)
+{
+	static const unsigned op1s[] = { 0, 1, 3 };
+	static uint64_t masks[KVM_ARM_FEATURE_ID_RANGE_SIZE];
+	struct reg_mask_range range = { .addr = (uintptr_t)masks };
+
+	memset(masks, 0, sizeof(masks));
+	if (!say_result(ioctl(vm, KVM_ARM_GET_REG_WRITABLE_MASKS, &range)))
+		return;
+	for (unsigned i = 0; i < KVM_ARM_FEATURE_ID_RANGE_SIZE; i++)
+		if (masks[i])
+			say(" %llx=%llx", (unsigned long long)ARM64_SYS_REG(3, op1s[i >> 6], 0, i >> 3 & 7, i & 7),
+			    (unsigned long long)masks[i]);
+}
+
+static void run(char *line)
+{
+	unsigned long n = number(&line, 10);
+
+	if (n >= (unsigned long)vcpu_count) {
+		say("EBADF");
+		return;
+	}
+	if (!runs[n]) {
+		int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+		void *map = size > 0 ? mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpus[n], 0) : MAP_FAILED;
+
+		if (map == MAP_FAILED) {
+			say_errno();
+			return;
+		}
+		runs[n] = map;
+	}
+	runs[n]->immediate_exit = 1;
+	say_result(ioctl(vcpus[n], KVM_RUN, 0));
+}
+
+static void call_with_number(char *line)
+{
+	int fd = file(&line);
+	unsigned long request = number(&line, 16), arg = number(&line, 16);
+	int result = ioctl(fd, request, arg);
+
+	if (say_result(result))
+		say(" %d", result);
+}
+
+/* any ioctl on a zeroed struct, whose size its number tells */
+static void call_with_struct(char *line)
+{
+	int fd = file(&line);
+	unsigned long request = number(&line, 16);
+
+	memset(data, 0, sizeof(data));
+	if (say_result(ioctl(fd, request, data))) {
+		say(" ");
+		say_bytes(data, _IOC_SIZE(request) < MAX_DATA ? _IOC_SIZE(request) : MAX_DATA);
+	}
+}
+
+static void enable_cap(char *line)
+{
+	struct kvm_enable_cap cap = { .cap = (__u32)number(&line, 10) };
+
+	say_result(ioctl(vm, KVM_ENABLE_CAP, &cap));
+}
+
+static void cpu_features(void)
+{
+	static char text[4096];
+	FILE *cpuinfo = fopen("/proc/cpuinfo", "r");
+
+	say("OK ");
+	while (cpuinfo && fgets(text, sizeof(text), cpuinfo)) {
+		char *value = strchr(text, ':');
+
+		if (strncmp(text, "Features", 8) || !value)
+			continue;
+		for (value += 2, value[strcspn(value, "\n")] = '\0'; *value; value += strnlen(value, 400))
+			say("%.400s", value);
+		break;
+	}
+	if (cpuinfo)
+		fclose(cpuinfo);
+}
+
+static void step(char *line)
+{
+	char op = *line++;
+
+	switch (op) {
+	case 'N': new_vm(line); break;
+	case 'V': say_result(create_vcpu(number(&line, 10))); break;
+	case 'I': init(line, 1); break;
+	case 'i': init(line, 7); break;
+	case 'F': finalize(line); break;
+	case 'G': get(line); break;
+	case 'S': set(line, 0); break;
+	case 'P': set(line, 1); break;
+	case 'B': bad_pointer(line, KVM_GET_ONE_REG); break;
+	case 'b': bad_pointer(line, KVM_SET_ONE_REG); break;
+	case 'g': torn(line, KVM_GET_ONE_REG); break;
+	case 's': torn(line, KVM_SET_ONE_REG); break;
+	case 'L': reg_list(line); break;
+	case 'l': torn_list(line); break;
+	case 'M': writable_masks(); break;
+	case 'R': run(line); break;
+	case 'W': enable_cap(line); break;
+	case 'X': call_with_number(line); break;
+	case 'A': call_with_struct(line); break;
+	case 'Q': cpu_features(); break;
+	default: say("no such step");
+	}
+	say("\n");
+}
+
+/* ---- the session ---- */
+
+static void open_console(void)
+{
+	int fd;
+
+	if (mount("devtmpfs", "/dev", "devtmpfs", 0, NULL) && errno != EBUSY)
+		exit(1);
+	mkdir("/proc", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
+	fd = open(CONSOLE, O_RDWR | O_NOCTTY);
+	if (fd < 0)
+		exit(1);
+	dup2(fd, 0);
+	dup2(fd, 1);
+}
+
+static void make_raw(int fd)
+{
+	struct termios raw;
+
+	if (tcgetattr(fd, &raw))
+		return;
+	cfmakeraw(&raw);
+	tcsetattr(fd, TCSANOW, &raw);
+}
+
+/* lines as they come; answers go out whenever there is nothing more to do */
+static void serve(void)
+{
+	static char in[MAX_LINE];
+	size_t used = 0;
+
+	for (;;) {
+		char *start = in, *end;
+		ssize_t n;
+
+		while ((end = memchr(start, '\n', used - (size_t)(start - in)))) {
+			*end = '\0';
+			step(start);
+			start = end + 1;
+		}
+		used -= (size_t)(start - in);
+		memmove(in, start, used);
+		flush();
+		if (used == sizeof(in)) {
+			errno = E2BIG;
+			give_up("a step");
+		}
+		n = read(0, in + used, sizeof(in) - used);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		used += (size_t)n;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct utsname name;
+
+	if (getpid() == 1)
+		open_console();
+	make_raw(0);
+	kvm = open(argc > 1 && getpid() != 1 ? argv[1] : "/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (kvm < 0)
+		give_up("/dev/kvm");
+	edge = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (edge == MAP_FAILED || munmap(edge + PAGE, PAGE))
+		give_up("memory");
+	edge += PAGE;
+	if (uname(&name))
+		give_up("uname");
+	say("kvmabi-executor %d %s\n", VERSION, name.release);
+	serve();
+	close_all();
+	if (getpid() == 1)
+		reboot(RB_POWER_OFF);
+	return 0;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* The calls that the server answers: opening /dev/kvm, and ioctls on the fds that come of it. */
+#ifndef KVMABI_KVMCALL_H
+#define KVMABI_KVMCALL_H
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+
+#include "session.h"
+
+enum { KVM_IOCTL_TYPE = 0xAE, IOCTL_TYPE_SHIFT = 8, IOCTL_TYPE_MASK = 0xff };
+
+/* open() of /dev/kvm. Errors: ENODEV without a server, else the server's. */
+static int open_kvm(int flags)
+{
+    const struct kvmabi_request request = {.message = KVMABI_OPEN};
+    struct kvmabi_reply reply = {.error = ENODEV};
+    int saved = errno, fd = -1;
+    uint64_t signals;
+
+    if ((flags & O_DIRECTORY) != 0 || ((flags & O_CREAT) != 0 && (flags & O_EXCL) != 0)) {
+        errno = (flags & O_DIRECTORY) != 0 ? ENOTDIR : EEXIST;
+        return -1;
+    }
+    signals = block_signals();
+    exchange(&request, &reply, (flags & O_CLOEXEC) != 0 ? MSG_CMSG_CLOEXEC : 0, &fd);
+    restore_signals(signals);
+    if (fd < 0) /* the server sent one, but there was no room for it */
+        errno = reply.error != 0 ? reply.error : EMFILE;
+    else
+        errno = saved;
+    return fd;
+}
+
+/* Wait, all signals being blocked, until one arrives that KVM_RUN lets in. `usual` is the thread's own mask.
+ *
+ * With the mask of KVM_SET_SIGNAL_MASK the kernel ends the run for a signal that only this mask lets in, but
+ * leaves it pending: a signalfd tells about it without taking it. Other signals run their handlers.
+ */
+static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
+{
+    uint64_t blocked = usual, left_pending = 0;
+    struct pollfd pending = {.fd = -1, .events = POLLIN};
+
+    if ((reply->flags & KVMABI_SIGMASK) != 0) {
+        blocked = usual | reply->sigmask;
+        left_pending = usual & ~reply->sigmask;
+    }
+    if (left_pending != 0)
+        pending.fd = (int)syscall(SYS_signalfd4, -1, &left_pending, sizeof(left_pending), SFD_CLOEXEC);
+    if (left_pending != 0 && pending.fd < 0)
+        blocked = reply->sigmask; /* no room for another fd: their handlers run */
+    syscall(SYS_ppoll, &pending, 1UL, NULL, &blocked, sizeof(blocked));
+    if (pending.fd >= 0)
+        syscall(SYS_close, pending.fd);
+}
+
+/* Whether an fd may be one of ours at all: a socket (system, VM) or a plain file (vCPU). */
+static bool may_be_kvm(int fd, struct kvmabi_request *request)
+{
+    struct stat file;
+
+    if (fstat(fd, &file) != 0 || !(S_ISSOCK(file.st_mode) || S_ISREG(file.st_mode)))
+        return false;
+    request->identity[0] = file.st_dev;
+    request->identity[1] = file.st_ino;
+    return true;
+}
+
+/* ioctl() on an fd that may be ours. Returns whether it was, with the call's result and errno set. */
+static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
+{
+    struct kvmabi_request request = {.message = KVMABI_IOCTL, .request = (uint32_t)number, .argument = (uintptr_t)argument};
+    struct kvmabi_reply reply = {.result = -1, .error = EIO};
+    int saved = errno, new_fd = -1;
+    uint64_t signals;
+
+    if (!may_be_kvm(fd, &request)) {
+        errno = saved;
+        return false;
+    }
+    signals = block_signals();
+    if (exchange(&request, &reply, MSG_CMSG_CLOEXEC, &new_fd) && (reply.flags & KVMABI_WAIT) != 0)
+        wait_for_signal(signals, &reply);
+    restore_signals(signals);
+    errno = saved;
+    if ((reply.flags & KVMABI_FOREIGN) != 0)
+        return false;
+    *result = reply.result;
+    if ((reply.flags & KVMABI_FD) != 0) {
+        *result = new_fd;
+        reply.error = new_fd < 0 ? EMFILE : 0;
+    }
+    if (reply.error != 0) {
+        *result = -1;
+        errno = reply.error;
+    }
+    return true;
+}
+
+static bool has_kvm_type(unsigned long number)
+{
+    return ((number >> IOCTL_TYPE_SHIFT) & IOCTL_TYPE_MASK) == KVM_IOCTL_TYPE;
+}
+
+#endif

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* The interposer: lets a program's calls on /dev/kvm, and on the fds that come of it, go to `kvmabi run`.
+ *
+ * It takes the C library's functions that open a path or ask about one, and ioctl. Every call that is not
+ * about /dev/kvm goes on to the next library at once. Programs that make system calls without the C library
+ * are not seen.
+ */
+#define _GNU_SOURCE
+#undef _FILE_OFFSET_BITS /* would give two of the functions below one name */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "devkvm.h"
+#include "kvmcall.h"
+
+/* The function of this name in the next library, looked up once. */
+static void *next_function(_Atomic(void *) *known, const char *name)
+{
+    void *found = atomic_load_explicit(known, memory_order_relaxed);
+
+    if (found == NULL) {
+        found = dlsym(RTLD_NEXT, name);
+        atomic_store_explicit(known, found, memory_order_relaxed);
+    }
+    return found;
+}
+
+/* DECLARE_NEXT(int, f, ...) declares what NEXT(f), the next library's f, needs: its type and its place. */
+#define DECLARE_NEXT(result, name, ...)         \
+    typedef result name##_type(__VA_ARGS__);    \
+    static _Atomic(void *) next_##name
+#define NEXT(name) ((name##_type *)next_function(&next_##name, #name))
+
+DECLARE_NEXT(int, open, const char *, int, ...);
+DECLARE_NEXT(int, openat, int, const char *, int, ...);
+DECLARE_NEXT(int, __open_2, const char *, int);
+DECLARE_NEXT(int, __openat_2, int, const char *, int);
+DECLARE_NEXT(int, creat, const char *, mode_t);
+DECLARE_NEXT(int, access, const char *, int);
+DECLARE_NEXT(int, eaccess, const char *, int);
+DECLARE_NEXT(int, euidaccess, const char *, int);
+DECLARE_NEXT(int, faccessat, int, const char *, int, int);
+DECLARE_NEXT(int, stat, const char *, struct stat *);
+DECLARE_NEXT(int, stat64, const char *, struct stat64 *);
+DECLARE_NEXT(int, lstat, const char *, struct stat *);
+DECLARE_NEXT(int, lstat64, const char *, struct stat64 *);
+DECLARE_NEXT(int, fstatat, int, const char *, struct stat *, int);
+DECLARE_NEXT(int, fstatat64, int, const char *, struct stat64 *, int);
+DECLARE_NEXT(int, statx, int, const char *, int, unsigned, struct statx *);
+DECLARE_NEXT(int, ioctl, int, unsigned long, ...);
+
+__attribute__((constructor)) static void preload_setup(void)
+{
+    int saved = errno;
+
+    session_setup();
+    errno = saved;
+}
+
+static bool takes_path(int dirfd, const char *path)
+{
+    return session != NULL && is_dev_kvm(dirfd, path);
+}
+
+static bool takes_open(int dirfd, const char *path, int flags)
+{
+    return (flags & O_PATH) == 0 && takes_path(dirfd, path);
+}
+
+static bool has_mode(int flags)
+{
+    return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+/* The variadic mode of an open(), if the flags say that there is one. */
+#define READ_MODE(mode, flags)            \
+    do {                                  \
+        if (has_mode(flags)) {            \
+            va_list list;                 \
+            va_start(list, flags);        \
+            mode = va_arg(list, mode_t);  \
+            va_end(list);                 \
+        }                                 \
+    } while (0)
+
+int open(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+
+    if (takes_open(AT_FDCWD, path, flags))
+        return open_kvm(flags);
+    READ_MODE(mode, flags);
+    return NEXT(open)(path, flags, mode);
+}
+
+int openat(int dirfd, const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+
+    if (takes_open(dirfd, path, flags))
+        return open_kvm(flags);
+    READ_MODE(mode, flags);
+    return NEXT(openat)(dirfd, path, flags, mode);
+}
+
+/* What open() becomes under _FORTIFY_SOURCE. */
+int __open_2(const char *path, int flags)
+{
+    return takes_open(AT_FDCWD, path, flags) ? open_kvm(flags) : NEXT(__open_2)(path, flags);
+}
+
+int __openat_2(int dirfd, const char *path, int flags)
+{
+    return takes_open(dirfd, path, flags) ? open_kvm(flags) : NEXT(__openat_2)(dirfd, path, flags);
+}
+
+int creat(const char *path, mode_t mode)
+{
+    return takes_path(AT_FDCWD, path) ? open_kvm(O_CREAT) : NEXT(creat)(path, mode);
+}
+
+/* On 64-bit machines the functions for large files are the same. */
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));
+int openat64(int dirfd, const char *path, int flags, ...) __attribute__((alias("openat")));
+int creat64(const char *path, mode_t mode) __attribute__((alias("creat")));
+int __open64_2(const char *path, int flags) __attribute__((alias("__open_2")));
+int __openat64_2(int dirfd, const char *path, int flags) __attribute__((alias("__openat_2")));
+
+int access(const char *path, int mode)
+{
+    return takes_path(AT_FDCWD, path) ? access_dev_kvm(mode) : NEXT(access)(path, mode);
+}
+
+int eaccess(const char *path, int mode)
+{
+    return takes_path(AT_FDCWD, path) ? access_dev_kvm(mode) : NEXT(eaccess)(path, mode);
+}
+
+int euidaccess(const char *path, int mode)
+{
+    return takes_path(AT_FDCWD, path) ? access_dev_kvm(mode) : NEXT(euidaccess)(path, mode);
+}
+
+int faccessat(int dirfd, const char *path, int mode, int flags)
+{
+    return takes_path(dirfd, path) ? access_dev_kvm(mode) : NEXT(faccessat)(dirfd, path, mode, flags);
+}
+
+int stat(const char *path, struct stat *to)
+{
+    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(stat)(path, to);
+}
+
+int stat64(const char *path, struct stat64 *to)
+{
+    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(stat64)(path, to);
+}
+
+int lstat(const char *path, struct stat *to)
+{
+    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(lstat)(path, to);
+}
+
+int lstat64(const char *path, struct stat64 *to)
+{
+    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(lstat64)(path, to);
+}
+
+int fstatat(int dirfd, const char *path, struct stat *to, int flags)
+{
+    return takes_path(dirfd, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(fstatat)(dirfd, path, to, flags);
+}
+
+int fstatat64(int dirfd, const char *path, struct stat64 *to, int flags)
+{
+    return takes_path(dirfd, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(fstatat64)(dirfd, path, to, flags);
+}
+
+int statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *to)
+{
+    return takes_path(dirfd, path) ? statx_dev_kvm(to) : NEXT(statx)(dirfd, path, flags, mask, to);
+}
+
+/* What stat() was in programs linked before glibc 2.33; on 64-bit machines the structs are the same. */
+int __xstat(int version, const char *path, struct stat *to);
+int __lxstat(int version, const char *path, struct stat *to);
+int __fxstatat(int version, int dirfd, const char *path, struct stat *to, int flags);
+int __xstat64(int version, const char *path, struct stat64 *to);
+int __lxstat64(int version, const char *path, struct stat64 *to);
+int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *to, int flags);
+
+int __xstat(int version, const char *path, struct stat *to)
+{
+    (void)version;
+    return stat(path, to);
+}
+
+int __lxstat(int version, const char *path, struct stat *to)
+{
+    (void)version;
+    return lstat(path, to);
+}
+
+int __fxstatat(int version, int dirfd, const char *path, struct stat *to, int flags)
+{
+    (void)version;
+    return fstatat(dirfd, path, to, flags);
+}
+
+int __xstat64(int version, const char *path, struct stat64 *to)
+{
+    (void)version;
+    return stat64(path, to);
+}
+
+int __lxstat64(int version, const char *path, struct stat64 *to)
+{
+    (void)version;
+    return lstat64(path, to);
+}
+
+int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *to, int flags)
+{
+    (void)version;
+    return fstatat64(dirfd, path, to, flags);
+}
+
+int ioctl(int fd, unsigned long number, ...)
+{
+    va_list list;
+    void *argument;
+    int result;
+
+    va_start(list, number);
+    argument = va_arg(list, void *);
+    va_end(list);
+    if (session != NULL && has_kvm_type(number) && kvm_ioctl(fd, number, argument, &result))
+        return result;
+    result = NEXT(ioctl)(fd, number, argument);
+    /* A number that KVM does not know by its type: the socket or file that stands for KVM told so, not KVM. */
+    if (result == -1 && errno == ENOTTY && session != NULL && session->connected && !has_kvm_type(number))
+        kvm_ioctl(fd, number, argument, &result);
+    return result;
+}

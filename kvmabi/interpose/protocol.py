@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""What the interposer and its server say to each other; protocol.h is the same for C and tells the meaning."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+
+VERSION = 1
+SOCKET_VARIABLE = "KVMABI_SOCKET"
+
+
+class Message(IntEnum):
+    """What a request is for."""
+
+    HELLO = 1
+    OPEN = 2
+    IOCTL = 3
+
+
+class Flag(IntFlag):
+    """What else a reply says."""
+
+    FD = 1 << 0
+    FOREIGN = 1 << 1
+    WAIT = 1 << 2
+    SIGMASK = 1 << 3
+
+
+REQUEST = struct.Struct("=II16sQ")
+"""message, request, identity (cookie, or st_dev and st_ino of 64 bits each), argument."""
+
+IDENTITY = struct.Struct("=QQ")
+"""st_dev and st_ino of the fd that an ioctl is for."""
+
+REPLY = struct.Struct("=iiIIQ")
+"""result, error (an errno or 0), flags, unused, sigmask (a bit a signal, signal 1 lowest)."""

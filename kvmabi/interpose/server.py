@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The server: one thread that lets every client ask the device in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from kvmabi.device import DeviceFile
+from kvmabi.interpose.clients import Client, Disconnect, peer_credentials
+from kvmabi.interpose.files import OpenFiles
+
+BACKLOG = 256
+SWEEP_SECONDS = 0.05
+"""How often the vCPUs of closed VMs are looked at: nothing tells when they are closed."""
+SPIN_SECONDS = 60e-6
+"""How long the server stays awake for the next request: being woken takes longer than answering."""
+
+
+class Server:
+    """Serves a device file on a Unix socket at ``path``, to processes of the same user.
+
+    ``failures`` counts errors of kvmabi itself, each told on standard error; clients see them as EIO.
+    """
+
+    def __init__(self, path: Path, system: DeviceFile) -> None:
+        self.failures = 0
+        self._poll = select.epoll()
+        self._spare: int | None = _spare_fd()
+        self._next_sweep = 0.0
+        self._clients: dict[int, Client] = {}
+        self._files = OpenFiles(system, self._poll, self._complain)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._listener.bind(os.fspath(path))
+        self._listener.listen(BACKLOG)
+        self._poll.register(self._listener, select.EPOLLIN)
+
+    @property
+    def in_use(self) -> bool:
+        """Some process is connected or has a file open."""
+        return bool(self._clients or self._files)
+
+    def watch(self, fd: int) -> None:
+        """Let `step` return when ``fd`` becomes readable."""
+        self._poll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def step(self, timeout: float | None = None) -> bool:
+        """Wait until something happens, at most ``timeout`` seconds, and serve it; True if a watched fd ended it."""
+        files = self._files
+        if files.leaving:
+            timeout = SWEEP_SECONDS if timeout is None else min(timeout, SWEEP_SECONDS)
+            if time.monotonic() >= self._next_sweep:
+                self._next_sweep = time.monotonic() + SWEEP_SECONDS
+                files.sweep()
+        watched = False
+        for fd, _events in self._wait(timeout):
+            client = self._clients.get(fd)
+            if client is not None:
+                self._serve(fd, client)
+            elif files.has_end(fd):
+                files.hang_up(fd)
+            elif fd == self._listener.fileno():
+                self._accept()
+            else:
+                watched = True
+        return watched
+
+    def close(self) -> None:
+        """Hang up on everybody and release every file."""
+        self._listener.close()
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+        self._files.close()
+        self._poll.close()
+        if self._spare is not None:
+            os.close(self._spare)
+
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """What happens within ``timeout`` seconds, watched without sleep at first."""
+        end = time.monotonic() + SPIN_SECONDS
+        while not (happened := self._poll.poll(0)):
+            if time.monotonic() >= end:
+                return self._poll.poll(timeout)
+            os.sched_yield()
+        return happened
+
+    def _serve(self, fd: int, client: Client) -> None:
+        try:
+            client.serve()
+        except Disconnect:
+            del self._clients[fd]
+            client.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _address = self._listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
+            return
+        pid, uid = peer_credentials(sock)
+        if uid != os.geteuid() or not pid:
+            sock.close()
+            return
+        self._clients[sock.fileno()] = Client(sock, pid, self._files, self._complain)
+        self._poll.register(sock, select.EPOLLIN)
+
+    def _turn_away(self) -> None:
+        """No fd is left for another client: use the spare one to hang up on it, lest it wait for ever."""
+        if self._spare is None:
+            return
+        os.close(self._spare)
+        self._spare = None
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._spare = _spare_fd()
+
+    def _complain(self, error: Exception) -> None:
+        self.failures += 1
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})".replace("\n", " ")
+        print(f"kvmabi: internal error: {what}", file=sys.stderr, flush=True)
+
+
+def _spare_fd() -> int:
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

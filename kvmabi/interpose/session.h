@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/* The connection of this address space to the server.
+ *
+ * Everything about it stands in one page that fork does not copy (MADV_WIPEONFORK): a child finds zeroes,
+ * which is a session that has not begun, while a vfork child, which lives in the parent's memory, goes on
+ * with the parent's. So the cookie in it names an address space exactly as the kernel means it.
+ *
+ * During an exchange all signals are blocked, so that a handler may use KVM as well, and system calls are
+ * made directly: they are no cancellation points and a program's own functions of the same name, or other
+ * preloaded libraries, do not see them.
+ */
+#ifndef KVMABI_SESSION_H
+#define KVMABI_SESSION_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "protocol.h"
+
+/* Where the connection's fd goes if it can, out of the way of programs that count on low numbers. */
+enum { HIGH_FD = 1000 };
+
+/* How often to look for a reply before sleeping: being woken takes longer than most replies. */
+enum { LOOKS = 50 };
+
+struct session {
+    pthread_mutex_t lock; /* all zeroes: unlocked */
+    bool connected;
+    int fd;
+    dev_t device; /* device and inode tell whether the program closed our fd, or put another in its place */
+    ino_t inode;
+    uint64_t cookie[2];
+};
+
+static struct session *session; /* NULL: this process is not served */
+static struct sockaddr_un server_address;
+static struct { /* outlives fork, so that the child can close what it inherited */
+    int fd;
+    dev_t device;
+    ino_t inode;
+} inheritance = {.fd = -1};
+
+static bool is_same_file(int fd, dev_t device, ino_t inode)
+{
+    struct stat found;
+
+    return fd >= 0 && fstat(fd, &found) == 0 && found.st_dev == device && found.st_ino == inode;
+}
+
+static uint64_t block_signals(void)
+{
+    uint64_t all = ~UINT64_C(0), before = 0;
+
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+    return before;
+}
+
+static void restore_signals(uint64_t before)
+{
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+}
+
+/* The child of fork: nothing of the parent's connection is its own. */
+static void begin_anew_after_fork(void)
+{
+    if (is_same_file(inheritance.fd, inheritance.device, inheritance.inode))
+        syscall(SYS_close, inheritance.fd);
+    inheritance.fd = -1;
+    memset(session, 0, sizeof(*session));
+}
+
+/* Read where the server is; without one every call goes to the kernel. */
+static void session_setup(void)
+{
+    const char *path = getenv(KVMABI_SOCKET_VARIABLE);
+    void *page;
+
+    if (path == NULL || *path == '\0' || strlen(path) >= sizeof(server_address.sun_path))
+        return;
+    page = mmap(NULL, sizeof(*session), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return;
+    madvise(page, sizeof(*session), MADV_WIPEONFORK); /* children of a bare clone() need it, others have atfork */
+    server_address.sun_family = AF_UNIX;
+    strcpy(server_address.sun_path, path);
+    session = page;
+    pthread_atfork(NULL, NULL, begin_anew_after_fork);
+}
+
+static bool send_request(int fd, const struct kvmabi_request *request)
+{
+    long sent = syscall(SYS_sendto, fd, request, sizeof(*request), MSG_NOSIGNAL, NULL, 0);
+
+    return sent == (long)sizeof(*request);
+}
+
+/* Receive a reply and the fd that may come with it (-1: none); `flags` as of recvmsg. */
+static bool receive_reply(int from, struct kvmabi_reply *reply, int flags, int *fd)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec data = {.iov_base = reply, .iov_len = sizeof(*reply)};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    const struct cmsghdr *part;
+    long got = -1;
+
+    for (int look = 0; got == -1 && look < LOOKS; look++) {
+        got = syscall(SYS_recvmsg, from, &message, flags | MSG_DONTWAIT);
+        if (got == -1)
+            syscall(SYS_sched_yield);
+    }
+    while (got == -1 && (errno == EAGAIN || errno == EINTR))
+        got = syscall(SYS_recvmsg, from, &message, flags);
+    *fd = -1;
+    part = CMSG_FIRSTHDR(&message);
+    if (got == (long)sizeof(*reply) && part != NULL && part->cmsg_type == SCM_RIGHTS)
+        memcpy(fd, CMSG_DATA(part), sizeof(*fd));
+    return got == (long)sizeof(*reply);
+}
+
+/* Let the server, our ancestor, reach our memory also where Yama would not. */
+static void admit_server(int fd)
+{
+    struct ucred server;
+    socklen_t size = sizeof(server);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &size) == 0)
+        syscall(SYS_prctl, PR_SET_PTRACER, (unsigned long)server.pid, 0UL, 0UL, 0UL);
+}
+
+static bool greet(int fd)
+{
+    struct kvmabi_request hello = {.message = KVMABI_HELLO, .request = KVMABI_PROTOCOL_VERSION};
+    size_t size = sizeof(session->cookie);
+
+    while (session->cookie[0] == 0 && session->cookie[1] == 0)
+        if (syscall(SYS_getrandom, session->cookie, size, 0) != (long)size)
+            return false;
+    memcpy(hello.identity, session->cookie, size);
+    return send_request(fd, &hello);
+}
+
+static bool session_connect(void)
+{
+    int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    struct stat file;
+    int high;
+
+    session->connected = false;
+    if (fd < 0)
+        return false;
+    high = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD);
+    if (high >= 0) {
+        syscall(SYS_close, fd);
+        fd = high;
+    }
+    if (syscall(SYS_connect, fd, &server_address, sizeof(server_address)) == 0 && fstat(fd, &file) == 0) {
+        admit_server(fd);
+        if (greet(fd)) {
+            session->fd = inheritance.fd = fd;
+            session->device = inheritance.device = file.st_dev;
+            session->inode = inheritance.inode = file.st_ino;
+            session->connected = true;
+            return true;
+        }
+    }
+    syscall(SYS_close, fd);
+    return false;
+}
+
+/* The rest of a session whose server is gone. */
+static void session_drop(void)
+{
+    if (is_same_file(session->fd, session->device, session->inode))
+        syscall(SYS_close, session->fd);
+    session->connected = false;
+}
+
+/* Send a request and take the reply. Signals are blocked. Returns whether there was a server to answer. */
+static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *reply, int flags, int *fd)
+{
+    bool answered;
+
+    pthread_mutex_lock(&session->lock);
+    answered = (session->connected && is_same_file(session->fd, session->device, session->inode)) || session_connect();
+    if (answered && !(send_request(session->fd, request) && receive_reply(session->fd, reply, flags, fd))) {
+        session_drop();
+        answered = false;
+    }
+    pthread_mutex_unlock(&session->lock);
+    return answered;
+}
+
+#endif

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: MIT
+"""The save/restore order checker: what a VMM lost, register by register, told from the events alone."""
+
+from kvmabi.order.checker import OrderChecker
+from kvmabi.order.findings import Finding, Loss
+
+__all__ = ["Finding", "Loss", "OrderChecker"]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""Unmodified C programs see what the kernel would show them. Each program checks its facts by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from interpose.builds import PRELOAD_FLAGS, SANITIZE, SOURCE, compile_file
+from interpose.conftest import Build, Start
+from kvmabi.device import SystemFile
+from kvmabi.events import EventLog
+from kvmabi.interpose.launch import run
+
+
+def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -> None:
+    """A small VMM works, its errors are the kernel's, and its calls are in the event log."""
+    assert start("hello") == (0, 0)
+    assert capfd.readouterr().out == "hello\n"
+    assert [event.what for event in log.events][:3] == ["KVM_GET_API_VERSION", "KVM_CREATE_VM", "KVM_CREATE_VCPU"]
+
+
+def test_threads(start: Start) -> None:
+    """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: nobody blocks another."""
+    assert start("threads") == (0, 0)
+
+
+def test_run(start: Start) -> None:
+    """KVM_RUN ends with EINTR by immediate_exit and signals, with SA_RESTART and KVM_SET_SIGNAL_MASK, too."""
+    assert start("run") == (0, 0)
+
+
+def test_fork(start: Start) -> None:
+    """Children have a VM of their own and get EIO on the parent's; children in the same memory do not."""
+    assert start("fork") == (0, 0)
+
+
+def test_fds(start: Start) -> None:
+    """dup, dup2, dup3, fcntl, close, fclose, closefrom: what counts is the file behind the number."""
+    assert start("fds") == (0, 0)
+
+
+def test_passing(start: Start) -> None:
+    """A VM's fd passed over a socket is refused with EIO in the other process, and comes back whole."""
+    assert start("passing") == (0, 0)
+
+
+def test_paths(start: Start) -> None:
+    """/dev/kvm exists for open, stat and access under all its names."""
+    assert start("paths") == (0, 0)
+
+
+def test_many_vcpus(start: Start) -> None:
+    """512 vCPUs fit under the usual limit of fds; at the limit there is EMFILE."""
+    assert start("many") == (0, 0)
+
+
+def test_latency(start: Start, capfd: pytest.CaptureFixture[str], record_property: pytest.RecordProperty) -> None:
+    """A register is read within a millisecond (25 µs where nothing else runs); other ioctls hardly notice."""
+    assert start("latency") == (0, 0)
+    one_reg, foreign = map(float, capfd.readouterr().out.split())
+    record_property("get_one_reg_us", one_reg)
+    assert one_reg < 1000
+    assert foreign < one_reg / 4
+
+
+def test_without_server(preload: Path, build: Build, tmp_path: Path) -> None:
+    """Where the server is gone /dev/kvm cannot be opened; without KVMABI_SOCKET the library keeps out."""
+    environment = {"LD_PRELOAD": str(preload)}
+    gone = subprocess.run(
+        [build("hello")], env=environment | {"KVMABI_SOCKET": str(tmp_path / "none")}, capture_output=True, text=True
+    )
+    assert "fd >= 0 (errno 19)" in gone.stderr  # ENODEV
+    assert subprocess.run(["cat", "/dev/null"], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["hello", "threads", "run", "fork", "fds", "passing", "paths"])
+def test_sanitized(name: str, build: Build, system: SystemFile, tmp_path: Path) -> None:
+    """The interposer itself is free of memory errors and undefined behaviour."""
+    preload = compile_file(SOURCE / "preload.c", tmp_path / "preload.so", *PRELOAD_FLAGS, *SANITIZE)
+    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(runtime).exists():
+        pytest.skip("gcc has no address sanitizer here")
+    environment = dict(os.environ) | {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
+    assert run([str(build(name))], system, environment=environment, preload=preload) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["hello", "fds"])
+def test_sanitized_program(name: str, build: Build, system: SystemFile, preload: Path) -> None:
+    """A VMM that is built with the address sanitizer accepts the interposer before the sanitizer's library."""
+    try:
+        program = build(name, "-fsanitize=address")
+    except AssertionError:
+        pytest.skip("gcc has no address sanitizer here")
+    assert run([str(program)], system, preload=preload) == (0, 0)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""protocol.py and protocol.h are one protocol."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from ctools import evaluate
+
+from interpose.builds import SOURCE
+from kvmabi.interpose import protocol
+
+REQUEST_FIELDS = ("message", "request", "identity", "argument")
+REPLY_FIELDS = ("result", "error", "flags", "unused", "sigmask")
+HEADER = '"protocol.h"'
+
+
+def offsets(layout: struct.Struct) -> list[int]:
+    """Where the fields of a layout stand, in bytes."""
+    codes = [code for code in _codes(layout.format)]
+    return [struct.calcsize("=" + "".join(codes[:place])) for place in range(len(codes))]
+
+
+def _codes(layout: str) -> list[str]:
+    codes, digits = [], ""
+    for letter in layout.removeprefix("="):
+        if letter.isdigit():
+            digits += letter
+        else:
+            codes.append(digits + letter)
+            digits = ""
+    return codes
+
+
+def from_c(folder: Path, *expressions: str) -> list[int]:
+    return evaluate(folder, expressions, [f"-I{SOURCE}"], headers=HEADER)
+
+
+def test_the_same_numbers(tmp_path: Path) -> None:
+    """Every message and flag has the number that C gives it."""
+    names = [*protocol.Message, *protocol.Flag]
+    assert from_c(tmp_path, *(f"KVMABI_{name.name}" for name in names)) == [int(name) for name in names]
+    assert from_c(tmp_path, "KVMABI_PROTOCOL_VERSION") == [protocol.VERSION]
+
+
+def test_the_same_layout(tmp_path: Path) -> None:
+    """Every field stands where C puts it, and nothing is left over."""
+    for layout, name, fields in (
+        (protocol.REQUEST, "struct kvmabi_request", REQUEST_FIELDS),
+        (protocol.REPLY, "struct kvmabi_reply", REPLY_FIELDS),
+    ):
+        assert from_c(tmp_path, *(f"offsetof({name}, {field})" for field in fields)) == offsets(layout)
+        assert from_c(tmp_path, f"sizeof({name})") == [layout.size]
+
+
+def test_the_same_variable(tmp_path: Path) -> None:
+    """The socket's path is passed in the environment variable that C reads."""
+    name = protocol.SOCKET_VARIABLE
+    letters = [f"KVMABI_SOCKET_VARIABLE[{place}]" for place in range(len(name) + 1)]
+    assert bytes(from_c(tmp_path, *letters)) == name.encode() + b"\0"
