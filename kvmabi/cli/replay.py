@@ -36,8 +36,8 @@ def register(commands: _SubParsersAction[Any]) -> None:
         "--family",
         default="",
         metavar="F,…",
-        help=f"count only steps on registers of these families ({', '.join(FAMILIES)}; the system registers of SME belong "
-        "to sme) and those of a vCPU's life",
+        help="count only steps on registers of these families, and those of a vCPU's life; the system registers of SME "
+        f"belong to sme ({', '.join(FAMILIES)})",
     )
     common.add_json(parser)
     parser.set_defaults(run=run)

@@ -32,8 +32,8 @@ def register(commands: _SubParsersAction[Any]) -> None:
     parser = common.command(
         commands,
         "run",
-        "Run a dynamically linked program of this machine's architecture on an emulated /dev/kvm, and report on stderr which "
-        "registers its saves and restores lost. Needs no root, no KVM and no Arm hardware.",
+        "Run a dynamically linked program of this machine's architecture on an emulated /dev/kvm, and report on stderr "
+        "which registers its saves and restores lost. Needs no root, no KVM and no Arm hardware.",
         EXAMPLE,
     )
     common.add_profiles(parser)
@@ -63,7 +63,7 @@ def run(args: Namespace) -> int:
         status = launch.run(argv, open_system(host, kernel, log))
     except CannotRun as error:
         print(f"kvmabi: {error}", file=sys.stderr)
-        return error.status
+        return error.code
     report(checker.findings, log.count, args.report)
     if status.code == 0 and checker.findings:
         return int(args.error_exitcode)

@@ -67,9 +67,9 @@ class OrderChecker:
             self.findings.append(Finding(kind, life.vm, life.vcpu, found))
 
     def _restored_from(self, life: Life) -> Save | None:
-        """The save that a vCPU was restored from: the one with most in common with what was written, the latest of equals.
+        """The save that a vCPU was restored from: it has most in common with what was written; the latest of equals.
 
-        Only values that differ from those after INIT tell anything.
+        Only values that differ from those after INIT count.
         """
         best, most = None, 0
         for save in self._saves:

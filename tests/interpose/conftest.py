@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from interpose.builds import PRELOAD_FLAGS, PROGRAM_FLAGS, PROGRAMS, SOURCE, bare_system, compile_file
+from interpose.rawclient import serving
 from kvmabi.device import SystemFile
 from kvmabi.events import EventLog
 from kvmabi.interpose.launch import ExitStatus, run
-from interpose.rawclient import serving
 from kvmabi.interpose.server import Server
 
 Build = Callable[..., Path]

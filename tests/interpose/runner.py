@@ -9,7 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from interpose.builds import bare_system
-
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose.launch import run

@@ -18,7 +18,7 @@ HEADER = '"protocol.h"'
 
 def offsets(layout: struct.Struct) -> list[int]:
     """Where the fields of a layout stand, in bytes."""
-    codes = [code for code in _codes(layout.format)]
+    codes = _codes(layout.format)
     return [struct.calcsize("=" + "".join(codes[:place])) for place in range(len(codes))]
 
 
