@@ -105,10 +105,11 @@ class Vcpu:
         id = _id(register)
         size_bytes = size_of(id)
         if isinstance(value, int):
+            number = value
             try:
-                value = value.to_bytes(size_bytes, "little")
+                value = number.to_bytes(size_bytes, "little")
             except OverflowError:
-                raise UsageError(f"{regid.name_of(id)}: {value:#x} is no number of {size_bytes} bytes") from None
+                raise UsageError(f"{regid.name_of(id)}: {number:#x} is no number of {size_bytes} bytes") from None
         if len(value) != size_bytes:
             raise UsageError(f"{regid.name_of(id)}: has {size_bytes} bytes, {len(value)} were given")
         self._one_reg(uapi.KVM_SET_ONE_REG, id, uapi.ffi.from_buffer(value))

@@ -34,8 +34,8 @@ def register(commands: _SubParsersAction[Any]) -> None:
     parser = common.command(
         commands,
         "demo",
-        "Compile the examples of vmm_examples/ with the C compiler and run each on the emulated /dev/kvm: a VMM that saves "
-        "and restores an SME guest rightly, and two that lose state.",
+        "Compile the examples of vmm_examples/ with the C compiler and run each on the emulated /dev/kvm: a VMM that "
+        "saves and restores an SME guest rightly, and two that lose state.",
         EXAMPLE,
     )
     parser.set_defaults(run=run)

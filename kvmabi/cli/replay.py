@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import Namespace, _SubParsersAction
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def register(commands: _SubParsersAction[Any]) -> None:
     parser = common.command(
         commands,
         "replay",
-        "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names its "
-        "host, and the host the kernel that answered.",
+        "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
+        "its host, and the host the kernel that answered.",
         EXAMPLE,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a trace, plain or .xz")
@@ -51,16 +52,10 @@ def run(args: Namespace) -> int:
     result = Result()
     progress = common.Progress("replay", len(traces))
     for done, (trace, host) in enumerate(traces):
-        progress.update(done, Path(trace.path).name)
-        kernel = load_kernel(args.kernel or host.kernel)
-        replay(
-            trace,
-            host,
-            kernel,
-            result,
-            families=families,
-            tick=lambda steps, done=done, trace=trace: progress.update(done, f"{Path(trace.path).name}: {steps} steps"),
-        )
+        name = Path(trace.path).name
+        progress.update(done, name)
+        tick = partial(_tick, progress, done, name)
+        replay(trace, host, load_kernel(args.kernel or host.kernel), result, families=families, tick=tick)
     progress.close()
     if args.json:
         common.print_json(asdict(result))
@@ -69,6 +64,10 @@ def run(args: Namespace) -> int:
             print(mismatch)
         print(f"{result.steps} steps, {result.mismatches} mismatches")
     return 1 if result.mismatches else 0
+
+
+def _tick(progress: common.Progress, done: int, name: str, steps: int) -> None:
+    progress.update(done, f"{name}: {steps} steps")
 
 
 def _host(trace: Trace, folder: str | None) -> Host:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import REMAINDER, Namespace, _SubParsersAction
+from argparse import REMAINDER, ArgumentTypeError, Namespace, _SubParsersAction
 from typing import Any
 
 from kvmabi.cli import common
@@ -85,5 +85,5 @@ def report(findings: list[Finding], events: int, form: str) -> None:
 
 def _status(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_STATUS:
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text!r} is no exit status: take a number from 0 to {MOST_STATUS}")
     return int(text)

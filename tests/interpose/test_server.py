@@ -177,8 +177,9 @@ def test_thousands_of_connections(system: SystemFile, tmp_path: Path) -> None:
         spare = [stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(FEW_FDS)]
         resource.setrlimit(resource.RLIMIT_NOFILE, (_highest_fd() + 1, limits[1]))
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        for fd in _all_free_fds()[: FEW_FDS // 2]:
-            os.close(fd)
+        taken = _all_free_fds()
+        stack.callback(_close_all, taken[FEW_FDS // 2 :])
+        _close_all(taken[: FEW_FDS // 2])
         for sock in spare:
             sock.settimeout(10)
             sock.connect(str(tmp_path / "socket"))
@@ -255,6 +256,11 @@ def _all_free_fds() -> list[int]:
         while True:
             taken.append(os.dup(taken[0]))
     return taken
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _settles(most: int) -> bool:

@@ -30,7 +30,7 @@
 #define MAX_LINE	16384
 #define MAX_IDS		4096
 #define MAX_DATA	2048	/* the largest register */
-#define LISTS_KEPT	64
+#define LISTS_KEPT	64	/* backends/vm.py keeps as many */
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""A QEMU with an arm64 kernel in it whose init is the executor, and the serial line to that."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+
+from kvmabi.errors import UsageError
+
+QEMU = "qemu-system-aarch64"
+CPU = "max,pauth-impdef=on"  # the architected pointer authentication is slow to emulate
+MACHINE = "virt,virtualization=on,gic-version=3"
+MEMORY_MIB = 512
+KERNEL_ARGUMENTS = "console=ttyAMA0 rdinit=/init panic=-1 quiet loglevel=1 rcupdate.rcu_expedited=1"
+BOOT_SECONDS = 120.0
+STEP_SECONDS = 60.0
+WINDOW_BYTES = 3500
+"""How much may be on its way: the line discipline of the guest's terminal holds 4095 bytes."""
+GREETING = "kvmabi-executor 1 "
+GIVE_UP = "! "
+LAST_WORDS = ("Kernel panic", "Internal error", "Unable to handle", "Oops", "BUG:", "synchronous exception")
+KEPT_LINES = 20
+MAX_LINE_BYTES = 1 << 20
+
+
+class Guest:
+    """A booted kernel. ``release`` is what it calls itself. Errors of any kind are a UsageError of one line."""
+
+    def __init__(
+        self,
+        kernel_image: str,
+        initramfs: bytes,
+        *,
+        cpu: str = CPU,
+        qemu: str = QEMU,
+        arguments: str = "",
+        boot_seconds: float = BOOT_SECONDS,
+        step_seconds: float = STEP_SECONDS,
+    ) -> None:
+        command = shlex.split(qemu)
+        if not command or not shutil.which(command[0]):
+            raise UsageError(f"no {qemu}: install QEMU for arm64 (Debian: qemu-system-arm), or name it with --qemu")
+        if not Path(kernel_image).is_file():
+            raise UsageError(f"{kernel_image}: no such kernel image")
+        self._step_seconds = step_seconds
+        self._pending = b""
+        self._heard: deque[str] = deque(maxlen=KEPT_LINES)
+        self._folder = tempfile.TemporaryDirectory(prefix="kvmabi-")
+        image = Path(self._folder.name, "initramfs")
+        image.write_bytes(initramfs)
+        self._line, theirs = socket.socketpair()
+        with theirs, open(Path(self._folder.name, "errors"), "wb") as errors:
+            self._process = subprocess.Popen(
+                [*command, *_options(kernel_image, image, cpu, arguments, theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=[theirs.fileno()],
+            )
+        try:
+            self.release = self._greeting(boot_seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, lines: list[str]) -> list[str]:
+        """Send lines and return as many answers; the line never holds more than the guest can take."""
+        answers: list[str] = []
+        sizes = [len(line) + 1 for line in lines]
+        sent = on_the_way = 0
+        while len(answers) < len(lines):
+            batch = []
+            while sent < len(lines) and (not on_the_way or on_the_way + sizes[sent] <= WINDOW_BYTES):
+                batch.append(lines[sent])
+                on_the_way += sizes[sent]
+                sent += 1
+            if batch:
+                self._send("\n".join(batch) + "\n")
+            on_the_way -= sizes[len(answers)]
+            answers.append(self._answer(lines[len(answers)]))
+        return answers
+
+    def close(self) -> None:
+        """End QEMU."""
+        self._process.kill()
+        self._process.wait()
+        self._line.close()
+        self._folder.cleanup()
+
+    def _greeting(self, seconds: float) -> str:
+        end = time.monotonic() + seconds
+        while True:
+            line = self._read(end, "the boot")
+            if line.startswith(GIVE_UP):
+                raise UsageError(f"the kernel booted, but {line.removeprefix(GIVE_UP)}")
+            _, found, release = line.partition(GREETING)
+            if found:
+                return release
+
+    def _answer(self, step: str) -> str:
+        line = self._read(time.monotonic() + self._step_seconds, f"the step {step[:60]!r}")
+        if any(words in line for words in LAST_WORDS):
+            raise UsageError(f"the guest's kernel died at the step {step[:60]!r}: {line.strip()[:200]}")
+        return line
+
+    def _send(self, text: str) -> None:
+        try:
+            self._line.settimeout(self._step_seconds)
+            self._line.sendall(text.encode())
+        except OSError as error:
+            raise UsageError(f"QEMU takes no more steps: {error}{self._tail()}") from None
+
+    def _read(self, end: float, what: str) -> str:
+        """The next line; UsageError if QEMU ended, or time did."""
+        while b"\n" not in self._pending:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise UsageError(f"no answer from the guest in time, at {what}{self._tail()}")
+            self._line.settimeout(left)
+            try:
+                data = self._line.recv(1 << 16)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise UsageError(f"the guest is gone, at {what}: {error}") from None
+            if not data:
+                raise UsageError(f"QEMU ended, at {what}{self._tail()}")
+            self._pending += data
+            if len(self._pending) > MAX_LINE_BYTES:
+                raise UsageError(f"the guest's answer has no end, at {what}")
+        line, _, self._pending = self._pending.partition(b"\n")
+        text = line.decode("ascii", "replace").rstrip("\r")
+        self._heard.append(text)
+        return text
+
+    def _tail(self) -> str:
+        """What QEMU or the guest's kernel last complained of, as the end of an error's line."""
+        complaints = Path(self._folder.name, "errors").read_text("utf-8", "replace").splitlines()
+        words = [line for line in self._heard if any(word in line for word in LAST_WORDS)]
+        last = (words or complaints or [""])[0 if words else -1].strip()
+        return f": {last[:200]}" if last else ""
+
+
+def _options(kernel: str, initramfs: Path, cpu: str, arguments: str, line: int) -> list[str]:
+    machine = ["-M", MACHINE, "-cpu", cpu, "-accel", "tcg,thread=single", "-smp", "1", "-m", str(MEMORY_MIB)]
+    bare = ["-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"]
+    serial = ["-chardev", f"socket,id=line,fd={line}", "-serial", "chardev:line"]
+    append = f"{KERNEL_ARGUMENTS} {arguments}".strip()
+    return [*machine, *bare, *serial, "-kernel", kernel, "-initrd", str(initramfs), "-append", append]
