@@ -125,7 +125,9 @@ class Client:
         try:
             socket.send_fds(self._sock, [REPLY.pack(0, 0, Flag.FD, 0, 0)], [fd], socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise Disconnect from error
+            if error.errno != errno.ETOOMANYREFS:
+                raise Disconnect from error
+            self._send(_refusal(errno.EMFILE))  # too many fds that somebody does not receive
         finally:
             os.close(fd)
 

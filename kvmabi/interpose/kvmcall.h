@@ -56,7 +56,8 @@ static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
         syscall(SYS_close, pending.fd);
 }
 
-/* Whether an fd may be one of ours at all: a socket (system, VM) or a plain file (vCPU). */
+/* Whether an fd may be one of ours at all: a socket (system, VM) or a plain file (vCPU). What is behind the number
+ * is looked up every time: it costs a hundredth of the answer, and numbers change hands behind our back. */
 static bool may_be_kvm(int fd, struct kvmabi_request *request)
 {
     struct stat file;
@@ -71,7 +72,11 @@ static bool may_be_kvm(int fd, struct kvmabi_request *request)
 /* ioctl() on an fd that may be ours. Returns whether it was, with the call's result and errno set. */
 static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
 {
-    struct kvmabi_request request = {.message = KVMABI_IOCTL, .request = (uint32_t)number, .argument = (uintptr_t)argument};
+    struct kvmabi_request request = {
+        .message = KVMABI_IOCTL,
+        .request = (uint32_t)number,
+        .argument = (uintptr_t)argument,
+    };
     struct kvmabi_reply reply = {.result = -1, .error = EIO};
     int saved = errno, new_fd = -1;
     uint64_t signals;

@@ -64,7 +64,7 @@ def run(
     if not argv:
         raise UsageError("no program to run")
     variables = dict(os.environ if environment is None else environment)
-    file = find(argv[0], variables.get("PATH"))
+    file = find(argv[0], variables.get("PATH", os.defpath))
     check(file)
     if not preload.is_file():
         raise UsageError(f"{preload} does not exist: the interposer was not built")
@@ -89,14 +89,12 @@ def _serve_program(server: Server, pid: int) -> int:
     ended = os.pidfd_open(pid)
     try:
         server.watch(ended)
-        while True:
-            if server.step():
-                found, status = os.waitpid(pid, os.WNOHANG)
-                if found:
-                    code = os.waitstatus_to_exitcode(status)
-                    return code if code >= 0 else SIGNALLED - code
+        while not server.step():
+            pass
     finally:
         os.close(ended)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else SIGNALLED - code
 
 
 def _serve_rest(server: Server, descendants: Descendants, signals: Signals) -> None:

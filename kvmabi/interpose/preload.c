@@ -230,6 +230,13 @@ int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *to, in
     return fstatat64(dirfd, path, to, flags);
 }
 
+/* Whether this says that a socket or file has no such ioctl. It may stand for KVM, which has its own answer;
+ * ENOSYS is what qemu-user says. */
+static bool is_unknown_ioctl(int error)
+{
+    return error == ENOTTY || error == ENOSYS;
+}
+
 int ioctl(int fd, unsigned long number, ...)
 {
     va_list list;
@@ -242,8 +249,7 @@ int ioctl(int fd, unsigned long number, ...)
     if (session != NULL && has_kvm_type(number) && kvm_ioctl(fd, number, argument, &result))
         return result;
     result = NEXT(ioctl)(fd, number, argument);
-    /* A number that KVM does not know by its type: the socket or file that stands for KVM told so, not KVM. */
-    if (result == -1 && errno == ENOTTY && session != NULL && session->connected && !has_kvm_type(number))
+    if (result == -1 && session != NULL && session->connected && !has_kvm_type(number) && is_unknown_ioctl(errno))
         kvm_ioctl(fd, number, argument, &result);
     return result;
 }

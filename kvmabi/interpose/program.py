@@ -19,6 +19,9 @@ IDENT_SIZE = 6
 """Bytes of an ELF file that tell its class, byte order and version."""
 HEADER = struct.Struct("=16sHHIQQQIHHHHHH")
 """Elf64_Ehdr: 4 the entry, 5 e_phoff, 9 e_phentsize, 10 e_phnum; 2 e_machine."""
+SEGMENT = struct.Struct("=II6Q")
+"""Elf64_Phdr: 0 is p_type."""
+MAX_OFFSET = 1 << 63
 SCRIPT_LINE = 256
 """Bytes of a script in which the kernel looks for its interpreter."""
 SCRIPT_DEPTH = 5
@@ -35,7 +38,7 @@ class CannotRun(UsageError):
         super().__init__(f"{name}: {error.strerror}")
 
 
-def find(name: str, path: str | None) -> str:
+def find(name: str, path: str = os.defpath) -> str:
     """The file that execvp(3) would run for ``name`` with this PATH. Errors: CannotRun."""
     if "/" in name:
         return name
@@ -45,9 +48,17 @@ def find(name: str, path: str | None) -> str:
     return found
 
 
-def _why_not_found(name: str, path: str | None) -> int:
-    folders = (os.defpath if path is None else path).split(os.pathsep)
-    return errno.EACCES if any((Path(folder) / name).is_file() for folder in folders) else errno.ENOENT
+def _why_not_found(name: str, path: str) -> int:
+    """The errno of execvp(3): EACCES if there is something, or a folder that cannot be looked into."""
+    for folder in path.split(os.pathsep):
+        try:
+            os.stat(os.path.join(folder, name))
+        except PermissionError:
+            return errno.EACCES
+        except OSError:
+            continue
+        return errno.EACCES
+    return errno.ENOENT
 
 
 def check(file: str) -> None:
@@ -57,11 +68,14 @@ def check(file: str) -> None:
     """
     for _ in range(SCRIPT_DEPTH):
         try:
+            status = os.stat(file)
+            if not stat.S_ISREG(status.st_mode):
+                return
             with open(file, "rb") as program:
                 interpreter = _interpreter(program)
                 if interpreter is None:
                     _check_elf(file, program)
-                    _check_privileges(file, os.fstat(program.fileno()))
+                    _check_privileges(file, status)
         except OSError:
             return
         if interpreter is None:
@@ -95,10 +109,12 @@ def _check_elf(file: str, program: BinaryIO) -> None:
 def _is_dynamic(header: Sequence[int], program: BinaryIO) -> bool:
     """Whether a program header asks for a dynamic loader."""
     offset, size, count = header[5], header[9], header[10]
+    if size != SEGMENT.size or offset >= MAX_OFFSET:
+        return True  # exec refuses it
     program.seek(offset)
     table = program.read(size * count)
-    types = (table[start : start + 4] for start in range(0, len(table), size or 1))
-    return PT_INTERP.to_bytes(4, "little" if struct.pack("=H", 1)[0] else "big") in types
+    whole = table[: len(table) // size * size]
+    return any(segment[0] == PT_INTERP for segment in SEGMENT.iter_unpack(whole))
 
 
 def _is_loader(file: str) -> bool:

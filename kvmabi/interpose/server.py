@@ -49,7 +49,7 @@ class Server:
 
     def watch(self, fd: int) -> None:
         """Let `step` return when ``fd`` becomes readable."""
-        self._poll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+        self._poll.register(fd, select.EPOLLIN)
 
     def step(self, timeout: float | None = None) -> bool:
         """Wait until something happens, at most ``timeout`` seconds, and serve it; True if a watched fd ended it."""

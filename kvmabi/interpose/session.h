@@ -113,7 +113,12 @@ static bool receive_reply(int from, struct kvmabi_reply *reply, int flags, int *
         char room[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec data = {.iov_base = reply, .iov_len = sizeof(*reply)};
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control),
+    };
     const struct cmsghdr *part;
     long got = -1;
 
@@ -189,16 +194,27 @@ static void session_drop(void)
     session->connected = false;
 }
 
-/* Send a request and take the reply. Signals are blocked. Returns whether there was a server to answer. */
+static bool session_ready(void)
+{
+    return session->connected && is_same_file(session->fd, session->device, session->inode);
+}
+
+/* Send a request and take the reply. Signals are blocked. Returns whether there was a server to answer; otherwise
+ * only the reply's error is changed, and only if this process has too many files open to connect. */
 static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *reply, int flags, int *fd)
 {
-    bool answered;
+    struct kvmabi_reply received;
+    bool answered = false;
 
     pthread_mutex_lock(&session->lock);
-    answered = (session->connected && is_same_file(session->fd, session->device, session->inode)) || session_connect();
-    if (answered && !(send_request(session->fd, request) && receive_reply(session->fd, reply, flags, fd))) {
+    if (!session_ready() && !session_connect()) {
+        if (errno == EMFILE || errno == ENFILE)
+            reply->error = errno;
+    } else if (send_request(session->fd, request) && receive_reply(session->fd, &received, flags, fd)) {
+        *reply = received;
+        answered = true;
+    } else {
         session_drop();
-        answered = false;
     }
     pthread_mutex_unlock(&session->lock);
     return answered;

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ctools import CC, INCLUDE
@@ -20,9 +21,9 @@ PROGRAM_FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 
-def compile_file(source: Path, target: Path, *flags: str) -> Path:
+def compile_file(source: Path, target: Path, *flags: str, compiler: Sequence[str] = CC) -> Path:
     """Compile one C file; fails the test with the compiler's words if it refuses."""
-    command = [*CC, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), "-ldl"]
+    command = [*compiler, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target

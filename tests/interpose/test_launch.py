@@ -61,6 +61,7 @@ def test_cannot_run(preload: Path, system: SystemFile, tmp_path: Path, runtime: 
     (tmp_path / "data").write_text("x")
     (tmp_path / "lost").write_text("#!/nowhere/interpreter\n")
     (tmp_path / "lost").chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin"}
     for name, code in (
         ("absent", 127),
         ("./absent", 127),
@@ -69,9 +70,9 @@ def test_cannot_run(preload: Path, system: SystemFile, tmp_path: Path, runtime: 
         ("/", 126),
     ):
         with pytest.raises(CannotRun, match=f"^{name}: ") as refused:
-            run([name], system, preload=preload)
+            run([name], system, environment=environment, preload=preload)
         assert refused.value.code == code
-        assert subprocess.run(["env", name], capture_output=True, check=False).returncode == code
+        assert subprocess.run(["env", name], env=environment, capture_output=True, check=False).returncode == code
     assert list(runtime.iterdir()) == []
 
 
@@ -195,6 +196,14 @@ def test_unrelated_daemon(preload: Path, system: SystemFile, monkeypatch: pytest
     assert 0.3 <= time.monotonic() - began < 4
 
 
+def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child holds no connection by itself: one that closed KVM's fds is not waited for either."""
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
+    began = time.monotonic()
+    assert start("forks") == (0, 0)
+    assert time.monotonic() - began < 10
+
+
 def test_failure_of_the_device(
     preload: Path, build: Build, system: SystemFile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,16 +232,42 @@ def test_signals(preload: Path, runtime: Path, number: signal.Signals) -> None:
     assert list(runtime.iterdir()) == []
 
 
-def test_signal_for_what_remains(preload: Path, runtime: Path, build: Build, tmp_path: Path) -> None:
+def test_interrupt_from_the_terminal(preload: Path, build: Build) -> None:
+    """Control-C reaches the program once: from the terminal, not from kvmabi a second time."""
+    master, slave = os.openpty()
+    command = 'exec <"$1"; shift; exec "$@"'  # a session without a terminal gets the one that it opens
+    program = [sys.executable, str(RUNNER), str(preload), str(build("interrupted"))]
+    runner = subprocess.Popen(
+        ["sh", "-c", command, "sh", os.ttyname(slave), *program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert runner.stdout is not None
+    assert runner.stdout.readline() == b"ready\n"
+    os.write(master, b"\x03")
+    runner.communicate(timeout=20)
+    assert runner.returncode == 1
+    os.close(master)
+    os.close(slave)
+
+
+def test_signal_for_what_remains(preload: Path, runtime: Path, build: Build) -> None:
     """When the program has ended, a signal ends the serving of what it left behind."""
-    program = f'"{build("scratch")}" && (exec >&- 2>&-; sleep 0.1; exec "{build("waits")}") & exit 4'
-    runner = in_own_process(preload, "sh", "-c", program)
-    time.sleep(1.5)
+    runner = in_own_process(preload, "sh", "-c", f'"{build("waits")}" & echo $$; exit 4')
+    assert runner.stdout is not None
+    lines = {runner.stdout.readline(), runner.stdout.readline()}
+    lines.remove("waiting\n")
+    program = Path("/proc") / lines.pop().strip()
+    while program.exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
     assert runner.poll() is None
     runner.send_signal(signal.SIGTERM)
-    runner.communicate(timeout=20)
-    assert runner.returncode == 4
+    assert runner.wait(timeout=20) == 4
     assert list(runtime.iterdir()) == []
+    os.killpg(runner.pid, signal.SIGKILL)
+    runner.communicate()
 
 
 def test_ignored_signals_stay_ignored(preload: Path) -> None:

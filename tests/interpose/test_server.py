@@ -19,6 +19,7 @@ import pytest
 from interpose.rawclient import COOKIE, RawClient, serving
 from kvmabi import uapi
 from kvmabi.device import SystemFile
+from kvmabi.interpose import clients
 from kvmabi.interpose.protocol import REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.server import Server
 
@@ -192,6 +193,18 @@ def test_thousands_of_connections(system: SystemFile, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         with RawClient(tmp_path) as late:
             assert late.works()
+
+
+def test_too_many_fds_under_way(good: RawClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel lets no more fds be sent, because others do not receive theirs, the answer is EMFILE."""
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.ETOOMANYREFS, "too many references")
+
+    with RawClient(tmp_path) as client, monkeypatch.context() as patch:
+        patch.setattr(clients.socket, "send_fds", refuse)
+        client.send(Message.OPEN)
+        assert client.receive().error == errno.EMFILE
 
 
 def test_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@
 int main(void)
 {
     open_system();
+    puts("waiting");
+    fflush(stdout);
     sleep(60);
     return 0;
 }
