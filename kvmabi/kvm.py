@@ -6,11 +6,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from kvmabi import uapi
-from kvmabi.device import DeviceFile, ProcessMemory, SystemFile, VcpuFile, open_system
+from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile, VmFile, open_system
+from kvmabi.device.file import no_descriptor
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
 from kvmabi.model.vcpu import Vcpu
@@ -19,6 +21,14 @@ from kvmabi.order import Finding, OrderChecker
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 MAX_ARG = (1 << 64) - 1
+Identity = tuple[int, int]
+
+
+class HasFileno(Protocol):
+    """A file object."""
+
+    def fileno(self) -> int:
+        """The object's descriptor."""
 
 
 class Kvm:
@@ -34,12 +44,13 @@ class Kvm:
         self.log = EventLog(kept=kept_events)
         self._checker = OrderChecker()
         self.log.watchers.append(self._checker.watch)
-        self._files: dict[tuple[int, int], DeviceFile] = {}
+        self._files: dict[Identity, DeviceFile] = {}
+        self._fds: dict[Identity, int] = {}
         self._memory = ProcessMemory(os.getpid(), os.getpid())
         self.fd = self._install(open_system(host, kernel, self.log))
 
-    def ioctl(self, fd: int, request: int, arg: Any = 0) -> int | bytes:
-        """Do an ioctl on a file descriptor of this Kvm.
+    def ioctl(self, fd: int | HasFileno, request: int, arg: Any = 0) -> int | bytes:
+        """Do an ioctl on a file descriptor of this Kvm, or on a file object that has one.
 
         ``arg`` is a number (an address, or a value for ioctls that take one), a cffi pointer, a writable
         buffer, which is changed in place, or bytes: then the changed bytes are the result.
@@ -63,10 +74,9 @@ class Kvm:
                 file.tell_state("state")
         return list(self._checker.findings)
 
-    def file(self, fd: int) -> DeviceFile:
+    def file(self, fd: int | HasFileno) -> DeviceFile:
         """The device file behind a descriptor; EBADF if it is none of this Kvm's."""
-        stat = os.fstat(fd)
-        file = self._files.get((stat.st_dev, stat.st_ino))
+        file = self._files.get(_identity(fd))
         if file is None:
             raise KvmError(errno.EBADF, f"file descriptor {fd} was not opened through this Kvm")
         return file
@@ -79,18 +89,24 @@ class Kvm:
         return file.vcpu
 
     def close(self, fd: int | None = None) -> None:
-        """Close one descriptor of this Kvm, or (None) release everything it holds."""
-        if fd is not None:
-            stat = os.fstat(fd)
-            file = self._files.pop((stat.st_dev, stat.st_ino), None)
-            if file is not None and not isinstance(file, SystemFile):
-                file.release()
-            os.close(fd)
+        """Close one descriptor of this Kvm, or (None) all that it handed out. As in the kernel, a vCPU keeps its VM."""
+        if fd is None:
+            for known in reversed(list(self._files)):
+                self._close(known)
             return
-        for file in reversed(list(self._files.values())):
+        self.file(fd)
+        self._close(_identity(fd))
+
+    def _close(self, known: Identity) -> None:
+        file, fd = self._files.pop(known), self._fds.pop(known)
+        if isinstance(file, VcpuFile):
             file.release()
-        self._files.clear()
-        os.close(self.fd)
+        vm = file.vm if isinstance(file, VcpuFile) else file
+        if isinstance(vm, VmFile) and {vm, *vm.vcpus}.isdisjoint(self._files.values()):
+            vm.release()
+        with suppress(KvmError):  # whoever closed it by os.close may have another file under the same number
+            if _identity(fd) == known:
+                os.close(fd)
 
     def __enter__(self) -> Kvm:
         return self
@@ -113,21 +129,35 @@ class Kvm:
         return self._install(result) if isinstance(result, DeviceFile) else result
 
     def _install(self, file: DeviceFile) -> int:
-        fd = os.dup(file.run_fd) if isinstance(file, VcpuFile) else os.memfd_create(f"kvm-{file.kind}")
-        stat = os.fstat(fd)
-        self._files[stat.st_dev, stat.st_ino] = file
+        try:
+            fd = os.dup(file.run_fd) if isinstance(file, VcpuFile) else os.memfd_create(f"kvm-{file.kind}")
+        except OSError as error:
+            file.release()
+            raise no_descriptor(error) from None
+        known = _identity(fd)
+        self._files[known], self._fds[known] = file, fd
         return fd
 
     @staticmethod
     def _address(arg: Any) -> int:
         if isinstance(arg, int):
             return arg & MAX_ARG
-        if isinstance(arg, uapi.ffi.CData):
-            return int(uapi.ffi.cast("uintptr_t", arg))
         try:
+            if isinstance(arg, uapi.ffi.CData):
+                return int(uapi.ffi.cast("uintptr_t", arg))
             return int(uapi.ffi.cast("uintptr_t", uapi.ffi.from_buffer(arg, require_writable=True)))
         except (TypeError, BufferError, ValueError) as error:
             raise UsageError(f"an ioctl takes a number, a cffi pointer or a writable buffer: {error}") from None
+
+
+def _identity(fd: int | HasFileno) -> Identity:
+    """What stays of a descriptor through dup: the inode. EBADF if it is closed."""
+    number = fd if isinstance(fd, int) else fd.fileno()
+    try:
+        stat = os.fstat(number)
+    except (OSError, OverflowError):
+        raise KvmError(errno.EBADF, f"file descriptor {number} is not open") from None
+    return stat.st_dev, stat.st_ino
 
 
 def open_kvm(*, host: str | Host = "sme-demo", kernel: str | Kernel | None = None, kept_events: int = KEPT) -> Kvm:

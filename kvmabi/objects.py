@@ -15,6 +15,7 @@ from kvmabi.profiles import Kernel
 if TYPE_CHECKING:
     from kvmabi.kvm import Kvm
 
+WORD = (1 << 32) - 1
 # What people say for the kernel's names of features.
 SHORT_NAMES = {
     "pmu": ("pmu_v3",),
@@ -25,7 +26,7 @@ SHORT_NAMES = {
 
 
 def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
-    """features[0] of struct kvm_vcpu_init for feature names as a kernel profile has them, or their short forms.
+    """The bits of features[] in struct kvm_vcpu_init, 32 a word, for feature names as a kernel profile has them, or their short forms.
 
     Raises UsageError for a name that the kernel does not know.
     """
@@ -67,13 +68,14 @@ class Vcpu:
     def init(self, features: Iterable[str] = (), *, target: int | None = None) -> None:
         """KVM_ARM_VCPU_INIT with features by name ("sve", "sme", "pmu_v3" …). Errors: EINVAL, ENOENT."""
         init = uapi.ffi.new("struct kvm_vcpu_init *")
-        init.target = self.kvm.kernel.target if target is None else target
-        init.features[0] = feature_bits(self.kvm.kernel, features)
+        init.target = (self.kvm.kernel.target if target is None else target) & WORD
+        bits = feature_bits(self.kvm.kernel, features)
+        init.features = [bits >> 32 * n & WORD for n in range(len(init.features))]
         self._ioctl(uapi.KVM_ARM_VCPU_INIT, init)
 
     def finalize(self, feature: int = uapi.KVM_ARM_VCPU_VEC) -> None:
         """KVM_ARM_VCPU_FINALIZE: fixes both vector lengths. Errors: ENOEXEC, EINVAL, EPERM."""
-        self._ioctl(uapi.KVM_ARM_VCPU_FINALIZE, uapi.ffi.new("int *", feature))
+        self._ioctl(uapi.KVM_ARM_VCPU_FINALIZE, uapi.ffi.new("int *", uapi.ffi.cast("int", feature)))
 
     def reg_list(self) -> list[int]:
         """KVM_GET_REG_LIST: the ids of the registers in view, in the kernel's order. Errors: ENOEXEC, EPERM."""
@@ -134,4 +136,8 @@ class Vcpu:
 
 
 def _id(register: str | int) -> int:
-    return register if isinstance(register, int) else regid.parse(register)
+    if isinstance(register, str):
+        return regid.parse(register)
+    if not 0 <= register < 1 << 64:
+        raise UsageError(f"a register id has 64 bits, {register:#x} has more")
+    return register

@@ -45,6 +45,11 @@ def fault(addr: int) -> KvmError:
     return KvmError(errno.EFAULT, f"the caller's memory at {addr:#x} cannot be accessed")
 
 
+def no_descriptor(error: OSError) -> KvmError:
+    """What stopped this process from opening one more file: EMFILE as a rule."""
+    return KvmError(error.errno or errno.EMFILE, "no file descriptor is left", remedy="raise RLIMIT_NOFILE (ulimit -n)")
+
+
 Handler = Callable[[Any, Call], "int | DeviceFile"]
 
 

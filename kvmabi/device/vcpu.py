@@ -50,14 +50,19 @@ class VcpuFile(DeviceFile):
         self.vcpu = vcpu
         size = vcpu.system.kernel.vcpu_mmap_bytes
         self.run_fd = os.memfd_create("kvm-vcpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.run_fd, size)
-        fcntl.fcntl(self.run_fd, fcntl.F_ADD_SEALS, SEALS)
-        self._run = mmap.mmap(self.run_fd, size)
+        try:
+            os.ftruncate(self.run_fd, size)
+            fcntl.fcntl(self.run_fd, fcntl.F_ADD_SEALS, SEALS)
+            self._run = mmap.mmap(self.run_fd, size)
+        except OSError:
+            os.close(self.run_fd)
+            raise
         self.sigmask: bytes | None = None
         self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
         self._events = bytes(EVENTS_BYTES)
         self._set_by: dict[int, int] = {}
-        self._changed = True
+        self._changed = True  # since the last read
+        self._judgeable = True  # a set was tried since the last run
 
     def check(self, memory: Memory) -> None:
         """EIO for every address space but the VM's own."""
@@ -96,13 +101,18 @@ class VcpuFile(DeviceFile):
         self.vcpu.require_init()
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
         call.register = id
-        data = self.vcpu.get_one_reg(id)
+        row = self.vcpu.row(id)
+        if row.backwards and row.get is None:
+            self.vcpu.swallow(row, call.memory.read(addr, row.valid_bytes))
+            self._changed = True
+            return 0
+        data = self.vcpu.get(row)
         call.data = data
+        if call.memory.write(addr, data) < len(data):
+            raise fault(addr)
         if self._changed and self.log.watchers:
             call.state = self.vcpu.state()
             self._changed = False
-        if call.memory.write(addr, data) < len(data):
-            raise fault(addr)
         return 0
 
     def _set_one_reg(self, call: Call) -> int:
@@ -113,12 +123,20 @@ class VcpuFile(DeviceFile):
         row = vcpu.row(id)
         reads = row.set is None or row.fault_first
         call.data = data = call.memory.read(addr, row.valid_bytes) if reads else b""
+        self._changed = self._judgeable = True  # a set that faults halfway has changed the register, too
         effects = vcpu.set(row, data)
-        self._changed = True
         if effects:
             call.effects = self._lost(effects)
+        if vcpu.warnings:
+            self._warn()
         self._set_by[id] = self.log.count + 1
         return 0
+
+    def _warn(self) -> None:
+        """Log what a real kernel would have done to itself."""
+        while self.vcpu.warnings:
+            warning = KvmError(0, self.vcpu.warnings.pop(0))
+            self._log("warning", Call(0, NOBODY), warning, *self.where())
 
     def _lost(self, effects: Sequence[Effect]) -> tuple[Lost, ...]:
         return tuple(Lost(*effect, self._set_by.pop(effect.id, None)) for effect in effects)
@@ -126,9 +144,10 @@ class VcpuFile(DeviceFile):
     def _get_reg_list(self, call: Call) -> int:
         ids = self.vcpu.reg_list()
         (room,) = COUNT.unpack(call.read(call.arg, COUNT.size))
-        call.write(call.arg, COUNT.pack(len(ids)))
-        if room < len(ids):
-            raise KvmError(errno.E2BIG, f"room for {room} ids where {len(ids)} are", remedy="call again with that n")
+        count = len(ids) + self.vcpu.require_init().unwritten
+        call.write(call.arg, COUNT.pack(count))
+        if room < count:
+            raise KvmError(errno.E2BIG, f"room for {room} ids where {count} are", remedy="call again with that n")
         call.write(call.arg + COUNT.size, struct.pack(f"={len(ids)}Q", *ids))
         return 0
 
@@ -137,6 +156,7 @@ class VcpuFile(DeviceFile):
     def _init(self, call: Call) -> int:
         target, *features = INIT.unpack(call.read(call.arg, INIT.size))
         lifecycle.init(self.vcpu, target, features)
+        self._warn()
         off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1
         self._mp_state = uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE
         self._set_by.clear()
@@ -154,11 +174,12 @@ class VcpuFile(DeviceFile):
 
     def _run_vcpu(self, call: Call) -> int:
         no_argument(call)
-        ended = run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
-        if self._changed and self.log.watchers:
-            call.state = self.vcpu.state()
+        self.vcpu.require_final()
+        if self._judgeable and self.log.watchers:
+            call.state = self.vcpu.state()  # before the run, which takes the GIC's fields out of ID registers
+            self._judgeable = False
         self._changed = True
-        raise ended
+        raise run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
 
     def _set_signal_mask(self, call: Call) -> int:
         if not call.arg:

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Any, ClassVar
 
 from kvmabi import uapi
-from kvmabi.device.file import Call, DeviceFile, Handler
+from kvmabi.device.file import Call, DeviceFile, Handler, unknown, no_descriptor
 from kvmabi.device.memory import Memory
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.errors import KvmError
@@ -52,7 +52,16 @@ class VmFile(DeviceFile):
         self.vm.close()
 
     def _create_vcpu(self, call: Call) -> DeviceFile:
-        vcpu = VcpuFile(self, self.vm.create_vcpu(call.arg & 0xFFFFFFFF))
+        index = call.arg & 0xFFFFFFFF
+        try:
+            vcpu = VcpuFile(self, self.vm.create_vcpu(index))
+        except OSError as error:
+            if isinstance(error, KvmError):
+                raise
+            left = self.vm.vcpus.pop(index, None)
+            if left is not None:
+                left.close()
+            raise no_descriptor(error) from None
         self.vcpus.append(vcpu)
         return vcpu
 
@@ -95,11 +104,13 @@ class VmFile(DeviceFile):
         return 0
 
     def _writable_masks(self, call: Call) -> int:
+        if not self.vm.system.kernel.switches.writable_masks_ioctl:
+            return unknown(self, call)
         addr, reach, *reserved = MASK_RANGE.unpack(call.read(call.arg, MASK_RANGE.size))
         if reach or any(reserved):
             raise KvmError(errno.EINVAL, "the only range is 0, and what is reserved is 0")
         table = bytearray(MASKS_BYTES)
-        for id, mask in self.vm.system.kernel.writable_masks.items():
+        for id, mask in self.vm.system.writable_masks().items():
             place = _mask_index(id)
             table[place * 8 : place * 8 + 8] = mask.to_bytes(8, "little")
         call.write(addr, bytes(table))

@@ -57,33 +57,56 @@ FPSR_ID = BASE | uapi.KVM_REG_SIZE_U32 | state.FPSR // WORD_BYTES
 FPCR_ID = FPSR_ID + 1
 PSTATE_ID = BASE | uapi.KVM_REG_SIZE_U64 | state.PSTATE // WORD_BYTES
 
-MODE_MASK, MODE_32BIT = 0x1F, 0x10
-NARROWED = (*PLAIN[:15], PLAIN[32])  # x0-x14 and pc: r0-r14 and the 32-bit pc
-AARCH64_MODES = frozenset({0x0, 0x4, 0x5})
+MODE_MASK, MODE_32BIT = uapi.PSR_MODE_MASK | uapi.PSR_MODE32_BIT, uapi.PSR_MODE32_BIT
+USER_32BIT, SYSTEM_32BIT = 0x10, 0x1F
+EL0_EL1 = frozenset({uapi.PSR_MODE_EL0t, uapi.PSR_MODE_EL1t, uapi.PSR_MODE_EL1h})
+EL2 = frozenset({uapi.PSR_MODE_EL2t, uapi.PSR_MODE_EL2h})
+EL1_32BIT = frozenset({0x11, 0x12, 0x13, 0x17, 0x1B, SYSTEM_32BIT})  # FIQ, IRQ, SVC, ABT, UND, SYS
+X_REGISTERS, PC = PLAIN[:31], PLAIN[32]
+USER_REGISTERS = 15  # of which user and system mode see the AArch32 ones; other modes have banked ones up to x30
+
+
+def _allowed(vcpu: Vcpu, mode: int) -> bool:
+    """Whether pstate's mode is one that the vCPU can be in."""
+    features = vcpu.mode.features
+    if mode == USER_32BIT:
+        return vcpu.system.el0_32bit
+    if mode in EL1_32BIT:
+        return "el1_32bit" in features
+    if mode in EL2 and "has_el2" not in features:
+        return False
+    return mode in EL0_EL1 | EL2 and "el1_32bit" not in features
 
 
 def _set_pstate(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Store pstate if its mode is one that the vCPU can be in; 32-bit user mode narrows x0-x14 and pc."""
+    """Store pstate if its mode is one that the vCPU can be in."""
     mode = data[0] & MODE_MASK
-    if mode not in AARCH64_MODES and mode != MODE_32BIT:
+    if not _allowed(vcpu, mode):
         raise vcpu.refused(row, Refusal(errno.EINVAL, f"pstate's mode {mode:#x} is none that the vCPU can be in"))
+    return _set(vcpu, row, data)
+
+
+def _set(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Store a core register; while pstate is in a 32-bit mode every set narrows the x registers and pc to 32 bits."""
     vcpu.store(row, data)
-    if mode != MODE_32BIT:
+    mode = vcpu.file.memory[state.PSTATE] & MODE_MASK
+    if not mode & MODE_32BIT:
         return []
+    count = USER_REGISTERS if mode in (USER_32BIT, SYSTEM_32BIT) else len(X_REGISTERS)
     effects: list[Effect] = []
-    for id, _, offset in NARROWED:
+    for id, _, offset in (*X_REGISTERS[:count], PC):
         effects += vcpu.overwrite(id, offset, vcpu.file.memory[offset : offset + 4] + bytes(4))
     return effects
 
 
 def _rows(_system: System, mode: Mode) -> Iterator[Row]:
     for id, size, offset in PLAIN:
-        yield Row(id, size, offset, size, rule=_set_pstate if id == PSTATE_ID else None)
+        yield Row(id, size, offset, size, rule=_set_pstate if id == PSTATE_ID else _set)
     hidden = (V_HIDDEN_BY_SVE if mode.sve else V_HIDDEN_BY_SM) if mode.has_z else None
     for id, offset in VECTORS:
-        yield Row(id, state.V_BYTES, offset, state.V_BYTES, listed=hidden is None, get=hidden, set=hidden)
-    yield Row(FPSR_ID, 4, state.FPSR, 4)
-    yield Row(FPCR_ID, 4, state.FPSR + 4, 4)
+        yield Row(id, state.V_BYTES, offset, state.V_BYTES, listed=hidden is None, get=hidden, set=hidden, rule=_set)
+    yield Row(FPSR_ID, 4, state.FPSR, 4, rule=_set)
+    yield Row(FPCR_ID, 4, state.FPSR + 4, 4, rule=_set)
 
 
 def _refuse(_system: System, _mode: Mode, id: int) -> Row:

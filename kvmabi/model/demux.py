@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
-from kvmabi.model import state
+from kvmabi.model import cache, state
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Family, Refusal, Row, refuse
 
@@ -20,8 +20,10 @@ CCSIDR_BASE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32 | uapi.KVM_REG_ARM_DEMU
 
 
 def _rows(system: System, _mode: Mode) -> Iterator[Row]:
-    for n in range(system.kernel.ccsidrs):
-        yield Row(CCSIDR_BASE | n, 4, state.CCSIDR + n * 4, 4)
+    rule = cache.set_ccsidr if system.kernel.switches.ccsidr_made_up else cache.set_host_ccsidr
+    for n in range(cache.CACHES):
+        if system.kernel.switches.ccsidr_made_up or cache.host_has(system, n):
+            yield Row(CCSIDR_BASE | n, 4, state.CCSIDR + n * 4, 4, rule=rule)
 
 
 def _refuse(_system: System, _mode: Mode, id: int) -> Row:

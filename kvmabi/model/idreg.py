@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing ID registers: VM-wide, frozen by the first run, and only towards what is safe to promise a guest."""
+"""Writing ID registers: VM-wide, fixed by the first run, and only towards what is safe to promise a guest."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from kvmabi import uapi
 from kvmabi.model.registermap import Effect, Refusal, Row
+from kvmabi.profiles import idregs
 
 if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
-    from kvmabi.profiles.idregs import Field
+    from kvmabi.profiles.idregs import Demand, Field
 
 AFTER_RUN = Refusal(
     errno.EBUSY, "ID registers are fixed once a vCPU of the VM has run", "write them before the first KVM_RUN"
@@ -21,34 +22,48 @@ NOT_OPTED_IN = Refusal(
     "the implementation's id cannot be changed without the VM's opt-in",
     "enable KVM_CAP_ARM_WRITABLE_IMP_ID_REGS on the VM first",
 )
+INVARIANT = Refusal(errno.EINVAL, "the host fixes this register: it can only be set to the value it has")
 OUTSIDE_MASK = Refusal(
     errno.EINVAL, "bits outside the writable mask differ from the host's", "see KVM_ARM_GET_REG_WRITABLE_MASKS"
 )
 
 
 def set_feature_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Set a feature ID register: the value it has, or one no field of which promises more than this VM can hold."""
-    value, old = _value(data), _value(vcpu.file.memory[row.offset : row.offset + 8])
-    if value == old:
+    """Set a feature ID register to a value no field of which promises more than this VM can hold."""
+    switches, value = vcpu.system.kernel.switches, _value(data)
+    for field in idregs.impdef(row.id):
+        if switches.impdef_pmu_is_none and field.get(value) == field.most:
+            value &= ~field.mask
+    for demand in idregs.demands(row.id):
+        if not demand.met(value) and getattr(switches, demand.switch, True):
+            raise vcpu.refused(row, _too_little(demand, value))
+    if vcpu.vm.has_run and switches.id_registers_fixed_by_run:
+        if value != vcpu.value(row):
+            raise vcpu.refused(row, AFTER_RUN)
         return []
-    if vcpu.vm.has_run:
-        raise vcpu.refused(row, AFTER_RUN)
-    mask = vcpu.system.kernel.writable_masks.get(row.id, 0)
+    mask = vcpu.system.kernel.writable_masks.get(row.id, 0) & idregs.field_bits(row.id)
     limit = vcpu.vm.reset_value(row)
     if (value ^ limit) & ~mask:
         raise vcpu.refused(row, OUTSIDE_MASK)
-    for field in vcpu.system.id_fields(row.id):
+    for field in idregs.fields(row.id):
         if field.mask & mask and not field.safe(value, limit):
             raise vcpu.refused(row, _unsafe(field, value, limit))
-    vcpu.store(row, data)
+    vcpu.store(row, value.to_bytes(8, "little"))
     vcpu.vm.id_registers_changed(vcpu)
     return []
+
+
+def set_aarch32_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set an AArch32 feature ID register: without AArch32 on the host it is zero and ignores what is written."""
+    if not vcpu.system.el0_32bit:
+        return []
+    return set_feature_id(vcpu, row, data)
 
 
 def set_implementation_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     """Set MIDR, REVIDR, AIDR or SMIDR: the value it has, or, after the VM's opt-in, any within the mask."""
     value = _value(data)
-    if value == _value(vcpu.file.memory[row.offset : row.offset + 8]):
+    if value == vcpu.value(row):
         return []
     if uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS not in vcpu.vm.enabled:
         raise vcpu.refused(row, NOT_OPTED_IN)
@@ -60,12 +75,24 @@ def set_implementation_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     return []
 
 
+def set_constant(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set a register that nothing can change."""
+    if _value(data) != vcpu.value(row):
+        raise vcpu.refused(row, INVARIANT)
+    return []
+
+
 def _value(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
 def _unsafe(field: Field, value: int, limit: int) -> Refusal:
-    where = f"bits {field.lsb + field.width - 1}:{field.lsb}" if field.width > 1 else f"bit {field.lsb}"
     return Refusal(
-        errno.EINVAL, f"{where} = {field.get(value):#x} is not safe on a VM that has {field.get(limit):#x} there"
+        errno.EINVAL, f"{field.place} = {field.get(value):#x} is not safe on a VM that has {field.get(limit):#x} there"
     )
+
+
+def _too_little(demand: Demand, value: int) -> Refusal:
+    field = demand.field
+    zero = " or 0" if demand.or_zero else ""
+    return Refusal(errno.EINVAL, f"{field.place} = {field.get(value):#x} is less than {demand.least:#x}{zero}")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvmabi import regid, uapi
-from kvmabi.model import state, vls
+from kvmabi.errors import KvmError
+from kvmabi.model import sme, state, vls
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import NOT_INITIALIZED, refusal_error
@@ -22,6 +23,9 @@ MPIDR_RES1 = 1 << 31
 # Both of a pair or neither; the second only with the first.
 PAIRS = (("ptrauth_address", "ptrauth_generic"),)
 DEPENDENT = (("pmu_v3_strict", "pmu_v3"),)
+EXCLUSIVE = (("el1_32bit", "has_el2"),)
+EPHEMERAL = frozenset({"power_off"})  # for one INIT only, not a feature that lasts
+STUCK_SVE = frozenset({"sve"})
 
 BAD_TARGET = Refusal(errno.EINVAL, "no such target", "take the one that KVM_ARM_PREFERRED_TARGET tells")
 OTHER_FEATURES = Refusal(
@@ -34,26 +38,39 @@ FINALIZED_ALREADY = Refusal(errno.EPERM, "the vCPU is finalised already")
 
 def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     """KVM_ARM_VCPU_INIT. Errors: ENOENT for unknown feature bits, EINVAL for what cannot be given or changed."""
-    if target != vcpu.system.kernel.target:
+    system, switches = vcpu.system, vcpu.system.kernel.switches
+    if target not in system.targets:
         raise refusal_error(BAD_TARGET)
-    features = _features(vcpu, feature_words)
-    lasting = features - {"power_off"}
-    for fixed in (vcpu.features, vcpu.vm.features):
-        if fixed is not None and fixed != lasting:
-            raise refusal_error(OTHER_FEATURES)
-    vcpu.features = vcpu.vm.features = lasting
+    bits = {32 * n + bit for n, word in enumerate(feature_words) for bit in range(32) if word >> bit & 1}
+    names = {feature.bit: name for name, feature in system.kernel.features.items()}
+    known = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
+    features = known - EPHEMERAL
+    again = vcpu.features is not None
+    if again and switches.init_compares_first and features != vcpu.features:
+        raise refusal_error(OTHER_FEATURES)
+    if max(bits, default=0) >= system.kernel.max_features:
+        if switches.failed_init_keeps_features and not again:
+            vcpu.leftover |= features
+        raise refusal_error(Refusal(errno.ENOENT, f"this kernel knows no feature bit {max(bits)}"))
+    features |= vcpu.leftover
+    try:
+        _check(vcpu, features)
+    except KvmError:
+        _leave_behind(vcpu, features)
+        raise
+    fixed = [vcpu.features, vcpu.vm.features if switches.vcpus_share_features else None]
+    if any(other is not None and other != features for other in fixed):
+        raise refusal_error(OTHER_FEATURES)
+    if again:
+        sme.warn_of_overflow(vcpu)
+    vcpu.features = vcpu.vm.features = features
+    vcpu.vm.el1_32bit = "el1_32bit" in features
     reset(vcpu)
 
 
-def _features(vcpu: Vcpu, words: Sequence[int]) -> frozenset[str]:
-    system = vcpu.system
-    names = {feature.bit: name for name, feature in system.kernel.features.items()}
-    bits = {32 * n + bit for n, word in enumerate(words) for bit in range(32) if word >> bit & 1}
-    unknown = sorted(bit for bit in bits if bit >= system.kernel.max_features)
-    if unknown:
-        raise refusal_error(Refusal(errno.ENOENT, f"this kernel knows no feature bit {unknown[0]}"))
-    features = frozenset(names.get(bit, f"bit {bit}") for bit in bits)
-    missing = sorted(features - system.features)
+def _check(vcpu: Vcpu, features: frozenset[str]) -> None:
+    """Refuse features that the host lacks or that do not go together."""
+    missing = sorted(features - vcpu.system.features)
     if missing:
         raise refusal_error(Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}"))
     for one, other in PAIRS:
@@ -62,20 +79,35 @@ def _features(vcpu: Vcpu, words: Sequence[int]) -> frozenset[str]:
     for one, other in DEPENDENT:
         if one in features and other not in features:
             raise refusal_error(Refusal(errno.EINVAL, f"{one} needs {other}"))
-    return features
+    for one, other in EXCLUSIVE:
+        if one in features and other in features:
+            raise refusal_error(Refusal(errno.EINVAL, f"{one} and {other} exclude one another"))
+    if vcpu.vm.el1_32bit not in (None, "el1_32bit" in features):
+        raise refusal_error(OTHER_FEATURES)
+
+
+def _leave_behind(vcpu: Vcpu, features: frozenset[str]) -> None:
+    """What an INIT that got as far as the reset has done before it failed, on a kernel that does not undo it."""
+    if not vcpu.system.kernel.switches.failed_init_keeps_features or vcpu.features is not None:
+        return
+    vcpu.leftover = frozenset()
+    wide = "el1_32bit" in features
+    if vcpu.vm.el1_32bit is None and not (wide and "el1_32bit" not in vcpu.system.features):
+        vcpu.vm.el1_32bit = wide
+    if vcpu.vm.el1_32bit == wide and "sve" in features & vcpu.system.features:
+        vcpu.stuck_sve = True
 
 
 def reset(vcpu: Vcpu) -> None:
-    """Put every register to its reset value; vector lengths stay once the vCPU is finalised, the VM's registers always."""
-    features = vcpu.features or frozenset()
+    """Put registers to their reset values; vector lengths stay once the vCPU is finalised, what is the VM's always."""
     system = vcpu.system
+    features = (vcpu.features or frozenset()) | (STUCK_SVE if vcpu.stuck_sve else frozenset())
     old = vcpu.mode
     memory = vcpu.file.memory
+    kept = _kept(vcpu)
     memory[:] = system.reset_image(features)
-    for offset, data in vcpu.vm.shared.items():
+    for offset, data in (kept | vcpu.vm.shared).items():
         memory[offset : offset + len(data)] = data
-    start = system.sysreg_offset(MPIDR_ID)
-    memory[start : start + 8] = _mpidr(vcpu.index).to_bytes(8, "little")
     sve_vq = sme_vq = 0
     if "sve" in features:
         sve_vq = old.sve_vq if old.finalized else max(system.sve_vqs)
@@ -85,6 +117,18 @@ def reset(vcpu: Vcpu) -> None:
         memory[state.SME_VLS : state.SME_VLS + state.VLS_BYTES] = vls.encode(system.sme_vqs, sme_vq)
     vcpu.mode = Mode(features, old.finalized, sve_vq, sme_vq, False, False, system.shown(memory))
     vcpu.remap()
+
+
+def _kept(vcpu: Vcpu) -> dict[int, bytes]:
+    """What an INIT leaves alone, by place in the register file; MPIDR_EL1 is given by the first one."""
+    system, memory = vcpu.system, vcpu.file.memory
+    if vcpu.map is None:
+        return {system.sysreg_offset(MPIDR_ID): _mpidr(vcpu.index).to_bytes(8, "little")}
+    places = [system.sysreg_offset(reg.id) for reg in system.sysregs if reg.kept]
+    kept = {start: memory[start : start + 8] for start in places}
+    if system.kernel.switches.ccsidr_made_up:
+        kept[state.CCSIDR] = memory[state.CCSIDR : state.CCSIDR + state.CCSIDR_SLOTS * 4]
+    return kept
 
 
 def _mpidr(index: int) -> int:
@@ -102,4 +146,5 @@ def finalize(vcpu: Vcpu, feature: int) -> None:
         raise refusal_error(NOT_A_VECTOR_VCPU)
     if vcpu.mode.finalized:
         raise refusal_error(FINALIZED_ALREADY)
+    vcpu.zt0_room = vcpu.system.kernel.switches.zt0_space == "host" or "sme2" in vcpu.mode.shown
     vcpu.remap(finalized=True)

@@ -47,7 +47,9 @@ class Row:
     ``fault_first``: a set that is refused reads its payload before, so a bad pointer's EFAULT wins.
     ``torn``: a set that faults halfway has stored what it could read and zeroed the rest.
     ``rule`` checks and stores a set that does more than store (None: it just stores) and tells its
-    effects on other registers. ``shared``: the register is the VM's, a set reaches all its vCPUs.
+    effects on other registers. ``get_rule`` makes the value of a get that does more than read.
+    ``shared``: the register is the VM's, a set reaches all its vCPUs. ``backwards``: a get takes the
+    register's bytes from the caller's memory instead of writing them there, a kernel's mistake.
     """
 
     id: int
@@ -61,6 +63,8 @@ class Row:
     torn: bool = False
     shared: bool = False
     rule: Callable[[Vcpu, Row, bytes], list[Effect]] | None = None
+    get_rule: Callable[[Vcpu, Row], bytes] | None = None
+    backwards: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +86,7 @@ class Family(NamedTuple):
     """One register family: the coprocessor fields it answers for and its two functions.
 
     ``rows(system, mode)`` gives the rows in the kernel's list order; ``refuse(system, mode, id)`` the
-    row of an id that has none; ``key(mode)`` the part of the mode that both depend on.
+    row of an id that is not among them; ``key(mode)`` the part of the mode that both depend on.
     """
 
     name: str
@@ -96,15 +100,19 @@ BAD_ID = Refusal(errno.EINVAL, "no arm64 register id has these bits")
 
 
 class RegisterMap:
-    """The rows of one mode, by id; ``listed`` is KVM_GET_REG_LIST's answer."""
+    """The rows of one mode, by id; ``listed`` is KVM_GET_REG_LIST's answer.
 
-    __slots__ = ("_families", "listed", "mode", "rows", "system")
+    ``unwritten`` entries more are counted in that answer, but not written.
+    """
+
+    __slots__ = ("_families", "listed", "mode", "rows", "system", "unwritten")
 
     def __init__(self, system: System, mode: Mode, parts: Sequence[Sequence[Row]], families: dict[int, Family]) -> None:
         self.system = system
         self.mode = mode
         self.rows: dict[int, Row] = {row.id: row for part in parts for row in part}
         self.listed: list[int] = [row.id for part in parts for row in part if row.listed]
+        self.unwritten = 0
         self._families = families
 
     def row(self, id: int) -> Row:

@@ -33,15 +33,22 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
         raise refusal_error(PMU_NOT_READY, mode=str(vcpu.mode))
     vcpu.vm.has_run = True
+    _pass_through_cpu(vcpu)
     return KvmError(errno.EINTR, INTERRUPTED, mode=str(vcpu.mode), waits=not immediate_exit)
 
 
 def _hide_gic(vcpu: Vcpu) -> None:
-    vm = vcpu.vm
-    if vm.gic_hidden:
+    if vcpu.vm.has_run or not vcpu.system.kernel.switches.gic_hidden_without_vgic:
         return
-    vm.gic_hidden = True
     for field in idregs.gic_fields():
         row = vcpu.row(field.id)
-        value = int.from_bytes(vcpu.get_one_reg(field.id), "little") & ~field.mask
+        value = vcpu.value(row) & ~field.mask
         vcpu.store(row, value.to_bytes(8, "little"))
+
+
+def _pass_through_cpu(vcpu: Vcpu) -> None:
+    """With VHE, EL1 registers are loaded into the CPU and saved from it, which keeps only bits that it has."""
+    for id, keeps in vcpu.system.cpu_keeps:
+        row = vcpu.row(id)
+        if row.get is None:
+            vcpu.store(row, (vcpu.value(row) & keeps).to_bytes(8, "little"))

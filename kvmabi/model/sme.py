@@ -20,41 +20,75 @@ NO_SME = Refusal(errno.ENOENT, "the vCPU has no SME", "give KVM_ARM_VCPU_INIT th
 NO_SME2 = Refusal(errno.ENOENT, "ZT0 needs SME2: ID_AA64PFR1_EL1.SME is below 2 in this VM")
 ZA_DISABLED = Refusal(errno.EBUSY, "ZA and ZT0 are out of reach while SVCR.ZA = 0", "write svcr with ZA = 1 first")
 BAD_SME_ID = Refusal(errno.EINVAL, "no SME register has this size and index")
+OVERFLOW = (
+    "this kernel now corrupts its own memory: it zeroes ZT0 beyond the buffer that it allocated, because"
+    " ID_AA64PFR1_EL1.SME was below 2 at KVM_ARM_VCPU_FINALIZE; write the ID registers once, before FINALIZE"
+)
 BAD_SVCR = Refusal(errno.EINVAL, "SVCR has no bits but SM (0) and ZA (1)")
 
 ZA_IDS = tuple(uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0) for n in range(uapi.KVM_ARM64_SME_MAX_ZAHREG))
 FPMR_ID = regid.parse("fpmr")
+SMCR_EL2_ID = regid.parse("smcr_el2")
 ZT0_ID = uapi.KVM_REG_ARM64_SME_ZTREG(0)
 FPSR_RESET = (0x0800009F).to_bytes(4, "little")
 FPMR_RESET = bytes(8)
 
 
-def _rows(_system: System, mode: Mode) -> Iterator[Row]:
+def _closed(system: System, mode: Mode) -> Refusal | None:
+    """Why ZA and ZT0 cannot be reached in this mode; which reason comes first differs between kernels."""
+    switches = system.kernel.switches
+    if mode.za:
+        return None if mode.finalized else sve.NOT_FINALIZED
+    if not mode.finalized and not switches.za_disabled_before_finalize:
+        return sve.NOT_FINALIZED
+    return ZA_DISABLED._replace(errno=getattr(errno, switches.za_disabled_errno))
+
+
+def _za_vq(system: System, mode: Mode) -> int:
+    """The quadwords by which the kernel counts ZA's rows and their bytes."""
+    return mode.sme_vq - system.kernel.switches.za_vq_one_short
+
+
+def _za_row(system: System, id: int, n: int, length: int, listed: bool, closed: Refusal | None) -> Row:
+    """Row n of ZA, of which ``length`` bytes are transferred."""
+    switches = system.kernel.switches
+    place = state.ZA + n % switches.za_row_alias_rows % state.ZA_ROWS * state.Z_BYTES
+    reads = switches.za_get_writes
+    return Row(id, state.Z_BYTES, place, length, listed=listed, get=closed, set=closed, torn=True, backwards=reads)
+
+
+def _rows(system: System, mode: Mode) -> Iterator[Row]:
     if not mode.sme:
         return
-    yield vls.row(mode, vls.SME_ID)
-    closed = None
-    if not mode.za:
-        closed = ZA_DISABLED
-    elif not mode.finalized:
-        closed = sve.NOT_FINALIZED
-    svl_bytes = mode.sme_vq * 16
-    for n, id in enumerate(ZA_IDS[:svl_bytes]):
-        offset = state.ZA + n * state.Z_BYTES
-        yield Row(id, state.Z_BYTES, offset, svl_bytes, listed=mode.za, get=closed, set=closed, torn=True)
-    if "sme2" in mode.shown:
-        yield Row(ZT0_ID, state.ZT_BYTES, state.ZT0, state.ZT_BYTES, listed=mode.za, get=closed, set=closed, torn=True)
+    switches = system.kernel.switches
+    vls_row = vls.row(mode, vls.SME_ID)
+    vls_row.listed = switches.reg_list_sme
+    yield vls_row
+    closed = _closed(system, mode)
+    listed = switches.reg_list_sme and (mode.za or not switches.reg_list_follows_svcr)
+    length = _za_vq(system, mode) * 16
+    for n, id in enumerate(ZA_IDS[:length]):
+        yield _za_row(system, id, n, length, listed, closed)
+    if "sme2" in mode.shown and switches.zt0_accessible:
+        yield Row(ZT0_ID, state.ZT_BYTES, state.ZT0, state.ZT_BYTES, listed=listed, get=closed, set=closed, torn=True)
 
 
-def _refuse(_system: System, mode: Mode, id: int) -> Row:
+def _refuse(system: System, mode: Mode, id: int) -> Row:
+    switches = system.kernel.switches
     if id == vls.SME_ID:
         return refuse(id, NO_SME)
-    if id == ZT0_ID:
+    if id == ZT0_ID and switches.zt0_accessible:
         return refuse(id, NO_SME2 if mode.sme else NO_SME)
-    rows = mode.sme_vq * 16 if mode.sme else len(ZA_IDS)
-    if ZA_IDS[0] <= id <= ZA_IDS[rows - 1] + uapi.KVM_ARM64_SVE_MAX_SLICES - 1:
-        return refuse(id, sve.NO_SLICE if mode.sme else NO_SME)
-    return refuse(id, BAD_SME_ID)
+    # The kernel's bound is the last row's number cut to the id's field, so no row at all is all of them.
+    last = (_za_vq(system, mode) * 16 - 1) % switches.za_id_rows
+    row, slice = divmod(id - ZA_IDS[0], uapi.KVM_ARM64_SVE_MAX_SLICES)
+    if not 0 <= row <= last:
+        return refuse(id, BAD_SME_ID)
+    if not mode.sme:
+        return refuse(id, NO_SME)
+    if slice:
+        return refuse(id, sve.NO_SLICE)
+    return _za_row(system, id, row, 0, False, _closed(system, mode))
 
 
 def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
@@ -65,8 +99,12 @@ def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     value = int.from_bytes(data, "little")
     if value & ~(SVCR_SM | SVCR_ZA):
         raise vcpu.refused(row, BAD_SVCR)
+    if not vcpu.mode.finalized and not vcpu.system.kernel.switches.svcr_before_finalize:
+        raise vcpu.refused(row, sve.NOT_FINALIZED)
     sm, za = bool(value & SVCR_SM), bool(value & SVCR_ZA)
     effects: list[Effect] = []
+    if za and not vcpu.mode.za:
+        warn_of_overflow(vcpu)
     if za != vcpu.mode.za:
         effects += vcpu.wipe(state.ZA, state.ZT0 + state.ZT_BYTES, (*ZA_IDS, ZT0_ID))
     if sm != vcpu.mode.sm:
@@ -77,6 +115,20 @@ def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     vcpu.store(row, data)
     vcpu.remap(sm=sm, za=za)
     return effects
+
+
+def warn_of_overflow(vcpu: Vcpu) -> None:
+    """Warn where a real kernel would now write ZT0 beyond the memory that FINALIZE gave the vCPU."""
+    if vcpu.mode.finalized and "sme2" in vcpu.mode.shown and not vcpu.zt0_room:
+        vcpu.warn(OVERFLOW)
+
+
+def get_smprimap(vcpu: Vcpu, row: Row) -> bytes:
+    """SMPRIMAP_EL2 on a kernel that keeps SMCR_EL2 in its place."""
+    if not vcpu.system.kernel.switches.smprimap_reads_smcr:
+        return bytes(row.size_bytes)
+    start = vcpu.system.sysreg_offset(SMCR_EL2_ID)
+    return vcpu.file.memory[start : start + row.size_bytes]
 
 
 FAMILY = Family(

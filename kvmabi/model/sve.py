@@ -38,27 +38,52 @@ FFR_ID = uapi.KVM_REG_ARM64_SVE_FFR(0)
 _SLICES = uapi.KVM_ARM64_SVE_MAX_SLICES
 
 
-def _rows(_system: System, mode: Mode) -> Iterator[Row]:
+def _view(system: System, mode: Mode) -> bool:
+    """Z and P can be reached: with SVE always, else in streaming mode where the kernel thought of that."""
+    return mode.sve or (mode.sm and system.kernel.switches.z_in_streaming_without_sve)
+
+
+def _ffr(system: System, mode: Mode) -> bool:
+    """FFR can be reached."""
+    if mode.sm and not system.kernel.switches.ffr_in_streaming_needs_fa64:
+        return mode.sve
+    return mode.has_ffr
+
+
+def unwritten(system: System, mode: Mode) -> int:
+    """How many entries at the end of KVM_GET_REG_LIST's answer are counted but not written."""
+    if not system.kernel.switches.reg_list_counts_unwritten or mode.sve or not mode.sm:
+        return 0
+    return len(Z_IDS) + len(P_IDS) + ("fa64" in mode.shown)
+
+
+def _rows(system: System, mode: Mode) -> Iterator[Row]:
     if mode.sve:
         yield vls.row(mode, vls.SVE_ID)
-    if not mode.has_z:
+    if not _view(system, mode):
         return
+    follows = system.kernel.switches.reg_list_follows_svcr
+    listed = mode.sve or follows
     closed = None if mode.finalized else NOT_FINALIZED
     z_bytes, p_bytes = mode.vq * 16, mode.vq * 2
     for n, id in enumerate(Z_IDS):
-        yield Row(id, state.Z_BYTES, state.Z + n * state.Z_BYTES, z_bytes, get=closed, set=closed, torn=True)
+        place = state.Z + n * state.Z_BYTES
+        yield Row(id, state.Z_BYTES, place, z_bytes, listed=listed, get=closed, set=closed, torn=True)
     for n, id in enumerate(P_IDS):
-        yield Row(id, state.P_BYTES, state.P + n * state.P_BYTES, p_bytes, get=closed, set=closed, torn=True)
-    no_ffr = closed if mode.has_ffr else NO_FFR_IN_STREAMING
-    yield Row(FFR_ID, state.P_BYTES, state.FFR, p_bytes, listed=mode.has_ffr, get=no_ffr, set=no_ffr, torn=True)
+        place = state.P + n * state.P_BYTES
+        yield Row(id, state.P_BYTES, place, p_bytes, listed=listed, get=closed, set=closed, torn=True)
+    there = _ffr(system, mode)
+    no_ffr = closed if there else NO_FFR_IN_STREAMING
+    listed = there if follows else mode.sve
+    yield Row(FFR_ID, state.P_BYTES, state.FFR, p_bytes, listed=listed, get=no_ffr, set=no_ffr, torn=True)
 
 
-def _refuse(_system: System, mode: Mode, id: int) -> Row:
+def _refuse(system: System, mode: Mode, id: int) -> Row:
     if id == vls.SVE_ID:
         return refuse(id, NO_SVE)
     if Z_IDS[0] <= id < Z_IDS[-1] + _SLICES or P_IDS[0] <= id < FFR_ID + _SLICES:
-        if not mode.has_z:
-            return refuse(id, NO_Z if mode.sme else NO_SVE)
+        if not _view(system, mode):
+            return refuse(id, NO_Z if mode.sme and not mode.sm else NO_SVE)
         return refuse(id, NO_SLICE)
     return refuse(id, BAD_SVE_ID)
 
@@ -66,7 +91,7 @@ def _refuse(_system: System, mode: Mode, id: int) -> Row:
 FAMILY = Family(
     "sve",
     (uapi.KVM_REG_ARM64_SVE,),
-    lambda mode: (mode.sve, mode.sme, mode.has_z, mode.has_ffr, mode.finalized, mode.vq),
+    lambda mode: (mode.sve, mode.sme, mode.sm, mode.has_ffr, mode.finalized, mode.vq),
     _rows,
     _refuse,
 )

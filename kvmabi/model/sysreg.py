@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The system registers: which of the table's rows this vCPU has, and what happens when one is set."""
+"""The system registers: which of the table's rows this vCPU has, and what happens when one is set or read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
-from kvmabi.model import idreg, sme, state
+from kvmabi.model import cache, idreg, pmu, sme, state, timer
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Effect, Family, Refusal, Row, refuse
 
@@ -18,12 +18,55 @@ if TYPE_CHECKING:
 
 UNKNOWN = Refusal(errno.ENOENT, "this kernel gives no access to such a register")
 HIDDEN = Refusal(errno.ENOENT, "the register does not exist on this vCPU: it needs {needs}")
+ONLY_LOCK = Refusal(errno.EINVAL, "of OSLSR_EL1 only the lock, bit 1, can be changed")
+RESERVED = Refusal(errno.EINVAL, "the register has no bits that can be 1")
+OSLK = 1 << 1
 
-# What a set of a register does beyond storing; the names are those of the table's column "rule".
-RULES: dict[str, Callable[[Vcpu, Row, bytes], list[Effect]]] = {
+
+def _set_oslsr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    if (int.from_bytes(data, "little") ^ vcpu.vm.reset_value(row)) & ~OSLK:
+        raise vcpu.refused(row, ONLY_LOCK)
+    vcpu.store(row, data)
+    return []
+
+
+def _set_zero(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    if any(data):
+        raise vcpu.refused(row, RESERVED)
+    return []
+
+
+def _ignore(_vcpu: Vcpu, _row: Row, _data: bytes) -> list[Effect]:
+    return []
+
+
+# What a set and a get of a register do beyond storing and reading, by the table's columns "rule" and "get".
+SETTERS: dict[str, Callable[[Vcpu, Row, bytes], list[Effect]]] = {
     "svcr": sme.set_svcr,
     "feature_id": idreg.set_feature_id,
+    "aarch32_id": idreg.set_aarch32_id,
     "implementation_id": idreg.set_implementation_id,
+    "constant": idreg.set_constant,
+    "clidr": cache.set_clidr,
+    "oslsr": _set_oslsr,
+    "pmcr": pmu.set_pmcr,
+    "pmu_set": pmu.assign,
+    "pmu_clear": pmu.assign,
+    "pmu_set_bits": pmu.set_bits,
+    "pmu_clear_bits": pmu.clear_bits,
+    "counter": timer.set_counter,
+    "timer_ctl": timer.set_control,
+    "timer_ctl_32bit": timer.set_control_32bit,
+    "zero": _set_zero,
+    "ignore": _ignore,
+}
+GETTERS: dict[str, Callable[[Vcpu, Row], bytes]] = {
+    "pmcr": pmu.get_pmcr,
+    "pmu_counters": pmu.get_counters,
+    "pmu_counter": pmu.get_counter,
+    "counter": timer.get_counter,
+    "timer_ctl_status": timer.get_control_status,
+    "smprimap": sme.get_smprimap,
 }
 
 
@@ -32,12 +75,17 @@ def offset(slot: int) -> int:
     return state.SYSREG + slot * 8
 
 
-def _rows(system: System, mode: Mode) -> Iterator[Row]:
-    there = mode.features | mode.shown
-    for reg in system.sysregs:
-        if reg.needs <= there:
-            rule = RULES[reg.rule] if reg.rule else None
-            yield Row(reg.id, 8, offset(reg.slot), 8, shared=reg.shared, fault_first=True, rule=rule)
+def _group(name: str) -> Callable[[System, Mode], Iterator[Row]]:
+    def rows(system: System, mode: Mode) -> Iterator[Row]:
+        there = mode.features | mode.shown
+        for reg in system.sysreg_groups[name]:
+            if reg.needs <= there:
+                row = Row(reg.id, 8, offset(reg.slot), 8, shared=reg.shared, fault_first=True)
+                row.rule = SETTERS[reg.rule] if reg.rule else None
+                row.get_rule = GETTERS[reg.get] if reg.get else None
+                yield row
+
+    return rows
 
 
 def _refuse(system: System, mode: Mode, id: int) -> Row:
@@ -49,4 +97,11 @@ def _refuse(system: System, mode: Mode, id: int) -> Row:
     return refuse(id, hidden, fault_first=True)
 
 
-FAMILY = Family("sysreg", (uapi.KVM_REG_ARM64_SYSREG,), lambda mode: (mode.features, mode.shown), _rows, _refuse)
+def _key(mode: Mode) -> tuple[frozenset[str], frozenset[str]]:
+    return mode.features, mode.shown
+
+
+FAMILY = Family("sysreg", (uapi.KVM_REG_ARM64_SYSREG,), _key, _group("sysreg"), _refuse)
+# Older kernels list these of them apart; their ids are system registers' all the same.
+INVARIANTS = Family("invariant", (), _key, _group("invariant"), _refuse)
+TIMERS = Family("timer", (), _key, _group("timer"), _refuse)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 
-from kvmabi.model import core, demux, firmware, sme, state, sve, sysreg
+from kvmabi.model import core, demux, firmware, reset, sme, sve, sysreg
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Family, Refusal, RegisterMap, Row
 from kvmabi.model.vcpu import refusal_error
@@ -23,6 +23,8 @@ FAMILIES = {
         sme.FAMILY,
         firmware.REGISTERS,
         firmware.BITMAPS,
+        sysreg.INVARIANTS,
+        sysreg.TIMERS,
         sysreg.FAMILY,
         demux.FAMILY,
     )
@@ -42,13 +44,42 @@ class System:
             frozenset(bits // 128 for bits in host.sme_vector_bits) if "sme" in kernel.features else frozenset()
         )
         self.features = frozenset(name for name in kernel.features if self._offers(name))
-        self.sysregs = [reg for reg in sysregs.table() if reg.name not in kernel.without]
+        self.sysregs = [reg for reg in sysregs.changed(kernel.sysregs) if reg.name not in kernel.without]
         self.sysreg_by_id = {reg.id: reg for reg in self.sysregs}
+        self.sysreg_groups = self._groups()
+        self.el0_32bit = self.host_shows("el0_32bit")
+        self.targets = frozenset({kernel.target})
+        self.cpu_keeps = self._cpu_keeps()
+        self.mitigates_with_ssbs = firmware.mitigates_with_ssbs(self)
         self._families = [FAMILIES[name] for name in kernel.list_order]
         self._by_coproc = {coproc: family for family in self._families for coproc in family.coprocs}
         self._maps: dict[Mode, RegisterMap] = {}
         self._parts: dict[Hashable, list[Row]] = {}
         self._images: dict[frozenset[str], bytes] = {}
+
+    def _groups(self) -> dict[str, list[sysregs.SysReg]]:
+        """The system registers in the groups in which this kernel lists them."""
+        apart = {"invariant": self.kernel.invariants, "timer": self.kernel.timers}
+        by_name = {reg.name: reg for reg in self.sysregs}
+        groups = {group: [by_name[name] for name in names if name in by_name] for group, names in apart.items()}
+        taken = frozenset(name for names in apart.values() for name in names)
+        groups["sysreg"] = [reg for reg in self.sysregs if reg.name not in taken]
+        return groups
+
+    def _cpu_keeps(self) -> list[tuple[int, int]]:
+        """The registers that KVM_RUN passes through the CPU, which keeps only these bits of them."""
+        if not self.host_shows("vhe"):
+            return []
+        keeps = self.host.cpu_keeps
+        names = keeps.keys() & set(self.kernel.run_loads)
+        return [(reg.id, keeps[reg.name]) for reg in self.sysregs if reg.name in names]
+
+    def writable_masks(self) -> dict[int, int]:
+        """KVM_ARM_GET_REG_WRITABLE_MASKS: the bits of each ID register that can be set at all."""
+        masks = self.kernel.writable_masks
+        if self.el0_32bit:
+            return masks
+        return {id: mask for id, mask in masks.items() if self.sysreg_by_id[id].rule != "aarch32_id"}
 
     def _offers(self, feature: str) -> bool:
         """The host under this kernel accepts the feature in INIT."""
@@ -79,6 +110,7 @@ class System:
                 self._parts.clear()
             parts = [self._part(family, mode) for family in self._families]
             known = self._maps[mode] = RegisterMap(self, mode, parts, self._by_coproc)
+            known.unwritten = sve.unwritten(self, mode)
         return known
 
     def _part(self, family: Family, mode: Mode) -> list[Row]:
@@ -88,13 +120,14 @@ class System:
             part = self._parts[key] = list(family.rows(self, mode))
         return part
 
-    def id_fields(self, id: int) -> Iterable[idregs.Field]:
-        """The fields of an ID register, in which its value may only sink to what is safe."""
-        return idregs.fields(id)
-
     def sysreg_offset(self, id: int) -> int:
         """Where a system register of the table stands in the register file, visible or not."""
         return sysreg.offset(sysregs.by_id()[id].slot)
+
+    def host_shows(self, name: str) -> bool:
+        """Whether the host has what a predicate of its ID registers tells (idregs.toml, [host])."""
+        field, least = idregs.host_predicate(name)
+        return field.get(self.host.registers.get(field.id, 0)) >= least
 
     def shown(self, memory: Memory) -> frozenset[str]:
         """What the ID registers in a register file let be seen."""
@@ -112,34 +145,5 @@ class System:
         """A register file as INIT with these features leaves it, but for the vector lengths and MPIDR."""
         image = self._images.get(features)
         if image is None:
-            image = self._images[features] = self._make_image(features)
+            image = self._images[features] = reset.image(self, features)
         return image
-
-    def _make_image(self, features: frozenset[str]) -> bytes:
-        image = bytearray(state.SIZE_BYTES)
-        registers = self.host.registers
-
-        def put(offset: int, value: int, size: int) -> None:
-            image[offset : offset + size] = value.to_bytes(size, "little")
-
-        put(state.PSTATE, self.kernel.pstate_32bit if "el1_32bit" in features else self.kernel.pstate, 8)
-        for reg in sysregs.table():
-            value = registers.get(reg.id, 0) if reg.reset is None else reg.reset
-            put(sysreg.offset(reg.slot), value, 8)
-        for clear in idregs.clears():
-            if not clear.needs & features:
-                start = self.sysreg_offset(clear.field.id)
-                put(start, self._sysreg_value(image, clear.field.id) & ~clear.field.mask, 8)
-        for row in self._part(FAMILIES["firmware"], _NO_MODE):
-            put(row.offset, registers.get(row.id, 0), 8)
-        put(state.FW, self.kernel.psci_latest if "psci_0_2" in features else self.kernel.psci_without, 8)
-        for row, value in zip(
-            self._part(FAMILIES["firmware_bitmap"], _NO_MODE), self.kernel.firmware_bitmaps, strict=True
-        ):
-            put(row.offset, value, 8)
-        for row in self._part(FAMILIES["demux"], _NO_MODE):
-            put(row.offset, registers.get(row.id, 0), 4)
-        return bytes(image)
-
-
-_NO_MODE = Mode(frozenset(), False, 0, 0, False, False, frozenset())

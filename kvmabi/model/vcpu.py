@@ -28,7 +28,10 @@ FAULT = Refusal(errno.EFAULT, "the payload's address cannot be accessed for the 
 class Vcpu:
     """One vCPU of a VM, before and after KVM_ARM_VCPU_INIT (``map`` is None before).
 
-    ``index`` is the number given to KVM_CREATE_VCPU. ``pmu_ready`` tells whether the PMU was set up.
+    ``index`` is the number given to KVM_CREATE_VCPU. ``pmu_ready`` tells whether the PMU was set up. ``leftover``
+    and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
+    that the next INIT gets too, and SVE that stays on. ``zt0_room`` tells whether FINALIZE made
+    room for ZT0; ``warnings`` holds what a real kernel would have done to itself, for whoever logs it.
     """
 
     def __init__(self, vm: Vm, index: int) -> None:
@@ -40,6 +43,10 @@ class Vcpu:
         self.map: RegisterMap | None = None
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
         self.pmu_ready = False
+        self.leftover: frozenset[str] = frozenset()
+        self.stuck_sve = False
+        self.zt0_room = False
+        self.warnings: list[str] = []
 
     def require_init(self) -> RegisterMap:
         """The register map; ENOEXEC before INIT."""
@@ -75,7 +82,13 @@ class Vcpu:
         """The same for a row of the present register map."""
         if row.get is not None:
             raise self.refused(row, row.get)
+        if row.get_rule is not None:
+            return row.get_rule(self, row)
         return self.file.memory[row.offset : row.offset + row.size_bytes]
+
+    def value(self, row: Row) -> int:
+        """What the register file holds of a row with at most 8 bytes, as a number."""
+        return int.from_bytes(self.file.memory[row.offset : row.offset + row.size_bytes], "little")
 
     def set_one_reg(self, id: int, data: bytes) -> Sequence[Effect]:
         """Write a register and tell what else changed; raises KvmError.
@@ -144,10 +157,23 @@ class Vcpu:
             return {}
         rows, memory = self.map.rows, self.file.memory[:]
         return {
-            id: memory[row.offset : row.offset + row.size_bytes]
+            id: row.get_rule(self, row) if row.get_rule else memory[row.offset : row.offset + row.size_bytes]
             for id, row in rows.items()
-            if row.listed and row.get is None
+            if row.listed and row.get is None and not row.backwards
         }
+
+    def swallow(self, row: Row, data: bytes) -> None:
+        """A get that works backwards: the register takes what the caller's buffer holds; EFAULT if that is short."""
+        if row.get is not None:
+            raise self.refused(row, row.get)
+        if len(data) < row.valid_bytes:
+            raise self.refused(row, FAULT)
+        self.store(row, data[: row.valid_bytes])
+
+    def warn(self, text: str) -> None:
+        """Leave a warning for the next event; the same one is left once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def close(self) -> None:
         """Give the register file back."""

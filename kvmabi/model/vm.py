@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from kvmabi.model import pmu, timer
 from kvmabi.model.registermap import Refusal, Row
 from kvmabi.model.vcpu import Vcpu, refusal_error
 
@@ -20,7 +21,9 @@ class Vm:
 
     ``shared`` holds what was set of the VM-wide registers, by place in the register file;
     ``enabled`` the capabilities that KVM_ENABLE_CAP switched on; ``has_run`` whether a vCPU
-    got as far as the guest.
+    got as far as the guest; ``pmu_counters`` how many event counters its PMU has;
+    ``el1_32bit`` whether its EL1 is AArch32 (None before the first INIT);
+    ``counter_offsets`` by how much each timer's count is behind the host's counter.
     """
 
     def __init__(self, system: System, number: int) -> None:
@@ -31,7 +34,9 @@ class Vm:
         self.shared: dict[int, bytes] = {}
         self.enabled: set[int] = set()
         self.has_run = False
-        self.gic_hidden = False
+        self.el1_32bit: bool | None = None
+        self.pmu_counters = pmu.counters(system)
+        self.counter_offsets = {timer.CNTVCT_ID: timer.now(system.host.counter_hz)}
 
     def create_vcpu(self, index: int) -> Vcpu:
         """KVM_CREATE_VCPU. Errors: EINVAL for a number the kernel does not take, EEXIST for one in use."""

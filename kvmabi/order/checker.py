@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from kvmabi import regid
 from kvmabi.events import Event
 from kvmabi.order.findings import Finding, Loss
-from kvmabi.order.lives import Life, Save, Values
+from kvmabi.order.lives import RUNNING, Life, Save, Values, same
 
 VLS = frozenset({regid.parse("sve_vls"), regid.parse("sme_vls")})
 SVCR = regid.parse("svcr")
-# Registers that run by themselves, so that no restore brings back what was saved.
-RUNNING = frozenset({regid.parse("cntpct_el0"), regid.parse("cntvct_el0")})
 SAVES_KEPT = 1024
+NO_AGREEMENT = (-(1 << 16), 0)
+PLAIN_LEAST = 16
 
 
 class OrderChecker:
@@ -67,24 +67,40 @@ class OrderChecker:
             self.findings.append(Finding(kind, life.vm, life.vcpu, found))
 
     def _restored_from(self, life: Life) -> Save | None:
-        """The save that a vCPU was restored from: it has most in common with what was written; the latest of equals.
+        """The save that a vCPU was restored from: the one that what was written agrees with most.
 
-        Only values that differ from those after INIT count.
+        The first of equals: a later one may be of a vCPU restored from it with the same losses.
         """
-        best, most = None, 0
+        best, most = None, NO_AGREEMENT
         for save in self._saves:
-            common = sum(
-                write.event > save.first_event and _same(write.data, save.values.get(id), life.reset.get(id))
-                for id, write in life.writes.items()
-            )
-            if common and common >= most:
-                best, most = save, common
+            agreement = _agreement(save, life)
+            if agreement > most:
+                best, most = save, agreement
         return best
 
 
-def _same(written: bytes, saved: bytes | None, reset: bytes | None) -> bool:
-    """A value that was written is one that was saved, as far as it reaches, and not the one that was there anyway."""
-    return saved is not None and saved.startswith(written) and saved != reset
+def _agreement(save: Save, life: Life) -> tuple[int, int]:
+    """How well what was written agrees with what was saved; NO_AGREEMENT if it was no restore of this save.
+
+    What tells most are values other than those right after INIT. Without any of these it takes many
+    writes, none of them of another value, and another vCPU or INIT: a VMM that sets up a vCPU may write
+    back what it read of it. Registers that run tell nothing, nor does a write that a later one, refused,
+    was meant to replace.
+    """
+    telling = plain = against = 0
+    for id, write in life.writes.items():
+        saved = save.values.get(id)
+        if saved is None or id in RUNNING or id in life.refused or write.event < save.first_event:
+            continue
+        if not saved.startswith(write.data):
+            against += 1
+        elif saved == life.reset.get(id):
+            plain += 1
+        else:
+            telling += 1
+    if telling:
+        return (telling - against, plain) if telling + plain > against else NO_AGREEMENT
+    return (0, plain) if plain >= PLAIN_LEAST and not against and save.reset is not life.reset else NO_AGREEMENT
 
 
 def _loss(id: int, why: str, *events: int) -> Loss:
@@ -117,19 +133,19 @@ def _mode(save: Save, state: Values, svcr: int) -> Iterator[Loss]:
 def _not_saved(save: Save, life: Life, state: Values) -> Iterator[Loss]:
     """Registers that the guest had changed and nobody read, where the restored vCPU has another value now."""
     for id, value in save.state.items():
-        if id in save.values or id in RUNNING or value == save.reset.get(id, bytes(len(value))):
+        if id in save.values or same(id, value, save.reset.get(id, bytes(len(value)))):
             continue
-        if id not in life.writes and state.get(id) != value:
+        if id not in life.writes and not same(id, value, state.get(id)):
             yield _loss(id, "never read while it was saved", save.first_event)
 
 
 def _differs(save: Save, life: Life, state: Values) -> Iterator[Loss]:
     for id, value in save.values.items():
-        if id not in RUNNING and state.get(id) != value:
-            yield _loss(id, *_story(id, life, state))
+        if not same(id, value, state.get(id)):
+            yield _loss(id, *_story(id, value, life, state))
 
 
-def _story(id: int, life: Life, state: Values) -> tuple[str, int] | tuple[str]:
+def _story(id: int, saved: bytes, life: Life, state: Values) -> tuple[str, int] | tuple[str]:
     """Why a register has not got the value that was saved, and the event that decided it."""
     if id in life.destroyed:
         gone = life.destroyed[id]
@@ -141,4 +157,7 @@ def _story(id: int, life: Life, state: Values) -> tuple[str, int] | tuple[str]:
         return ("never written",)
     if id not in state:
         return "written, but out of view in the mode the vCPU was left in", life.writes[id].event
+    written = life.writes[id].data
+    if len(written) < len(saved) and saved.startswith(written) and state[id].startswith(written):
+        return f"cut off after {len(written)} bytes: the vector length is shorter here", life.writes[id].event
     return "holds another value than was saved", life.writes[id].event

@@ -7,9 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kvmabi import regid
 from kvmabi.events import Event
 
 Values = Mapping[int, bytes]
+# Registers that run by themselves, so that no restore brings back what was saved.
+RUNNING = frozenset({regid.parse("cntpct_el0"), regid.parse("cntvct_el0")})
+# ISTATUS of a timer's control register follows the running count.
+STATUS_BITS = {regid.parse(name): 1 << 2 for name in ("cntv_ctl_el0", "cntp_ctl_el0")}
+
+
+def same(id: int, value: bytes, other: bytes | None) -> bool:
+    """Two values of a register are equal but for what tells the time; None is no value."""
+    if value == other or id in RUNNING:
+        return True
+    if other is None or id not in STATUS_BITS:
+        return False
+    return not (int.from_bytes(value, "little") ^ int.from_bytes(other, "little")) & ~STATUS_BITS[id]
+
+
+def _unchanged(state: Values, before: Values) -> bool:
+    return state.keys() == before.keys() and all(same(id, value, before[id]) for id, value in state.items())
 
 
 class Write(NamedTuple):
@@ -37,7 +55,7 @@ class Destroyed(NamedTuple):
 
 @dataclass(eq=False)
 class Save:
-    """Reads of one vCPU with no change in between: what a VMM would keep.
+    """Reads of one vCPU with no change in between, runs or none: what a VMM would keep.
 
     ``values`` by register id in the order they were read, ``svcr`` the mode, ``state`` every register
     in view at the time and ``reset`` every register right after INIT.
@@ -84,12 +102,13 @@ class Life:
 
     def read(self, event: Event) -> Save | None:
         """Take in a KVM_GET_ONE_REG; tells the save that it opens, if it opens one."""
-        if event.errno or event.register is None:
+        if event.errno or event.register is None or event.data is None:
             return None
         opened = None
-        if self.save is None:
+        if self.save is None or (event.state is not None and not _unchanged(event.state, self.save.state)):
             opened = self.save = Save(event.number, event.svcr, event.state or {}, self.reset)
-        self.save.values[event.register] = event.data or b""
+        known = self.save.state.get(event.register)
+        self.save.values[event.register] = known if known == event.data else event.data  # hold an equal value once
         return opened
 
     def forget(self) -> None:
@@ -97,4 +116,3 @@ class Life:
         self.writes.clear()
         self.refused.clear()
         self.destroyed.clear()
-        self.save = None

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from kvmabi import regid
 from kvmabi.hexruns import expand
-from kvmabi.profiles import files
+from kvmabi.profiles import files, sysregs
 
 KIND = "hosts"
 MAX_VECTOR_BITS = 2048
+COUNTER_HZ = 62_500_000
+NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # the vCPU's number and INIT's features decide these
+FIRMWARE = frozenset({"fw", "demux"})
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class Host:
     ``capabilities_system`` and ``capabilities_vm`` are KVM_CHECK_EXTENSION's answers that are not 0
     (negative: that errno). ``registers`` holds what the host decides of a vCPU with every feature:
     ID registers, cache sizes, PMU and firmware state, by id. ``kernel`` names the profile of the
-    kernel that answered, ``recorded`` what the data comes from.
+    kernel that answered, ``recorded`` what the data comes from. ``cpu_keeps`` tells by name which bits the
+    CPU keeps of registers that pass through it, ``counter_hz`` how fast its counter runs.
     """
 
     name: str
@@ -33,6 +40,30 @@ class Host:
     capabilities_system: dict[int, int] = field(repr=False)
     capabilities_vm: dict[int, int] = field(repr=False)
     registers: dict[int, int] = field(repr=False)
+    cpu: str = ""
+    counter_hz: int = COUNTER_HZ
+
+    @property
+    def cpu_keeps(self) -> dict[str, int]:
+        """The bits that the CPU keeps of registers that KVM_RUN passes through it, by name; all of any other."""
+        return {name: mask for name, mask in cpus().get(self.cpu, {}).items() if isinstance(mask, int)}
+
+
+@cache
+def cpus() -> files.Table:
+    """The CPUs of which it is known what they keep (cpus.toml)."""
+    return files.builtin_table("cpus.toml")
+
+
+def host_decides(id: int) -> bool:
+    """Whether a register's value after INIT is the host's to tell, not the kernel's rules'."""
+    name = regid.name_of(id)
+    if name in NOT_THE_HOSTS:
+        return False
+    reg = sysregs.by_id().get(id)
+    if reg is not None:
+        return reg.reset is None
+    return regid.decode(id).family in FIRMWARE
 
 
 def host_names() -> list[str]:
@@ -51,16 +82,10 @@ def from_json(name: str, table: files.Table) -> Host:
     read = files.Reader(name, table)
     capabilities = files.Reader(f"{name}: capabilities", read.sub("capabilities"))
     registers: dict[int, int] = {}
-    for key, value in read.sub("registers").items():
-        id = read.as_number(f"registers.{key}", key if key.startswith("0x") else f"0x{key}")
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise read.wrong(f"registers.{key}", "must be bytes in hex")
-        try:
-            registers[id] = int.from_bytes(expand(value)[:8], "little")
-        except ValueError as error:
-            raise read.wrong(f"registers.{key}", str(error)) from None
+    for found in (_register_values(read, "registers"), *_resets(read)):
+        for id, number in found.items():
+            # INIT's features hide fields of what the host has, so all features together show all of it.
+            registers[id] = registers.get(id, 0) | number if host_decides(id) else registers.get(id, number)
     return Host(
         name=read.text("name", name),
         kernel=read.text("kernel_profile"),
@@ -70,7 +95,39 @@ def from_json(name: str, table: files.Table) -> Host:
         capabilities_system=_capabilities(capabilities, "system"),
         capabilities_vm=_capabilities(capabilities, "vm"),
         registers=registers,
+        cpu=read.text("cpu_profile", _emulator(read)),
+        counter_hz=read.number("counter_hz", COUNTER_HZ),
     )
+
+
+def _emulator(read: files.Reader) -> str:
+    """The CPU profile of a host that was recorded under QEMU; "" for a machine that is not known."""
+    if "QEMU" not in read.text("recorded_from", ""):
+        return ""
+    version = re.search(r"\b([0-9]+)\.[0-9]", read.text("qemu", "11.0"))
+    return "qemu-10" if version and int(version[1]) < 11 else "qemu-11"
+
+
+def _resets(read: files.Reader) -> Iterator[dict[int, int]]:
+    """The values of every further feature set that the host was recorded with."""
+    for features, values in read.sub("resets").items():
+        if isinstance(values, dict):
+            yield _register_values(files.Reader(f"{read.name}: resets", {features: values}), features)
+
+
+def _register_values(read: files.Reader, key: str) -> dict[int, int]:
+    values: dict[int, int] = {}
+    for text, value in read.sub(key).items():
+        id = read.as_number(f"{key}.{text}", text if text.startswith("0x") else f"0x{text}")
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise read.wrong(f"{key}.{text}", "must be bytes in hex")
+        try:
+            values[id] = int.from_bytes(expand(value)[:8], "little")
+        except ValueError as error:
+            raise read.wrong(f"{key}.{text}", str(error)) from None
+    return values
 
 
 def _from_toml(name: str, table: files.Table) -> Host:
@@ -88,6 +145,8 @@ def _from_toml(name: str, table: files.Table) -> Host:
         registers={
             regid.parse(key): read.as_number(f"registers.{key}", value) for key, value in read.sub("registers").items()
         },
+        cpu=read.text("cpu", ""),
+        counter_hz=read.number("counter_hz", COUNTER_HZ),
     )
 
 

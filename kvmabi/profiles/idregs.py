@@ -3,41 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 from kvmabi import regid
 from kvmabi.profiles import files
-
-
-def _lower(value: int, limit: int, _width: int) -> bool:
-    return value <= limit
-
-
-def _lower_signed(value: int, limit: int, width: int) -> bool:
-    half = 1 << (width - 1)
-    return (value ^ half) <= (limit ^ half)
-
-
-def _same_or_zero(value: int, limit: int, _width: int) -> bool:
-    return value in (0, limit)
-
-
-def _higher_or_zero(value: int, limit: int, _width: int) -> bool:
-    return value == 0 or (limit != 0 and value >= limit)
-
-
-SAFE: dict[str, Callable[[int, int, int], bool]] = {
-    "lower": _lower,
-    "lower_signed": _lower_signed,
-    "same_or_zero": _same_or_zero,
-    "higher_or_zero": _higher_or_zero,
-}
+from kvmabi.profiles.switches import Switches
 
 
 class Field(NamedTuple):
-    """A field of an ID register: its lowest bit, its width in bits and the rule of values safe to write."""
+    """A field of an ID register: its lowest bit, its width in bits and the rule of values safe to write.
+
+    The rules: "lower" and "lower_signed" (the field is a two's-complement number), "higher" and
+    "higher_or_zero", or "same_or_<n>" (the value it has, or n).
+    """
 
     id: int
     lsb: int
@@ -45,24 +24,69 @@ class Field(NamedTuple):
     rule: str = "lower"
 
     @property
+    def most(self) -> int:
+        """The field's greatest value: all bits 1."""
+        return (1 << self.width) - 1
+
+    @property
     def mask(self) -> int:
         """The field's bits in the register."""
-        return ((1 << self.width) - 1) << self.lsb
+        return self.most << self.lsb
+
+    @property
+    def place(self) -> str:
+        """The field's bits as the Arm ARM writes them ("bits 27:24")."""
+        return f"bits {self.lsb + self.width - 1}:{self.lsb}" if self.width > 1 else f"bit {self.lsb}"
 
     def get(self, value: int) -> int:
         """The field's value in a register's value."""
-        return value >> self.lsb & ((1 << self.width) - 1)
+        return value >> self.lsb & self.most
 
     def safe(self, value: int, limit: int) -> bool:
         """Whether a register may be set to ``value`` where the VM can hold ``limit``."""
-        return SAFE[self.rule](self.get(value), self.get(limit), self.width)
+        new, old = self.get(value), self.get(limit)
+        if new == old:
+            return True
+        match self.rule:
+            case "lower":
+                return new < old
+            case "lower_signed":
+                sign = 1 << (self.width - 1)
+                return new ^ sign < old ^ sign
+            case "higher":
+                return new > old
+            case "higher_or_zero":
+                return new == 0 or (old != 0 and new > old)
+        return new == int(self.rule.removeprefix("same_or_"))
 
 
 class Clear(NamedTuple):
-    """A field that reads as zero on a vCPU with none of the features ``needs``."""
+    """A field that reads as zero on a vCPU with none of the features ``needs``, with a kernel's switch so or always."""
 
     field: Field
     needs: frozenset[str]
+    switch: str
+    on: bool
+
+    def applies(self, features: frozenset[str], switches: Switches) -> bool:
+        """Whether a vCPU with these features reads zero there."""
+        if self.switch and getattr(switches, self.switch) != self.on:
+            return False
+        return not self.needs & features
+
+
+class Demand(NamedTuple):
+    """A field that no set may put below ``least``, but to 0 if ``or_zero``, on kernels with the ``switch`` if any."""
+
+    field: Field
+    least: int
+    or_zero: bool
+    switch: str
+
+    def met(self, value: int) -> bool:
+        """Whether a register's value is one that the demand allows."""
+        field = self.field.get(value)
+        return field >= self.least or (self.or_zero and not field)
 
 
 @cache
@@ -87,18 +111,49 @@ def fields(id: int) -> tuple[Field, ...]:
 
 
 @cache
+def field_bits(id: int) -> int:
+    """The bits of an ID register that belong to a field."""
+    return sum(field.mask for field in fields(id))
+
+
+@cache
 def predicates() -> tuple[tuple[str, Field, int], ...]:
     """(name, field, least value): what a VM shows while the field is at least that."""
     return tuple((name, _field(row["field"]), row["least"]) for name, row in _data()["shows"].items())
 
 
+def host_predicate(name: str) -> tuple[Field, int]:
+    """The field and its least value by which a host shows something."""
+    row = _data()["host"][name]
+    return _field(row["field"]), row["least"]
+
+
 @cache
 def clears() -> tuple[Clear, ...]:
     """The fields that INIT clears without a feature."""
-    return tuple(Clear(_field(row["field"]), frozenset(row["needs"])) for row in _data()["clears"])
+    return tuple(
+        Clear(_field(row["field"]), frozenset(row["needs"]), row.get("switch", ""), row.get("on", True))
+        for row in _data()["clears"]
+    )
 
 
 @cache
 def gic_fields() -> tuple[Field, ...]:
     """The fields that tell a guest of a GIC with system registers."""
     return tuple(_field(text) for text in _data()["gic"])
+
+
+@cache
+def demands(id: int) -> tuple[Demand, ...]:
+    """What every set of an ID register must leave in it."""
+    demands = (
+        Demand(_field(row["field"]), row["least"], row.get("or_zero", False), row.get("switch", ""))
+        for row in _data()["demands"]
+    )
+    return tuple(demand for demand in demands if demand.field.id == id)
+
+
+@cache
+def impdef(id: int) -> tuple[Field, ...]:
+    """The fields of an ID register in which a set takes all ones, "implementation defined", for 0."""
+    return tuple(field for field in map(_field, _data()["impdef"]) if field.id == id)

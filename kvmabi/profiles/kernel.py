@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Kernel profiles: the numbers, orders and named switches in which kernels differ for userspace."""
+"""Kernel profiles: the numbers, orders, tables and named switches in which kernels differ for userspace."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kvmabi import regid
 from kvmabi.errors import UsageError
-from kvmabi.profiles import files
+from kvmabi.profiles import files, switches, sysregs
+from kvmabi.profiles.switches import Switches
 
 KIND = "kernels"
-FAMILIES = ("core", "sve", "sme", "firmware", "firmware_bitmap", "sysreg", "demux")
+FAMILIES = ("core", "sve", "sme", "firmware", "firmware_bitmap", "invariant", "timer", "sysreg", "demux")
 
 
 class Feature(NamedTuple):
@@ -26,9 +28,12 @@ class Kernel:
     """One kernel as userspace sees it; rules read these fields and never ask for a version.
 
     ``features`` by the kernel's lower-case names; ``max_features`` the first bit that INIT refuses
-    with ENOENT. ``list_order`` names the register families in KVM_GET_REG_LIST's order. ``without``
-    names system registers that this kernel does not have. ``writable_masks`` by register id.
-    ``psci_latest``/``psci_without`` are PSCI_VERSION with and without the PSCI_0_2 feature.
+    with ENOENT. ``list_order`` names the register families in KVM_GET_REG_LIST's order, ``invariants`` and
+    ``timers`` the system registers listed in groups of their own. ``without`` names system registers
+    that this kernel does not have, ``sysregs`` columns of the table that differ. ``writable_masks`` by
+    register id. ``firmware_bitmaps`` are the values after INIT, ``firmware_bitmap_bits`` what can be set.
+    ``psci_versions`` are those that can be set, ``psci_latest``/``psci_without`` PSCI_VERSION with and
+    without the PSCI_0_2 feature. ``run_loads`` names the registers that KVM_RUN passes through the CPU.
     """
 
     name: str
@@ -40,15 +45,21 @@ class Kernel:
     max_features: int
     features: dict[str, Feature]
     list_order: tuple[str, ...]
+    invariants: tuple[str, ...]
+    timers: tuple[str, ...]
     without: frozenset[str]
+    sysregs: dict[str, dict[str, Any]]
     writable_masks: dict[int, int]
     firmware_registers: int
     firmware_bitmaps: tuple[int, ...]
-    ccsidrs: int
+    firmware_bitmap_bits: tuple[int, ...]
     pstate: int
     pstate_32bit: int
+    psci_versions: frozenset[int]
     psci_latest: int
     psci_without: int
+    run_loads: tuple[str, ...]
+    switches: Switches
 
 
 def kernel_names() -> list[str]:
@@ -58,12 +69,20 @@ def kernel_names() -> list[str]:
 
 def load_kernel(name: str) -> Kernel:
     """A built-in kernel profile, or one from a TOML or JSON file of the user's; raises UsageError."""
-    table = _with_base(name, depth=0)
+    return kernel_of(name, table_of(name))
+
+
+def table_of(name: str) -> files.Table:
+    """A profile's table on top of the ones it is based on; raises UsageError."""
+    return _with_base(name, depth=0)
+
+
+def kernel_of(name: str, table: files.Table) -> Kernel:
+    """The kernel that a table describes; raises UsageError naming the field that is wrong."""
     read = files.Reader(name, table)
     features = {key: _feature(read, key, value) for key, value in read.sub("features").items() if value is not False}
     order = tuple(read.items("list_order"))
-    unknown = [family for family in order if family not in FAMILIES]
-    if unknown or not order:
+    if not order or len(set(order)) != len(order) or not set(order) <= set(FAMILIES):
         raise read.wrong("list_order", f"names the families {', '.join(FAMILIES)}, each once")
     return Kernel(
         name=read.text("name", name),
@@ -75,20 +94,24 @@ def load_kernel(name: str) -> Kernel:
         max_features=read.number("max_features", most=7 * 32),
         features=features,
         list_order=order,
-        without=frozenset(read.items("without")),
+        invariants=_register_names(read, "invariants"),
+        timers=_register_names(read, "timers"),
+        without=frozenset(_register_names(read, "without")),
+        sysregs=_changes(read),
         writable_masks={
             regid.parse(key): read.as_number(f"writable_masks.{key}", value)
             for key, value in read.sub("writable_masks").items()
         },
         firmware_registers=read.number("firmware_registers", most=16),
-        firmware_bitmaps=tuple(
-            read.as_number("firmware_bitmaps", value) for value in read.items("firmware_bitmaps")[:16]
-        ),
-        ccsidrs=read.number("ccsidrs", most=14),
+        firmware_bitmaps=_numbers(read, "firmware_bitmaps"),
+        firmware_bitmap_bits=_numbers(read, "firmware_bitmap_bits"),
         pstate=read.number("pstate"),
         pstate_32bit=read.number("pstate_32bit"),
+        psci_versions=frozenset(_numbers(read, "psci_versions")),
         psci_latest=read.number("psci_latest"),
         psci_without=read.number("psci_without"),
+        run_loads=_register_names(read, "run_loads"),
+        switches=switches.load(read),
     )
 
 
@@ -100,8 +123,33 @@ def _feature(read: files.Reader, key: str, value: Any) -> Feature:
     return Feature(field.number("bit", most=7 * 32 - 1), capability)
 
 
+def _numbers(read: files.Reader, key: str) -> tuple[int, ...]:
+    return tuple(read.as_number(key, value) for value in read.items(key)[:16])
+
+
+def _register_names(read: files.Reader, key: str) -> tuple[str, ...]:
+    named = read.items(key)
+    for name in named:
+        if name not in sysregs.names():
+            raise read.wrong(key, f"{name!r} is no system register")
+    return tuple(named)
+
+
+def _changes(read: files.Reader) -> dict[str, dict[str, Any]]:
+    changes = read.sub("sysregs")
+    for name, columns in changes.items():
+        if name not in sysregs.names():
+            raise read.wrong(f"sysregs.{name}", "is no system register")
+        if not isinstance(columns, dict) or not columns.keys() <= sysregs.COLUMNS - {"enc", "id"}:
+            raise read.wrong(f"sysregs.{name}", "changes columns of the table of system registers")
+    return changes
+
+
 def _with_base(name: str, depth: int) -> files.Table:
-    """A profile's table on top of the one that its ``base`` names: tables are merged, anything else replaced."""
+    """A profile's table on top of the one that its ``base`` names.
+
+    Tables are merged but for those that ``replaces`` names, anything else is replaced.
+    """
     if depth > 8:
         raise UsageError(f"{name}: profiles are based on one another in a circle")
     table, _ = files.read(KIND, name)
@@ -110,10 +158,13 @@ def _with_base(name: str, depth: int) -> files.Table:
         return table
     if not isinstance(base, str):
         raise UsageError(f"{name}: base: must be a string")
-    return _merge(_with_base(base, depth + 1), table)
+    below = _with_base(base, depth + 1)
+    for key in table.get("replaces", ()):
+        below.pop(key, None)
+    return _merge(below, table)
 
 
-def _merge(base: files.Table, over: files.Table) -> files.Table:
+def _merge(base: files.Table, over: Mapping[str, Any]) -> files.Table:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)

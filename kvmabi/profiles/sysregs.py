@@ -3,39 +3,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kvmabi import regid
 from kvmabi.profiles import files
 
-RESETS = {"unknown": 0x1DE7EC7EDBADC0DE}
+UNKNOWN = 0x1DE7EC7EDBADC0DE
+COLUMNS = frozenset({"enc", "id", "needs", "reset", "rule", "get", "at", "kept", "served"})
 
 
 class SysReg(NamedTuple):
     """One system register.
 
-    ``slot`` is its place among all of the table, ``needs`` the vCPU features and ID-register
-    predicates without which it does not exist, ``reset`` its value after INIT (None: the host
-    decides), ``shared`` whether it belongs to the VM, ``rule`` the name of what a set does
-    beyond storing ("" for nothing).
+    ``slot`` is its place among all of the table (two views of one value share it), ``needs`` the vCPU
+    features and ID-register predicates without which it does not exist, ``reset`` its value after INIT
+    (None: the host decides; a name: model/reset.py does), ``shared`` whether it belongs to the VM, ``rule``
+    and ``get`` the names of what a set and a get do beyond storing and reading ("" for nothing),
+    ``kept`` whether INIT again leaves it alone.
     """
 
     name: str
     id: int
     slot: int
     needs: frozenset[str]
-    reset: int | None
+    reset: int | str | None
     shared: bool
     rule: str
+    get: str
+    kept: bool
 
 
 @cache
 def table() -> tuple[SysReg, ...]:
     """Every system register that some kernel serves, in the order of their encodings."""
-    rows = files.builtin_table("sysregs.toml")
-    served = sorted((row["enc"], name) for name, row in rows.items() if row.get("served", True))
-    return tuple(_row(slot, name, rows[name]) for slot, (_, name) in enumerate(served))
+    return tuple(_row(name, row) for name, row in _rows().items() if row.get("served", True))
 
 
 @cache
@@ -44,15 +47,39 @@ def by_id() -> dict[int, SysReg]:
     return {reg.id: reg for reg in table()}
 
 
-def _row(slot: int, name: str, row: files.Table) -> SysReg:
+def changed(changes: Mapping[str, Mapping[str, Any]]) -> tuple[SysReg, ...]:
+    """The table with some columns of some rows as a kernel profile has them."""
+    rows = ((name, {**row, **changes.get(name, {})}) for name, row in _rows().items())
+    return tuple(_row(name, row) for name, row in rows if row.get("served", True))
+
+
+def names() -> frozenset[str]:
+    """The names of all system registers, served or not."""
+    return frozenset(_rows())
+
+
+@cache
+def _rows() -> dict[str, files.Table]:
+    rows = files.builtin_table("sysregs.toml")
+    return {name: row for _, name, row in sorted((row["enc"], name, row) for name, row in rows.items())}
+
+
+@cache
+def _slots() -> dict[str, int]:
+    return {name: slot for slot, name in enumerate(_rows())}
+
+
+def _row(name: str, row: files.Table) -> SysReg:
     reset = row.get("reset")
     rule = row.get("rule", "")
     return SysReg(
         name=name,
         id=regid.parse(name),
-        slot=slot,
+        slot=_slots()[row.get("at", name)],
         needs=frozenset(row.get("needs", ())),
-        reset=RESETS[reset] if isinstance(reset, str) else reset,
+        reset=UNKNOWN if reset == "unknown" else reset,
         shared=rule.endswith("_id"),
         rule=rule,
+        get=row.get("get", ""),
+        kept=row.get("kept", False),
     )

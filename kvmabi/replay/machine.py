@@ -10,6 +10,7 @@ from kvmabi import hexruns, uapi
 from kvmabi.device import SystemFile, VcpuFile, VmFile, open_system
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
+from kvmabi.model.registermap import size_of
 from kvmabi.profiles import Host, Kernel
 from kvmabi.replay.trace import Step
 
@@ -22,6 +23,7 @@ INIT = struct.Struct("=8I")
 COUNT = struct.Struct("=Q")
 RUN_FLAGS = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 MASK = (1 << 64) - 1
+UNTOUCHED = b"\xaa"  # what the recorder filled its buffer with
 
 
 class StepMemory:
@@ -121,7 +123,10 @@ class Machine:
                 self.reason = str(error)
                 return f"{error.name} !touched"
             raise
-        return "OK " + hexruns.compress(bytes(self.memory.written))
+        written = bytes(self.memory.written)
+        if len(written) < (size := size_of(int(id, 16) & MASK)):
+            written += UNTOUCHED * (size - len(written))
+        return "OK " + hexruns.compress(written)
 
     def set(self, vcpu: str, id: str, data: str, *_: str) -> str:
         """S: KVM_SET_ONE_REG of given bytes."""
@@ -153,8 +158,10 @@ class Machine:
         except KvmError as error:
             self.reason = str(error)
             return f"{error.name} {COUNT.unpack(self.memory.argument)[0]}"
+        (count,) = COUNT.unpack(self.memory.argument)
         ids = struct.unpack(f"={len(self.memory.written) // 8}Q", self.memory.written)
-        return f"OK {len(ids)} " + " ".join(f"{id:x}" for id in ids)
+        unwritten: str = " 0" * (count - len(ids))  # the recorder's array was zero before the call
+        return f"OK {count} " + " ".join(f"{id:x}" for id in ids) + unwritten
 
     def masks(self, *_: str) -> str:
         """M: KVM_ARM_GET_REG_WRITABLE_MASKS."""

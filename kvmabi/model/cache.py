@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""CLIDR_EL1 and CCSIDR_EL1: a cache geometry that userspace may make up within what CTR_EL0 tells."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from kvmabi import regid
+from kvmabi.model.registermap import Effect, Refusal, Row
+
+if TYPE_CHECKING:
+    from kvmabi.model.system import System
+    from kvmabi.model.vcpu import Vcpu
+
+CLIDR_ID = regid.parse("clidr_el1")
+CTR_ID = regid.parse("ctr_el0")
+CTR_IDC = 1 << 28
+CLIDR_RES0 = (1 << 64) - (1 << 47)
+CACHES = 14  # seven levels, each with a data or unified cache (even) and an instruction cache (odd)
+SEPARATE = 3  # CLIDR_EL1.Ctype<n> of a level with both
+INSTRUCTION = 1  # bit 0 of CSSELR_EL1, the index of CCSIDR_EL1
+
+BAD_CLIDR = Refusal(
+    errno.EINVAL,
+    "a reserved bit, or no level to clean to on a host whose CTR_EL0.IDC = 0",
+    "keep LoC and LoUIS or LoUU above 0, and bits 47 and up 0",
+)
+SHORT_LINE = Refusal(errno.EINVAL, "the cache line is shorter than CTR_EL0's shortest")
+NOT_THE_HOSTS = Refusal(errno.EINVAL, "the cache geometry is the host's and cannot be changed")
+
+
+def set_clidr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set CLIDR_EL1 to any geometry that does not promise coherence which the host lacks."""
+    value = int.from_bytes(data, "little")
+    loc, louis, louu = value >> 24 & 7, value >> 21 & 7, value >> 27 & 7
+    coherent = not loc or not (louis or louu)
+    if value & CLIDR_RES0 or (coherent and not _ctr(vcpu.system) & CTR_IDC):
+        raise vcpu.refused(row, BAD_CLIDR)
+    vcpu.store(row, data)
+    return []
+
+
+def host_has(system: System, index: int) -> bool:
+    """Whether the host has the cache that CSSELR_EL1 selects with ``index``."""
+    kind = system.host.registers.get(CLIDR_ID, 0) >> index // 2 * 3 & 7
+    if index & INSTRUCTION:
+        return kind in (INSTRUCTION, SEPARATE)
+    return kind > INSTRUCTION
+
+
+def line_field(system: System, index: int) -> int:
+    """CCSIDR_EL1.LineSize of CTR_EL0's shortest line: log2 of the length in bytes, less 4."""
+    ctr = _ctr(system)
+    log2_words = ctr & 0xF if index & INSTRUCTION else ctr >> 16 & 0xF
+    return max(0, log2_words + 2 - 4)
+
+
+def set_ccsidr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set CCSIDR_EL1 of one cache: any geometry with lines that are long enough."""
+    if data[0] & 7 < line_field(vcpu.system, row.id & 0xFF):
+        raise vcpu.refused(row, SHORT_LINE)
+    vcpu.store(row, data)
+    return []
+
+
+def set_host_ccsidr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set CCSIDR_EL1 where only the host's value will do."""
+    if data != vcpu.file.memory[row.offset : row.offset + 4]:
+        raise vcpu.refused(row, NOT_THE_HOSTS)
+    return []
+
+
+def _ctr(system: System) -> int:
+    return system.host.registers.get(CTR_ID, 0)

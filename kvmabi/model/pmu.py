@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The PMU's registers: how many counters the VM has decides which bits of most of them are there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmabi import regid
+from kvmabi.model.registermap import Effect, Row
+from kvmabi.profiles.sysregs import UNKNOWN
+
+if TYPE_CHECKING:
+    from kvmabi.model.system import System
+    from kvmabi.model.vcpu import Vcpu
+
+PMCR_ID = regid.parse("pmcr_el0")
+PMCR_N_SHIFT, PMCR_N = 11, 31 << 11
+PMCR_WRITABLE = 0xFF
+PMCR_LC = 1 << 6
+CYCLE_COUNTER = 1 << 31
+EVENT_EL1_EL0 = 3 << 30
+EVENT_EL2 = 1 << 27
+EVENT_EL3 = 1 << 26 | 3 << 28
+EVENTS_V3, EVENTS_V3P1 = 0x3FF, 0xFFFF
+
+
+def counters(system: System) -> int:
+    """How many event counters the host's PMU has, the cycle counter not counted."""
+    return (system.host.registers.get(PMCR_ID, 0) & PMCR_N) >> PMCR_N_SHIFT
+
+
+def counter_mask(count: int) -> int:
+    """The bits of the cycle counter and of ``count`` event counters."""
+    return CYCLE_COUNTER | (1 << count) - 1
+
+
+def reset_counters(system: System) -> int:
+    """A register with one bit a counter after INIT: the unknown pattern in the bits of counters that are there."""
+    return UNKNOWN & counter_mask(counters(system))
+
+
+def reset_event(system: System) -> int:
+    """PMEVTYPER<n>_EL0 after INIT: the unknown pattern in the bits that this PMU has."""
+    mask = EVENT_EL1_EL0
+    mask |= EVENTS_V3P1 if system.host_shows("pmu_v3p1") else EVENTS_V3
+    mask |= EVENT_EL2 if system.host_shows("el2") else 0
+    mask |= EVENT_EL3 if system.host_shows("el3") else 0
+    return UNKNOWN & mask
+
+
+def set_pmcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set PMCR_EL0: before the first run N chooses how many counters the VM has; of the rest the low byte counts."""
+    value = int.from_bytes(data, "little")
+    count = (value & PMCR_N) >> PMCR_N_SHIFT
+    if not vcpu.vm.has_run and "has_el2" not in vcpu.mode.features and count <= counters(vcpu.system):
+        vcpu.vm.pmu_counters = count
+    value &= PMCR_WRITABLE
+    if not vcpu.system.el0_32bit:
+        value |= PMCR_LC
+    vcpu.store(row, value.to_bytes(8, "little"))
+    return []
+
+
+def get_pmcr(vcpu: Vcpu, row: Row) -> bytes:
+    """PMCR_EL0 with the VM's number of counters as N."""
+    return (vcpu.value(row) & ~PMCR_N | vcpu.vm.pmu_counters << PMCR_N_SHIFT).to_bytes(8, "little")
+
+
+def get_counters(vcpu: Vcpu, row: Row) -> bytes:
+    """A register with one bit a counter: only those of counters that the VM has."""
+    return (vcpu.value(row) & counter_mask(vcpu.vm.pmu_counters)).to_bytes(8, "little")
+
+
+def assign(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set a register with one bit a counter to these counters, whether its name says SET or CLR."""
+    vcpu.store(row, (int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)).to_bytes(8, "little"))
+    return []
+
+
+def set_bits(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set a ...SET register as a guest does: the bits written become 1."""
+    value = int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)
+    vcpu.store(row, (vcpu.value(row) | value).to_bytes(8, "little"))
+    return []
+
+
+def clear_bits(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set a ...CLR register as a guest does: the bits written become 0."""
+    value = int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)
+    vcpu.store(row, (vcpu.value(row) & ~value).to_bytes(8, "little"))
+    return []
+
+
+def get_counter(vcpu: Vcpu, row: Row) -> bytes:
+    """An event counter: 64 bits with PMUv3p5, else the low 32."""
+    if "pmu_v3p5" in vcpu.mode.shown:
+        return vcpu.file.memory[row.offset : row.offset + 8]
+    return vcpu.file.memory[row.offset : row.offset + 4] + bytes(4)

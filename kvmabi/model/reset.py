@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""The register file as INIT leaves it: made from the host's registers, the vCPU's features and the kernel's rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmabi.model import cache, demux, firmware, pmu, state
+from kvmabi.model.mode import Mode
+from kvmabi.profiles import idregs
+
+if TYPE_CHECKING:
+    from kvmabi.model.system import System
+
+NO_MODE = Mode(frozenset(), False, 0, 0, False, False, frozenset())
+
+NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event}
+
+
+def image(system: System, features: frozenset[str]) -> bytes:
+    """The register file but for the vector lengths and MPIDR_EL1, which are the vCPU's own."""
+    made = bytearray(state.SIZE_BYTES)
+    kernel, registers = system.kernel, system.host.registers
+
+    def put(offset: int, value: int, size: int) -> None:
+        made[offset : offset + size] = value.to_bytes(size, "little")
+
+    put(state.PSTATE, kernel.pstate_32bit if "el1_32bit" in features else kernel.pstate, 8)
+    for reg in system.sysregs:
+        value = NAMED[reg.reset](system) if isinstance(reg.reset, str) else reg.reset
+        put(system.sysreg_offset(reg.id), registers.get(reg.id, 0) if value is None else value, 8)
+    for clear in idregs.clears():
+        if clear.applies(features, kernel.switches):
+            start = system.sysreg_offset(clear.field.id)
+            put(start, int.from_bytes(made[start : start + 8], "little") & ~clear.field.mask, 8)
+    for row in firmware.REGISTERS.rows(system, NO_MODE):
+        put(row.offset, registers.get(row.id, 0), 8)
+    put(state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
+    for row, value in zip(firmware.BITMAPS.rows(system, NO_MODE), kernel.firmware_bitmaps, strict=True):
+        put(row.offset, value, 8)
+    for row in demux.FAMILY.rows(system, NO_MODE):
+        made_up = cache.line_field(system, row.id & 0xFF)
+        put(row.offset, made_up if kernel.switches.ccsidr_made_up else registers.get(row.id, 0), 4)
+    return bytes(made)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""The generic timers: counters that run, and what a set of one moves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from kvmabi import regid
+from kvmabi.model.registermap import Effect, Row
+
+if TYPE_CHECKING:
+    from kvmabi.model.vcpu import Vcpu
+
+ISTATUS = 1 << 2
+MASK = (1 << 64) - 1
+CNTVCT_ID = regid.parse("cntvct_el0")
+# The count and compare value against which a timer's control register tells its status.
+COMPARES = {
+    regid.parse("cntv_ctl_el0"): (CNTVCT_ID, regid.parse("cntv_cval_el0")),
+    regid.parse("cntp_ctl_el0"): (regid.parse("cntpct_el0"), regid.parse("cntp_cval_el0")),
+}
+
+
+def now(hz: int) -> int:
+    """The host's counter."""
+    return time.monotonic_ns() * hz // 1_000_000_000 & MASK
+
+
+def get_counter(vcpu: Vcpu, row: Row) -> bytes:
+    """A running counter: the host's, less the offset of the VM."""
+    return _count(vcpu, row.id).to_bytes(8, "little")
+
+
+def set_counter(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set a running counter: all vCPUs of the VM count from the value on."""
+    vcpu.vm.counter_offsets[row.id] = now(vcpu.system.host.counter_hz) - int.from_bytes(data, "little") & MASK
+    return []
+
+
+def set_control(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """Set a timer's control register; ISTATUS is not userspace's to write."""
+    vcpu.store(row, (int.from_bytes(data, "little") & ~ISTATUS).to_bytes(8, "little"))
+    return []
+
+
+def set_control_32bit(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+    """The same where the register is kept in 32 bits."""
+    return set_control(vcpu, row, data[:4] + bytes(4))
+
+
+def get_control_status(vcpu: Vcpu, row: Row) -> bytes:
+    """A timer's control register with the status that count and compare value give now."""
+    count, compare = COMPARES[row.id]
+    start = vcpu.system.sysreg_offset(compare)
+    due = int.from_bytes(vcpu.file.memory[start : start + 8], "little") <= _count(vcpu, count)
+    return (vcpu.value(row) | (ISTATUS if due else 0)).to_bytes(8, "little")
+
+
+def _count(vcpu: Vcpu, id: int) -> int:
+    return now(vcpu.system.host.counter_hz) - vcpu.vm.counter_offsets.get(id, 0) & MASK

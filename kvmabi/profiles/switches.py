@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The named switches in which kernels behave differently (switches.toml tells what each one decides)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, NamedTuple
+
+from kvmabi.profiles import files
+
+Value = bool | int | str
+
+
+@dataclass(frozen=True)
+class Switches:
+    """One kernel's switches; rules read them by name. switches.toml describes each."""
+
+    vcpus_share_features: bool
+    init_compares_first: bool
+    failed_init_keeps_features: bool
+    svcr_before_finalize: bool
+    z_in_streaming_without_sve: bool
+    ffr_in_streaming_needs_fa64: bool
+    za_id_rows: int
+    za_row_alias_rows: int
+    za_vq_one_short: bool
+    za_get_writes: bool
+    za_disabled_errno: str
+    za_disabled_before_finalize: bool
+    zt0_accessible: bool
+    zt0_space: str
+    zfr0_with_sme: bool
+    smprimap_reads_smcr: bool
+    reg_list_sme: bool
+    reg_list_follows_svcr: bool
+    reg_list_counts_unwritten: bool
+    pfr0_keeps_aarch64: bool
+    impdef_pmu_is_none: bool
+    writable_masks_ioctl: bool
+    id_registers_fixed_by_run: bool
+    gic_hidden_without_vgic: bool
+    invariant_ids_loose: bool
+    workaround_2_follows_ssbs: bool
+    ccsidr_made_up: bool
+
+
+class Switch(NamedTuple):
+    """What a switch decides, its values in a profile, and the one it has where a profile does not say."""
+
+    name: str
+    text: str
+    default: Value
+    values: tuple[Value, ...]
+
+
+@cache
+def described() -> dict[str, Switch]:
+    """Every switch by name."""
+    rows = files.builtin_table("switches.toml")
+    return {
+        name: Switch(name, row["text"], row["default"], tuple(row.get("values", (True, False))))
+        for name, row in rows.items()
+    }
+
+
+def names() -> list[str]:
+    """The names of all switches."""
+    return [field.name for field in fields(Switches)]
+
+
+def load(read: files.Reader) -> Switches:
+    """The switches of a profile, from its table ``switches``; UsageError for one that is none or has no such value."""
+    given = read.sub("switches")
+    for name in given:
+        if name not in described():
+            raise read.wrong(f"switches.{name}", f"is no switch: they are {', '.join(described())}")
+    chosen: dict[str, Any] = {}
+    for name, switch in described().items():
+        value = given.get(name, switch.default)
+        if not any(value == other and type(value) is type(other) for other in switch.values):
+            raise read.wrong(f"switches.{name}", f"must be one of {', '.join(map(str, switch.values))}")
+        chosen[name] = value
+    return Switches(**chosen)
