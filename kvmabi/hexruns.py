@@ -23,12 +23,11 @@ def expand(text: str) -> bytes:
         match = _RUN.match(text, position)
         if match is None:
             raise ValueError(f"{text[position : position + 40]!r} is not hex with runs")
-        count = int(match[2]) if match[2] is not None else 1
-        out += (
-            bytes.fromhex(match[1])
-            if match[2] is None
-            else bytes.fromhex(match[1])[:-1] + bytes.fromhex(match[1])[-1:] * count
-        )
+        data, count = bytes.fromhex(match[1]), int(match[2] or 1)
+        if match[2] is None:
+            out += data
+        else:
+            out += data[:-1] + data[-1:] * min(count, MAX_BYTES + 1)
         if len(out) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         position = match.end()

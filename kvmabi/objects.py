@@ -26,9 +26,9 @@ SHORT_NAMES = {
 
 
 def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
-    """The bits of features[] in struct kvm_vcpu_init, 32 a word, for feature names as a kernel profile has them, or their short forms.
+    """The bits of features[] in struct kvm_vcpu_init, 32 a word, for features by name.
 
-    Raises UsageError for a name that the kernel does not know.
+    Names are a kernel profile's, or their short forms. Raises UsageError for a name that the kernel does not know.
     """
     bits = 0
     for said in features:

@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NoReturn
 
 from kvmabi.errors import UsageError
@@ -39,19 +40,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status (2 for misuse, 125 for misuse of ``run``)."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), "")
+    misuse = RUN_MISUSE if command == "run" else MISUSE
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
-        args = parser(command).parse_args(words)
-        status: int = args.run(args)
+        status = _run(command, words)
         sys.stdout.flush()
         return status
     except UsageError as error:
-        print(f"kvmabi: {error}", file=sys.stderr)
-        return RUN_MISUSE if command == "run" else MISUSE
+        complain(error)
+        return misuse
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return INTERRUPTED
+    except OSError as error:  # of our own output: whatever else fails is told as a UsageError
+        _forget_output()
+        complain(f"cannot go on: {error}")
+        return misuse
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    try:
+        args = parser(command).parse_args(words)
+    except SystemExit:  # --help, which is told by now
+        return 0
+    status: int = args.run(args)
+    return status
+
+
+def complain(what: object) -> None:
+    """Tell what is wrong on stderr, in one line."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(what))
+    print(f"kvmabi: {line}", file=sys.stderr)
+
+
+def _forget_output() -> None:
+    """Let nothing be written when Python flushes stdout at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser(command: str) -> Parser:

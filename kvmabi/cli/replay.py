@@ -74,6 +74,9 @@ def _host(trace: Trace, folder: str | None) -> Host:
     """The host that a trace names: from the folder, or a built-in one."""
     if "/" in trace.host or trace.host.startswith("."):
         raise UsageError(f"{trace.path}:1: {trace.host!r} is no name of a host")
+    if folder is None and trace.host not in host_names():
+        choices = f"built-in ones are {', '.join(host_names())}; --hosts names a folder with others"
+        raise UsageError(f"{trace.path}: its host {trace.host} is unknown: {choices}")
     if folder is None:
         return load_host(trace.host)
     path = Path(folder, f"{trace.host}.json")

@@ -8,6 +8,7 @@ import sys
 from argparse import REMAINDER, ArgumentTypeError, Namespace, _SubParsersAction
 from typing import Any
 
+from kvmabi import cli
 from kvmabi.cli import common
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
@@ -62,7 +63,7 @@ def run(args: Namespace) -> int:
     try:
         status = launch.run(argv, open_system(host, kernel, log))
     except CannotRun as error:
-        print(f"kvmabi: {error}", file=sys.stderr)
+        cli.complain(error)
         return error.code
     report(checker.findings, log.count, args.report)
     if status.code == 0 and checker.findings:
@@ -78,7 +79,7 @@ def report(findings: list[Finding], events: int, form: str) -> None:
         return
     count = len(findings)
     what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
-    print(f"kvmabi: {events} ioctls, {what}", file=sys.stderr)
+    print(f"kvmabi: {events} events, {what}", file=sys.stderr)
     for number, finding in enumerate(findings, 1):
         print(f"\n{number}. {finding}", file=sys.stderr)
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Any, ClassVar
 
 from kvmabi import uapi
-from kvmabi.device.file import Call, DeviceFile, Handler, unknown, no_descriptor
+from kvmabi.device.file import Call, DeviceFile, Handler, no_descriptor, unknown
 from kvmabi.device.memory import Memory
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.errors import KvmError

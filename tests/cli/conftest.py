@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""The command line in this process: what a user types, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from kvmabi.cli import main
+
+
+class Ended(NamedTuple):
+    """How a command ended: exit status and output."""
+
+    status: int
+    out: str
+    err: str
+
+
+Kvmabi = Callable[..., Ended]
+
+
+@pytest.fixture
+def kvmabi(capsys: pytest.CaptureFixture[str]) -> Kvmabi:
+    """kvmabi("regs", "--svcr", "za"): run a command line."""
+
+    def run(*words: str) -> Ended:
+        capsys.readouterr()
+        status = main(words)
+        return Ended(status, *capsys.readouterr())
+
+    return run

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi run``: the exit status tells how the program ended, or what kvmabi found; stderr holds the report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ctools import INCLUDE, compile_c
+
+OPEN_ONLY = """
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+int main(int argc, char **argv)
+{
+    int fd = open("/dev/kvm", O_RDWR);
+    if (fd < 0 || ioctl(fd, KVM_GET_API_VERSION, 0) != 12)
+        return 77;
+    if (argc > 2)
+        raise(atoi(argv[2]));
+    return argc > 1 ? atoi(argv[1]) : 0;
+}
+"""
+LATE_SVCR = """
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+int main(int argc, char **argv)
+{
+    int vm = ioctl(open("/dev/kvm", O_RDWR), KVM_CREATE_VM, 0), vcpu = ioctl(vm, KVM_CREATE_VCPU, 0), vec = 4;
+    struct kvm_vcpu_init init = { .target = 5, .features = { 1 << KVM_ARM_VCPU_SVE | 1 << KVM_ARM_VCPU_SME } };
+    unsigned char z[256] = { 1, 2, 3 };
+    unsigned long long sm = 1;
+    struct kvm_one_reg reg = { KVM_REG_ARM64_SVE_ZREG(9, 0), (unsigned long)z };
+
+    if (ioctl(vcpu, KVM_ARM_VCPU_INIT, &init) || ioctl(vcpu, KVM_ARM_VCPU_FINALIZE, &vec) ||
+        ioctl(vcpu, KVM_SET_ONE_REG, &reg))
+        return 77;
+    reg.id = ARM64_SYS_REG(3, 3, 4, 2, 2);
+    reg.addr = (unsigned long)&sm;
+    return ioctl(vcpu, KVM_SET_ONE_REG, &reg) ? 77 : argc > 1 ? atoi(argv[1]) : 0;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the programs: one that only opens /dev/kvm, one that loses a register."""
+    folder = tmp_path_factory.mktemp("run")
+    for name, source in (("quiet", OPEN_ONLY), ("lossy", LATE_SVCR)):
+        compile_c(source, ["-std=gnu11", f"-I{INCLUDE}", "-o", str(folder / name)])
+    return folder
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """kvmabi run with these words."""
+    command = [sys.executable, "-m", "kvmabi", "run", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 99, 125, 255])
+def test_status_is_the_programs_own(programs: Path, status: int) -> None:
+    """Without findings, whatever the program says; the report says that nothing was lost."""
+    done = run("--", programs / "quiet", str(status))
+    assert done.returncode == status
+    assert "nothing was lost" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGABRT])
+def test_signal_is_128_and_its_number(programs: Path, number: signal.Signals) -> None:
+    assert run("--", programs / "quiet", "0", str(int(number))).returncode == 128 + number
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "expected"),
+    [
+        ((), 0, 99),
+        (("--error-exitcode", "7"), 0, 7),
+        (("--error-exitcode=0",), 0, 0),
+        ((), 3, 3),
+        (("--error-exitcode", "7"), 3, 3),
+    ],
+)
+def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status: int, expected: int) -> None:
+    """99, or what was asked for, if the program ended with 0; else its own."""
+    done = run(*options, "--", programs / "lossy", str(status))
+    assert done.returncode == expected
+    assert "1 finding" in done.stderr
+    assert "z9" in done.stderr
+
+
+def test_report_as_json(programs: Path) -> None:
+    """The whole of stderr is one JSON value if the program wrote nothing there."""
+    told = json.loads(run("--report", "json", "--", programs / "lossy").stderr)
+    assert told["events"] >= 6
+    (finding,) = told["findings"]
+    assert finding["kind"] == "destroyed-by-svcr"
+    assert [register["name"] for register in finding["registers"]] == ["z9"]
+    assert json.loads(run("--report", "json", "--", programs / "quiet").stderr)["findings"] == []
+
+
+def test_kernel_without_sme(programs: Path) -> None:
+    """--kernel takes another kernel under the same host: INIT refuses SME there."""
+    assert run("--kernel", "linux-7.3", "--", programs / "lossy").returncode == 77
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [("/nonexistent/program", 127), ("no-such-program-anywhere", 127), ("/", 126), ("plain", 126)],
+)
+def test_program_that_cannot_be_run(tmp_path: Path, program: str, status: int) -> None:
+    """127 if it is not found, 126 if it is no program, as env does; one line says which."""
+    (tmp_path / "plain").write_text("not executable")
+    done = run("--", tmp_path / "plain" if program == "plain" else program)
+    assert done.returncode == status
+    assert done.stderr.startswith("kvmabi: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_misuse_and_static_programs_are_125(tmp_path: Path) -> None:
+    """kvmabi's own failures: options, hosts, and programs that it cannot reach."""
+    assert run("--host", "nowhere", "--", "true").returncode == 125
+    assert run().returncode == 125
+    static = tmp_path / "static"
+    source = "int main(void) { return 0; }"
+    built = subprocess.run(["gcc", "-static", "-x", "c", "-", "-o", static], input=source, text=True, check=False)
+    if built.returncode:
+        pytest.skip("no static C library here")
+    done = run("--", static)
+    assert done.returncode == 125
+    assert "linked statically" in done.stderr
+
+
+def test_words_after_the_program_are_the_programs(programs: Path) -> None:
+    """Options that look like kvmabi's own, with and without the double dash."""
+    for dash in (("--",), ()):
+        done = run(*dash, "sh", "-c", 'echo "$@"', "sh", "--host", "x", "--", "--report")
+        assert (done.returncode, done.stdout) == (0, "--host x -- --report\n")
+
+
+def test_stdin_and_stdout_are_the_programs() -> None:
+    command = [sys.executable, "-m", "kvmabi", "run", "--", "cat"]
+    done = subprocess.run(command, input="through", capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "through")

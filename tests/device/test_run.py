@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""KVM_RUN's end, other address spaces, and how long files live."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+from vmms import vcpu_of
+
+from kvmabi import Kvm, KvmError, uapi
+from kvmabi.objects import Vcpu
+
+IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
+
+
+@pytest.fixture
+def alarms() -> Iterator[list[int]]:
+    """SIGALRM again and again until the test ends; the list counts them."""
+    seen: list[int] = []
+
+    def count(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    yield seen
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_run_ends_with_eintr_at_a_signal(kvm: Kvm, vcpu: Vcpu, alarms: list[int]) -> None:
+    """Without immediate_exit a guest runs until a signal comes."""
+    with pytest.raises(KvmError, match="EINTR"):
+        kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
+    assert alarms
+
+
+def test_immediate_exit_is_read_from_the_mapping(kvm: Kvm, vcpu: Vcpu) -> None:
+    """What a VMM writes to the vCPU's mapping ends the run at once; the mapping is as large as the kernel says."""
+    size = kvm.ioctl(kvm.fd, uapi.KVM_GET_VCPU_MMAP_SIZE)
+    assert isinstance(size, int)
+    with mmap.mmap(vcpu.fd, size) as run:
+        run[IMMEDIATE_EXIT] = 1
+        with pytest.raises(KvmError, match="EINTR"):
+            kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
+
+
+def test_run_takes_no_argument(kvm: Kvm, vcpu: Vcpu) -> None:
+    with pytest.raises(KvmError, match="EINVAL"):
+        kvm.ioctl(vcpu.fd, uapi.KVM_RUN, 1)
+
+
+def test_file_of_a_vcpu_cannot_be_resized(vcpu: Vcpu) -> None:
+    """Else a VMM's ftruncate would kill whoever has it mapped."""
+    for size in (0, 4096, 1 << 20):
+        with pytest.raises(PermissionError):
+            os.ftruncate(vcpu.fd, size)
+
+
+def test_fork_is_another_address_space(kvm: Kvm, vcpu: Vcpu) -> None:
+    """The child gets EIO on the parent's VM and vCPU, not on /dev/kvm; the parent goes on."""
+    child = os.fork()
+    if child == 0:
+        os._exit(_in_child(kvm, vcpu))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert vcpu.read("svcr") == 3
+
+
+def _in_child(kvm: Kvm, vcpu: Vcpu) -> int:
+    """What a forked child may do; 0 if all is as it should be."""
+    try:
+        refused = 0
+        for fd, request in (
+            (vcpu.vm.fd, uapi.KVM_CREATE_VCPU),
+            (vcpu.vm.fd, uapi.KVM_CHECK_EXTENSION),
+            (vcpu.fd, uapi.KVM_GET_REG_LIST),
+            (vcpu.fd, uapi.KVM_RUN),
+            (vcpu.fd, 0xAEFF),
+        ):
+            try:
+                kvm.ioctl(fd, request, 5)
+            except KvmError as error:
+                refused += error.name == "EIO"
+        own = vcpu_of(kvm.create_vm())
+        own["x0"] = 5
+        fine = kvm.ioctl(kvm.fd, uapi.KVM_GET_API_VERSION) == 12 and own.read("x0") == 5
+        return 0 if refused == 5 and fine else 1
+    except BaseException:
+        return 2
+
+
+def test_vcpu_keeps_its_vm(kvm: Kvm, vcpu: Vcpu) -> None:
+    """A vCPU goes on when its VM's descriptor is closed, as in the kernel."""
+    vcpu.vm.close()
+    assert vcpu.read("svcr") == 3
+    with pytest.raises(KvmError, match="EBADF"):
+        kvm.ioctl(vcpu.vm.fd, uapi.KVM_CREATE_VCPU, 1)
+    kvm.close(vcpu.fd)
+
+
+def test_number_of_a_closed_vcpu_stays_taken(kvm: Kvm, vcpu: Vcpu) -> None:
+    """The VM keeps its vCPUs until it goes."""
+    kvm.close(vcpu.fd)
+    with pytest.raises(KvmError, match="EEXIST"):
+        vcpu.vm.create_vcpu(0)
+    assert vcpu.vm.create_vcpu(1).fd >= 0

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""Refusals carry what a person needs."""
+
+from __future__ import annotations
+
+import errno
+
+from kvmabi import KvmError
+
+
+def test_refusal_is_an_oserror_with_everything() -> None:
+    """errno for the VMM; register, mode, rule and way out for the user."""
+    error = KvmError(errno.EBUSY, "the rule", register="zt0", mode="SVCR.ZA=0", remedy="the way out")
+    assert isinstance(error, OSError)
+    assert (error.errno, error.name, error.waits) == (errno.EBUSY, "EBUSY", False)
+    assert str(error) == "EBUSY: zt0: the rule [SVCR.ZA=0]: the way out"
+
+
+def test_refusal_without_words() -> None:
+    """Nothing but an errno still makes a sentence; numbers without a name are told as numbers."""
+    assert str(KvmError(errno.EINVAL)) == "EINVAL: refused"
+    assert KvmError(9999).name == "9999"
