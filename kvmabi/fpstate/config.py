@@ -18,11 +18,12 @@ from kvmabi.fpstate.tokens import LIMIT
 HARDWARE = ("sve", "sme", "za", "fpmr", "nvhe", "rt")
 EVENTS = ("neon", "softirq", "signal", "prctl_vl", "smc", "execve", "clone", "cpu_pm", "idle", "svc_window")
 GUEST = ("guest_fp", "guest_sve", "guest_vl")
+ROLES = ("plain_vmm", "one_neon")
 
 
 @dataclass(frozen=True)
 class Config:
-    """One configuration; the flags are named in HARDWARE, EVENTS and GUEST."""
+    """One configuration; the flags are named in HARDWARE, EVENTS, GUEST and ROLES."""
 
     cpus: int = 1
     tasks: int = 1
@@ -47,10 +48,17 @@ class Config:
     guest_fp: bool = False  # the guest uses FP
     guest_sve: bool = False  # the vCPU has SVE
     guest_vl: bool = False  # the guest picks a vector length below its maximum
+    plain_vmm: bool = False  # the tasks that use vCPUs never use SVE or SME themselves
+    one_neon: bool = False  # only the first task uses kernel-mode NEON sections
 
     def __post_init__(self) -> None:
         if not (1 <= self.cpus <= LIMIT and 1 <= self.tasks <= LIMIT and 0 <= self.vcpus <= LIMIT):
             raise UsageError(f"a configuration has 1 to {LIMIT} CPUs and tasks and at most {LIMIT} vCPUs")
+
+    @property
+    def special_tasks(self) -> int:
+        """How many tasks, the first ones, can do what the others cannot: no symmetry between the two sorts."""
+        return min(self.tasks, max(self.vmms if self.vcpus else 0, int(self.one_neon)))
 
     @property
     def summary(self) -> str:
@@ -58,7 +66,7 @@ class Config:
         counts = [_count(self.cpus, "CPU"), _count(self.tasks, "task")]
         if self.vcpus:
             counts.append(_count(self.vcpus, "vCPU"))
-        flags = [f for f in (*HARDWARE, *EVENTS, *GUEST) if getattr(self, f)]
+        flags = [f for f in (*HARDWARE, *EVENTS, *GUEST, *ROLES) if getattr(self, f)]
         return ", ".join(counts) + ("; " + " ".join(flags) if flags else "")
 
     def as_dict(self) -> dict[str, Any]:

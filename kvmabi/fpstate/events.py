@@ -187,20 +187,22 @@ ACTIONS: dict[str, Callable[[Machine, int], None]] = {
 def _user_events(m: Machine, c: int) -> Iterator[str]:
     config, cpu = m.config, m.cpus[c]
     yield "user_write_v"
+    yield "el0_svc"
+    yield "el0_irq"
+    if config.fpmr:
+        yield "user_write_fpmr"
+    if config.plain_vmm and cpu.cur < config.vmms:
+        return
     if cpu.SM or (config.sve and cpu.ZEN):
         yield "user_write_z"
     elif config.sve:
         yield "el0_sve_trap"
-    if config.fpmr:
-        yield "user_write_fpmr"
     if config.sme and cpu.SMEN:
         yield "user_smstop" if cpu.SM else "user_smstart"
         if config.za:
             yield "user_za_off" if cpu.ZA else "user_za_on"
     elif config.sme:
         yield "el0_sme_trap"
-    yield "el0_svc"
-    yield "el0_irq"
 
 
 def _syscall_events(m: Machine, c: int) -> Iterator[str]:
@@ -208,7 +210,7 @@ def _syscall_events(m: Machine, c: int) -> Iterator[str]:
     yield "ret_to_user"
     if config.signal:
         yield "do_signal"
-    if config.neon:
+    if config.neon and (m.cpus[c].cur == 0 or not config.one_neon):
         yield "kernel_neon_begin"
     if config.smc:
         yield "smc"

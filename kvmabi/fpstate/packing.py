@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from kvmabi.fpstate.machine import Machine
 from kvmabi.fpstate.state import CURRENT, GUEST_MODE, NEON, VL_HOST, Component, Cpu, Task, Vcpu
-from kvmabi.fpstate.tokens import JUNK, NOBODY, user
+from kvmabi.fpstate.tokens import JUNK, NOBODY, ZERO, user
 
 WIDTH = 20
 FIELD = (1 << WIDTH) - 1
@@ -58,10 +58,13 @@ def forget_dead(m: Machine, c: int) -> None:
     """
     cpu = m.cpus[c]
     task = m.tasks[cpu.cur] if cpu.cur >= 0 else None
+    if not m.config.fpmr:
+        cpu.F = ZERO
     if task is not None and task.fcpu == c and cpu.st != user(cpu.cur):
         task.fcpu = -1
     if cpu.st == NOBODY and (task is None or (task.FOREIGN and task.mode not in (NEON, GUEST_MODE))):
-        cpu.V = cpu.Z = cpu.F = JUNK
+        cpu.V = cpu.Z = JUNK
+        cpu.F = JUNK if m.config.fpmr else ZERO
         cpu.vl, cpu.to_save = VL_HOST, CURRENT
 
 

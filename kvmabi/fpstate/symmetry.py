@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Symmetry: states that differ only in how tasks and CPUs are numbered count as one.
 
-Tasks that may use vCPUs are not interchangeable with those that may not.
+Tasks that may do more (use vCPUs, for one) are not interchangeable with those that may not. One limit: with
+several vCPUs or several special tasks the first kind of symmetry still holds, vCPUs are never renumbered.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Image(dict[int, int]):
 def permutations(packing: Packing) -> list[list[tuple[int, Image]]]:
     """Every renumbering but the identity, as (mask, image) for each slot."""
     config = packing.config
-    vmms = min(config.vmms if config.vcpus else 0, config.tasks)
-    groups = [range(vmms), range(vmms, config.tasks)]
+    special = config.special_tasks
+    groups = [range(special), range(special, config.tasks)]
     result = []
     for first, second in itertools.product(*(list(itertools.permutations(g)) for g in groups)):
         tasks = (*first, *second)

@@ -133,21 +133,22 @@ def trace_of(explorer: Explorer, variant: Variant, result: Result) -> Trace:
         raise UsageError("nothing was violated, so there is no trace")
     packing = explorer.packing
     start = now = Machine.boot(packing.knobs, packing.config)
+    shadow = start.copy()  # the same run with dead values forgotten, as the explorer saw it
     steps: list[Step] = []
     for target in result.path[1:]:
-        step = _step_to(explorer, now, target, len(steps) + 1)
-        steps.append(step)
-        now = step.after
+        event, shadow = _event_to(explorer, shadow, target)
+        steps.append(take(len(steps) + 1, now, event))
+        now = steps[-1].after
     if result.last_event is not None:
         steps.append(_breaking_step(explorer, now, len(steps) + 1))
     return _trace(variant, packing.config, start, steps, explorer.selection)
 
 
-def _step_to(explorer: Explorer, now: Machine, target: int, number: int) -> Step:
+def _event_to(explorer: Explorer, now: Machine, target: int) -> tuple[Event, Machine]:
     for event in events.enabled(now):
-        step = take(number, now, event)
-        if not step.crashed and explorer.canonical(explorer.packing.pack(step.after.copy())) == target:
-            return step
+        after = now.copy()
+        if events.apply(after, event) and explorer.canonical(explorer.packing.pack(after)) == target:
+            return event, after
     raise AssertionError("the explorer went where the model cannot go")
 
 
