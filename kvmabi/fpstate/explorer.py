@@ -29,6 +29,9 @@ class Bounds:
     memory: int = 0
 
 
+UNBOUNDED = Bounds()
+
+
 @dataclass(frozen=True)
 class Result:
     """What an exploration found. ``verdict`` is HOLDS (exhausted), VIOLATED or BOUND (inconclusive)."""
@@ -53,11 +56,14 @@ def _memory() -> int:
 
 
 class Explorer:
-    """One search. Its memo tables stay warm over several calls of run."""
+    """One search; ``reduce`` switches symmetry, ``forget`` the forgetting of dead values.
 
-    def __init__(self, variant: Variant, config: Config, selection: Selection, *, reduce: bool = True) -> None:
+    Its memo tables stay warm over several calls of run.
+    """
+
+    def __init__(self, variant: Variant, config: Config, selection: Selection, *, reduce: bool = True, forget: bool = True) -> None:
         self.selection = selection
-        self.packing = packing = Packing(Machine.boot(variant.knobs, config))
+        self.packing = packing = Packing(Machine.boot(variant.knobs, config), forget=forget)
         self.local = [LocalPlans(packing, c, selection) for c in range(packing.ncpus)]
         self.entry = [EntryPlans(packing, c, selection) for c in range(packing.ncpus)]
         self.perms = symmetry.permutations(packing) if reduce else []
@@ -121,7 +127,7 @@ class Explorer:
         if not step.crashed and following != state:
             found.append(following)
 
-    def run(self, bounds: Bounds = Bounds()) -> Result:  # noqa: B008 (frozen)
+    def run(self, bounds: Bounds = UNBOUNDED) -> Result:
         """Search from boot. The first breach found is one with the fewest steps."""
         started = time.perf_counter()
         boot = self.canonical(self.packing.boot)
@@ -174,10 +180,3 @@ def _path(parents: dict[int, int], state: int) -> tuple[int, ...]:
     while (state := parents[state]) >= 0:
         path.append(state)
     return tuple(reversed(path))
-
-
-def explore(
-    variant: Variant, config: Config, selection: Selection, *, bounds: Bounds = Bounds(), reduce: bool = True  # noqa: B008
-) -> Result:
-    """Explore a variant in a configuration; ``reduce`` switches symmetry reduction."""
-    return Explorer(variant, config, selection, reduce=reduce).run(bounds)

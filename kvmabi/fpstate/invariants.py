@@ -191,8 +191,12 @@ def stale_copy(m: Machine, task: int) -> Breach:
     """M4's breach for a task that is live nowhere."""
     t = m.tasks[task]
     copies = f"fV={name(t.fV)} sV={name(t.sV)} sZ={name(t.sZ)}"
+    wanted = f"V={name(t.want_V)} Z={name(t.want_Z)} SM={t.want_SM}"
+    if m.config.fpmr:
+        copies += f" F={name(t.F)}"
+        wanted += f" F={name(t.want_F)}"
     text = f"T{task} is live nowhere and memory has fp_type={t.type} SVE={t.SVE} svcr={t.svcr} {copies}"
-    return Breach("M4", "lie", text + f", expected V={name(t.want_V)} Z={name(t.want_Z)} SM={t.want_SM}")
+    return Breach("M4", "lie", f"{text}, expected {wanted}")
 
 
 def breaches(m: Machine) -> Iterator[Breach]:

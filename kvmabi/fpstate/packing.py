@@ -53,7 +53,8 @@ def forget_dead(m: Machine, c: int) -> None:
     """Give values that no step can read any more one form, so that states that differ in them are one.
 
     Registers that are nobody's (no owner, and current neither has them nor is about to save them) are
-    always loaded before they are read. A binding that only the task remembers can never be completed:
+    always loaded before they are read; not so where a section can be preempted unsaved, on an unmended
+    PREEMPT_RT: another task's section may still count on them. A binding that only the task remembers can never be completed:
     the CPU's half is only ever set together with the task's.
     """
     cpu = m.cpus[c]
@@ -62,6 +63,8 @@ def forget_dead(m: Machine, c: int) -> None:
         cpu.F = ZERO
     if task is not None and task.fcpu == c and cpu.st != user(cpu.cur):
         task.fcpu = -1
+    if m.config.rt and not (m.knobs.rt_safe or m.knobs.kern):
+        return
     if cpu.st == NOBODY and (task is None or (task.FOREIGN and task.mode not in (NEON, GUEST_MODE))):
         cpu.V = cpu.Z = JUNK
         cpu.F = JUNK if m.config.fpmr else ZERO
@@ -109,7 +112,8 @@ class Interned:
 class Packing:
     """The codec of one machine shape: slots are CPUs, then tasks, then vCPUs."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, forget: bool = True) -> None:
+        self.forget = forget
         self.knobs, self.config = machine.knobs, machine.config
         self.ncpus, self.ntasks, self.nvcpus = len(machine.cpus), len(machine.tasks), len(machine.vcpus)
         cpus, tasks, vcpus = Interned(Cpu), Interned(Task), Interned(Vcpu)
@@ -133,7 +137,7 @@ class Packing:
     def pack(self, machine: Machine) -> int:
         """The state's integer. Dead values of the machine are forgotten."""
         packed = 0
-        for c in range(self.ncpus):
+        for c in range(self.ncpus if self.forget else 0):
             forget_dead(machine, c)
         for slot, component in enumerate(machine.components()):
             packed |= self.slots[slot].number(component) << self.shifts[slot]

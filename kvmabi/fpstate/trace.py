@@ -141,7 +141,10 @@ def trace_of(explorer: Explorer, variant: Variant, result: Result) -> Trace:
         now = steps[-1].after
     if result.last_event is not None:
         steps.append(_breaking_step(explorer, now, len(steps) + 1))
-    return _trace(variant, packing.config, start, steps, explorer.selection)
+    trace = _trace(variant, packing.config, start, steps, explorer.selection)
+    if not trace.observation:
+        raise AssertionError("the explorer saw a breach that the model does not have")
+    return trace
 
 
 def _event_to(explorer: Explorer, now: Machine, target: int) -> tuple[Event, Machine]:

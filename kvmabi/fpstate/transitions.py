@@ -68,7 +68,8 @@ class LocalMemo(dict[int, Outcome]):
                 crashed = True
         else:
             crashed = not events.apply(m, event)
-            forget_dead(m, self.cpu)
+            if self.packing.forget:
+                forget_dead(m, self.cpu)
         delta = self.packing.difference(key, m, self.scope)
         return Special(delta, tuple(effects), event, _wanted(m, self.selection), crashed)
 
@@ -91,7 +92,8 @@ class EntryMemo(dict[int, Special | None]):
             events.switch_in(m, self.cpu, self.task)
         except Crash:
             crashed = True
-        forget_dead(m, self.cpu)
+        if self.packing.forget:
+            forget_dead(m, self.cpu)
         delta = self.packing.difference(key, m, self.scope)
         event = Event("switch", self.cpu, self.task)
         step = self[key] = Special(delta, tuple(effects), event, _wanted(m, self.selection), crashed)
