@@ -54,8 +54,9 @@ class Ablation:
             lie = self.trace.first_lie
             if self.verdict == LIES:
                 return f"{self.trace.summary}; nobody sees anything: {exhausted}"
-            told = "" if lie is None or lie[1] in self.trace.observation else f"; first lie: {lie[1].clause} at step {lie[0].number}"
-            return f"{self.trace.summary}{told}"
+            if lie is None or lie[1] in self.trace.observation:
+                return self.trace.summary
+            return f"{self.trace.summary}; first lie: {lie[1].clause} at step {lie[0].number}"
         if self.verdict == NO_EFFECT:
             return self.commit.what
         if self.verdict == SAME:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kvmabi.fpstate.catalogue import ABSENT, REPRODUCES, Bug, Finding, bugs, search
+from kvmabi.fpstate.catalogue import ABSENT, REPRODUCES, SEARCH, Bug, Finding, bugs, search
+from kvmabi.fpstate.explorer import HOLDS, Explorer
+from kvmabi.fpstate.invariants import select
 from kvmabi.fpstate.matrix import spread
 from kvmabi.fpstate.variants import Commit, Variant, commits, find_commit
 
@@ -26,7 +28,8 @@ class Audit:
 
     ``remaining`` are the bugs it has, ``mended`` what each listed commit keeps away: without it (and with
     all others) those bugs are there. ``remedies`` says per remaining bug which single further commits
-    remove it; the empty tuple means that it takes more than one of the table's commits.
+    remove it, preferring those that put nothing else wrong in its place; the empty tuple means that it
+    takes more than one of the table's commits.
     """
 
     base: Variant
@@ -111,7 +114,16 @@ def _remedies(
 ) -> Iterable[tuple[str, tuple[Commit, ...]]]:
     candidates = [c for c in commits().values() if c.effective and c.bit not in variant.bits and c.release != "never"]
     jobs = [(f.bug, variant.plus(c.bit)) for f in remaining for c in candidates]
-    outcomes = iter(list(spread(_search, jobs, processes)))
+    outcomes = iter(list(spread(_helps, jobs, processes)))
     for finding in remaining:
-        helps = [c for c in candidates if next(outcomes).outcome == ABSENT]
-        yield finding.bug.id, tuple(helps)
+        verdicts = [(c, *next(outcomes)) for c in candidates]
+        clean = tuple(c for c, absent, other in verdicts if absent and not other)
+        yield finding.bug.id, clean or tuple(c for c, absent, _ in verdicts if absent)
+
+
+def _helps(job: tuple[Bug, Variant]) -> tuple[bool, bool]:
+    """Whether the bug is gone, and whether something else goes wrong instead where it was."""
+    bug, variant = job
+    if search(bug, variant).outcome != ABSENT:
+        return False, False
+    return True, Explorer(variant, bug.config, select("obs")).run(SEARCH).verdict != HOLDS

@@ -51,7 +51,8 @@ def side_by_side(first: Trace, second: Trace, stops: tuple[str, str]) -> str:
                 lines.append(f"       {field}: {left} in {a}, {right} in {b}")
         for trace in (first, second):
             if i + 1 == len(trace.steps) and trace.observation:
-                lines.append(f"       ✗ {trace.variant.name}: {trace.observation[0].clause}: {trace.observation[0].text}")
+                breach = trace.observation[0]
+                lines.append(f"       ✗ {trace.variant.name}: {breach.clause}: {breach.text}")
     for trace, stop in zip((first, second), stops, strict=True):
         told = f"stops, {stop}" if stop else trace.summary
         lines.append(f"{trace.variant.name}: {told}")

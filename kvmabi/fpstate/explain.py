@@ -84,7 +84,7 @@ class Spy:
         object.__setattr__(self, "_noted", noted)
 
     @property  # isinstance(spy, Task) must say what it says of the component
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[misc]
         return type(object.__getattribute__(self, "_inner"))
 
     def __getattr__(self, field: str) -> Any:

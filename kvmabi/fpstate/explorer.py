@@ -61,7 +61,9 @@ class Explorer:
     Its memo tables stay warm over several calls of run.
     """
 
-    def __init__(self, variant: Variant, config: Config, selection: Selection, *, reduce: bool = True, forget: bool = True) -> None:
+    def __init__(
+        self, variant: Variant, config: Config, selection: Selection, *, reduce: bool = True, forget: bool = True
+    ) -> None:
         self.selection = selection
         self.packing = packing = Packing(Machine.boot(variant.knobs, config), forget=forget)
         self.local = [LocalPlans(packing, c, selection) for c in range(packing.ncpus)]

@@ -90,9 +90,9 @@ def _user_mode(m: Machine, c: int, cpu: Cpu, t: Task) -> Iterator[Breach]:
     if m.config.fpmr:
         yield from _register("O1.F", who, cpu.F, t.want_F)
     if m.config.sme:
-        if cpu.SM != t.want_SM:
+        if t.want_SM != cpu.SM:
             yield Breach("O1.SM", "lost" if t.want_SM else "stale", f"{who} has SM={cpu.SM}, expected {t.want_SM}")
-        if cpu.ZA != t.want_ZA:
+        if t.want_ZA != cpu.ZA:
             yield Breach("O1.ZA", "lost" if t.want_ZA else "stale", f"{who} has ZA={cpu.ZA}, expected {t.want_ZA}")
         if not cpu.SM and cpu.SMEN != t.SME:
             yield Breach("M1.SMEN", "lie", f"{who} runs with SMEN={cpu.SMEN} but TIF_SME={t.SME}")
@@ -152,12 +152,12 @@ def breaches_of_binding(m: Machine, c: int, task: int) -> Iterator[Breach]:
     if not live(m, c, task):
         return
     cpu, t = m.cpus[c], m.tasks[task]
-    wrong = [] if cpu.V == t.want_V else [f"V={name(cpu.V)}"]
-    if m.config.fpmr and cpu.F != t.want_F:
+    wrong = [] if t.want_V == cpu.V else [f"V={name(cpu.V)}"]
+    if m.config.fpmr and t.want_F != cpu.F:
         wrong.append(f"F={name(cpu.F)}")
-    if cpu.SM != t.want_SM or cpu.ZA != t.want_ZA:
+    if t.want_SM != cpu.SM or t.want_ZA != cpu.ZA:
         wrong.append(f"SM={cpu.SM} ZA={cpu.ZA}")
-    if (t.SVE or cpu.SM) and cpu.Z != t.want_Z:
+    if (t.SVE or cpu.SM) and t.want_Z != cpu.Z:
         wrong.append(f"Z={name(cpu.Z)}")
     if wrong:
         text = f"st says U(T{task}) and fpsimd_cpu says CPU{c}, but its registers hold {', '.join(wrong)}"
@@ -167,7 +167,7 @@ def breaches_of_binding(m: Machine, c: int, task: int) -> Iterator[Breach]:
 def memory_is_fresh(m: Machine, task: int) -> bool:
     """Whether a load would bring back the task's newest state."""
     t = m.tasks[task]
-    if m.config.fpmr and t.F != t.want_F:
+    if m.config.fpmr and t.want_F != t.F:
         return False
     if m.config.sme and t.svcr != (SM * t.want_SM | 2 * t.want_ZA):
         return False

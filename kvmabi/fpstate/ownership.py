@@ -8,7 +8,6 @@ Violation says who would have seen what (O4 for guests, O1 and O3 for tasks).
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 from kvmabi.errors import UsageError
@@ -171,14 +170,12 @@ class Ownership:
         moves: list[Move] = []
         if self.machine.cpus[cpu].cur != task:
             moves += self.do("switch", cpu, task)
-        for mode, event in itertools.cycle([(IRQ, "ret_to_user"), (USER, "el0_svc")]):
-            now = self.machine.tasks[task].mode
-            if now == SYSCALL:
-                return moves
-            if now not in (IRQ, USER):
+        ways = {IRQ: "ret_to_user", USER: "el0_svc"}
+        while (now := self.machine.tasks[task].mode) != SYSCALL:
+            if now not in ways:
                 raise UsageError(f"T{task} is in mode {now}: it cannot start KVM_RUN now")
-            if now == mode:
-                moves += self.do(event, cpu)
+            moves += self.do(ways[now], cpu)
+        return moves
 
 
 __all__ = ["LIVE", "OBSERVATIONS", "Move", "Ownership", "Violation"]

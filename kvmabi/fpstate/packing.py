@@ -54,8 +54,8 @@ def forget_dead(m: Machine, c: int) -> None:
 
     Registers that are nobody's (no owner, and current neither has them nor is about to save them) are
     always loaded before they are read; not so where a section can be preempted unsaved, on an unmended
-    PREEMPT_RT: another task's section may still count on them. A binding that only the task remembers can never be completed:
-    the CPU's half is only ever set together with the task's.
+    PREEMPT_RT: another task's section may still count on them. A binding that only the task remembers
+    can never be completed: the CPU's half is only ever set together with the task's.
     """
     cpu = m.cpus[c]
     task = m.tasks[cpu.cur] if cpu.cur >= 0 else None

@@ -102,7 +102,7 @@ class Cpu(Component):
 
     def set_streaming(self, sm: int) -> None:
         """PSTATE.SM becomes sm; any change zeroes V, Z, P, FFR and FPMR."""
-        if self.SM != sm:
+        if sm != self.SM:
             self.SM = sm
             self.V = self.Z = self.F = ZERO
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Symmetry: states that differ only in how tasks and CPUs are numbered count as one.
 
-Tasks that may do more (use vCPUs, for one) are not interchangeable with those that may not. One limit: with
-several vCPUs or several special tasks the first kind of symmetry still holds, vCPUs are never renumbered.
+Tasks that may do more than others (use vCPUs, for one) are interchangeable among themselves only, and
+vCPUs keep their numbers.
 """
 
 from __future__ import annotations

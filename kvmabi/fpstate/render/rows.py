@@ -114,4 +114,5 @@ def closing(trace: Trace) -> str:
     if lie is None:
         return ""
     step, breach = lie
-    return f"first lie: step {step.number}, {step.event} on CPU{step.event.cpu} ({breach.invariant}: {MEANING[breach.invariant]})"
+    meaning = f"{breach.invariant}: {MEANING[breach.invariant]}"
+    return f"first lie: step {step.number}, {step.event} on CPU{step.event.cpu} ({meaning})"

@@ -58,7 +58,8 @@ def _row(step: Step, row: Row, columns: list[tuple[str, float]], y: float) -> li
         x = columns[1 + c][1]
         cpu = step.after.cpus[c]
         title = f"<title>CPU{c} V={escape(tokens.name(cpu.V))}</title>"
-        parts.append(f'<rect x="{x:.0f}" y="{y - 11:.0f}" width="14" height="14" rx="3" fill="{_colour(cpu.V)}">{title}</rect>')
+        place = f'x="{x:.0f}" y="{y - 11:.0f}" width="14" height="14" rx="3"'
+        parts.append(f'<rect {place} fill="{_colour(cpu.V)}">{title}</rect>')
         parts.append(_text(x + 20, y, row.cells[c], "h" if c == row.cpu else "dim"))
     parts.append(_text(columns[1 + cpus][1], y, row.event))
     parts.append(_text(columns[2 + cpus][1], y, " ".join([row.registers, *row.marks])))
