@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvmabi.fpstate.catalogue import ABSENT, REPRODUCES, SEARCH, Bug, Finding, bugs, search
 from kvmabi.fpstate.explorer import HOLDS, Explorer
@@ -73,13 +73,14 @@ def _search(job: tuple[Bug, Variant]) -> Finding:
     return search(*job)
 
 
-def _present(variants: list[Variant], which: Iterable[Bug], processes: int | None) -> dict[str, dict[str, Finding]]:
+def _present(variants: list[Variant], which: list[Bug], processes: int | None) -> dict[str, dict[str, Finding]]:
     """Findings that reproduce without forcing SME on, by variant name and bug."""
-    jobs = [(bug, v) for v in variants for bug in which if not bug.forced(v)]
-    found: dict[str, dict[str, Finding]] = {v.name: {} for v in variants}
-    for (bug, v), finding in zip(jobs, spread(_search, jobs, processes), strict=True):
-        if finding.outcome == REPRODUCES:
-            found[v.name][bug.id] = finding
+    jobs = {(bug.id, v.knobs): (bug, v) for v in variants for bug in which if not bug.forced(v)}
+    findings = dict(zip(jobs, spread(_search, list(jobs.values()), processes), strict=True))
+    found: dict[str, dict[str, Finding]] = {}
+    for v in variants:
+        mine = [findings[bug.id, v.knobs] for bug in which if (bug.id, v.knobs) in findings]
+        found[v.name] = {f.bug.id: replace(f, variant=v) for f in mine if f.outcome == REPRODUCES}
     return found
 
 
@@ -89,7 +90,7 @@ def audit(base: Variant, listed: tuple[Listed, ...], *, processes: int | None = 
     added = [c for c in dict.fromkeys(chosen) if c.bit not in base.bits]
     variant = Variant("backport", base.title, (), base.plus(*(c.bit for c in added)).bits)
     without = {c.bit: variant.minus(c.bit) for c in added if c.effective}
-    found = _present([base, variant, *without.values()], bugs().values(), processes)
+    found = _present([base, variant, *without.values()], list(bugs().values()), processes)
     remaining = found[variant.name]
     mended = []
     for commit in added:
