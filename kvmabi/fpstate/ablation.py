@@ -72,13 +72,18 @@ def configurations(variant: Variant) -> list[Config]:
 
 
 def _ablate(job: tuple[Variant, Commit, tuple[Config, ...]]) -> Ablation:
-    variant, commit, configs = job
+    return ablate_one(*job)
+
+
+def ablate_one(variant: Variant, commit: Commit, configs: Sequence[Config]) -> Ablation:
+    """Remove one commit and explore what is left: first for what somebody sees, then for what only lies."""
     if not commit.effective:
         return Ablation(commit, NO_EFFECT, 0, 0)
     without = variant.minus(commit.bit)
     if without.knobs == variant.knobs:
         return Ablation(commit, SAME, 0, 0)
-    possible = [c for c in configs if (without.knobs.sme or not c.sme) and (without.knobs.fpmr or not c.fpmr)]
+    sme = without.knobs.sme and without.knobs.sme_code
+    possible = [c for c in configs if (sme or not c.sme) and (without.knobs.fpmr or not c.fpmr)]
     seen = _first(without, possible, "obs")
     if isinstance(seen, Trace):
         return Ablation(commit, BROKEN, 0, len(possible), seen)

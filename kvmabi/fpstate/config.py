@@ -15,7 +15,7 @@ from typing import Any
 from kvmabi.errors import UsageError
 from kvmabi.fpstate.tokens import LIMIT
 
-HARDWARE = ("sve", "sme", "za", "fpmr", "nvhe", "rt")
+HARDWARE = ("sve", "sme", "za", "fpmr", "nvhe", "pkvm", "rt")
 EVENTS = ("neon", "softirq", "signal", "prctl_vl", "smc", "execve", "clone", "cpu_pm", "idle", "svc_window")
 GUEST = ("guest_fp", "guest_sve", "guest_vl")
 ROLES = ("plain_vmm", "one_neon")
@@ -34,6 +34,7 @@ class Config:
     za: bool = False
     fpmr: bool = False
     nvhe: bool = False  # the host runs at EL1, hyp at EL2
+    pkvm: bool = False  # protected KVM, which is nVHE
     rt: bool = False  # PREEMPT_RT
     neon: bool = False  # kernel-mode NEON sections in system calls
     softirq: bool = False  # NEON code in softirqs
@@ -52,6 +53,8 @@ class Config:
     one_neon: bool = False  # only the first task uses kernel-mode NEON sections
 
     def __post_init__(self) -> None:
+        if self.pkvm and not self.nvhe:
+            object.__setattr__(self, "nvhe", True)
         if not (1 <= self.cpus <= LIMIT and 1 <= self.tasks <= LIMIT and 0 <= self.vcpus <= LIMIT):
             raise UsageError(f"a configuration has 1 to {LIMIT} CPUs and tasks and at most {LIMIT} vCPUs")
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from kvmabi.fpstate import entry, fpsimd, kvm
 from kvmabi.fpstate.machine import Crash, Machine
 from kvmabi.fpstate.state import (
-    GUEST,
     GUEST_MODE,
     IRQ,
     NEON,
@@ -226,7 +225,7 @@ def _guest_events(m: Machine, c: int) -> Iterator[str]:
     yield "guest_exit"
     if not m.config.guest_fp:
         return
-    if kvm.notes(m, c, m.cpus[c].guest).owner != GUEST:
+    if not kvm.guest_has_registers(m, c):
         yield "guest_fp_trap"
         return
     yield "guest_write"

@@ -31,6 +31,9 @@ MEANING = {
     "hostsve": "HOST_SVE_ENABLED and HOST_SME_ENABLED: what vcpu_put puts back into ZEN and SMEN",
     "vl": "whose SVE vector length is in effect",
     "guest": "the vCPU in guest mode on the CPU",
+    "hyp": "pKVM: the host's registers are put away and the guest's are in",
+    "hV": "pKVM: the host's V, put away where only hyp sees it",
+    "hZ": "pKVM: the host's Z, put away where only hyp sees it",
     "on": "the CPU that runs the task",
     "mode": "where the task is",
     "vcpu": "the vCPU whose ioctl the task is in",
@@ -83,8 +86,8 @@ class Spy:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_noted", noted)
 
-    @property  # isinstance(spy, Task) must say what it says of the component
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]  # isinstance(spy, Task) must say what it says of the component
+    def __class__(self) -> Any:
         return type(object.__getattribute__(self, "_inner"))
 
     def __getattr__(self, field: str) -> Any:

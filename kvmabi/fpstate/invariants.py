@@ -105,7 +105,7 @@ def _user_mode(m: Machine, c: int, cpu: Cpu, t: Task) -> Iterator[Breach]:
 
 
 def _guest_mode(m: Machine, c: int, cpu: Cpu) -> Iterator[Breach]:
-    if kvm.notes(m, c, cpu.guest).owner != GUEST:
+    if not kvm.guest_has_registers(m, c):
         return
     vcpu, who = m.vcpus[cpu.guest], f"V{cpu.guest} guest"
     yield from _register("O4.V", who, cpu.V, vcpu.want_V)
@@ -149,7 +149,7 @@ def live(m: Machine, c: int, task: int) -> bool:
 
 def breaches_of_binding(m: Machine, c: int, task: int) -> Iterator[Breach]:
     """M3: a CPU that claims a task's state must have it."""
-    if not live(m, c, task):
+    if not live(m, c, task) or m.cpus[c].hyp:
         return
     cpu, t = m.cpus[c], m.tasks[task]
     wrong = [] if t.want_V == cpu.V else [f"V={name(cpu.V)}"]

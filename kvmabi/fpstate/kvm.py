@@ -22,6 +22,7 @@ from kvmabi.fpstate.state import (
     VCPU,
     VL_GUEST,
     VL_GUEST_MAX,
+    VL_HOST,
     Cpu,
     Vcpu,
 )
@@ -99,12 +100,38 @@ def guest_enter(m: Machine, c: int) -> None:
     m.cpus[c].guest = current.vcpu
 
 
+def guest_has_registers(m: Machine, c: int) -> bool:
+    """Whether the registers are those of the guest that runs here: its next FP access does not trap."""
+    cpu = m.cpus[c]
+    return bool(cpu.hyp) or notes(m, c, cpu.guest).owner == GUEST
+
+
+def fpsimd_lazy_switch_to_guest(m: Machine, c: int) -> None:
+    """pKVM from 6.10 on (b5b9955617bc): the host's registers go to memory that only hyp sees."""
+    cpu = m.cpus[c]
+    cpu.hyp, cpu.hV, cpu.hZ = 1, cpu.V, cpu.Z
+
+
+def fpsimd_lazy_switch_to_host(m: Machine, c: int, vcpu: Vcpu) -> None:
+    """pKVM from 6.10 on: at exit the guest is saved and the host restored; the host never sees GUEST."""
+    cpu = m.cpus[c]
+    if m.config.guest_sve:
+        vcpu.sV, vcpu.sZ = cpu.V, cpu.Z
+    else:
+        vcpu.fV = cpu.V
+    cpu.V, cpu.Z, cpu.hyp = cpu.hV, cpu.hZ, 0
+    cpu.hV = cpu.hZ = ZERO
+
+
 def kvm_hyp_handle_fpsimd(m: Machine, c: int) -> None:
     """The guest's first FP access since entry: save the host's registers if still live, load the guest's."""
     cpu, current = m.cpus[c], m.current(c)
     vcpu = m.vcpus[cpu.guest]
     note = notes(m, c, cpu.guest)
-    if note.owner == HOST and m.knobs.hyp_saves_host:
+    eager = m.config.pkvm and m.knobs.pkvm_eager
+    if eager:
+        fpsimd_lazy_switch_to_guest(m, c)
+    elif note.owner == HOST and m.knobs.hyp_saves_host:
         if m.knobs.hyp_saves_host_sve and current.SVE:
             current.sV, current.sZ = cpu.V, cpu.Z
         else:
@@ -114,7 +141,8 @@ def kvm_hyp_handle_fpsimd(m: Machine, c: int) -> None:
         cpu.vl = VL_GUEST if vcpu.zcr else VL_GUEST_MAX
     else:
         cpu.V, cpu.Z = vcpu.fV, ZERO
-    note.owner = GUEST
+    if not eager:
+        note.owner = GUEST
 
 
 def kvm_arch_vcpu_ctxsync_fp(m: Machine, c: int, vcpu: int) -> None:
@@ -138,6 +166,9 @@ def guest_exit(m: Machine, c: int) -> None:
     current.mode = VCPU
     if not m.config.nvhe:
         cpu.ZEN = cpu.SMEN = 0
+    if cpu.hyp:
+        fpsimd_lazy_switch_to_host(m, c, m.vcpus[vcpu])
+        cpu.vl = VL_HOST
     if cpu.vl == VL_GUEST and (not m.config.nvhe or m.knobs.eager_zcr):
         cpu.vl = VL_GUEST_MAX
     kvm_arch_vcpu_ctxsync_fp(m, c, vcpu)

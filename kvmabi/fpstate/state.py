@@ -72,7 +72,10 @@ class Component:
 class Cpu(Component):
     """One CPU: its registers, traps and fpsimd_last_state."""
 
-    FIELDS = ("cur", "V", "Z", "F", "SM", "ZA", "st", "to_save", "ZEN", "SMEN", "owner", "hostsve", "vl", "guest")
+    FIELDS = (
+        *("cur", "V", "Z", "F", "SM", "ZA", "st", "to_save", "ZEN", "SMEN"),
+        *("owner", "hostsve", "vl", "guest", "hyp", "hV", "hZ"),
+    )
     __slots__ = FIELDS
 
     cur: int  # task that runs here, -1 when idle
@@ -89,16 +92,20 @@ class Cpu(Component):
     hostsve: int  # bit 0 HOST_SVE_ENABLED, bit 1 HOST_SME_ENABLED, per CPU (6.10 on)
     vl: str
     guest: int  # vCPU that is in guest mode here, -1 if none
+    hyp: int  # 1: pKVM's hyp has put the host's registers away and the guest's in (6.10 on)
+    hV: int  # the host's V, put away
+    hZ: int  # the host's Z, put away
 
     @classmethod
     def new(cls) -> Self:
         """An idle CPU after boot: zeroed registers that belong to nobody."""
-        return cls.of((-1, ZERO, ZERO, ZERO, 0, 0, NOBODY, CURRENT, 0, 0, FREE, 0, VL_HOST, -1))
+        return cls.of((-1, ZERO, ZERO, ZERO, 0, 0, NOBODY, CURRENT, 0, 0, FREE, 0, VL_HOST, -1, 0, ZERO, ZERO))
 
     def age(self, token: int, register: str) -> None:
         """Its owner wrote the register anew: a copy of the old value is stale now."""
-        if getattr(self, register) == token:
-            setattr(self, register, token + 1)
+        for field in _CPU_COPIES[register]:
+            if getattr(self, field) == token:
+                setattr(self, field, token + 1)
 
     def set_streaming(self, sm: int) -> None:
         """PSTATE.SM becomes sm; any change zeroes V, Z, P, FFR and FPMR."""
@@ -116,7 +123,8 @@ class Cpu(Component):
         other = self.of(self.values())
         other.cur = tasks[self.cur] if self.cur >= 0 else -1
         other.st = rename_owner(self.st, tasks)
-        other.V, other.Z, other.F = (rename(t, tasks) for t in (self.V, self.Z, self.F))
+        for field in ("V", "Z", "F", "hV", "hZ"):
+            setattr(other, field, rename(getattr(self, field), tasks))
         return other
 
 
@@ -173,6 +181,7 @@ class Task(Component):
         return other
 
 
+_CPU_COPIES = {"V": ("V", "hV"), "Z": ("Z", "hZ"), "F": ("F",)}
 _TASK_COPIES = {"V": ("fV", "sV", "kV"), "Z": ("sZ",), "F": ("F",)}
 _VCPU_COPIES = {"V": ("fV", "sV"), "Z": ("sZ",), "F": ()}
 

@@ -45,6 +45,7 @@ class Knobs:
     fpmr: bool = False
     fpmr_order: str = "none"  # none, first, last
     owner_percpu: bool = False
+    pkvm_eager: bool = False
     accfix_sve: bool = False
     accfix_sme: bool = False
     smc_hint: bool = True

@@ -70,7 +70,7 @@ def test_historical_kernel_shows_its_bug() -> None:
         o.do(name)
     o.vcpu_load()
     o.vcpu_put()
-    with pytest.raises(Violation, match="O1.V") as caught:
+    with pytest.raises(Violation, match=r"O1\.V") as caught:
         o.ret_to_user()
     lie = caught.value.trace.first_lie
     assert lie is not None

@@ -66,7 +66,7 @@ def test_forgetting_keeps_values_that_count() -> None:
         assert events.apply(m, events.Event(name, 0, arg))
     held = m.cpus[0].V
     forget_dead(m, 0)
-    assert m.cpus[0].V == held
+    assert held == m.cpus[0].V
     events.apply(m, events.Event("kernel_neon_end", 0))
     forget_dead(m, 0)
     assert m.cpus[0].V == 1

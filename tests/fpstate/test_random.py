@@ -26,8 +26,10 @@ WIDE = config_from(
         "tasks": 2,
         "vcpus": 2,
         "vmms": 2,
-        "with": ["sve", "sme", "za", "fpmr", "neon", "softirq", "signal", "prctl_vl", "smc", "execve", "clone", "cpu_pm"]
-        + ["idle", "svc_window", "guest_fp", "guest_sve", "guest_vl"],
+        "with": [
+            *("sve", "sme", "za", "fpmr", "neon", "softirq", "signal", "prctl_vl", "smc", "execve", "clone", "cpu_pm"),
+            *("idle", "svc_window", "guest_fp", "guest_sve", "guest_vl"),
+        ],
     }
 )
 """Far beyond what can be exhausted: two of everything, and all that the model knows."""
@@ -76,7 +78,11 @@ def test_safe_kernels_survive_long_random_runs(kernel: str, config: Config) -> N
     run_state_machine_as_test(
         chosen,
         settings=settings(
-            max_examples=25, stateful_step_count=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+            max_examples=25,
+            stateful_step_count=60,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
         ),
     )
 

@@ -12,7 +12,7 @@ from kvmabi.fpstate.trace import Step, Trace, where
 
 LIE, SEEN = "▲", "✗"  # the first lie; the observation
 
-_TOKENS = frozenset({"V", "Z", "F", "fV", "sV", "sZ", "kV"})
+_TOKENS = frozenset({"V", "Z", "F", "fV", "sV", "sZ", "kV", "hV", "hZ"})
 _HIDDEN = frozenset({"cur", "on", "mode", "user", "guest"})
 _CPU_NAMES = {"owner": "fp_owner", "vl": "VL"}
 
