@@ -17,7 +17,8 @@ import time
 from kvmabi.fpstate.config import NamedConfig, named_configs
 from kvmabi.fpstate.explorer import HOLDS, Explorer, Result
 from kvmabi.fpstate.invariants import select
-from kvmabi.fpstate.matrix import matrix, spread
+from kvmabi.fpstate.matrix import matrix
+from kvmabi.fpstate.parallel import spread
 from kvmabi.fpstate.variants import find_variant
 
 LEAST, AIM = 50_000, 100_000

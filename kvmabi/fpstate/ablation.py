@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kvmabi.fpstate.config import Config, config_from, named_configs
 from kvmabi.fpstate.explorer import BOUND, VIOLATED, Bounds, Explorer
 from kvmabi.fpstate.invariants import select
-from kvmabi.fpstate.matrix import spread
+from kvmabi.fpstate.parallel import spread
 from kvmabi.fpstate.trace import Trace, trace_of
 from kvmabi.fpstate.variants import Commit, Variant, commits
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kvmabi.fpstate.catalogue import ABSENT, REPRODUCES, SEARCH, Bug, Finding, bugs, search
 from kvmabi.fpstate.explorer import HOLDS, Explorer
 from kvmabi.fpstate.invariants import select
-from kvmabi.fpstate.matrix import spread
+from kvmabi.fpstate.parallel import spread
+from kvmabi.fpstate.relevance import search_all
 from kvmabi.fpstate.variants import Commit, Variant, commits, find_commit
 
 
@@ -69,18 +70,13 @@ def _commit_of(line: str) -> Commit | None:
     return find_commit(title) or find_commit(re.sub(r"^(\[[^]]*\]|UPSTREAM:|BACKPORT:|\s)+", "", line))
 
 
-def _search(job: tuple[Bug, Variant]) -> Finding:
-    return search(*job)
-
-
 def _present(variants: list[Variant], which: list[Bug], processes: int | None) -> dict[str, dict[str, Finding]]:
     """Findings that reproduce without forcing SME on, by variant name and bug."""
-    jobs = {(bug.id, v.knobs): (bug, v) for v in variants for bug in which if not bug.forced(v)}
-    findings = dict(zip(jobs, spread(_search, list(jobs.values()), processes), strict=True))
-    found: dict[str, dict[str, Finding]] = {}
-    for v in variants:
-        mine = [findings[bug.id, v.knobs] for bug in which if (bug.id, v.knobs) in findings]
-        found[v.name] = {f.bug.id: replace(f, variant=v) for f in mine if f.outcome == REPRODUCES}
+    jobs = [(bug, v) for v in variants for bug in which if not bug.forced(v)]
+    found: dict[str, dict[str, Finding]] = {v.name: {} for v in variants}
+    for finding in search_all(jobs, processes):
+        if finding.outcome == REPRODUCES:
+            found[finding.variant.name][finding.bug.id] = finding
     return found
 
 

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from kvmabi.fpstate.catalogue import Bug, bugs, search
+from kvmabi.fpstate.catalogue import bugs
+from kvmabi.fpstate.relevance import search_all
 from kvmabi.fpstate.variants import Variant, presets
 
 
@@ -44,30 +41,10 @@ LEGEND = (
 )
 
 
-def _cell(job: tuple[Bug, Variant]) -> str:
-    return search(*job).mark
-
-
-def _importable_main() -> bool:
-    """Whether a new process can import the main module again; not so for a program read from stdin."""
-    main = sys.modules["__main__"]
-    name = getattr(main, "__file__", None)
-    return getattr(main, "__spec__", None) is not None or name is None or os.path.exists(name)
-
-
-def spread(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int | None = None) -> Iterable[Any]:
-    """The results of the jobs, in order, computed in as many processes as there are cores."""
-    processes = processes or len(os.sched_getaffinity(0))
-    if processes <= 1 or len(jobs) <= 1 or not _importable_main():
-        return map(work, jobs)
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs))) as pool:
-        return pool.map(work, jobs, chunksize=1)
-
-
 def matrix(variants: Sequence[Variant] | None = None, *, processes: int | None = None) -> Matrix:
     """Search every bug on every preset (or the given variants)."""
     columns = list(variants or presets().values())
     jobs = [(bug, variant) for bug in bugs().values() for variant in columns]
-    marks = list(spread(_cell, jobs, processes))
+    marks = [finding.mark for finding in search_all(jobs, processes)]
     cells = {(bug.id, variant.name): mark for (bug, variant), mark in zip(jobs, marks, strict=True)}
     return Matrix(tuple(bugs()), tuple(v.name for v in columns), cells)

@@ -196,5 +196,8 @@ def _release(text: str) -> Variant | None:
         first, last = variant.window
         low, high = _version(first), _version(last) or (99, 0)
         if low is not None and low <= version <= high:
-            return Variant(text if text.startswith("v") else "v" + text, variant.title, (), variant.bits)
+            # a preset is the first release of its window; later ones may already have some of the next bits
+            early = {c.bit for c in commits().values() if (_version(c.release) or (99, 0)) <= version}
+            bits = tuple(b for b in commits() if b in early or b in variant.bits)
+            return Variant(text if text.startswith("v") else "v" + text, variant.title, (), bits)
     return None

@@ -14,13 +14,22 @@ def test_every_release_since_5_13_has_exactly_one_preset() -> None:
         assert find_variant(release).name == release
 
 
-SAME = [("v5.15", "pre517"), ("6.1", "v5.19"), ("v6.6", "v6.2"), ("v6.18.3", "v6.16")]
+SAME = [("v5.15", "pre517"), ("6.1", "v5.19"), ("v6.5", "v6.2"), ("v6.18.3", "v6.16")]
 
 
 @pytest.mark.parametrize(("release", "preset"), SAME)
 def test_a_release_is_its_preset(release: str, preset: str) -> None:
     """Any release of a window has the preset's bits."""
     assert find_variant(release).bits == presets()[preset].bits
+
+
+def test_later_releases_of_a_window_have_what_came_meanwhile() -> None:
+    """6.6 unmasks interrupts early, 6.9 knows FPMR; each preset is what its first release has."""
+    assert find_variant("v6.6").bits == find_variant("v6.2+f130ac0ae441").bits
+    assert find_variant("v6.9").bits == find_variant("v6.8+fpmr").bits
+    for name, variant in presets().items():
+        if variant.window:
+            assert find_variant(variant.window[0]).bits == variant.bits, name
 
 
 def test_bits_are_in_table_order_and_known() -> None:
