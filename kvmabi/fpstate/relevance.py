@@ -37,7 +37,8 @@ _DEFAULTS = {f.name: f.default for f in fields(Knobs)}
 
 def relevant(knobs: Knobs, config: Config) -> Knobs:
     """The knobs with those that no event of the configuration asks put to their defaults."""
-    plain: dict[str, Any] = {name: _DEFAULTS[name] for needed, names in _ONLY_IF if not needed(config) for name in names}
+    unasked = [name for needed, names in _ONLY_IF if not needed(config) for name in names]
+    plain: dict[str, Any] = {name: _DEFAULTS[name] for name in unasked}
     return replace(knobs, **plain)
 
 

@@ -56,6 +56,6 @@ def test_remedies_name_the_commit_that_removes_what_remains(bluefield: Audit) ->
 
 
 def test_clean_backport_has_nothing_left() -> None:
-    """6.12 with the commits of 6.14 and the mended vector length change has no catalogued bug."""
-    ids = "fbc7e61195e2\n8eca7f6d5100\n459f059be702\n59419f10045b\n49ce484187f7\n"
+    """6.12 with the commits of 6.14 and the mended vector length change and clone has no catalogued bug."""
+    ids = "fbc7e61195e2\n8eca7f6d5100\n459f059be702\n59419f10045b\n49ce484187f7\ne0cb0f26594c\n"
     assert audit(find_variant("v6.12"), read_list(ids)).remaining == ()
