@@ -131,6 +131,12 @@ class Explorer:
 
     def run(self, bounds: Bounds = UNBOUNDED) -> Result:
         """Search from boot. The first breach found is one with the fewest steps."""
+        try:
+            return self._run(bounds)
+        except MemoryError:  # the machine's, or more different components than a packed state has room for
+            return Result(BOUND, 0, 0, 0.0, bound="memory")
+
+    def _run(self, bounds: Bounds) -> Result:
         started = time.perf_counter()
         boot = self.canonical(self.packing.boot)
         parents: dict[int, int] = {boot: -1}

@@ -7,9 +7,11 @@ One function per kernel function, named alike. Each runs where the kernel has pr
 
 from __future__ import annotations
 
+from typing import cast
+
 from kvmabi.fpstate.machine import Machine
-from kvmabi.fpstate.state import CURRENT, FPSIMD, IN_SYSCALL, SM, SVE, VL_GUEST_MAX, VL_HOST, ZA, Cpu, Task, Vcpu
-from kvmabi.fpstate.tokens import NOBODY, ZERO, guest, is_guest, kernel, user
+from kvmabi.fpstate.state import CURRENT, FPSIMD, IN_SYSCALL, SM, SVE, VL_GUEST_MAX, VL_HOST, ZA, Cpu, Task
+from kvmabi.fpstate.tokens import NOBODY, ZERO, guest, is_guest, is_user, kernel, user
 
 
 def set_fp_type(m: Machine, owner: Task, fp_type: str) -> None:
@@ -32,13 +34,13 @@ def fpsimd_save_user_state(m: Machine, c: int) -> None:
     cpu, current = m.cpus[c], m.current(c)
     if current.FOREIGN:
         return
-    owner = m.last(c)
-    if m.config.fpmr and isinstance(owner, Task):
-        owner.F = cpu.F
+    owner, of_task = m.last(c), is_user(cpu.st)
+    if m.config.fpmr and of_task:
+        cast(Task, owner).F = cpu.F
     sve = saves_sve(m, cpu, current)
     if m.config.sme:
-        if isinstance(owner, Task):
-            owner.svcr = SM * cpu.SM | ZA * cpu.ZA
+        if of_task:
+            cast(Task, owner).svcr = SM * cpu.SM | ZA * cpu.ZA
         sve = sve or bool(cpu.SM)
     if not sve:
         owner.fV = cpu.V
@@ -47,8 +49,8 @@ def fpsimd_save_user_state(m: Machine, c: int) -> None:
             m.bug("the live vector length is not the bound one: SIGKILL, nothing saved")
             return
         owner.sV, owner.sZ = cpu.V, cpu.Z
-    if not isinstance(owner, Vcpu):
-        set_fp_type(m, owner, SVE if sve else FPSIMD)
+    if of_task:
+        set_fp_type(m, cast(Task, owner), SVE if sve else FPSIMD)
 
 
 def task_fpsimd_load(m: Machine, c: int, task: Task) -> None:

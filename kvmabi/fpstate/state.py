@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from kvmabi.fpstate.tokens import NOBODY, ZERO, fresh, guest, is_guest, rename, rename_owner
+from kvmabi.fpstate.tokens import NOBODY, ZERO, is_guest, rename, rename_owner
 
 # fpsimd_last_state.to_save and thread.fp_type
 CURRENT, FPSIMD, SVE = "CURRENT", "FPSIMD", "SVE"
@@ -220,11 +220,6 @@ class Vcpu(Component):
         for field in ("fV", "sV", "sZ"):
             setattr(other, field, rename(getattr(self, field), tasks))
         return other
-
-
-def fresh_guest(vcpu: int) -> int:
-    """The token of a vCPU's newest value."""
-    return fresh(guest(vcpu))
 
 
 def bound_to_guest(cpu: Cpu) -> bool:
