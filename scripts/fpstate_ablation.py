@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from kvmabi.fpstate.ablation import Ablation, ablate, configurations
-from kvmabi.fpstate.variants import find_variant
+from kvmabi.fpstate.variants import commits, find_variant
 
 VARIANT = "v6.16"
 PAGE = Path(__file__).parent.parent / "docs/explanation/fp-ownership-commits.md"
@@ -51,7 +51,8 @@ def main() -> int:
     variant = find_variant(VARIANT)
     configs = configurations(variant)
     text = HEAD.format(variant=VARIANT, count=len(configs))
-    text += "".join(row(a) for a in ablate(variant, configs, processes=args.processes))
+    which = [commits()[bit] for bit in variant.bits]
+    text += "".join(row(a) for a in ablate(variant, which, configs, processes=args.processes))
     if args.check:
         return int(not PAGE.exists() or PAGE.read_text() != text)
     PAGE.write_text(text)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvmabi.fpstate.config import Config, config_from, named_configs
-from kvmabi.fpstate.explorer import BOUND, VIOLATED, Bounds, Explorer
+from kvmabi.fpstate.explorer import BOUND, HOLDS, VIOLATED, Bounds, Explorer
 from kvmabi.fpstate.invariants import select
 from kvmabi.fpstate.parallel import spread
+from kvmabi.fpstate.relevance import relevant
 from kvmabi.fpstate.trace import Trace, trace_of
-from kvmabi.fpstate.variants import Commit, Variant, commits
+from kvmabi.fpstate.variants import Commit, Variant
 
 HARMLESS, LIES, BROKEN = "harmless", "lies only", "broken"
 NO_EFFECT, SAME, UNDECIDED = "no effect in this model", "superseded", "undecided"
@@ -71,47 +72,67 @@ def configurations(variant: Variant) -> list[Config]:
     return [*spots, *named]
 
 
-def _ablate(job: tuple[Variant, Commit, tuple[Config, ...]]) -> Ablation:
-    return ablate_one(*job)
+Question = tuple[Variant, Config, str]
 
 
-def ablate_one(variant: Variant, commit: Commit, configs: Sequence[Config]) -> Ablation:
-    """Remove one commit and explore what is left: first for what somebody sees, then for what only lies."""
-    if not commit.effective:
-        return Ablation(commit, NO_EFFECT, 0, 0)
-    without = variant.minus(commit.bit)
-    if without.knobs == variant.knobs:
-        return Ablation(commit, SAME, 0, 0)
-    sme = without.knobs.sme and without.knobs.sme_code
-    possible = [c for c in configs if (sme or not c.sme) and (without.knobs.fpmr or not c.fpmr)]
-    seen = _first(without, possible, "obs")
-    if isinstance(seen, Trace):
-        return Ablation(commit, BROKEN, 0, len(possible), seen)
-    lied = _first(without, possible, "meta")
-    if isinstance(lied, Trace):
-        return Ablation(commit, LIES, seen, len(possible), lied)
-    undecided = seen < 0 or lied < 0
-    return Ablation(commit, UNDECIDED if undecided else HARMLESS, seen, len(possible))
+def _ask(question: Question) -> tuple[str, int]:
+    variant, config, invariants = question
+    result = Explorer(variant, config, select(invariants)).run(LIMIT)
+    return result.verdict, result.states
 
 
-def _first(variant: Variant, configs: Sequence[Config], invariants: str) -> Trace | int:
-    """The first counterexample in the configurations, or how many states they have (-1: gave up)."""
-    states = 0
-    for config in configs:
-        explorer = Explorer(variant, config, select(invariants))
-        result = explorer.run(LIMIT)
-        if result.verdict == VIOLATED:
-            return trace_of(explorer, variant, result)
-        if result.verdict == BOUND:
-            return -1
-        states += result.states
-    return states
+def _identity(question: Question) -> object:
+    variant, config, invariants = question
+    return relevant(variant.knobs, config), config, invariants
 
 
 def ablate(
-    variant: Variant, configs: Sequence[Config] | None = None, *, processes: int | None = None
+    variant: Variant, which: Sequence[Commit], configs: Sequence[Config], *, processes: int | None = None
 ) -> list[Ablation]:
-    """Remove each of the variant's commits in turn and explore what is left."""
-    chosen = tuple(configs if configs is not None else configurations(variant))
-    jobs = [(variant, commits()[bit], chosen) for bit in variant.bits]
-    return list(spread(_ablate, jobs, processes))
+    """Remove each of these commits in turn and explore what is left: first for what somebody sees, then for
+    what only lies. A configuration that cannot tell the kernel with the commit from the one without is
+    explored once for all of them."""
+    cases = [(c, variant.minus(c.bit)) for c in which]
+    asked = {
+        _identity(q): q
+        for commit, without in cases
+        if commit.effective and without.knobs != variant.knobs
+        for q in _questions(without, configs)
+    }
+    answers = dict(zip(asked, spread(_ask, list(asked.values()), processes), strict=True))
+    return [_verdict(variant, commit, without, configs, answers) for commit, without in cases]
+
+
+def _questions(without: Variant, configs: Sequence[Config]) -> list[Question]:
+    sme = without.knobs.sme and without.knobs.sme_code
+    possible = [c for c in configs if (sme or not c.sme) and (without.knobs.fpmr or not c.fpmr)]
+    return [(without, c, invariants) for invariants in ("obs", "meta") for c in possible]
+
+
+def _verdict(
+    variant: Variant,
+    commit: Commit,
+    without: Variant,
+    configs: Sequence[Config],
+    answers: dict[object, tuple[str, int]],
+) -> Ablation:
+    if not commit.effective:
+        return Ablation(commit, NO_EFFECT, 0, 0)
+    if without.knobs == variant.knobs:
+        return Ablation(commit, SAME, 0, 0)
+    questions = _questions(without, configs)
+    told = [(q, *answers[_identity(q)]) for q in questions]
+    count = len(questions) // 2
+    states = sum(n for (_, _, invariants), verdict, n in told if invariants == "obs" and verdict == HOLDS)
+    for question, verdict, _ in told:
+        if verdict == VIOLATED:
+            found = BROKEN if question[2] == "obs" else LIES
+            return Ablation(commit, found, states, count, _trace(question))
+    undecided = any(verdict == BOUND for _, verdict, _ in told)
+    return Ablation(commit, UNDECIDED if undecided else HARMLESS, states, count)
+
+
+def _trace(question: Question) -> Trace:
+    variant, config, invariants = question
+    explorer = Explorer(variant, config, select(invariants))
+    return trace_of(explorer, variant, explorer.run(LIMIT))
