@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""The known bugs (bugs.toml), and whether a variant has one: found by search, never by looking it up."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+from kvmabi.errors import UsageError
+from kvmabi.fpstate.config import Config, config_from
+from kvmabi.fpstate.explorer import BOUND, VIOLATED, Bounds, Explorer, Result
+from kvmabi.fpstate.invariants import Selection, select
+from kvmabi.fpstate.trace import Trace, trace_of
+from kvmabi.fpstate.variants import Variant
+
+REPRODUCES, ABSENT, UNDECIDED, NOT_APPLICABLE = "reproduces", "absent", "undecided", "not applicable"
+SEARCH = Bounds(states=2_000_000)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One entry of bugs.toml. ``present_in`` names the presets that have it; ``needs`` are knobs."""
+
+    id: str
+    title: str
+    introduced: tuple[str, ...]
+    fixed_by: tuple[str, ...]
+    releases: str
+    looks_for: Selection
+    lie: str
+    config: Config
+    observed: str
+    story: str
+    needs: tuple[str, ...]
+    forces_sme: bool
+    present_in: tuple[str, ...]
+
+    def applies(self, variant: Variant) -> bool:
+        """Whether the question makes sense: without SME code, no SME bug."""
+        return all(getattr(variant.knobs, need) for need in self.needs)
+
+    def forced(self, variant: Variant) -> bool:
+        """Whether the answer supposes SME although this kernel does not let one select it."""
+        return self.forces_sme and not variant.knobs.sme
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a variant has a bug; with the trace if it does."""
+
+    bug: Bug
+    variant: Variant
+    outcome: str
+    forced: bool = False
+    result: Result | None = None
+    trace: Trace | None = None
+
+    @property
+    def mark(self) -> str:
+        """The matrix's cell: R with the number of steps, lower case if SME is forced; "-", "?", "n/a"."""
+        if self.outcome == NOT_APPLICABLE:
+            return "n/a"
+        if self.outcome == UNDECIDED:
+            return "?"
+        if self.outcome == ABSENT or self.trace is None:
+            return "-"
+        return f"{'r' if self.forced else 'R'}{len(self.trace.steps)}"
+
+
+@functools.cache
+def bugs() -> dict[str, Bug]:
+    """All catalogued bugs, in the file's order."""
+    result = {}
+    for name, row in tomllib.loads(resources.files("kvmabi.fpstate").joinpath("bugs.toml").read_text()).items():
+        result[name] = Bug(
+            name,
+            row["title"],
+            tuple(row["introduced"]),
+            tuple(row["fixed_by"]),
+            row["releases"],
+            select(row["looks_for"]),
+            row["lie"],
+            config_from(row["config"]),
+            row["observed"],
+            row["story"],
+            tuple(row.get("needs", ())),
+            "sme" in row.get("forces", ()),
+            tuple(row["present_in"]),
+        )
+    return result
+
+
+def find_bug(name: str) -> Bug:
+    """The catalogued bug of this id, in any case; UsageError if there is none."""
+    for bug in bugs().values():
+        if bug.id.casefold() == name.casefold():
+            return bug
+    raise UsageError(f"no bug {name!r} in the catalogue; there are {', '.join(bugs())}")
+
+
+def search(bug: Bug, variant: Variant, bounds: Bounds = SEARCH) -> Finding:
+    """Search the bug's smallest configuration for its observation on a variant."""
+    if not bug.applies(variant):
+        return Finding(bug, variant, NOT_APPLICABLE)
+    explorer = Explorer(variant, bug.config, bug.looks_for)
+    result = explorer.run(bounds)
+    forced = bug.forced(variant)
+    if result.verdict == BOUND:
+        return Finding(bug, variant, UNDECIDED, forced, result)
+    if result.verdict != VIOLATED:
+        return Finding(bug, variant, ABSENT, forced, result)
+    return Finding(bug, variant, REPRODUCES, forced, result, trace_of(explorer, variant, result))

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""What is explored: how many CPUs, tasks and vCPUs, which hardware, which events may happen.
+
+The named configurations are data: configurations.toml.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from typing import Any
+
+from kvmabi.errors import UsageError
+from kvmabi.fpstate.tokens import LIMIT
+
+HARDWARE = ("sve", "sme", "za", "fpmr", "nvhe", "pkvm", "rt")
+EVENTS = ("neon", "softirq", "signal", "prctl_vl", "smc", "execve", "clone", "cpu_pm", "idle", "svc_window")
+GUEST = ("guest_fp", "guest_sve", "guest_vl")
+ROLES = ("plain_vmm", "one_neon")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One configuration; the flags are named in HARDWARE, EVENTS, GUEST and ROLES."""
+
+    cpus: int = 1
+    tasks: int = 1
+    vcpus: int = 0
+    vmms: int = 1  # how many of the tasks may use vCPUs, the first ones
+    sve: bool = False
+    sme: bool = False
+    za: bool = False
+    fpmr: bool = False
+    nvhe: bool = False  # the host runs at EL1, hyp at EL2
+    pkvm: bool = False  # protected KVM, which is nVHE
+    rt: bool = False  # PREEMPT_RT
+    neon: bool = False  # kernel-mode NEON sections in system calls
+    softirq: bool = False  # NEON code in softirqs
+    signal: bool = False
+    prctl_vl: bool = False
+    smc: bool = False
+    execve: bool = False
+    clone: bool = False
+    cpu_pm: bool = False
+    idle: bool = False  # a task can leave its CPU to the idle thread, and so migrate
+    svc_window: bool = False  # interrupts between system call entry and setting syscallno
+    guest_fp: bool = False  # the guest uses FP
+    guest_sve: bool = False  # the vCPU has SVE
+    guest_vl: bool = False  # the guest picks a vector length below its maximum
+    plain_vmm: bool = False  # the tasks that use vCPUs never use SVE or SME themselves
+    one_neon: bool = False  # only the first task uses kernel-mode NEON sections
+
+    def __post_init__(self) -> None:
+        if self.pkvm and not self.nvhe:
+            object.__setattr__(self, "nvhe", True)
+        if not (1 <= self.cpus <= LIMIT and 1 <= self.tasks <= LIMIT and 0 <= self.vcpus <= LIMIT):
+            raise UsageError(f"a configuration has 1 to {LIMIT} CPUs and tasks and at most {LIMIT} vCPUs")
+
+    @property
+    def special_tasks(self) -> int:
+        """How many tasks, the first ones, can do what the others cannot: no symmetry between the two sorts."""
+        return min(self.tasks, max(self.vmms if self.vcpus else 0, int(self.one_neon)))
+
+    @property
+    def summary(self) -> str:
+        """One line: "1 CPU, 2 tasks, 1 vCPU; sve neon softirq"."""
+        counts = [_count(self.cpus, "CPU"), _count(self.tasks, "task")]
+        if self.vcpus:
+            counts.append(_count(self.vcpus, "vCPU"))
+        flags = [f for f in (*HARDWARE, *EVENTS, *GUEST, *ROLES) if getattr(self, f)]
+        return ", ".join(counts) + ("; " + " ".join(flags) if flags else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields that differ from the smallest configuration, and the three counts."""
+        plain = Config()
+        names = [f.name for f in fields(self)]
+        keep = [n for n in names if n in ("cpus", "tasks", "vcpus") or getattr(self, n) != getattr(plain, n)]
+        return {n: getattr(self, n) for n in keep}
+
+    def with_flags(self, **changes: Any) -> Config:
+        """The same configuration with some fields changed."""
+        return replace(self, **changes)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def config_from(table: dict[str, Any]) -> Config:
+    """A configuration from a mapping such as a TOML table or JSON object; UsageError on unknown keys."""
+    known = {f.name: f.type for f in fields(Config)}
+    flags: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "with":
+            flags |= dict.fromkeys(value, True)
+        else:
+            flags[key] = value
+    for key, value in flags.items():
+        if key not in known:
+            raise UsageError(f"a configuration has no {key!r}: it has {', '.join(known)}")
+        if type(value) is not (int if known[key] == "int" else bool):
+            raise UsageError(f"{key} must be {known[key]}, not {value!r}")
+    return Config(**flags)
+
+
+@dataclass(frozen=True)
+class NamedConfig:
+    """A configuration of configurations.toml, with the variants and invariants it is explored for."""
+
+    name: str
+    title: str
+    config: Config
+    variants: tuple[str, ...]
+    invariants: str
+    slow: bool
+
+
+@functools.cache
+def named_configs() -> dict[str, NamedConfig]:
+    """The named configurations, in the file's order."""
+    text = resources.files("kvmabi.fpstate").joinpath("configurations.toml").read_text()
+    result = {}
+    for name, row in tomllib.loads(text).items():
+        result[name] = NamedConfig(
+            name,
+            row["title"],
+            config_from(row["config"]),
+            tuple(row["variants"]),
+            row.get("invariants", "all"),
+            row.get("slow", False),
+        )
+    return result
+
+
+def named_config(name: str) -> NamedConfig:
+    """The named configuration; UsageError if there is none."""
+    found = named_configs().get(name)
+    if found is None:
+        raise UsageError(f"no configuration {name!r}; there are {', '.join(named_configs())}")
+    return found

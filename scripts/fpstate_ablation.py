@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Write the table "v6.16 without one of its commits" into the docs, or check that it is current.
+
+    python scripts/fpstate_ablation.py [--check] [--processes N]
+
+Exit 0, or 1 if --check finds the table out of date. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kvmabi.fpstate.ablation import Ablation, ablate, configurations
+from kvmabi.fpstate.variants import commits, find_variant
+
+VARIANT = "v6.16"
+PAGE = Path(__file__).parent.parent / "docs/explanation/fp-ownership-commits.md"
+HEAD = """# {variant} without one of its commits
+
+Written by `scripts/fpstate_ablation.py`; do not edit. Each row is {variant} with one commit bit removed and every
+other kept, explored in {count} configurations (those in `kvmabi/fpstate/ablation.py` and the quick ones that
+`configurations.toml` claims for {variant}; SME and FPMR ones only where the remaining kernel has these).
+
+- **broken**: somebody sees wrong registers, or the kernel warns or kills; the shortest counterexample is told.
+- **lies only**: metadata is wrong, but nobody can see it in these configurations.
+- **harmless**: every reachable state was visited and all invariants hold.
+- **superseded**: a later commit sets the same thing, so that nothing changes.
+- **no effect in this model**: the commit touches what the model leaves out.
+
+A commit that is harmless to remove from {variant} can still have mended something in its time: later commits
+cover for it. `kvmabi fpstate audit` answers for other sets of commits.
+
+| commit | bit | title | verdict | what happens |
+|---|---|---|---|---|
+"""
+
+
+def row(a: Ablation) -> str:
+    """One line of the table."""
+    cells = (f"`{a.commit.id}`", f"`{a.commit.bit}`", a.commit.title, f"**{a.verdict}**", a.line)
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |\n"
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    parser.add_argument("--processes", type=int, help="default: one a core")
+    args = parser.parse_args()
+    variant = find_variant(VARIANT)
+    configs = configurations(variant)
+    text = HEAD.format(variant=VARIANT, count=len(configs))
+    which = [commits()[bit] for bit in variant.bits]
+    text += "".join(row(a) for a in ablate(variant, which, configs, processes=args.processes))
+    if args.check:
+        return int(not PAGE.exists() or PAGE.read_text() != text)
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
