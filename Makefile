@@ -37,3 +37,16 @@ $(BIN)/.installed: $(BUILD_INPUTS) | $(BIN)/python
 $(BIN)/.installed-test: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) --editable '.[test]'
 	touch $(BIN)/.installed $@
+
+# Fetches QEMU, a cross compiler and Debian's newest arm64 kernel with the system's apt, boots it and compares: the
+# conformance suite, random sequences, and the tests that need a kernel. make oracle SUITE="sid bookworm-security" SEED=7
+SEED ?= 0
+FUZZ_STEPS ?= 20000
+.PHONY: oracle
+oracle: $(BIN)/.installed-test
+	@images=$$($(BIN)/python -m kvmabi.conformance.oracle --folder build/oracle $(SUITE)) || exit 2; status=0; \
+	for image in $$images; do \
+		$(BIN)/kvmabi conformance --backend vm --kernel-image $$image || status=1; \
+		$(BIN)/kvmabi fuzz --against vm --kernel-image $$image --seed $(SEED) --steps $(FUZZ_STEPS) || status=1; \
+		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/conformance tests/fuzz tests/capture || status=1; \
+	done; exit $$status

@@ -27,7 +27,9 @@ def in_python() -> dict[str, float]:
         vcpu.finalize()
         vcpu["svcr"] = 3
         value = uapi.ffi.new("__u64 *")
-        reg = uapi.ffi.new("struct kvm_one_reg *", {"id": vcpu.reg_list()[0], "addr": int(uapi.ffi.cast("long", value))})
+        reg = uapi.ffi.new(
+            "struct kvm_one_reg *", {"id": vcpu.reg_list()[0], "addr": int(uapi.ffi.cast("long", value))}
+        )
         start = time.perf_counter()
         for _ in range(ROUNDS):
             kvm.ioctl(vcpu.fd, uapi.KVM_GET_ONE_REG, reg)

@@ -4,6 +4,15 @@
 from __future__ import annotations
 
 import errno as _errno
+from typing import Protocol
+
+
+class Named(Protocol):
+    """Something with a name, such as a row of the register map."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
 
 
 class KvmError(OSError):
@@ -20,17 +29,27 @@ class KvmError(OSError):
         errno: int,
         reason: str = "",
         *,
-        register: str | None = None,
-        mode: str = "",
+        register: str | Named | None = None,
+        mode: object = "",
         remedy: str = "",
         waits: bool = False,
     ) -> None:
         super().__init__(errno, reason or _errno.errorcode.get(errno, str(errno)))
-        self.register = register
-        self.mode = mode
+        self._register = register
+        self._mode = mode
         self.reason = reason
         self.remedy = remedy
         self.waits = waits
+
+    @property
+    def register(self) -> str | None:
+        """The register's name, or None; it is looked up only when somebody asks."""
+        return self._register if self._register is None or isinstance(self._register, str) else self._register.name
+
+    @property
+    def mode(self) -> str:
+        """The vCPU's mode when it happened, as text."""
+        return str(self._mode)
 
     @property
     def name(self) -> str:

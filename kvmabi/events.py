@@ -55,6 +55,11 @@ class EventLog:
         self.watchers: list[Callable[[Event], None]] = []
         self.count = 0
 
+    @property
+    def idle(self) -> bool:
+        """Nobody will see an event: none is kept and nobody watches."""
+        return not self.events.maxlen and not self.watchers
+
     def append(self, event: Event) -> None:
         """Add an event; its ``state``, meant for watchers, is not kept."""
         for watcher in self.watchers:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 MAX_BYTES = 4096
 _SIMPLE = re.compile(r"(?:[0-9a-fA-F]{2})*\Z")
@@ -34,6 +35,7 @@ def expand(text: str) -> bytes:
     return bytes(out)
 
 
+@lru_cache(4096)
 def compress(data: bytes) -> str:
     """``data`` in the same form."""
     out, position = [], 0

@@ -21,6 +21,8 @@ from kvmabi.order import Finding, OrderChecker
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 MAX_ARG = (1 << 64) - 1
+SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
+ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a buffer that can be written"
 Identity = tuple[int, int]
 
 
@@ -57,11 +59,21 @@ class Kvm:
         Raises KvmError with the errno that the kernel gives, EBADF for a foreign descriptor.
         """
         file = self.file(fd)
-        if isinstance(arg, bytes):
-            copy = bytearray(arg)
-            self._do(file, request, self._address(copy))
-            return bytes(copy)
-        return self._do(file, request, self._address(arg))
+        if isinstance(arg, int):
+            if not -(MAX_ARG >> 1) <= arg <= MAX_ARG:
+                raise UsageError(f"an ioctl's argument has 64 bits: {arg:#x} is too large")
+            return self._do(file, request, arg & MAX_ARG)
+        if isinstance(arg, uapi.ffi.CData):
+            return self._do(file, request, _address(arg))
+        try:
+            view = memoryview(arg).cast("B")
+        except TypeError as error:
+            raise UsageError(f"{ARGUMENT_KINDS}: {error}") from None
+        if isinstance(arg, bytes) or len(view) < SMALL_BYTES:
+            return self._do_on_copy(file, request, arg, view)
+        if view.readonly:
+            raise UsageError(ARGUMENT_KINDS)
+        return self._do(file, request, _address(uapi.ffi.from_buffer(view)))
 
     def create_vm(self, *, ipa_bits: int = 0) -> Vm:
         """KVM_CREATE_VM: a VM as an object; ``ipa_bits`` 0 is the kernel's default of 40."""
@@ -116,6 +128,19 @@ class Kvm:
     ) -> None:
         self.close()
 
+    def _do_on_copy(self, file: DeviceFile, request: int, arg: Any, view: memoryview) -> int | bytes:
+        """An ioctl on a copy with room to spare: what it reads or writes beyond a short buffer hits nobody."""
+        if view.readonly and not isinstance(arg, bytes):
+            raise UsageError(ARGUMENT_KINDS)
+        copy = uapi.ffi.new("char[]", max(len(view), SMALL_BYTES))
+        uapi.ffi.memmove(copy, view, len(view))
+        result = self._do(file, request, _address(copy))
+        changed = bytes(uapi.ffi.buffer(copy, len(view)))
+        if isinstance(arg, bytes):
+            return changed
+        view[:] = changed
+        return result
+
     def _do(self, file: DeviceFile, request: int, arg: int) -> int:
         pid = os.getpid()
         if pid != self._memory.pid:  # we are a fork's child: another address space
@@ -138,16 +163,13 @@ class Kvm:
         self._files[known], self._fds[known] = file, fd
         return fd
 
-    @staticmethod
-    def _address(arg: Any) -> int:
-        if isinstance(arg, int):
-            return arg & MAX_ARG
-        try:
-            if isinstance(arg, uapi.ffi.CData):
-                return int(uapi.ffi.cast("uintptr_t", arg))
-            return int(uapi.ffi.cast("uintptr_t", uapi.ffi.from_buffer(arg, require_writable=True)))
-        except (TypeError, BufferError, ValueError) as error:
-            raise UsageError(f"an ioctl takes a number, a cffi pointer or a writable buffer: {error}") from None
+
+def _address(arg: Any) -> int:
+    """Where a cffi object is, or points to."""
+    try:
+        return int(uapi.ffi.cast("uintptr_t", arg))
+    except TypeError as error:
+        raise UsageError(f"{ARGUMENT_KINDS}: {error}") from None
 
 
 def _identity(fd: int | HasFileno) -> Identity:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kvmabi import regid, uapi
@@ -115,6 +115,14 @@ class Vcpu:
         if len(value) != size_bytes:
             raise UsageError(f"{regid.name_of(id)}: has {size_bytes} bytes, {len(value)} were given")
         self._one_reg(uapi.KVM_SET_ONE_REG, id, uapi.ffi.from_buffer(value))
+
+    def __contains__(self, register: str | int) -> bool:
+        """Whether KVM_GET_REG_LIST names the register now."""
+        return _id(register) in self.reg_list()
+
+    def __iter__(self) -> Iterator[int]:
+        """The ids of the registers in view, in the kernel's order."""
+        return iter(self.reg_list())
 
     def read(self, register: str | int) -> int:
         """A register's value as a number."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bytes as hex with runs, there and back."""
+"""Bytes as the recordings write them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmabi.hexruns import MAX_BYTES, compress, expand
+from kvmabi import hexruns
 
 
-@given(st.one_of(st.binary(max_size=300), st.builds(bytes.__mul__, st.binary(max_size=3), st.integers(0, 1000))))
-def test_there_and_back(data: bytes) -> None:
-    """What was compressed expands to itself, and is no longer than plain hex."""
-    assert expand(compress(data)) == data
-    assert len(compress(data)) <= 2 * len(data)
+@given(st.binary(max_size=512) | st.binary(max_size=4).map(lambda data: data * 64))
+def test_compress_and_expand_are_inverse(data: bytes) -> None:
+    """What is compressed expands to the same bytes."""
+    assert hexruns.expand(hexruns.compress(data)) == data
 
 
 @pytest.mark.parametrize(
     ("text", "data"),
-    [("", b""), ("00*8.", bytes(8)), ("aabb*3.01", b"\xaa\xbb\xbb\xbb\x01"), ("AAbb", b"\xaa\xbb"), ("7f*1.", b"\x7f")],
+    [("", b""), ("00*8.", bytes(8)), ("0102ff*6.03", b"\x01\x02" + b"\xff" * 6 + b"\x03"), ("aabb", b"\xaa\xbb")],
 )
-def test_expand(text: str, data: bytes) -> None:
-    """A run repeats the byte before it."""
-    assert expand(text) == data
+def test_the_documented_forms_expand(text: str, data: bytes) -> None:
+    """The forms that the recordings' description shows mean what it says."""
+    assert hexruns.expand(text) == data
 
 
-@pytest.mark.parametrize("text", ["a", "zz", "00*", "00*8", "*8.", "00*-1.", "00*8.*2.", "0x00", "00 00", "00*\u0663."])
-def test_text_that_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match="is not hex"):
-        expand(text)
-
-
-@pytest.mark.parametrize("text", [f"00*{MAX_BYTES + 1}.", "00*999999999." * 50])
-def test_no_text_takes_more_than_a_register_can(text: str) -> None:
-    """A run of a billion bytes is refused, not made first."""
-    with pytest.raises(ValueError, match="more than"):
-        expand(text)
+@pytest.mark.parametrize("text", ["0", "zz", "00*", "00*9999999.", "*4.", "00*4"])
+def test_other_text_is_a_value_error(text: str) -> None:
+    """Text that is no such bytes, or far too many, is refused."""
+    with pytest.raises(ValueError, match=r"hex|bytes"):
+        hexruns.expand(text)

@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from io import TextIOWrapper
 from typing import NoReturn
 
@@ -25,6 +26,10 @@ COMMANDS = {
     "hosts": "list the built-in hosts",
     "kernels": "list the built-in kernels",
     "replay": "replay recorded ioctl sequences on the model",
+    "conformance": "run the suite of ABI cases on the model, a real /dev/kvm or a kernel in a VM",
+    "fuzz": "look for differences between the model and a real kernel",
+    "capture": "record a host from a real /dev/kvm",
+    "fpstate": "who owns the FP registers: the kernel's protocol and its bugs",
 }
 
 
@@ -43,12 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     misuse = RUN_MISUSE if command == "run" else MISUSE
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         status = _run(command, words)
         sys.stdout.flush()
-        return status
+        return _tell_errors(status)
     except UsageError as error:
         complain(error)
         return misuse
@@ -78,6 +85,15 @@ def complain(what: object) -> None:
     print(f"kvmabi: {line}", file=sys.stderr)
 
 
+def _tell_errors(status: int) -> int:
+    """Flush stderr; a reader who left early changes nothing about the exit status."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    return status
+
+
 def _forget_output() -> None:
     """Let nothing be written when Python flushes stdout at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,6 +108,7 @@ def parser(command: str) -> Parser:
         "exit status: 0 success, 1 differences found, 2 misuse; kvmabi run has its own, see its --help",
         formatter_class=RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"kvmabi {version('kvmabi')}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help in COMMANDS.items():
         if name == command:

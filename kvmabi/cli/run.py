@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 import sys
 from argparse import REMAINDER, ArgumentTypeError, Namespace, _SubParsersAction
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
-from kvmabi import cli
+from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common
+from kvmabi.cli.eventlines import LogFile, Refusals, line
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
@@ -48,6 +51,9 @@ def register(commands: _SubParsersAction[Any]) -> None:
         metavar="N",
         help="the exit status for findings (default: 99)",
     )
+    parser.add_argument("--ignore", default="", metavar="R,…", help="registers that findings leave out, by name or id")
+    parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
+    parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
     parser.set_defaults(run=run)
 
@@ -58,30 +64,46 @@ def run(args: Namespace) -> int:
     if not argv:
         raise UsageError("no program to run (see kvmabi run --help)")
     host, kernel = common.profiles(args.host, args.kernel)
-    log, checker = EventLog(kept=0), OrderChecker()
-    log.watchers.append(checker.watch)
-    try:
-        status = launch.run(argv, open_system(host, kernel, log))
-    except CannotRun as error:
-        cli.complain(error)
-        return error.code
-    report(checker.findings, log.count, args.report)
+    checker = OrderChecker(regid.parse(word) for word in common.words(args.ignore))
+    refusals, log = Refusals(), EventLog(kept=0)
+    log.watchers += [checker.watch, refusals.watch]
+    with ExitStack() as stack:
+        if args.log:
+            log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
+        try:
+            status = launch.run(argv, open_system(host, kernel, log))
+        except CannotRun as error:
+            cli.complain(error)
+            return error.code
+    refused = [line(event) for event in refusals.last] if status.program else []
+    _tell(_report(checker.findings, log.count, refused, args.report), args.output)
     if status.code == 0 and checker.findings:
         return int(args.error_exitcode)
     return status.code
 
 
-def report(findings: list[Finding], events: int, form: str) -> None:
-    """Print findings on stderr, as text or as JSON."""
+def _report(findings: list[Finding], events: int, refused: list[str], form: str) -> str:
+    """The report as text or as JSON; ``refused`` tells what was refused last, for a program that failed."""
     if form == "json":
-        told = {"events": events, "findings": [finding.as_dict() for finding in findings]}
-        print(json.dumps(told, indent=2), file=sys.stderr)
-        return
+        told = {"events": events, "findings": [finding.as_dict() for finding in findings], "refused": refused}
+        return json.dumps(told, indent=2)
     count = len(findings)
     what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
-    print(f"kvmabi: {events} events, {what}", file=sys.stderr)
-    for number, finding in enumerate(findings, 1):
-        print(f"\n{number}. {finding}", file=sys.stderr)
+    if not events:
+        what = "/dev/kvm was never used, so nothing was judged"
+    lines = [f"kvmabi: {events} events, {what}"]
+    lines += [f"\n{number}. {finding}" for number, finding in enumerate(findings, 1)]
+    if refused:
+        lines += ["kvmabi: the program failed; what was refused last:", *(f"  {event}" for event in refused)]
+    return "\n".join(lines)
+
+
+def _tell(report: str, path: str | None) -> None:
+    if path is None:
+        with suppress(OSError):  # who closed stderr does not want it; the exit status tells all the same
+            print(report, file=sys.stderr, flush=True)
+    else:
+        wholefile.replace(Path(path), report + "\n")
 
 
 def _status(text: str) -> int:

@@ -8,7 +8,6 @@ import errno
 import mmap
 import struct
 from collections.abc import Callable
-from typing import Any
 
 from kvmabi import hexruns, uapi
 from kvmabi.conformance import steps
@@ -152,11 +151,11 @@ class Ioctls:
         return "OK"
 
     def _torn_get(self, vcpu: str, id: str, mapped: str) -> str:
-        self._one_reg(vcpu, uapi.KVM_GET_ONE_REG, id, self._edge.hold(bytes(int(mapped))))
+        self._one_reg(vcpu, uapi.KVM_GET_ONE_REG, id, self._edge.hold(bytes(_room(mapped))))
         return "OK"
 
     def _torn_set(self, vcpu: str, id: str, mapped: str, seed: str) -> str:
-        self._one_reg(vcpu, uapi.KVM_SET_ONE_REG, id, self._edge.hold(steps.pattern(int(seed), int(mapped))))
+        self._one_reg(vcpu, uapi.KVM_SET_ONE_REG, id, self._edge.hold(steps.pattern(int(seed), _room(mapped))))
         return "OK"
 
     # --- lists
@@ -172,7 +171,7 @@ class Ioctls:
         return " ".join(["OK", str(count), *(f"{id:x}" for id in ids)])
 
     def _torn_list(self, vcpu: str, room: str, mapped: str) -> str:
-        address = self._edge.hold(COUNT.pack(int(room) & LONG).ljust(COUNT.size * (1 + int(mapped)), b"\0"))
+        address = self._edge.hold(COUNT.pack(int(room) & LONG).ljust(COUNT.size * (1 + _room(mapped)), b"\0"))
         answer = "OK"
         try:
             self._ioctl(self._file(vcpu), uapi.KVM_GET_REG_LIST, address)
@@ -185,8 +184,7 @@ class Ioctls:
         arguments = ctypes.addressof(self._masks), 0, *(0,) * 13
         self._call("v", uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, MASK_RANGE.pack(*arguments))
         masks = struct.unpack(f"={len(self._masks) // 8}Q", self._masks)
-        ids = (uapi.ARM64_SYS_REG(3, MASK_OP1S[place >> 6], 0, place >> 3 & 7, place & 7) for place in range(len(masks)))
-        return " ".join(["OK", *(f"{id:x}={mask:x}" for id, mask in zip(ids, masks, strict=True) if mask)])
+        return " ".join(["OK", *(f"{_mask_id(place):x}={mask:x}" for place, mask in enumerate(masks) if mask)])
 
     # --- anything else
 
@@ -227,11 +225,24 @@ class Edge:
         return address
 
 
+def _room(text: str) -> int:
+    """How many bytes, or ids, of a buffer are mapped."""
+    room = int(text)
+    if not 0 <= room <= PAGE_BYTES:
+        raise ValueError(f"0 to {PAGE_BYTES} bytes can be mapped, not {room}")
+    return room
+
+
+def _mask_id(place: int) -> int:
+    """The register whose mask has a place in the table: op1 of 0, 1 or 3, CRm and op2."""
+    return int(uapi.ARM64_SYS_REG(3, MASK_OP1S[place >> 6], 0, place >> 3 & 7, place & 7))
+
+
 def _name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, str(error.errno))
 
 
-_DO: dict[str, Callable[..., Any]] = {
+_DO: dict[str, Callable[..., str]] = {
     "N": Ioctls._new,
     "V": Ioctls._create_vcpu,
     "W": Ioctls._enable_cap,

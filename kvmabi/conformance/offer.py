@@ -30,10 +30,10 @@ EL0_32BIT = 2
 class Offer:
     """What a kernel on a host offers to a VMM.
 
-    ``features`` are the vCPU features (names of the kernel's profile) that INIT takes. ``sve_vqs`` and ``sme_vqs`` are the
-    vector lengths in quadwords (16 bytes). ``capabilities_system`` and ``capabilities_vm`` hold what
+    ``features`` are the vCPU features (names of the kernel's profile) that INIT takes. ``sve_vqs`` and ``sme_vqs`` are
+    the vector lengths in quadwords (16 bytes). ``capabilities_system`` and ``capabilities_vm`` hold what
     KVM_CHECK_EXTENSION answers (an int, or the errno's name), without the zeroes. ``traits`` are
-    what else cases may need: sme2, fa64, el0_32bit, writable_masks.
+    what else cases may need: sme2, fa64, el0_32bit, writable_masks, serror_esr.
     """
 
     kernel: str
@@ -84,6 +84,9 @@ def probe(backend: Backend) -> Offer:
         traits.add("fa64")
     if backend.answers(["N 1", "M"])[1].startswith("OK"):
         traits.add("writable_masks")
+    capabilities = _capabilities(backend, "v")
+    if capabilities.get(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR):
+        traits.add("serror_esr")
     return Offer(
         kernel=kernel.name,
         release=backend.release,
@@ -93,7 +96,7 @@ def probe(backend: Backend) -> Offer:
         sme_vqs=sme,
         traits=frozenset(traits),
         capabilities_system=_capabilities(backend, "s"),
-        capabilities_vm=_capabilities(backend, "v"),
+        capabilities_vm=capabilities,
     )
 
 

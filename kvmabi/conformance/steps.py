@@ -2,8 +2,8 @@
 """The language that every backend speaks: one ioctl a line, answered by one line.
 
 The steps of recorded traces (kvmabi.replay.trace) and a few more. V is a vCPU's number, in the
-order of creation; F is ``s`` for the system's file, ``v`` for the VM's or a vCPU's number. Ids, feature words, requests and
-arguments are hex without 0x, other numbers decimal; bytes are hex in which ``bb*count.`` is a run.
+order of creation; F is ``s`` for the system's file, ``v`` for the VM's or a vCPU's number. Ids, feature words, requests
+and arguments are hex without 0x, other numbers decimal; bytes are hex in which ``bb*count.`` is a run.
 
 =================  =========================================================================================
 N n                close everything; a new VM with vCPUs 0 to n-1. Every independent sequence begins with it

@@ -68,7 +68,7 @@ class DeviceFile:
         Raises KvmError with the errno for the caller; one with ``waits`` set (KVM_RUN) is to be
         answered once a signal arrived.
         """
-        name, handler = self.table.get(request & REQUEST_MASK, (f"ioctl {request & REQUEST_MASK:#x}", unknown))
+        name, handler = self.table.get(request & REQUEST_MASK) or (f"ioctl {request & REQUEST_MASK:#x}", unknown)
         call = Call(arg, memory)
         mode, vm, vcpu = self.where()
         try:
@@ -97,6 +97,8 @@ class DeviceFile:
     def _log(self, name: str, call: Call, error: KvmError | None, mode: Any, vm: int | None, vcpu: int | None) -> None:
         log = self.log
         log.count += 1
+        if log.idle:
+            return
         log.append(
             Event(
                 log.count,

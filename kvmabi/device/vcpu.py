@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
+from kvmabi.device import usercopy
 from kvmabi.device.file import Call, DeviceFile, Handler, fault, no_argument
 from kvmabi.device.memory import Memory, ProcessMemory
 from kvmabi.errors import KvmError
@@ -30,6 +31,7 @@ INT = struct.Struct("=i")
 WORD = struct.Struct("=I")
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")
+SERROR_HAS_ESR = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_has_esr")
 SIGSET_BYTES = 8
 NOBODY = ProcessMemory(0, None)
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -59,7 +61,9 @@ class VcpuFile(DeviceFile):
             raise
         self.sigmask: bytes | None = None
         self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
-        self._events = bytes(EVENTS_BYTES)
+        self._has_esr = vcpu.system.check_extension(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR, on_vm=True)
+        self._events = bytearray(EVENTS_BYTES)
+        self._events[SERROR_HAS_ESR] = self._has_esr
         self._set_by: dict[int, int] = {}
         self._changed = True  # since the last read
         self._judgeable = True  # a set was tried since the last run
@@ -122,7 +126,10 @@ class VcpuFile(DeviceFile):
         call.register = id
         row = vcpu.row(id)
         reads = row.set is None or row.fault_first
-        call.data = data = call.memory.read(addr, row.valid_bytes) if reads else b""
+        data = call.memory.read(addr, row.valid_bytes) if reads else b""
+        if len(data) < row.valid_bytes and not vcpu.system.copies_exactly:
+            data = data[: usercopy.from_user(addr, row.valid_bytes, len(data))]
+        call.data = data
         self._changed = self._judgeable = True  # a set that faults halfway has changed the register, too
         effects = vcpu.set(row, data)
         if effects:
@@ -204,12 +211,13 @@ class VcpuFile(DeviceFile):
 
     def _get_events(self, call: Call) -> int:
         self.vcpu.require_init()
-        call.write(call.arg, self._events)
+        call.write(call.arg, bytes(self._events))
         return 0
 
     def _set_events(self, call: Call) -> int:
         self.vcpu.require_init()
-        self._events = call.read(call.arg, EVENTS_BYTES)
+        self._events = bytearray(call.read(call.arg, EVENTS_BYTES))
+        self._events[SERROR_HAS_ESR] = self._has_esr
         return 0
 
     table: ClassVar[dict[int, tuple[str, Handler]]] = {

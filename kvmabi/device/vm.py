@@ -99,7 +99,7 @@ class VmFile(DeviceFile):
         if not known or flags or any(args) or not self.vm.system.check_extension(capability, on_vm=True):
             raise KvmError(errno.EINVAL, f"capability {capability} cannot be enabled so")
         if self.vm.vcpus:
-            raise KvmError(errno.EBUSY, "this is to be enabled before the first vCPU is made")
+            raise KvmError(errno.EINVAL, "this is to be enabled before the first vCPU is made")
         self.vm.enabled.add(capability)
         return 0
 

@@ -186,5 +186,3 @@ def _cpu(packing: Packing, slot: int, bits: int) -> Cpu:
     component = packing.slots[slot].make(bits >> packing.shifts[slot] & FIELD)
     assert isinstance(component, Cpu)
     return component
-
-

@@ -67,11 +67,10 @@ def _set_workaround_2(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
 
 def _get_workaround_2(vcpu: Vcpu, row: Row) -> bytes:
     """The second workaround's level: a host that mitigates with SSBS offers the firmware's way only without it."""
-    host = vcpu.value(row)
-    shown = vcpu.mode.shown
-    if vcpu.system.mitigates_with_ssbs and vcpu.system.kernel.switches.workaround_2_follows_ssbs:
-        host = NOT_AVAIL if "ssbs" in shown else NOT_REQUIRED
-    return host.to_bytes(8, "little")
+    level = vcpu.value(row)
+    if vcpu.system.mitigates_with_ssbs:
+        level = NOT_AVAIL if "ssbs" in vcpu.mode.shown else NOT_REQUIRED
+    return level.to_bytes(8, "little")
 
 
 def mitigates_with_ssbs(system: System) -> bool:

@@ -35,7 +35,8 @@ def set_feature_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
         if switches.impdef_pmu_is_none and field.get(value) == field.most:
             value &= ~field.mask
     for demand in idregs.demands(row.id):
-        if not demand.met(value) and getattr(switches, demand.switch, True):
+        asked = demand.needs <= vcpu.mode.features and getattr(switches, demand.switch, True)
+        if asked and not demand.met(value):
             raise vcpu.refused(row, _too_little(demand, value))
     if vcpu.vm.has_run and switches.id_registers_fixed_by_run:
         if value != vcpu.value(row):
@@ -43,13 +44,15 @@ def set_feature_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
         return []
     mask = vcpu.system.kernel.writable_masks.get(row.id, 0) & idregs.field_bits(row.id)
     limit = vcpu.vm.reset_value(row)
-    if (value ^ limit) & ~mask:
+    changed = value ^ limit
+    if changed & ~mask:
         raise vcpu.refused(row, OUTSIDE_MASK)
     for field in idregs.fields(row.id):
-        if field.mask & mask and not field.safe(value, limit):
+        if field.mask & changed and not field.safe(value, limit):
             raise vcpu.refused(row, _unsafe(field, value, limit))
     vcpu.store(row, value.to_bytes(8, "little"))
-    vcpu.vm.id_registers_changed(vcpu)
+    if row.id in idregs.deciding():
+        vcpu.vm.id_registers_changed(vcpu)
     return []
 
 

@@ -44,7 +44,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     bits = {32 * n + bit for n, word in enumerate(feature_words) for bit in range(32) if word >> bit & 1}
     names = {feature.bit: name for name, feature in system.kernel.features.items()}
     known = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
-    features = known - EPHEMERAL
+    features = known if switches.power_off_lasts else known - EPHEMERAL
     again = vcpu.features is not None
     if again and switches.init_compares_first and features != vcpu.features:
         raise refusal_error(OTHER_FEATURES)

@@ -22,6 +22,7 @@ EVENT_EL1_EL0 = 3 << 30
 EVENT_EL2 = 1 << 27
 EVENT_EL3 = 1 << 26 | 3 << 28
 EVENTS_V3, EVENTS_V3P1 = 0x3FF, 0xFFFF
+PFR0_EL2, PFR0_EL3 = 0xF << 8, 0xF << 12
 
 
 def counters(system: System) -> int:
@@ -34,17 +35,22 @@ def counter_mask(count: int) -> int:
     return CYCLE_COUNTER | (1 << count) - 1
 
 
-def reset_counters(system: System) -> int:
+def reset_counters(system: System, _pfr0: int) -> int:
     """A register with one bit a counter after INIT: the unknown pattern in the bits of counters that are there."""
     return UNKNOWN & counter_mask(counters(system))
 
 
-def reset_event(system: System) -> int:
-    """PMEVTYPER<n>_EL0 after INIT: the unknown pattern in the bits that this PMU has."""
+def reset_hpmn(system: System, _pfr0: int) -> int:
+    """MDCR_EL2 after INIT: HPMN gives EL1 every counter, if the vCPU has a PMU."""
+    return counters(system)
+
+
+def reset_event(system: System, pfr0: int) -> int:
+    """PMEVTYPER<n>_EL0 after INIT: the unknown pattern in the bits of this PMU and the vCPU's exception levels."""
     mask = EVENT_EL1_EL0
     mask |= EVENTS_V3P1 if system.host_shows("pmu_v3p1") else EVENTS_V3
-    mask |= EVENT_EL2 if system.host_shows("el2") else 0
-    mask |= EVENT_EL3 if system.host_shows("el3") else 0
+    mask |= EVENT_EL2 if pfr0 & PFR0_EL2 else 0
+    mask |= EVENT_EL3 if pfr0 & PFR0_EL3 else 0
     return UNKNOWN & mask
 
 

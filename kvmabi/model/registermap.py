@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kvmabi import regid, uapi
 from kvmabi.model.mode import Mode
@@ -86,7 +86,8 @@ class Family(NamedTuple):
     """One register family: the coprocessor fields it answers for and its two functions.
 
     ``rows(system, mode)`` gives the rows in the kernel's list order; ``refuse(system, mode, id)`` the
-    row of an id that is not among them; ``key(mode)`` the part of the mode that both depend on.
+    row of an id that is not among them, if the family ``answers`` for the coprocessor field; ``key(mode)``
+    the part of the mode that both depend on.
     """
 
     name: str
@@ -94,34 +95,68 @@ class Family(NamedTuple):
     key: Callable[[Mode], Hashable]
     rows: Callable[[System, Mode], Iterable[Row]]
     refuse: Callable[[System, Mode, int], Row]
+    answers: bool = True
 
 
+COPROC: Final = uapi.KVM_REG_ARM_COPROC_MASK
 BAD_ID = Refusal(errno.EINVAL, "no arm64 register id has these bits")
 
 
-class RegisterMap:
-    """The rows of one mode, by id; ``listed`` is KVM_GET_REG_LIST's answer.
+class Part:
+    """One family's rows in one mode, by id and as listed; modes that look alike to the family share it."""
 
-    ``unwritten`` entries more are counted in that answer, but not written.
+    __slots__ = ("listed", "rows")
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows: dict[int, Row] = {row.id: row for row in rows}
+        self.listed: list[int] = [row.id for row in self.rows.values() if row.listed]
+
+
+class RegisterMap:
+    """The rows of one mode, made of the families' parts.
+
+    ``unwritten`` is how many entries KVM_GET_REG_LIST counts but does not write.
     """
 
-    __slots__ = ("_families", "listed", "mode", "rows", "system", "unwritten")
+    __slots__ = ("_listed", "_parts", "_rows", "mode", "system", "unwritten")
 
-    def __init__(self, system: System, mode: Mode, parts: Sequence[Sequence[Row]], families: dict[int, Family]) -> None:
+    def __init__(self, system: System, mode: Mode, parts: Sequence[Part]) -> None:
         self.system = system
         self.mode = mode
-        self.rows: dict[int, Row] = {row.id: row for part in parts for row in part}
-        self.listed: list[int] = [row.id for part in parts for row in part if row.listed]
         self.unwritten = 0
-        self._families = families
+        self._parts = parts
+        self._rows: dict[int, Row] | None = None
+        self._listed: list[int] | None = None
+
+    @property
+    def rows(self) -> dict[int, Row]:
+        """Every row by id, in the kernel's order."""
+        if self._rows is None:
+            self._rows = {id: row for part in self._parts for id, row in part.rows.items()}
+        return self._rows
+
+    @property
+    def listed(self) -> list[int]:
+        """KVM_GET_REG_LIST's answer, as far as the kernel writes it."""
+        if self._listed is None:
+            self._listed = [id for part in self._parts for id in part.listed]
+        return self._listed
 
     def row(self, id: int) -> Row:
         """The row of any 64-bit id; one that has no place gets a row that refuses."""
-        return self.rows.get(id) or self.missing(id)
+        return self.find(id) or self.missing(id)
+
+    def find(self, id: int) -> Row | None:
+        """The row of an id that has a place in this mode."""
+        for place in self.system.places.get(id & COPROC, ()):
+            row = self._parts[place].rows.get(id)
+            if row is not None:
+                return row
+        return None
 
     def missing(self, id: int) -> Row:
         """The row of an id that has no place in this mode."""
         if (id & ~uapi.KVM_REG_SIZE_MASK) >> 32 != uapi.KVM_REG_ARM64 >> 32:
             return refuse(id, BAD_ID)
-        family = self._families.get(id & uapi.KVM_REG_ARM_COPROC_MASK) or self._families[uapi.KVM_REG_ARM64_SYSREG]
+        family = self.system.family_of(id)
         return family.refuse(self.system, self.mode, id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvmabi import regid
 from kvmabi.model import cache, demux, firmware, pmu, state
 from kvmabi.model.mode import Mode
 from kvmabi.profiles import idregs
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 NO_MODE = Mode(frozenset(), False, 0, 0, False, False, frozenset())
 
-NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event}
+NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event, "pmu_hpmn": pmu.reset_hpmn}
+PFR0_ID = regid.parse("id_aa64pfr0_el1")
 
 
 def image(system: System, features: frozenset[str]) -> bytes:
@@ -25,14 +27,16 @@ def image(system: System, features: frozenset[str]) -> bytes:
     def put(offset: int, value: int, size: int) -> None:
         made[offset : offset + size] = value.to_bytes(size, "little")
 
-    put(state.PSTATE, kernel.pstate_32bit if "el1_32bit" in features else kernel.pstate, 8)
+    put(state.PSTATE, _pstate(system, features), 8)
     for reg in system.sysregs:
-        value = NAMED[reg.reset](system) if isinstance(reg.reset, str) else reg.reset
-        put(system.sysreg_offset(reg.id), registers.get(reg.id, 0) if value is None else value, 8)
-    for clear in idregs.clears():
-        if clear.applies(features, kernel.switches):
-            start = system.sysreg_offset(clear.field.id)
-            put(start, int.from_bytes(made[start : start + 8], "little") & ~clear.field.mask, 8)
+        if not isinstance(reg.reset, str):
+            put(system.sysreg_offset(reg.id), registers.get(reg.id, 0) if reg.reset is None else reg.reset, 8)
+    _limit(system, features, made)
+    start = system.sysreg_offset(PFR0_ID)
+    pfr0 = int.from_bytes(made[start : start + 8], "little")
+    for reg in system.sysregs:
+        if isinstance(reg.reset, str) and "pmu_v3" in features:
+            put(system.sysreg_offset(reg.id), NAMED[reg.reset](system, pfr0), 8)
     for row in firmware.REGISTERS.rows(system, NO_MODE):
         put(row.offset, registers.get(row.id, 0), 8)
     put(state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
@@ -42,3 +46,24 @@ def image(system: System, features: frozenset[str]) -> bytes:
         made_up = cache.line_field(system, row.id & 0xFF)
         put(row.offset, made_up if kernel.switches.ccsidr_made_up else registers.get(row.id, 0), 4)
     return bytes(made)
+
+
+def _pstate(system: System, features: frozenset[str]) -> int:
+    kernel = system.kernel
+    if "el1_32bit" in features:
+        return kernel.pstate_32bit
+    return kernel.pstate_el2 if "has_el2" in features else kernel.pstate
+
+
+def _limit(system: System, features: frozenset[str], made: bytearray) -> None:
+    """Take from the ID registers what the vCPU's features do not allow."""
+    for clear in idregs.clears():
+        if clear.applies(features, system.kernel.switches):
+            start = system.sysreg_offset(clear.field.id)
+            value = int.from_bytes(made[start : start + 8], "little") & ~clear.field.mask
+            made[start : start + 8] = value.to_bytes(8, "little")
+    for nested in idregs.nested() if "has_el2" in features else ():
+        if not nested.needs or nested.needs in features:
+            start = system.sysreg_offset(nested.field.id)
+            value = nested.apply(int.from_bytes(made[start : start + 8], "little"))
+            made[start : start + 8] = value.to_bytes(8, "little")

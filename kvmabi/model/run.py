@@ -31,10 +31,10 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
     vcpu.require_final()
     _hide_gic(vcpu)
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
-        raise refusal_error(PMU_NOT_READY, mode=str(vcpu.mode))
+        raise refusal_error(PMU_NOT_READY, mode=vcpu.mode)
     vcpu.vm.has_run = True
     _pass_through_cpu(vcpu)
-    return KvmError(errno.EINTR, INTERRUPTED, mode=str(vcpu.mode), waits=not immediate_exit)
+    return KvmError(errno.EINTR, INTERRUPTED, mode=vcpu.mode, waits=not immediate_exit)
 
 
 def _hide_gic(vcpu: Vcpu) -> None:

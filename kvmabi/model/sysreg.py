@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
 from kvmabi.model import cache, idreg, pmu, sme, state, timer
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Effect, Family, Refusal, Row, refuse
+from kvmabi.profiles import sysregs
 
 if TYPE_CHECKING:
     from kvmabi.model.system import System
@@ -89,6 +91,10 @@ def _group(name: str) -> Callable[[System, Mode], Iterator[Row]]:
 
 
 def _refuse(system: System, mode: Mode, id: int) -> Row:
+    alias = id & ~uapi.KVM_REG_ARM_COPROC_MASK | uapi.KVM_REG_ARM64_SYSREG
+    if system.kernel.switches.invariant_ids_loose and alias in system.invariant_ids:
+        row = system.map(mode).row(alias)
+        return replace(row, id=id, listed=False)
     known = system.sysreg_by_id.get(id)
     if known is None:
         return refuse(id, UNKNOWN, fault_first=True)
@@ -97,11 +103,13 @@ def _refuse(system: System, mode: Mode, id: int) -> Row:
     return refuse(id, hidden, fault_first=True)
 
 
-def _key(mode: Mode) -> tuple[frozenset[str], frozenset[str]]:
-    return mode.features, mode.shown
+def _key(mode: Mode) -> frozenset[str]:
+    """Of what the vCPU has, only what some system register needs."""
+    return (mode.features | mode.shown) & sysregs.needs()
 
 
-FAMILY = Family("sysreg", (uapi.KVM_REG_ARM64_SYSREG,), _key, _group("sysreg"), _refuse)
+COPROCS = (uapi.KVM_REG_ARM64_SYSREG,)
+FAMILY = Family("sysreg", COPROCS, _key, _group("sysreg"), _refuse)
 # Older kernels list these of them apart; their ids are system registers' all the same.
-INVARIANTS = Family("invariant", (), _key, _group("invariant"), _refuse)
-TIMERS = Family("timer", (), _key, _group("timer"), _refuse)
+INVARIANTS = Family("invariant", COPROCS, _key, _group("invariant"), _refuse, answers=False)
+TIMERS = Family("timer", COPROCS, _key, _group("timer"), _refuse, answers=False)

@@ -7,9 +7,10 @@ import errno
 import mmap
 from collections.abc import Hashable
 
+from kvmabi import regid, uapi
 from kvmabi.model import core, demux, firmware, reset, sme, sve, sysreg
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Family, Refusal, RegisterMap, Row
+from kvmabi.model.registermap import Family, Part, Refusal, RegisterMap
 from kvmabi.model.vcpu import refusal_error
 from kvmabi.profiles import idregs, sysregs
 from kvmabi.profiles.host import Host
@@ -30,6 +31,7 @@ FAMILIES = {
     )
 }
 Memory = bytes | bytearray | mmap.mmap
+MIDR_ID = regid.parse("midr_el1")
 MAPS_KEPT = 512  # far more than the modes of any VMM; a hostile one starts the cache anew
 
 
@@ -47,14 +49,21 @@ class System:
         self.sysregs = [reg for reg in sysregs.changed(kernel.sysregs) if reg.name not in kernel.without]
         self.sysreg_by_id = {reg.id: reg for reg in self.sysregs}
         self.sysreg_groups = self._groups()
+        self.invariant_ids = frozenset(reg.id for reg in self.sysreg_groups["invariant"])
         self.el0_32bit = self.host_shows("el0_32bit")
-        self.targets = frozenset({kernel.target})
+        self.copies_exactly = kernel.switches.user_copy_mops and self.host_shows("mops")
+        self.targets = frozenset({kernel.target, *self._cpu_targets()})
         self.cpu_keeps = self._cpu_keeps()
         self.mitigates_with_ssbs = firmware.mitigates_with_ssbs(self)
         self._families = [FAMILIES[name] for name in kernel.list_order]
-        self._by_coproc = {coproc: family for family in self._families for coproc in family.coprocs}
+        self._by_coproc = {coproc: family for family in self._families for coproc in family.coprocs if family.answers}
+        # Which of the parts of a register map can have an id with a coprocessor field.
+        self.places: dict[int, tuple[int, ...]] = {}
+        for place, family in enumerate(self._families):
+            for coproc in family.coprocs:
+                self.places[coproc] = (*self.places.get(coproc, ()), place)
         self._maps: dict[Mode, RegisterMap] = {}
-        self._parts: dict[Hashable, list[Row]] = {}
+        self._parts: dict[Hashable, Part] = {}
         self._images: dict[frozenset[str], bytes] = {}
 
     def _groups(self) -> dict[str, list[sysregs.SysReg]]:
@@ -65,6 +74,12 @@ class System:
         taken = frozenset(name for names in apart.values() for name in names)
         groups["sysreg"] = [reg for reg in self.sysregs if reg.name not in taken]
         return groups
+
+    def _cpu_targets(self) -> list[int]:
+        """The targets of INIT that name the host's CPU."""
+        midr = self.host.registers.get(MIDR_ID, 0)
+        cpu = midr >> 24 & 0xFF, midr >> 4 & 0xFFF
+        return [target for implementer, part, target in self.kernel.cpu_targets if (implementer, part) == cpu]
 
     def _cpu_keeps(self) -> list[tuple[int, int]]:
         """The registers that KVM_RUN passes through the CPU, which keeps only these bits of them."""
@@ -109,15 +124,20 @@ class System:
                 self._maps.clear()
                 self._parts.clear()
             parts = [self._part(family, mode) for family in self._families]
-            known = self._maps[mode] = RegisterMap(self, mode, parts, self._by_coproc)
+            known = self._maps[mode] = RegisterMap(self, mode, parts)
             known.unwritten = sve.unwritten(self, mode)
         return known
 
-    def _part(self, family: Family, mode: Mode) -> list[Row]:
+    def family_of(self, id: int) -> Family:
+        """The family that answers for ids with the coprocessor field of ``id``; system registers for unknown ones."""
+        known = self._by_coproc.get(id & uapi.KVM_REG_ARM_COPROC_MASK)
+        return known or self._by_coproc[uapi.KVM_REG_ARM64_SYSREG]
+
+    def _part(self, family: Family, mode: Mode) -> Part:
         key = (family.name, family.key(mode))
         part = self._parts.get(key)
         if part is None:
-            part = self._parts[key] = list(family.rows(self, mode))
+            part = self._parts[key] = Part(family.rows(self, mode))
         return part
 
     def sysreg_offset(self, id: int) -> int:

@@ -58,7 +58,7 @@ class Vcpu:
         """The register map; ENOEXEC before INIT, EPERM before FINALIZE where that is needed."""
         known = self.require_init()
         if self.mode.vector and not self.mode.finalized:
-            raise refusal_error(NOT_FINALIZED, mode=str(self.mode))
+            raise refusal_error(NOT_FINALIZED, mode=self.mode)
         return known
 
     def remap(self, **changed: Any) -> None:
@@ -137,19 +137,19 @@ class Vcpu:
         memory = self.file.memory
         if memory[start:end] == bytes(end - start):
             return []
-        rows = (self.require_init().rows.get(id) for id in ids)
+        known = self.require_init()
         effects = [
             Effect(row.id, value, bytes(row.size_bytes))
-            for row in rows
+            for row in map(known.find, ids)
             if row is not None and row.get is None
-            if any(value := memory[row.offset : row.offset + row.size_bytes])
+            if (value := memory[row.offset : row.offset + row.size_bytes]) != bytes(row.size_bytes)
         ]
         self.file.zero(start, end)
         return effects
 
     def refused(self, row: Row, refusal: Refusal) -> KvmError:
         """The error that tells why an access to ``row`` failed in the present mode."""
-        return refusal_error(refusal, register=row.name, mode=str(self.mode))
+        return refusal_error(refusal, row, self.mode)
 
     def state(self) -> dict[int, bytes]:
         """The value of every register in view, by id; empty before INIT."""
@@ -180,6 +180,6 @@ class Vcpu:
         self.file.close()
 
 
-def refusal_error(refusal: Refusal, register: str | None = None, mode: str = "") -> KvmError:
+def refusal_error(refusal: Refusal, register: Row | None = None, mode: Mode | str = "") -> KvmError:
     """A refusal as the exception that carries it to the VMM and to the user."""
     return KvmError(refusal.errno, refusal.reason, register=register, mode=mode, remedy=refusal.remedy)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kvmabi import regid
 from kvmabi.events import Event
@@ -19,10 +19,14 @@ PLAIN_LEAST = 16
 
 
 class OrderChecker:
-    """Reads every event as it happens (give ``watch`` to ``EventLog.watchers``) and collects ``findings``."""
+    """Reads every event as it happens (give ``watch`` to ``EventLog.watchers``) and collects ``findings``.
 
-    def __init__(self) -> None:
+    ``ignored`` are the ids of registers that findings leave out.
+    """
+
+    def __init__(self, ignored: Iterable[int] = ()) -> None:
         self.findings: list[Finding] = []
+        self._ignored = frozenset(ignored)
         self._lives: dict[tuple[int, int], Life] = {}
         self._saves: list[Save] = []
 
@@ -62,7 +66,7 @@ class OrderChecker:
             self._find(life, "restore-differs", _differs(save, life, state))
 
     def _find(self, life: Life, kind: str, losses: Iterator[Loss]) -> None:
-        found = tuple(losses)
+        found = tuple(loss for loss in losses if loss.id not in self._ignored)
         if found:
             self.findings.append(Finding(kind, life.vm, life.vcpu, found))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 WIDTH = 100
+RUNS_TOLD = 6
 
 
 class Kind(NamedTuple):
@@ -131,5 +132,7 @@ def _events(losses: Sequence[Loss]) -> str:
             runs[-1] = (runs[-1][0], number)
         else:
             runs.append((number, number))
-    told = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+    told = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:RUNS_TOLD])
+    if len(runs) > RUNS_TOLD:
+        told += f" and {len(runs) - RUNS_TOLD} more runs"
     return f"event{'s' if len(numbers) != 1 else ''} {told}" if told else "no event"

@@ -55,10 +55,11 @@ class Destroyed(NamedTuple):
 
 @dataclass(eq=False)
 class Save:
-    """Reads of one vCPU with no change in between, runs or none: what a VMM would keep.
+    """What a VMM would keep of one vCPU: reads of one state of it.
 
     ``values`` by register id in the order they were read, ``svcr`` the mode, ``state`` every register
-    in view at the time and ``reset`` every register right after INIT.
+    in view at the time and ``reset`` every register right after INIT. A change opens another save,
+    which takes over what was read before and still holds.
     """
 
     first_event: int
@@ -66,6 +67,10 @@ class Save:
     state: Values
     reset: Values
     values: dict[int, bytes] = field(default_factory=dict)
+
+    def take_over(self, before: Save) -> None:
+        """Count what was read for an earlier save as read for this one, as far as it has not changed since."""
+        self.values.update({id: value for id, value in before.values.items() if same(id, value, self.state.get(id))})
 
 
 @dataclass(eq=False)
@@ -92,7 +97,6 @@ class Life:
         if event.errno:
             self.refused[id] = Refused(event.number, event.errno, event.reason)
             return
-        self.save = None
         self.refused.pop(id, None)
         self.destroyed.pop(id, None)
         self.writes[id] = Write(event.number, event.data or b"")
@@ -104,11 +108,14 @@ class Life:
         """Take in a KVM_GET_ONE_REG; tells the save that it opens, if it opens one."""
         if event.errno or event.register is None or event.data is None:
             return None
-        opened = None
-        if self.save is None or (event.state is not None and not _unchanged(event.state, self.save.state)):
-            opened = self.save = Save(event.number, event.svcr, event.state or {}, self.reset)
-        known = self.save.state.get(event.register)
-        self.save.values[event.register] = known if known == event.data else event.data  # hold an equal value once
+        save, opened = self.save, None
+        if save is None or (event.state is not None and not _unchanged(event.state, save.state)):
+            opened = Save(event.number, event.svcr, event.state or {}, self.reset)
+            if save is not None and save.svcr == event.svcr:
+                opened.take_over(save)
+            save = self.save = opened
+        known = save.state.get(event.register)
+        save.values[event.register] = known if known == event.data else event.data  # hold an equal value once
         return opened
 
     def forget(self) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
-from kvmabi import regid
+from kvmabi import regid, uapi
 from kvmabi.hexruns import expand
 from kvmabi.profiles import files, sysregs
 
@@ -17,7 +16,6 @@ KIND = "hosts"
 MAX_VECTOR_BITS = 2048
 COUNTER_HZ = 62_500_000
 NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # the vCPU's number and INIT's features decide these
-FIRMWARE = frozenset({"fw", "demux"})
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def host_decides(id: int) -> bool:
     reg = sysregs.by_id().get(id)
     if reg is not None:
         return reg.reset is None
-    return regid.decode(id).family in FIRMWARE
+    return id & uapi.KVM_REG_ARM_COPROC_MASK in (uapi.KVM_REG_ARM_FW, uapi.KVM_REG_ARM_DEMUX)
 
 
 def host_names() -> list[str]:
@@ -82,7 +80,10 @@ def from_json(name: str, table: files.Table) -> Host:
     read = files.Reader(name, table)
     capabilities = files.Reader(f"{name}: capabilities", read.sub("capabilities"))
     registers: dict[int, int] = {}
-    for found in (_register_values(read, "registers"), *_resets(read)):
+    sets = {read.text("features", ""): _register_values(read, "registers"), **_resets(read)}
+    for features, found in sets.items():
+        if "EL2" in features.upper():  # with EL2, ID registers show other things, not more of them
+            continue
         for id, number in found.items():
             # INIT's features hide fields of what the host has, so all features together show all of it.
             registers[id] = registers.get(id, 0) | number if host_decides(id) else registers.get(id, number)
@@ -108,11 +109,13 @@ def _emulator(read: files.Reader) -> str:
     return "qemu-10" if version and int(version[1]) < 11 else "qemu-11"
 
 
-def _resets(read: files.Reader) -> Iterator[dict[int, int]]:
-    """The values of every further feature set that the host was recorded with."""
-    for features, values in read.sub("resets").items():
-        if isinstance(values, dict):
-            yield _register_values(files.Reader(f"{read.name}: resets", {features: values}), features)
+def _resets(read: files.Reader) -> dict[str, dict[int, int]]:
+    """The values of every feature set that the host was recorded with."""
+    return {
+        features: _register_values(files.Reader(f"{read.name}: resets", {features: values}), features)
+        for features, values in read.sub("resets").items()
+        if isinstance(values, dict)
+    }
 
 
 def _register_values(read: files.Reader, key: str) -> dict[int, int]:

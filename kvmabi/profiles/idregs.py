@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
@@ -11,27 +12,25 @@ from kvmabi.profiles import files
 from kvmabi.profiles.switches import Switches
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """A field of an ID register: its lowest bit, its width in bits and the rule of values safe to write.
 
     The rules: "lower" and "lower_signed" (the field is a two's-complement number), "higher" and
-    "higher_or_zero", or "same_or_<n>" (the value it has, or n).
+    "higher_or_zero", or "same_or_<n>" (the value it has, or n). ``most`` is the greatest value, all
+    bits 1, and ``mask`` the field's bits in the register.
     """
 
     id: int
     lsb: int
     width: int
     rule: str = "lower"
+    most: int = field(init=False)
+    mask: int = field(init=False)
 
-    @property
-    def most(self) -> int:
-        """The field's greatest value: all bits 1."""
-        return (1 << self.width) - 1
-
-    @property
-    def mask(self) -> int:
-        """The field's bits in the register."""
-        return self.most << self.lsb
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "most", (1 << self.width) - 1)
+        object.__setattr__(self, "mask", self.most << self.lsb)
 
     @property
     def place(self) -> str:
@@ -75,13 +74,34 @@ class Clear(NamedTuple):
         return not self.needs & features
 
 
+class Nested(NamedTuple):
+    """A field that a vCPU with EL2, and with the feature ``needs`` if any, has otherwise than the host.
+
+    It is ``value``, or with ``limit`` no more than that.
+    """
+
+    field: Field
+    value: int
+    limit: bool
+    needs: str
+
+    def apply(self, value: int) -> int:
+        """A register's value as such a vCPU has it."""
+        new = min(self.field.get(value), self.value) if self.limit else self.value
+        return value & ~self.field.mask | new << self.field.lsb
+
+
 class Demand(NamedTuple):
-    """A field that no set may put below ``least``, but to 0 if ``or_zero``, on kernels with the ``switch`` if any."""
+    """A field that no set may put below ``least``, but to 0 if ``or_zero``.
+
+    That holds on kernels with the ``switch``, if any, and on vCPUs with the features ``needs``.
+    """
 
     field: Field
     least: int
     or_zero: bool
     switch: str
+    needs: frozenset[str]
 
     def met(self, value: int) -> bool:
         """Whether a register's value is one that the demand allows."""
@@ -122,6 +142,12 @@ def predicates() -> tuple[tuple[str, Field, int], ...]:
     return tuple((name, _field(row["field"]), row["least"]) for name, row in _data()["shows"].items())
 
 
+@cache
+def deciding() -> frozenset[int]:
+    """The ID registers on which it depends what a VM shows."""
+    return frozenset(field.id for _, field, _ in predicates())
+
+
 def host_predicate(name: str) -> tuple[Field, int]:
     """The field and its least value by which a host shows something."""
     row = _data()["host"][name]
@@ -138,6 +164,15 @@ def clears() -> tuple[Clear, ...]:
 
 
 @cache
+def nested() -> tuple[Nested, ...]:
+    """What a vCPU with EL2 has otherwise than the host, in the order in which it applies."""
+    return tuple(
+        Nested(_field(row["field"]), row.get("is", row.get("most")), "most" in row, row.get("needs", ""))
+        for row in _data()["nested"]
+    )
+
+
+@cache
 def gic_fields() -> tuple[Field, ...]:
     """The fields that tell a guest of a GIC with system registers."""
     return tuple(_field(text) for text in _data()["gic"])
@@ -146,11 +181,12 @@ def gic_fields() -> tuple[Field, ...]:
 @cache
 def demands(id: int) -> tuple[Demand, ...]:
     """What every set of an ID register must leave in it."""
-    demands = (
-        Demand(_field(row["field"]), row["least"], row.get("or_zero", False), row.get("switch", ""))
-        for row in _data()["demands"]
-    )
-    return tuple(demand for demand in demands if demand.field.id == id)
+    return tuple(demand for demand in map(_demand, _data()["demands"]) if demand.field.id == id)
+
+
+def _demand(row: files.Table) -> Demand:
+    zero, switch, needs = row.get("or_zero", False), row.get("switch", ""), frozenset(row.get("needs", ()))
+    return Demand(_field(row["field"]), row["least"], zero, switch, needs)
 
 
 @cache

@@ -27,6 +27,7 @@ class Feature(NamedTuple):
 class Kernel:
     """One kernel as userspace sees it; rules read these fields and never ask for a version.
 
+    ``cpu_targets`` lists targets that INIT takes on one CPU only: MIDR's implementer and part, the target.
     ``features`` by the kernel's lower-case names; ``max_features`` the first bit that INIT refuses
     with ENOENT. ``list_order`` names the register families in KVM_GET_REG_LIST's order, ``invariants`` and
     ``timers`` the system registers listed in groups of their own. ``without`` names system registers
@@ -40,6 +41,7 @@ class Kernel:
     title: str
     api_version: int
     target: int
+    cpu_targets: tuple[tuple[int, int, int], ...]
     max_vcpus: int
     vcpu_mmap_bytes: int
     max_features: int
@@ -54,6 +56,7 @@ class Kernel:
     firmware_bitmaps: tuple[int, ...]
     firmware_bitmap_bits: tuple[int, ...]
     pstate: int
+    pstate_el2: int
     pstate_32bit: int
     psci_versions: frozenset[int]
     psci_latest: int
@@ -89,6 +92,7 @@ def kernel_of(name: str, table: files.Table) -> Kernel:
         title=read.text("title", name),
         api_version=read.number("api_version", most=0xFF),
         target=read.number("target", most=0xFF),
+        cpu_targets=tuple(_target(read, row) for row in read.items("cpu_targets")[:64]),
         max_vcpus=read.number("max_vcpus", most=4096),
         vcpu_mmap_bytes=read.number("vcpu_mmap_bytes", most=1 << 20),
         max_features=read.number("max_features", most=7 * 32),
@@ -106,6 +110,7 @@ def kernel_of(name: str, table: files.Table) -> Kernel:
         firmware_bitmaps=_numbers(read, "firmware_bitmaps"),
         firmware_bitmap_bits=_numbers(read, "firmware_bitmap_bits"),
         pstate=read.number("pstate"),
+        pstate_el2=read.number("pstate_el2"),
         pstate_32bit=read.number("pstate_32bit"),
         psci_versions=frozenset(_numbers(read, "psci_versions")),
         psci_latest=read.number("psci_latest"),
@@ -121,6 +126,13 @@ def _feature(read: files.Reader, key: str, value: Any) -> Feature:
     field = files.Reader(f"{read.name}: features.{key}", value)
     capability = field.number("capability", most=2**31 - 1) if "capability" in value else None
     return Feature(field.number("bit", most=7 * 32 - 1), capability)
+
+
+def _target(read: files.Reader, row: Any) -> tuple[int, int, int]:
+    if not isinstance(row, list) or len(row) != 3:
+        raise read.wrong("cpu_targets", "lists MIDR's implementer and part and the target")
+    implementer, part, target = (read.as_number("cpu_targets", value, 0xFFF) for value in row)
+    return implementer, part, target
 
 
 def _numbers(read: files.Reader, key: str) -> tuple[int, ...]:
@@ -170,3 +182,10 @@ def _merge(base: files.Table, over: Mapping[str, Any]) -> files.Table:
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def diff(a: str | Kernel, b: str | Kernel) -> list[tuple[str, str, str, str]]:
+    """See profiles.compare.diff."""
+    from kvmabi.profiles import compare  # it reads kernels itself
+
+    return compare.diff(a, b)

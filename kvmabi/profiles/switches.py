@@ -19,6 +19,7 @@ class Switches:
     vcpus_share_features: bool
     init_compares_first: bool
     failed_init_keeps_features: bool
+    power_off_lasts: bool
     svcr_before_finalize: bool
     z_in_streaming_without_sve: bool
     ffr_in_streaming_needs_fa64: bool
@@ -41,8 +42,8 @@ class Switches:
     id_registers_fixed_by_run: bool
     gic_hidden_without_vgic: bool
     invariant_ids_loose: bool
-    workaround_2_follows_ssbs: bool
     ccsidr_made_up: bool
+    user_copy_mops: bool
 
 
 class Switch(NamedTuple):

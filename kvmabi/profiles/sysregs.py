@@ -47,6 +47,12 @@ def by_id() -> dict[int, SysReg]:
     return {reg.id: reg for reg in table()}
 
 
+@cache
+def needs() -> frozenset[str]:
+    """Everything that some register needs to exist."""
+    return frozenset(need for row in _rows().values() for need in row.get("needs", ()))
+
+
 def changed(changes: Mapping[str, Mapping[str, Any]]) -> tuple[SysReg, ...]:
     """The table with some columns of some rows as a kernel profile has them."""
     rows = ((name, {**row, **changes.get(name, {})}) for name, row in _rows().items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Hashable
+from functools import lru_cache
 
 from kvmabi import hexruns, uapi
 from kvmabi.device import SystemFile, VcpuFile, VmFile, open_system
@@ -62,15 +63,20 @@ class Machine:
         self.memory = StepMemory()
         self.vm: VmFile | None = None
         self.vcpus: list[VcpuFile] = []
-        self.reason = ""
+        self._error: KvmError | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why the last step was refused, if it was."""
+        return str(self._error) if self._error else ""
 
     def do(self, step: Step) -> str:
         """Do a step; ``reason`` then tells why it was refused, if it was."""
-        self.reason = ""
+        self._error = None
         try:
             return _DO[step.op](self, *step.words)
         except KvmError as error:
-            self.reason = str(error)
+            self._error = error
             return error.name
 
     def close(self) -> None:
@@ -120,7 +126,7 @@ class Machine:
             self._ioctl(vcpu, uapi.KVM_GET_ONE_REG, ONE_REG.pack(int(id, 16) & MASK, PAYLOAD))
         except KvmError as error:
             if self.memory.written:
-                self.reason = str(error)
+                self._error = error
                 return f"{error.name} !touched"
             raise
         written = bytes(self.memory.written)
@@ -156,12 +162,10 @@ class Machine:
         try:
             self._ioctl(vcpu, uapi.KVM_GET_REG_LIST, COUNT.pack(int(room) & MASK))
         except KvmError as error:
-            self.reason = str(error)
+            self._error = error
             return f"{error.name} {COUNT.unpack(self.memory.argument)[0]}"
         (count,) = COUNT.unpack(self.memory.argument)
-        ids = struct.unpack(f"={len(self.memory.written) // 8}Q", self.memory.written)
-        unwritten: str = " 0" * (count - len(ids))  # the recorder's array was zero before the call
-        return f"OK {count} " + " ".join(f"{id:x}" for id in ids) + unwritten
+        return _listing(count, bytes(self.memory.written))
 
     def masks(self, *_: str) -> str:
         """M: KVM_ARM_GET_REG_WRITABLE_MASKS."""
@@ -180,6 +184,13 @@ class Machine:
         file.immediate_exit(True)
         file.ioctl(uapi.KVM_RUN, 0, self.memory)
         return "OK"
+
+
+@lru_cache(256)
+def _listing(count: int, written: bytes) -> str:
+    """KVM_GET_REG_LIST's answer as a trace tells it; the recorder's array was zero before the call."""
+    ids = (*struct.unpack(f"={len(written) // 8}Q", written), *(0,) * (count - len(written) // 8))
+    return f"OK {count} " + " ".join(f"{id:x}" for id in ids)
 
 
 def _mask_id(place: int) -> int:

@@ -19,7 +19,7 @@ class Step(NamedTuple):
     """One step: its letter, its words, the recorded answer, and where it stands (line number, sequence)."""
 
     op: str
-    words: tuple[str, ...]
+    words: list[str]
     answer: str
     line: int
     sequence: str
@@ -37,7 +37,7 @@ class Trace:
         self.path = path
         self._lines = self._read()
         try:
-            _, first = next(self._lines)
+            first = next(self._lines)[1].rstrip("\n")
         except StopIteration:
             raise UsageError(f"{path}: the trace is empty") from None
         prefix, _, host = first.partition("# host ")
@@ -51,8 +51,8 @@ class Trace:
                 for number, line in enumerate(stream, 1):
                     if len(line) > MAX_LINE_BYTES:
                         raise UsageError(f"{self.path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB")
-                    if line.strip():
-                        yield number, line.rstrip("\n")
+                    if line != "\n":
+                        yield number, line
         except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"{self.path}: cannot be read as a trace: {reason}") from None
@@ -61,16 +61,15 @@ class Trace:
         """The steps in order; UsageError for a line that is none."""
         sequence = ""
         for number, line in self._lines:
-            if line.startswith("# seq "):
-                sequence = line[6:].strip()
-                continue
-            if line.startswith("#"):
+            if line[0] == "#":
+                if line.startswith("# seq "):
+                    sequence = line[6:].strip()
                 continue
             text, tab, answer = line.partition("\t")
-            op, *words = text.split()
-            if not tab or op not in WORDS or len(words) < WORDS[op]:
-                raise UsageError(f"{self.path}:{number}: {line[:60]!r} is no step with an answer")
-            yield Step(op, tuple(words), answer, number, sequence)
+            words = text.split()
+            if not tab or not words or len(words) <= WORDS.get(words[0], MAX_LINE_BYTES):
+                raise UsageError(f"{self.path}:{number}: {line[:60].rstrip()!r} is no step with an answer")
+            yield Step(words[0], words[1:], answer.rstrip("\n"), number, sequence)
 
 
 def trace_paths(names: list[str]) -> list[str]:

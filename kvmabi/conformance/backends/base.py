@@ -18,7 +18,7 @@ MAINLINE = re.compile(r"linux-(\d+)\.(\d+)")
 
 
 class Backend(ABC):
-    """A kernel on a host. ``kernel`` is the profile whose numbers it goes by, ``release`` what the kernel calls itself."""
+    """A kernel on a host. ``kernel`` is the profile with its numbers, ``release`` what the kernel calls itself."""
 
     name: str
     kernel: Kernel
@@ -37,6 +37,7 @@ class Backend(ABC):
             self._offer = probe(self)
         return self._offer
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what the backend holds."""
 

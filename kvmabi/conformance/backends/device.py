@@ -27,7 +27,9 @@ class DeviceBackend(Backend):
     def __init__(self, device: str = DEVICE, kernel: str | None = None) -> None:
         super().__init__()
         if platform.machine() not in MACHINES and INTERPOSED not in os.environ:
-            raise UsageError(f"this machine is {platform.machine()}: the KVM of an arm64 host is needed (try --backend vm)")
+            raise UsageError(
+                f"this machine is {platform.machine()}: the KVM of an arm64 host is needed (try --backend vm)"
+            )
         self.release = platform.release()
         self.kernel = kernel_for(self.release, kernel)
         self._libc = ctypes.CDLL(None, use_errno=True)

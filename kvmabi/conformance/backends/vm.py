@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from kvmabi.conformance.backends.base import Backend, kernel_for
 from kvmabi.conformance.vm.compiler import executor
 from kvmabi.conformance.vm.initramfs import initramfs
-from kvmabi.conformance.vm.qemu import CPU, QEMU, Guest
+from kvmabi.conformance.vm.qemu import CPU, QEMU, Guest, version
 
 
 class VmBackend(Backend):
@@ -26,6 +26,7 @@ class VmBackend(Backend):
         super().__init__()
         self.cpu = cpu
         self.arguments = arguments
+        self.qemu_version = version(qemu)
         self._guest = Guest(kernel_image, initramfs(executor()), cpu=cpu, qemu=qemu, arguments=arguments)
         self._lists: list[str] = []
         try:
@@ -37,19 +38,20 @@ class VmBackend(Backend):
 
     def answers(self, steps: Iterable[str]) -> list[str]:
         """See Backend.answers."""
-        return [self._whole(answer) for answer in self._guest.ask(list(steps))]
+        return [whole(answer, self._lists) for answer in self._guest.ask(list(steps))]
 
     def close(self) -> None:
         """See Backend.close."""
         self._guest.close()
 
-    def _whole(self, answer: str) -> str:
-        """An answer with its list of ids, of which the executor tells a repetition by its number only."""
-        result, count, ids = ([*answer.split(" ", 2), "", ""])[:3]
-        if result != "OK" or not ids:
-            return answer
-        if ids.startswith("="):
-            return f"{result} {count} {self._lists[int(ids[1:])]}"
-        if "=" not in ids and count.isdecimal():
-            self._lists.append(ids)
+
+def whole(answer: str, lists: list[str]) -> str:
+    """An answer with its list of ids: the executor tells a repeated one by its number only, so ``lists`` keeps them."""
+    result, count, ids = ([*answer.split(" ", 2), "", ""])[:3]
+    if result != "OK" or not ids:
         return answer
+    if ids.startswith("="):
+        return f"{result} {count} {lists[int(ids[1:])]}"
+    if "=" not in ids and count.isdecimal():
+        lists.append(ids)
+    return answer

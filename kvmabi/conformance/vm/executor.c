@@ -8,10 +8,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -24,137 +22,24 @@
 
 #include <linux/kvm.h>
 
+#include "answer.h"
+#include "words.h"
+
 #define VERSION		1
 #define CONSOLE		"/dev/ttyAMA0"
 #define MAX_VCPUS	16
 #define MAX_LINE	16384
-#define MAX_IDS		4096
 #define MAX_DATA	2048	/* the largest register */
-#define LISTS_KEPT	64	/* backends/vm.py keeps as many */
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
-
-struct list {
-	uint64_t n;
-	uint64_t reg[MAX_IDS];
-};
 
 static int kvm = -1, vm = -1, vcpus[MAX_VCPUS], vcpu_count;
 static struct kvm_run *runs[MAX_VCPUS];
 static unsigned char data[MAX_LINE];
 static unsigned char *edge;	/* the first byte that is not mapped */
-static char out[1 << 16];
-static size_t out_used;
 
-/* ---- answering ---- */
-
-static void flush(void)
-{
-	for (size_t done = 0; done < out_used;) {
-		ssize_t n = write(1, out + done, out_used - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			exit(1);
-		done += (size_t)n;
-	}
-	out_used = 0;
-}
-
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
-{
-	va_list args;
-	int n;
-
-	if (out_used > sizeof(out) - 512)
-		flush();
-	va_start(args, format);
-	n = vsnprintf(out + out_used, 512, format, args);
-	va_end(args);
-	out_used += n < 0 ? 0 : n < 512 ? (size_t)n : 511;
-}
-
-static void give_up(const char *what)
-{
-	say("! %s: %s\n", what, strerror(errno));
-	flush();
-	if (getpid() == 1)
-		reboot(RB_POWER_OFF);
-	exit(1);
-}
-
-static void say_errno(void)
-{
-	const char *name = strerrorname_np(errno);
-
-	if (name)
-		say("%s", name);
-	else
-		say("%d", errno);
-}
-
-/* "OK" or the errno of the last call; tells whether it was OK */
-static int say_result(long result)
-{
-	if (result >= 0)
-		say("OK");
-	else
-		say_errno();
-	return result >= 0;
-}
-
-/* bytes in hex, more than three equal ones as bb*count. */
-static void say_bytes(const unsigned char *bytes, size_t size)
-{
-	for (size_t i = 0, end; i < size; i = end) {
-		for (end = i; end < size && bytes[end] == bytes[i]; end++)
-			;
-		if (end - i > 3)
-			say("%02x*%zu.", bytes[i], end - i);
-		else
-			for (size_t k = i; k < end; k++)
-				say("%02x", bytes[k]);
-	}
-}
-
-/* a list of ids is long and mostly the same as one before: "=k" is the k-th different list of this session */
-static void say_ids(const struct list *list)
-{
-	static struct list kept[LISTS_KEPT];
-	static unsigned count;
-	size_t bytes = list->n * sizeof(list->reg[0]);
-
-	for (unsigned k = 0; k < count; k++)
-		if (kept[k].n == list->n && !memcmp(kept[k].reg, list->reg, bytes)) {
-			say(" =%u", k);
-			return;
-		}
-	if (count < LISTS_KEPT) {
-		kept[count].n = list->n;
-		memcpy(kept[count++].reg, list->reg, bytes);
-	}
-	for (uint64_t i = 0; i < list->n; i++)
-		say(" %llx", (unsigned long long)list->reg[i]);
-}
-
-/* ---- reading a step ---- */
-
-static char *word(char **line)
-{
-	char *start = *line + strspn(*line, " ");
-
-	*line = start + strcspn(start, " ");
-	if (**line)
-		*(*line)++ = '\0';
-	return start;
-}
-
-static uint64_t number(char **line, int base)
-{
-	return strtoull(word(line), NULL, base);
-}
+/* ---- steps ---- */
 
 /* s: the system's file, v: the VM's, a number: that vCPU's */
 static int file(char **line)
@@ -169,41 +54,6 @@ static int file(char **line)
 	n = strtoul(name, NULL, 10);
 	return n < (unsigned long)vcpu_count ? vcpus[n] : -1;
 }
-
-static int hex_digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* the bytes of a word of hex with runs into data, zeroes behind */
-static void parse_bytes(const char *text)
-{
-	size_t used = 0;
-
-	memset(data, 0, sizeof(data));
-	while (hex_digit(text[0]) >= 0 && hex_digit(text[1]) >= 0 && used < sizeof(data)) {
-		unsigned char byte = (unsigned char)(hex_digit(text[0]) << 4 | hex_digit(text[1]));
-		unsigned long count = 1;
-
-		text += 2;
-		if (*text == '*') {
-			char *end;
-
-			count = strtoul(text + 1, &end, 10);
-			text = *end == '.' ? end + 1 : end;
-		}
-		while (count-- && used < sizeof(data))
-			data[used++] = byte;
-	}
-}
-
-static void fill_pattern(unsigned char *bytes, size_t size, unsigned seed)
-{
-	for (size_t i = 0; i < size; i++)
-		bytes[i] = (unsigned char)(seed + 7 * i + (i >> 4));
-}
-
-/* ---- steps ---- */
 
 static void close_all(void)
 {
@@ -286,7 +136,7 @@ static void set(char *line, int pattern)
 	if (pattern)
 		fill_pattern(data, MAX_DATA, (unsigned)number(&line, 10));
 	else
-		parse_bytes(word(&line));
+		parse_bytes(word(&line), data, sizeof(data));
 	say_result(ioctl(fd, KVM_SET_ONE_REG, &reg));
 }
 
@@ -413,18 +263,18 @@ static void enable_cap(char *line)
 
 static void cpu_features(void)
 {
-	static char text[4096];
+	static char line[4096];
 	FILE *cpuinfo = fopen("/proc/cpuinfo", "r");
 
 	say("OK ");
-	while (cpuinfo && fgets(text, sizeof(text), cpuinfo)) {
-		char *value = strchr(text, ':');
+	while (cpuinfo && fgets(line, sizeof(line), cpuinfo)) {
+		char *value = strchr(line, ':');
 
-		if (strncmp(text, "Features", 8) || !value)
-			continue;
-		for (value += 2, value[strcspn(value, "\n")] = '\0'; *value; value += strnlen(value, 400))
-			say("%.400s", value);
-		break;
+		if (!strncmp(line, "Features", 8) && value) {
+			value[strcspn(value, "\n")] = '\0';
+			say_text(value + 1 + strspn(value + 1, " "));
+			break;
+		}
 	}
 	if (cpuinfo)
 		fclose(cpuinfo);

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import select
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -27,7 +30,22 @@ GREETING = "kvmabi-executor 1 "
 GIVE_UP = "! "
 LAST_WORDS = ("Kernel panic", "Internal error", "Unable to handle", "Oops", "BUG:", "synchronous exception")
 KEPT_LINES = 20
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+IMAGE_MAGIC, GZIP_MAGIC, EFI_MAGIC = b"ARM\x64", b"\x1f\x8b", (b"MZ", b"zimg")
+"""Where: https://docs.kernel.org/arch/arm64/booting.html"""
 MAX_LINE_BYTES = 1 << 20
+
+
+def version(qemu: str) -> str:
+    """What a QEMU says of its version; "" if it does not."""
+    try:
+        done = subprocess.run([*shlex.split(qemu), "--version"], capture_output=True, text=True, timeout=BOOT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.partition("\n")[0]
+
+
+_libc = ctypes.CDLL(None)
 
 
 class Guest:
@@ -49,13 +67,17 @@ class Guest:
             raise UsageError(f"no {qemu}: install QEMU for arm64 (Debian: qemu-system-arm), or name it with --qemu")
         if not Path(kernel_image).is_file():
             raise UsageError(f"{kernel_image}: no such kernel image")
+        if not is_kernel(kernel_image):
+            raise UsageError(f"{kernel_image}: no arm64 kernel (Image, or that compressed)")
         self._step_seconds = step_seconds
         self._pending = b""
+        self._unsent = bytearray()
         self._heard: deque[str] = deque(maxlen=KEPT_LINES)
         self._folder = tempfile.TemporaryDirectory(prefix="kvmabi-")
         image = Path(self._folder.name, "initramfs")
         image.write_bytes(initramfs)
         self._line, theirs = socket.socketpair()
+        self._line.setblocking(False)
         with theirs, open(Path(self._folder.name, "errors"), "wb") as errors:
             self._process = subprocess.Popen(
                 [*command, *_options(kernel_image, image, cpu, arguments, theirs.fileno())],
@@ -63,6 +85,7 @@ class Guest:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
+                preexec_fn=_end_with_parent,
             )
         try:
             self.release = self._greeting(boot_seconds)
@@ -76,15 +99,12 @@ class Guest:
         sizes = [len(line) + 1 for line in lines]
         sent = on_the_way = 0
         while len(answers) < len(lines):
-            batch = []
             while sent < len(lines) and (not on_the_way or on_the_way + sizes[sent] <= WINDOW_BYTES):
-                batch.append(lines[sent])
+                self._unsent += lines[sent].encode() + b"\n"
                 on_the_way += sizes[sent]
                 sent += 1
-            if batch:
-                self._send("\n".join(batch) + "\n")
-            on_the_way -= sizes[len(answers)]
             answers.append(self._answer(lines[len(answers)]))
+            on_the_way -= sizes[len(answers) - 1]
         return answers
 
     def close(self) -> None:
@@ -110,29 +130,13 @@ class Guest:
             raise UsageError(f"the guest's kernel died at the step {step[:60]!r}: {line.strip()[:200]}")
         return line
 
-    def _send(self, text: str) -> None:
-        try:
-            self._line.settimeout(self._step_seconds)
-            self._line.sendall(text.encode())
-        except OSError as error:
-            raise UsageError(f"QEMU takes no more steps: {error}{self._tail()}") from None
-
     def _read(self, end: float, what: str) -> str:
         """The next line; UsageError if QEMU ended, or time did."""
         while b"\n" not in self._pending:
             left = end - time.monotonic()
             if left <= 0:
                 raise UsageError(f"no answer from the guest in time, at {what}{self._tail()}")
-            self._line.settimeout(left)
-            try:
-                data = self._line.recv(1 << 16)
-            except TimeoutError:
-                continue
-            except OSError as error:
-                raise UsageError(f"the guest is gone, at {what}: {error}") from None
-            if not data:
-                raise UsageError(f"QEMU ended, at {what}{self._tail()}")
-            self._pending += data
+            self._transfer(left, what)
             if len(self._pending) > MAX_LINE_BYTES:
                 raise UsageError(f"the guest's answer has no end, at {what}")
         line, _, self._pending = self._pending.partition(b"\n")
@@ -140,12 +144,44 @@ class Guest:
         self._heard.append(text)
         return text
 
+    def _transfer(self, seconds: float, what: str) -> None:
+        """Send and receive what can be, waiting for it if need be. QEMU stops listening while it cannot talk."""
+        writers = [self._line] if self._unsent else []
+        readable, writable, _ = select.select([self._line], writers, [], seconds)
+        try:
+            if writable:
+                del self._unsent[: self._line.send(self._unsent)]
+            if readable:
+                data = self._line.recv(1 << 16)
+                if not data:
+                    raise UsageError(f"QEMU ended, at {what}{self._tail()}")
+                self._pending += data
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise UsageError(f"QEMU is gone, at {what}: {error.strerror}{self._tail()}") from None
+
     def _tail(self) -> str:
         """What QEMU or the guest's kernel last complained of, as the end of an error's line."""
         complaints = Path(self._folder.name, "errors").read_text("utf-8", "replace").splitlines()
         words = [line for line in self._heard if any(word in line for word in LAST_WORDS)]
         last = (words or complaints or [""])[0 if words else -1].strip()
         return f": {last[:200]}" if last else ""
+
+
+def _end_with_parent() -> None:
+    """In QEMU's process, before it is QEMU: be killed when whoever started it dies, however that happens."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def is_kernel(path: str) -> bool:
+    """Whether a file looks like what QEMU boots: an arm64 Image, one compressed by gzip, or an EFI image of such."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    return head[56:60] == IMAGE_MAGIC or head.startswith(GZIP_MAGIC) or (head[:2], head[4:8]) == EFI_MAGIC
 
 
 def _options(kernel: str, initramfs: Path, cpu: str, arguments: str, line: int) -> list[str]:

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""Asking a backend for all that a host profile holds."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kvmabi import hexruns, regid, uapi
+from kvmabi.conformance.backends import Backend
+from kvmabi.conformance.steps import MAX_IDS
+from kvmabi.errors import UsageError
+
+SHORT = {
+    "el1_32bit": "EL1_32",
+    "has_el2": "EL2",
+    "sve": "SVE",
+    "sme": "SME",
+    "psci_0_2": "PSCI",
+    "pmu_v3": "PMU",
+    "ptrauth_address": "PA",
+    "ptrauth_generic": "PG",
+}
+"""Features as host profiles call them, in the order in which they name a set of features."""
+PTRAUTH = ("ptrauth_address", "ptrauth_generic")
+REST = ("psci_0_2", "pmu_v3", *PTRAUTH)
+SETS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("psci_0_2",),
+    ("pmu_v3",),
+    ("sve",),
+    PTRAUTH,
+    ("el1_32bit",),
+    REST,
+    ("sve", *REST),
+    ("sme",),
+    ("sve", "sme"),
+    ("sme", *REST),
+    ("el1_32bit", "sve", "sme"),
+)
+"""The sets of features of which every register's reset value is recorded, beside the richest one."""
+ALL_BITS = (1 << 64) - 1
+TIMERS_CRN = 14
+VECTOR = frozenset({"sve", "sme"})
+COUNTERS = frozenset(
+    (uapi.KVM_REG_ARM_PTIMER_CNT, uapi.KVM_REG_ARM_TIMER_CNT, uapi.KVM_REG_ARM_PTIMER_CTL, uapi.KVM_REG_ARM_PTIMER_CVAL)
+)
+"""What runs, or follows what runs: never recorded."""
+
+Registers = dict[str, str | None]
+Captured = dict[str, Any]
+
+
+def capture(
+    backend: Backend, name: str, recorded_from: str, tick: Callable[[int, int], None] | None = None
+) -> Captured:
+    """The host behind a backend as a profile; ``tick`` hears how many sets of features are done, and of how many.
+
+    UsageError if not even a vCPU without features can be made.
+    """
+    offer = backend.describe()
+    known = backend.kernel.features
+    richest = tuple(feature for feature in ("sve", "sme", *REST) if feature in offer.features)
+    others = [features for features in SETS if features != richest and all(feature in known for feature in features)]
+    registers = _registers(backend, richest)
+    if registers is None:
+        raise UsageError(f"{backend.name}: no vCPU can be made, so there is nothing to record")
+    resets: dict[str, Registers | None] = {}
+    for done, features in enumerate(others, 1):
+        resets[label(features)] = _registers(backend, features)
+        if tick is not None:
+            tick(done, len(others))
+    table: Captured = {
+        "name": name,
+        "recorded_from": recorded_from,
+        "qemu": getattr(backend, "qemu_version", ""),
+        "cpu": getattr(backend, "cpu", ""),
+        "kernel_args": getattr(backend, "arguments", ""),
+        "kernel_release": offer.release,
+        "kernel_profile": offer.kernel,
+        "cpuinfo_features": backend.answers(["Q"])[0][3:],
+        "capabilities": {
+            "system": _capabilities(offer.capabilities_system),
+            "vm": _capabilities(offer.capabilities_vm),
+        },
+        "sve_vector_bits": [vq * 128 for vq in offer.sve_vqs],
+        "sme_vector_bits": [vq * 128 for vq in offer.sme_vqs],
+    }
+    masks = _masks(backend)
+    if masks is not None:
+        table["writable_masks"] = masks
+    table["cpu_keeps"] = cpu_keeps(backend, tuple(feature for feature in richest if feature != "pmu_v3"))
+    return table | {"features": label(richest), "registers": registers, "resets": resets}
+
+
+def origin(backend: Backend) -> str:
+    """Where a capture comes from, in words."""
+    place = "under QEMU TCG" if backend.name == "vm" else f"{platform.node()}, {platform.machine()}"
+    return f"real Linux KVM (arm64) {place}"
+
+
+def label(features: Iterable[str]) -> str:
+    """A set of features as a profile calls it: "SVE+PSCI", or "none"."""
+    given = set(features)
+    return "+".join(short for feature, short in SHORT.items() if feature in given) or "none"
+
+
+def _registers(backend: Backend, features: tuple[str, ...]) -> Registers | None:
+    """Every listed register of a vCPU after INIT and FINALIZE, null for what runs; None if INIT refuses."""
+    one = _read(backend, features)
+    if one is None:
+        return None
+    other = _read(backend, features) or {}
+    return {f"{id:#x}": value if value == other.get(id) and id not in COUNTERS else None for id, value in one.items()}
+
+
+def _read(backend: Backend, features: tuple[str, ...]) -> dict[int, str] | None:
+    _, made, *_, listed = backend.answers([*_begin(backend, features), f"L 0 {MAX_IDS}"])
+    if made != "OK" or not listed.startswith("OK "):
+        return None
+    ids = listed.split()[2:]
+    values = backend.answers(f"G 0 {id}" for id in ids)
+    return {int(id, 16): value[3:] for id, value in zip(ids, values, strict=True) if value.startswith("OK ")}
+
+
+def cpu_keeps(backend: Backend, features: tuple[str, ...]) -> dict[str, str]:
+    """Which bits the CPU keeps of the registers that KVM_RUN passes through it: id to mask, of those that lose some."""
+    values = _read(backend, features) or {}
+    ids = [id for id in values if _is_state(id)]
+    ones = [f"S 0 {id:x} {'ff' * 8}" for id in ids]
+    reads = [f"G 0 {id:x}" for id in ids]
+    answers = backend.answers([*_begin(backend, features), *ones, *reads, "R 0", *reads])
+    before, after = answers[-2 * len(ids) - 1 : -len(ids) - 1], answers[-len(ids) :] if ids else []
+    lost = {id: _number(old) & ~_number(new) for id, old, new in zip(ids, before, after, strict=True)}
+    return {f"{id:#x}": f"{ALL_BITS & ~bits:#x}" for id, bits in lost.items() if bits}
+
+
+def _is_state(id: int) -> bool:
+    """Whether a register is a guest's state at EL1: no ID register, and nothing that runs."""
+    fields = regid.decode(id)
+    return fields.family == "sysreg" and fields.op0 == 3 and fields.crn not in (0, TIMERS_CRN)
+
+
+def _number(answer: str) -> int:
+    return int.from_bytes(hexruns.expand(answer[3:]), "little") if answer.startswith("OK ") else 0
+
+
+def _begin(backend: Backend, features: tuple[str, ...]) -> list[str]:
+    """The steps to a vCPU whose registers can all be read."""
+    word = sum(1 << backend.kernel.features[feature].bit for feature in features)
+    finalize = [f"F 0 {uapi.KVM_ARM_VCPU_VEC}"] if VECTOR & set(features) else []
+    return ["N 1", f"I 0 {backend.describe().target} {word:x}", *finalize]
+
+
+def _capabilities(told: Any) -> dict[str, int | str]:
+    return {str(number): f"-{value}" if isinstance(value, str) else value for number, value in told.items()}
+
+
+def _masks(backend: Backend) -> dict[str, str] | None:
+    _, answer = backend.answers(["N 1", "M"])
+    result, *pairs = answer.split()
+    if result != "OK":
+        return None
+    return {f"0x{id}": f"0x{mask}" for id, _, mask in (pair.partition("=") for pair in pairs)}

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi capture``: record a real host as a profile."""
+
+from __future__ import annotations
+
+from argparse import Namespace, _SubParsersAction
+from pathlib import Path
+from typing import Any
+
+from kvmabi.capture import capture as record
+from kvmabi.capture import origin, write
+from kvmabi.cli import backend_options, common
+
+EXAMPLE = """\
+  kvmabi capture -o my-server.json
+  kvmabi run --host my-server.json -- ./my-vmm
+  kvmabi capture --backend vm --kernel-image vmlinuz --cpu neoverse-n2 -o n2.json
+
+exit status: 0 recorded, 2 misuse, or nothing could be recorded"""
+
+
+def register(commands: _SubParsersAction[Any]) -> None:
+    """Add the command."""
+    parser = common.command(
+        commands,
+        "capture",
+        "Record what a real /dev/kvm offers and every register of a vCPU after reset, for each set of features: a host "
+        "profile for --host.",
+        EXAMPLE,
+    )
+    backend_options.add(parser, "--backend", ("device", "vm"), default="device")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the profile to write (.json)")
+    parser.add_argument("--name", help="what the host is called (default: the file's name)")
+    parser.set_defaults(run=capture)
+
+
+def capture(args: Namespace) -> int:
+    """Record a host and write it."""
+    name = args.name or Path(args.output).stem
+    progress = common.Progress("capture", 1)
+
+    def tick(done: int, total: int) -> None:
+        progress.total = total
+        progress.update(done)
+
+    with backend_options.open_from(args) as backend:
+        try:
+            table = record(backend, name, origin(backend), tick)
+        finally:
+            progress.close()
+        offer = backend.describe()
+    write(args.output, table)
+    print(offer)
+    counts = f"{len(table['registers'])} registers with {table['features']}, {len(table['resets'])} other sets"
+    print(f"{args.output}: {counts}")
+    return 0

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi conformance``: the rules of the ABI as cases, on the model, this machine's KVM or a kernel in QEMU."""
+
+from __future__ import annotations
+
+from argparse import Namespace, _SubParsersAction
+from typing import Any
+
+from kvmabi.cli import backend_options, common
+from kvmabi.conformance import Outcome, load, run, select
+from kvmabi.conformance.backends import NAMES
+from kvmabi.conformance.report import FORMATS
+
+EXAMPLE = """\
+  kvmabi conformance --backend model --host sme-demo
+  kvmabi conformance --backend vm --kernel-image vmlinuz --case 'vls.*'
+  kvmabi conformance --backend device --format junit > results.xml
+
+exit status: 0 every case passed or was skipped, 1 some differ, 2 misuse, or nothing could be run"""
+
+
+def register(commands: _SubParsersAction[Any]) -> None:
+    """Add the command."""
+    parser = common.command(
+        commands,
+        "conformance",
+        "Run cases, each of which proves a rule of the ABI, and tell where answers differ. Cases adapt to what the "
+        "host offers; what cannot run there is skipped, and the reason told.",
+        EXAMPLE,
+    )
+    backend_options.add(parser, "--backend", NAMES, default="model")
+    parser.add_argument("--host", metavar="H", help="model: a built-in host or a file (default: sme-demo)")
+    parser.add_argument("--case", metavar="PATTERN", help="only cases of this name; a shell pattern such as 'sme.*'")
+    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="form of the report (default: text)")
+    parser.add_argument("--list", action="store_true", help="only tell the cases, their rules and sources")
+    parser.set_defaults(run=conformance)
+
+
+def conformance(args: Namespace) -> int:
+    """Run the suite and report; 1 if an answer differed."""
+    cases = select(load(), args.case)
+    if args.list:
+        for case in cases:
+            print(f"{case.name}\n  {case.rule}\n  source: {case.source}")
+        return 0
+    progress = common.Progress("conformance", len(cases))
+    done: dict[str, None] = {}
+
+    def tick(outcome: Outcome) -> None:
+        done[outcome.case.name.partition("[")[0]] = None
+        progress.update(len(done), outcome.case.name)
+
+    with backend_options.open_from(args, host=args.host) as backend:
+        try:
+            outcomes = run(backend, cases, tick)
+        finally:
+            progress.close()
+        offer = backend.describe()
+    print(FORMATS[args.format](offer, outcomes))
+    return 1 if any(outcome.differences for outcome in outcomes) else 0

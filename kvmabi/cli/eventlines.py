@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Events as lines of text: what was asked, the answer, and why."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from types import TracebackType
+from typing import TextIO
+
+from kvmabi import hexruns, regid
+from kvmabi.errors import UsageError
+from kvmabi.events import Event
+
+REFUSALS_KEPT = 5
+
+
+def line(event: Event) -> str:
+    """One event in a line: "12 VM 1 vCPU 0 KVM_SET_ONE_REG svcr = 02*1.00*7.: OK"."""
+    where = "".join(
+        f" {kind} {number}" for kind, number in (("VM", event.vm), ("vCPU", event.vcpu)) if number is not None
+    )
+    register = f" {regid.name_of(event.register)}" if event.register is not None else ""
+    value = f" = {hexruns.compress(event.data)}" if event.data else ""
+    told = f"{event.number}{where} {event.what}{register}{value}: {errno.errorcode.get(event.errno, 'OK')}"
+    for part in (event.reason, event.remedy):
+        told += f": {part}" if part else ""
+    if event.effects:
+        told += f"; changed {' '.join(regid.name_of(lost.id) for lost in event.effects)}"
+    return told
+
+
+class Refusals:
+    """Watches events and keeps the last that were refused; KVM_RUN's EINTR is no refusal."""
+
+    def __init__(self) -> None:
+        self.last: deque[Event] = deque(maxlen=REFUSALS_KEPT)
+
+    def watch(self, event: Event) -> None:
+        """Take in an event."""
+        if event.errno and event.errno != errno.EINTR:
+            self.last.append(event)
+
+
+class LogFile:
+    """Watches events and writes each as a line into a file, as it happens. Raises UsageError if it cannot."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._stream: TextIO = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+
+    def watch(self, event: Event) -> None:
+        """Take in an event."""
+        print(line(event), file=self._stream)
+
+    def __enter__(self) -> LogFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()

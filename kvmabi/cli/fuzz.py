@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi fuzz``: random ioctl sequences on the model and on a real kernel, every answer compared."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace, _SubParsersAction
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from kvmabi.capture import capture, origin
+from kvmabi.cli import backend_options, common
+from kvmabi.conformance.backends import Backend
+from kvmabi.conformance.backends.model import ModelBackend
+from kvmabi.conformance.offer import Offer
+from kvmabi.errors import UsageError
+from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
+from kvmabi.fuzz.state import State
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles.host import from_json
+from kvmabi.replay.trace import Trace, trace_paths
+
+EXAMPLE = """\
+  kvmabi fuzz --against vm --kernel-image vmlinuz --seed 1 --steps 200000 --state run.json
+  kvmabi fuzz --against trace --hosts hosts --seed 7 --steps 50000 traces/*.trace.xz
+
+A difference is shrunk to the fewest steps that show it and printed as a case of the conformance suite.
+
+exit status: 0 no difference, 1 some were found, 2 misuse"""
+CAPTURED = "captured"
+STEPS = 10_000
+
+
+def register(commands: _SubParsersAction[Any]) -> None:
+    """Add the command."""
+    parser = common.command(
+        commands,
+        "fuzz",
+        "Do random ioctl sequences on the model and on a real kernel, and compare every answer. The model takes the "
+        "real host's place: it is captured first, unless --host names a profile.",
+        EXAMPLE,
+    )
+    backend_options.add(parser, "--against", ("vm", "device", "trace"))
+    parser.add_argument("files", nargs="*", metavar="FILE", help="trace: recorded sequences, plain or .xz")
+    parser.add_argument("--hosts", metavar="DIR", help="trace: a folder with the traces' hosts as NAME.json")
+    parser.add_argument(
+        "--host", metavar="H", help="vm, device: the model's host (default: captured from the real one)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which random sequences (default: 0)")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, metavar="N", help="how many steps at least (default: 10000)"
+    )
+    parser.add_argument("--findings", type=int, default=10, metavar="N", help="stop at so many kinds (default: 10)")
+    parser.add_argument("--state", metavar="FILE", help="where to keep how far the run came; it goes on from there")
+    parser.set_defaults(run=fuzz)
+
+
+def fuzz(args: Namespace) -> int:
+    """Fuzz and tell what was found; 1 if anything was."""
+    if args.steps < 1 or args.findings < 1:
+        raise UsageError("--steps and --findings are at least 1")
+    return _recorded(args) if args.backend == "trace" else _live(args)
+
+
+def _live(args: Namespace) -> int:
+    for given, flag in ((args.files, "FILE"), (args.hosts, "--hosts")):
+        if given:
+            raise UsageError(f"{flag} is for --against trace")
+    with backend_options.open_from(args) as kernel:
+        against = f"{kernel.name} {kernel.release} {kernel.kernel.name} {getattr(kernel, 'cpu', '')}".strip()
+        run = state.load(args.state, args.seed, against)
+        table = json.loads(json.dumps(capture(kernel, CAPTURED, origin(kernel))))
+        host = load_host(args.host) if args.host else from_json(CAPTURED, table)
+        with ModelBackend(host, kernel.kernel) as model:
+            generator = Generator(args.seed, World(kernel.describe(), kernel.kernel, table))
+            sequences = ((number, generator.sequence(number)) for number in count(run.next))
+            _hunt(args, kernel, model, sequences, run)
+    for text in run.found:
+        print(text)
+    print(f"{run.steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
+    return 1 if run.found else 0
+
+
+def _hunt(
+    args: Namespace, kernel: Backend, model: Backend, sequences: Iterator[tuple[int, list[str]]], run: State
+) -> None:
+    progress = common.Progress("fuzz", args.steps)
+    known = {tuple(kind) for kind in run.kinds}
+
+    def tick(number: int, steps: int) -> None:
+        run.next, run.steps = number, run.steps + steps
+        run.save(args.state)
+        progress.update(run.steps, f"{len(run.found)} found")
+
+    def wanted() -> Iterator[tuple[int, list[str]]]:
+        ahead = run.steps
+        for number, sequence in sequences:
+            if ahead >= args.steps:
+                return
+            ahead += len(sequence)
+            yield number, sequence
+
+    try:
+        for finding in hunt(kernel, model, wanted(), tick, known):
+            known.add(finding.kind)
+            run.kinds.append(list(finding.kind))
+            run.found.append(_told(finding, args.seed, kernel.describe(), kernel.kernel))
+            progress.update(run.steps, f"{len(run.found)} found")
+            if len(run.found) >= args.findings:
+                break
+        run.save(args.state)
+    finally:
+        progress.close()
+
+
+def _told(finding: Finding, seed: int, offer: Offer, kernel: Kernel) -> str:
+    return case_text(finding, f"seed-{seed}.{finding.sequence}", offer, kernel)
+
+
+def _recorded(args: Namespace) -> int:
+    if not args.files:
+        raise UsageError("--against trace needs traces")
+    if args.state or args.host or args.kernel_image or args.device:
+        raise UsageError("--state, --host, --kernel-image and --device are not for --against trace")
+    traces = [(trace, *_profiles(trace, args)) for trace in map(Trace, trace_paths(args.files))]
+    progress = common.Progress("fuzz", args.steps)
+    kinds: dict[tuple[str, ...], str] = {}
+    done = 0
+
+    def tick(steps: int) -> None:
+        nonlocal done
+        done = steps
+        progress.update(steps)
+
+    try:
+        for finding, host, kernel in recorded.hunt(traces, args.seed, args.steps, tick):
+            with ModelBackend(host, kernel) as model:
+                kinds.setdefault(finding.kind, _told(finding, args.seed, model.describe(), kernel))
+            if len(kinds) >= args.findings:
+                break
+    finally:
+        progress.close()
+    for text in kinds.values():
+        print(text)
+    print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
+    return 1 if kinds else 0
+
+
+def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
+    if "/" in trace.host or trace.host.startswith("."):
+        raise UsageError(f"{trace.path}:1: {trace.host!r} is no name of a host")
+    host = load_host(str(Path(args.hosts, f"{trace.host}.json")) if args.hosts else trace.host)
+    return host, load_kernel(args.kernel or host.kernel)

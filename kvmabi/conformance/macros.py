@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Saving a vCPU and restoring it, as a VMM does: save, restore and same of the cases' language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kvmabi import regid
+from kvmabi.conformance.backends.base import Backend
+from kvmabi.conformance.language import RUNNING, group
+from kvmabi.conformance.steps import MAX_IDS
+from kvmabi.errors import UsageError
+
+Saved = dict[int, str]
+"""Register ids, in the order of the list, and the bytes of each."""
+
+
+def save(backend: Backend, vcpu: str) -> tuple[str, Saved]:
+    """Read every listed register: OK or what failed, and what was read."""
+    (listed,) = backend.answers([f"L {vcpu} {MAX_IDS}"])
+    result, _, rest = listed.partition(" ")
+    if result != "OK":
+        return result, {}
+    ids = [int(id, 16) for id in rest.split()[1:]]
+    answers = backend.answers(f"G {vcpu} {id:x}" for id in ids)
+    read = {id: answer[3:] for id, answer in zip(ids, answers, strict=True) if answer.startswith("OK ")}
+    return _refusals(zip(ids, answers, strict=True)), read
+
+
+def restore(backend: Backend, vcpu: str, saved: Saved, first: Iterable[str]) -> str:
+    """Write what was saved, in its order but for the registers named ``first``: OK or what was refused."""
+    names = list(first)
+    early = [id for name in names for id in saved if name in (group(id), regid.name_of(id))]
+    ids = [*early, *(id for id in saved if id not in set(early))]
+    answers = backend.answers(f"S {vcpu} {id:x} {saved[id]}" for id in ids)
+    return _refusals(zip(ids, answers, strict=True))
+
+
+def same(backend: Backend, vcpu: str, saved: Saved, but: Iterable[str]) -> str:
+    """Compare a vCPU with what was saved: OK, or which banks differ."""
+    skipped = {*but, *RUNNING}
+    ids = [id for id in saved if not {group(id), regid.name_of(id)} & skipped and id not in running_ids()]
+    answers = backend.answers(f"G {vcpu} {id:x}" for id in ids)
+    different = dict.fromkeys(group(id) for id, answer in zip(ids, answers, strict=True) if answer != f"OK {saved[id]}")
+    return f"differ {' '.join(different)}" if different else "OK"
+
+
+def running_ids() -> frozenset[int]:
+    """The counters, which change by themselves."""
+    from kvmabi import uapi
+
+    return frozenset((uapi.KVM_REG_ARM_PTIMER_CNT, uapi.KVM_REG_ARM_TIMER_CNT))
+
+
+def do(backend: Backend, step: str, saved: dict[str, Saved]) -> str:
+    """Do a macro's line; UsageError if it is none."""
+    what, vcpu, name, *rest = step.split()
+    if what == "save":
+        answer, saved[name] = save(backend, vcpu)
+        return answer
+    if name not in saved:
+        raise UsageError(f"{step!r}: nothing was saved as {name}")
+    names = rest[1].split(",") if len(rest) == 2 and rest[0] in ("first", "but") else []
+    if len(names) == 0 and rest:
+        raise UsageError(f"{step!r}: after the name comes 'first' or 'but' and registers, or nothing")
+    return restore(backend, vcpu, saved[name], names) if what == "restore" else same(backend, vcpu, saved[name], names)
+
+
+def _refusals(answers: Iterable[tuple[int, str]]) -> str:
+    """OK, or each errno with the banks that it met, in the order in which they came."""
+    refused: dict[str, dict[str, None]] = {}
+    for id, answer in answers:
+        result = answer.split()[0]
+        if result != "OK":
+            refused.setdefault(result, {})[group(id)] = None
+    return "; ".join(f"{result} {' '.join(banks)}" for result, banks in refused.items()) or "OK"

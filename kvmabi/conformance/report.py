@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""What a run of the suite found, as text, JSON or JUnit's XML."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from xml.etree import ElementTree
+
+from kvmabi.conformance.offer import Offer
+from kvmabi.conformance.runner import Difference, Outcome
+
+STATUSES = ("passed", "failed", "skipped")
+
+
+def text(offer: Offer, outcomes: Sequence[Outcome]) -> str:
+    """For people: every difference with its rule, the skipped ones by reason, and a line of counts."""
+    lines = [str(offer), ""]
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            lines += [
+                f"FAILED {outcome.case.name}",
+                f"  rule:     {outcome.case.rule}",
+                f"  source:   {outcome.case.source}",
+            ]
+            for difference in outcome.differences:
+                lines += _difference(difference)
+            lines.append("")
+    reasons = Counter(outcome.skipped for outcome in outcomes if outcome.skipped)
+    lines += [f"skipped {count:3}: {reason}" for reason, count in sorted(reasons.items())]
+    return "\n".join([*lines, summary(outcomes)])
+
+
+def _difference(difference: Difference) -> list[str]:
+    lines = [f"  {difference.line}"]
+    if difference.step != difference.line:
+        lines.append(f"    step:     {_short(difference.step)}")
+    return [*lines, f"    expected: {_short(difference.expected)}", f"    got:      {_short(difference.got)}"]
+
+
+def _short(answer: str) -> str:
+    return answer if len(answer) <= 160 else f"{answer[:150]}... ({len(answer)} characters)"
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """One line: how many cases passed, failed and were skipped, and how many steps that took."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+    return f"{told} ({sum(outcome.steps for outcome in outcomes)} steps)"
+
+
+def as_json(offer: Offer, outcomes: Sequence[Outcome]) -> str:
+    """For programs: the host's offer, the counts, and every case."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    return json.dumps(
+        {
+            "kernel": offer.kernel,
+            "release": offer.release,
+            "features": sorted(offer.features | offer.traits),
+            "sve_vector_bits": [vq * 128 for vq in offer.sve_vqs],
+            "sme_vector_bits": [vq * 128 for vq in offer.sme_vqs],
+            "counts": {status: counts[status] for status in STATUSES},
+            "cases": [_case(outcome) for outcome in outcomes],
+        },
+        indent=1,
+    )
+
+
+def _case(outcome: Outcome) -> dict[str, object]:
+    row: dict[str, object] = {
+        "name": outcome.case.name,
+        "status": outcome.status,
+        "rule": outcome.case.rule,
+        "source": outcome.case.source,
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 6),
+    }
+    if outcome.skipped:
+        row["skipped"] = outcome.skipped
+    if outcome.differences:
+        row["differences"] = [vars(difference) for difference in outcome.differences]
+    return row
+
+
+def junit(offer: Offer, outcomes: Sequence[Outcome]) -> str:
+    """For continuous integration: JUnit's XML, one test case a case."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"kvmabi conformance {offer.kernel} {offer.release}",
+        tests=str(len(outcomes)),
+        failures=str(counts["failed"]),
+        skipped=str(counts["skipped"]),
+        errors="0",
+        time=f"{sum(outcome.seconds for outcome in outcomes):.3f}",
+    )
+    for outcome in outcomes:
+        group, _, name = outcome.case.name.partition(".")
+        case = ElementTree.SubElement(suite, "testcase", classname=group, name=name, time=f"{outcome.seconds:.3f}")
+        if outcome.skipped:
+            ElementTree.SubElement(case, "skipped", message=outcome.skipped)
+        if outcome.differences:
+            failure = ElementTree.SubElement(case, "failure", message=outcome.case.rule)
+            failure.text = "\n".join(line for difference in outcome.differences for line in _difference(difference))
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
+
+
+FORMATS: dict[str, Callable[[Offer, Sequence[Outcome]], str]] = {"text": text, "json": as_json, "junit": junit}

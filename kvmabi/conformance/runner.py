@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Running cases on a backend: every answer is compared with the one that the case asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from time import monotonic
+
+from kvmabi.conformance import answers, macros
+from kvmabi.conformance.backends.base import Backend
+from kvmabi.conformance.case import Case
+from kvmabi.conformance.language import MACROS, Concrete, Line, concrete
+from kvmabi.errors import UsageError
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A line of a case whose answer was another one; ``step`` is the one that the backend was given."""
+
+    line: str
+    step: str
+    expected: str
+    got: str
+
+
+@dataclass
+class Outcome:
+    """What became of a case: differences, or why it was skipped (""), or neither. ``seconds`` it took."""
+
+    case: Case
+    differences: list[Difference] = field(default_factory=list)
+    skipped: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> str:
+        """ "passed", "failed" or "skipped"."""
+        return "skipped" if self.skipped else "failed" if self.differences else "passed"
+
+
+def select(cases: Iterable[Case], pattern: str | None) -> list[Case]:
+    """The cases whose name matches a shell pattern, or begins with it; UsageError if there are none."""
+    found = [case for case in cases if pattern is None or fnmatchcase(case.name, pattern) or case.name == pattern]
+    if not found:
+        raise UsageError(f"no case is called {pattern!r}")
+    return found
+
+
+def run(backend: Backend, cases: Iterable[Case], tick: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+    """Run cases; ``tick`` hears of each. UsageError if not one could be run, or a case is written wrong."""
+    offer = backend.describe()
+    outcomes = []
+    for case in cases:
+        for instance in case.for_host(offer):
+            outcomes.append(_run_one(backend, instance))
+            if tick is not None:
+                tick(outcomes[-1])
+    if all(outcome.skipped for outcome in outcomes):
+        reasons = sorted({outcome.skipped for outcome in outcomes})
+        raise UsageError(f"not one of {len(outcomes)} cases could be run: {'; '.join(reasons) or 'there are none'}")
+    return outcomes
+
+
+def _run_one(backend: Backend, case: Case) -> Outcome:
+    outcome = Outcome(case, skipped=case.missing(backend.describe()))
+    if not outcome.skipped:
+        start = monotonic()
+        try:
+            _Run(backend, outcome).all(case.lines)
+        except (UsageError, ValueError) as error:
+            raise UsageError(f"case {case.name}: {error}") from None
+        outcome.seconds = monotonic() - start
+    return outcome
+
+
+class _Run:
+    """One case under way: steps wait until an answer is needed, then go to the backend together."""
+
+    def __init__(self, backend: Backend, outcome: Outcome) -> None:
+        self.backend = backend
+        self.outcome = outcome
+        self.names: answers.Names = {}
+        self.saved: dict[str, macros.Saved] = {}
+        self.waiting: list[tuple[Line, Concrete]] = []
+
+    def all(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            if line.step.split()[0] in MACROS:
+                self.flush()
+                self.outcome.steps += 1
+                self.compare(line, Concrete(line.step, line.answer), macros.do(self.backend, line.step, self.saved))
+                continue
+            if answers.unknown_names(line.step, self.names):
+                self.flush()
+                if self.outcome.differences and answers.unknown_names(line.step, self.names):
+                    return  # the answer that was to be called so never came
+            for step in concrete(line, self.backend.describe(), self.backend.kernel):
+                self.waiting.append((line, step._replace(step=answers.resolve(step.step, self.names))))
+        self.flush()
+
+    def flush(self) -> None:
+        got = self.backend.answers(step.step for _, step in self.waiting)
+        self.outcome.steps += len(got)
+        for (line, step), answer in zip(self.waiting, got, strict=True):
+            self.compare(line, step, answer)
+        self.waiting.clear()
+
+    def compare(self, line: Line, step: Concrete, got: str) -> None:
+        if line.step.split()[0] in MACROS:
+            agreed = got == step.answer or step.answer == "any"
+        else:
+            agreed = answers.agrees(step.answer, got, step.size, self.backend.describe(), self.names)
+        if not agreed and len(self.outcome.differences) < SHOWN:
+            self.outcome.differences.append(Difference(line.step, step.step, step.answer, got))

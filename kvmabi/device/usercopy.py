@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""How far arm64's copy_from_user gets before a fault.
+
+With FEAT_MOPS the kernel copies to the last byte that is mapped. Without, it moves blocks: what was
+loaded with a block that faulted is lost, and a copy that has not moved anything tries a single byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+PAIR = 16
+UNROLLED = 64
+
+
+def from_user(addr: int, size: int, readable: int) -> int:
+    """How many of ``size`` bytes from ``addr`` are stored where only the first ``readable`` can be loaded."""
+    stored = loaded = 0
+    for load, store in _moves(addr, size):
+        loaded += load
+        if loaded > readable:
+            break
+        stored += store
+    return stored or min(readable, 1)
+
+
+def _moves(addr: int, size: int) -> Iterator[tuple[int, int]]:
+    """The loads and stores of a copy in their order, in bytes: (load, 0), (0, store), or a load stored at once."""
+    if size >= PAIR:
+        lead = -addr % PAIR
+        for unit in (1, 2, 4, 8):
+            if lead & unit:
+                yield unit, unit
+        size -= lead
+        while size >= 2 * UNROLLED:
+            yield from _interlaced(size // UNROLLED)
+            size %= UNROLLED
+        if size >= UNROLLED:
+            yield from ((PAIR, PAIR), (PAIR, 0), (PAIR, 0), (0, 2 * PAIR), (PAIR, PAIR))
+            size -= UNROLLED
+    yield from ((unit, unit) for unit in _tail(size, size & (UNROLLED - 1)))
+
+
+def _interlaced(blocks: int) -> Iterator[tuple[int, int]]:
+    """Blocks of 64 bytes: each is loaded while the one before is stored."""
+    yield from ((PAIR, 0),) * 4
+    for _ in range(4 * (blocks - 1)):
+        yield 0, PAIR
+        yield PAIR, 0
+    yield from ((0, PAIR),) * 4
+
+
+def _tail(size: int, rest: int) -> Iterator[int]:
+    """The units in which what remains is moved: 16 bytes at a time, then 8, 4, 2 and 1."""
+    yield from (PAIR,) * (rest // PAIR)
+    yield from (unit for unit in (8, 4, 2, 1) if size & unit)

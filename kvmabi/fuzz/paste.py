@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""A finding as a case of the conformance suite: names in place of numbers, the kernel's answers as what must come."""
+
+from __future__ import annotations
+
+from kvmabi import hexruns, regid, uapi
+from kvmabi.conformance import language
+from kvmabi.conformance.offer import Offer
+from kvmabi.errors import UsageError
+from kvmabi.fuzz.hunt import Finding
+from kvmabi.profiles import Kernel
+
+NUMBER_BYTES = 8
+
+
+def case_text(finding: Finding, name: str, offer: Offer, kernel: Kernel) -> str:
+    """The finding as TOML, ready to be pasted into a file of cases; the model's answer stands in a comment."""
+    lines = []
+    for step, answer in zip(finding.steps, finding.expected, strict=True):
+        line, told = _step(step, offer, kernel), _answer(step, answer)
+        lines.append(line if told == "OK" else f"{line} -> {told}")
+    if finding.steps[-1].startswith("L "):
+        lines[-1] = _list_line(finding, offer, kernel)
+    return "\n".join(
+        [
+            "[[case]]",
+            f'name = "found.{name}"',
+            'rule = "TODO: what this proves"',
+            f'source = "Linux {offer.release}, {offer.kernel}"',
+            'steps = """',
+            *lines,
+            f"# the model answers: {_answer(finding.steps[-1], finding.got[-1])[:120]}",
+            '"""',
+        ]
+    )
+
+
+def _step(step: str, offer: Offer, kernel: Kernel) -> str:
+    op, *words = step.split()
+    if op == "I":
+        vcpu, target, word = words
+        other = "" if int(target) == offer.target else f" target {target}"
+        return f"I {vcpu} {_features(int(word, 16), kernel)}{other}"
+    if op == "i":
+        return _wide_init(words, kernel)
+    if op in language.REGISTER_STEPS:
+        words[1] = _register(int(words[1], 16))
+        if op == "S":
+            words[2] = _value(words[2], uapi.KVM_REG_SIZE(int(step.split()[2], 16)))
+    if op in "XA":
+        words[1] = uapi.IOCTL_NAMES.get(int(words[1], 16), f"0x{words[1]}")
+        if op == "X":
+            words[2] = f"0x{words[2]}"
+    return " ".join([op, *words])
+
+
+def _wide_init(words: list[str], kernel: Kernel) -> str:
+    """INIT with a bit in another word than the first; there is one such word at most."""
+    vcpu, _, first, *others = words
+    place = next((place for place, word in enumerate(others, 1) if int(word, 16)), 1)
+    return f"i {vcpu} {_features(int(first, 16), kernel)} word {place} 0x{others[place - 1]}"
+
+
+def _features(word: int, kernel: Kernel) -> str:
+    names = {feature.bit: name for name, feature in kernel.features.items()}
+    return "+".join(names.get(bit, f"bit{bit}") for bit in range(32) if word >> bit & 1) or "none"
+
+
+def _register(id: int) -> str:
+    name = regid.name_of(id)
+    try:
+        return name if regid.parse(name) == id else f"{id:#x}"
+    except UsageError:
+        return f"{id:#x}"
+
+
+def _value(data: str, size: int) -> str:
+    raw = hexruns.expand(data)
+    return f"={int.from_bytes(raw, 'little'):#x}" if size <= NUMBER_BYTES == max(len(raw), 8) else hexruns.compress(raw)
+
+
+def _answer(step: str, answer: str) -> str:
+    result, _, rest = answer.partition(" ")
+    if step[0] == "G" and result == "OK":
+        return f"OK {_value(rest, len(hexruns.expand(rest)))}"
+    if step[0] in "Ll" and result != "OK":
+        return answer
+    if step[0] in "XA" and result == "OK":
+        return answer
+    return result
+
+
+def _list_line(finding: Finding, offer: Offer, kernel: Kernel) -> str:
+    """A list whose difference is named: what the kernel lists and the model does not, and the other way round."""
+    line, expected, got = _step(finding.steps[-1], offer, kernel), finding.expected[-1], finding.got[-1]
+    theirs, ours = expected.split()[2:], got.split()[2:]
+    missing = [_register(int(id, 16)) for id in theirs if id not in set(ours)]
+    extra = [_register(int(id, 16)) for id in ours if id not in set(theirs)]
+    if not expected.startswith("OK") or not got.startswith("OK"):
+        return f"{line} -> {' '.join(expected.split()[:2])}"
+    wanted = " ".join([*(["with", *missing] if missing else []), *(["without", *extra] if extra else [])])
+    return f"{line} -> OK {wanted}" if wanted else f"{line} -> OK  # the same registers in another order"

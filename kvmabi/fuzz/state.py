@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""How far a fuzzing run came, in a file: an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from kvmabi.errors import UsageError
+from kvmabi.wholefile import replace
+
+MAX_BYTES = 64 << 20
+
+
+@dataclass
+class State:
+    """What identifies a run (``seed``, ``against``), and how far it came.
+
+    ``next`` is the number of the next sequence, ``steps`` what was done, ``found`` the cases, ``kinds`` what tells
+    these apart.
+    """
+
+    seed: int
+    against: str
+    next: int = 0
+    steps: int = 0
+    found: list[str] = field(default_factory=list)
+    kinds: list[list[str]] = field(default_factory=list)
+
+    def save(self, path: str | None) -> None:
+        """Write the state, in one go; nothing without a path."""
+        if path is not None:
+            replace(Path(path), json.dumps(asdict(self), indent=1) + "\n")
+
+
+def load(path: str | None, seed: int, against: str) -> State:
+    """The state in a file, or a new one; UsageError if the file is another run's, or no such state."""
+    fresh = State(seed, against)
+    if path is None or not Path(path).exists():
+        return fresh
+    try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
+        state = State(**json.loads(Path(path).read_text("utf-8")))
+        kinds = {"seed": int, "against": str, "next": int, "steps": int, "found": list, "kinds": list}
+        if any(type(getattr(state, name)) is not kind for name, kind in kinds.items()):
+            raise ValueError("a field is of the wrong type")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as a state of kvmabi fuzz: {error}") from None
+    if (state.seed, state.against) != (seed, against):
+        raise UsageError(f"{path}: the state of another run (seed {state.seed}, {state.against}): take another file")
+    return state

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""What differs between two kernels for userspace, out of their profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from kvmabi import regid
+from kvmabi.profiles import files, switches
+from kvmabi.profiles.kernel import Kernel, load_kernel
+
+Difference = tuple[str, str, str, str]
+NAMES = frozenset({"name", "title", "switches"})
+
+
+def diff(a: str | Kernel, b: str | Kernel) -> list[Difference]:
+    """(switch or field, what it means, its value in ``a``, in ``b``) for all that differs; raises UsageError."""
+    one, other = (load_kernel(kernel) if isinstance(kernel, str) else kernel for kernel in (a, b))
+    found: list[Difference] = []
+    for name, switch in switches.described().items():
+        values = getattr(one.switches, name), getattr(other.switches, name)
+        if values[0] != values[1]:
+            found.append((name, switch.text, _text(values[0]), _text(values[1])))
+    for field in fields(Kernel):
+        if field.name not in NAMES:
+            found += _field(field.name, getattr(one, field.name), getattr(other, field.name))
+    return found
+
+
+@cache
+def meanings() -> files.Table:
+    """What each field of a kernel profile means (kernel_fields.toml)."""
+    return files.builtin_table("kernel_fields.toml")
+
+
+def _field(name: str, one: Any, other: Any) -> Iterator[Difference]:
+    text = meanings()[name]
+    if not isinstance(one, dict):
+        if one != other:
+            yield name, text, _text(one), _text(other)
+        return
+    for key in sorted(one.keys() | other.keys(), key=str):
+        if one.get(key) != other.get(key):
+            label = regid.name_of(key) if isinstance(key, int) else key
+            yield f"{name}.{label}", text, _text(one.get(key)), _text(other.get(key))
+
+
+def _text(value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "absent"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return hex(value) if value > 0xFFFF else str(value)
+    if isinstance(value, frozenset):
+        value = tuple(sorted(value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_text(item)}" for key, item in value.items())
+    if hasattr(value, "_asdict"):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value._asdict().items())
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_text, value)) or "none"
+    return str(value)

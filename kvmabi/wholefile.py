@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""Writing a file whole or not at all: under another name, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from kvmabi.errors import UsageError
+
+
+def replace(target: Path, text: str) -> None:
+    """Give a file a new content in one go: who reads it sees the old or the new one. UsageError if it cannot be."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, target)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""kvmabi conformance, fuzz and capture: exit statuses, forms of the report, and misuse in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Kvmabi
+from kvmabi.conformance import Backend
+from kvmabi.conformance.backends import model as model_backend
+
+TRACE = "# host sme-demo\n# seq 1.0\nN 1\tOK\nI 0 5 0\tOK\nG 0 6030000000100000\t{}\n"
+
+
+def test_the_suite_on_the_model(kvmabi: Kvmabi) -> None:
+    """The suite passes on the demo host: status 0 and a line of counts."""
+    ended = kvmabi("conformance", "--host", "sme-demo", "--case", "sme.*")
+    assert (ended.status, ended.err) == (0, "")
+    assert " 0 failed, " in ended.out.splitlines()[-1]
+
+
+def test_a_difference_is_status_1(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that answers otherwise: the case, its rule, both answers, status 1."""
+    honest = model_backend.ModelBackend.answers
+
+    def lying(self: Backend, steps):  # type: ignore[no-untyped-def]
+        return [answer.replace("EBUSY", "EAGAIN") for answer in honest(self, steps)]
+
+    monkeypatch.setattr(model_backend.ModelBackend, "answers", lying)
+    ended = kvmabi("conformance", "--host", "sme-demo", "--case", "sme.za-needs-svcr")
+    assert ended.status == 1
+    assert "FAILED sme.za-needs-svcr" in ended.out
+    assert "expected: EBUSY" in ended.out
+    assert "got:      EAGAIN" in ended.out
+
+
+def test_forms(kvmabi: Kvmabi) -> None:
+    """JSON and JUnit tell the same as text; --list tells cases, rules and sources."""
+    told = json.loads(kvmabi("conformance", "--format", "json", "--case", "life.*").out)
+    assert told["counts"]["failed"] == 0
+    assert 'failures="0"' in kvmabi("conformance", "--format", "junit", "--case", "life.*").out
+    assert "restore.sve-and-sme" in kvmabi("conformance", "--list").out
+
+
+def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """An agreeing record is status 0; one that differs is told as a case, status 1."""
+    path = tmp_path / "some.trace"
+    path.write_text(TRACE.format("OK 00*8."))
+    ended = kvmabi("fuzz", "--against", "trace", str(path))
+    assert (ended.status, ended.out) == (0, "3 recorded steps, seed 0: no differences\n")
+    path.write_text(TRACE.format("ENOENT"))
+    ended = kvmabi("fuzz", "--against", "trace", "--seed", "4", str(path))
+    assert ended.status == 1
+    assert "[[case]]" in ended.out
+    assert "G 0 x0 -> ENOENT" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("conformance", "--case", "nix"), "no case is called 'nix'"),
+        (("conformance", "--backend", "vm"), "--kernel-image"),
+        (("conformance", "--backend", "cloud"), "invalid choice: 'cloud'"),
+        (("conformance", "--backend", "vm", "--kernel-image", "/nonexistent"), "no such kernel image|no qemu"),
+        (("conformance", "--kernel-image", "x"), "--kernel-image is for the backend vm"),
+        (("fuzz",), "--against"),
+        (("fuzz", "--against", "trace"), "--against trace needs traces"),
+        (("fuzz", "--against", "trace", "/nonexistent"), "no such file"),
+        (("fuzz", "--against", "trace", "--steps", "0", "x"), "--steps and --findings"),
+        (("fuzz", "--against", "vm", "--kernel-image", "x", "some.trace"), "FILE is for --against trace"),
+        (("capture",), "-o"),
+        (("capture", "--backend", "vm", "-o", "x.json"), "--kernel-image"),
+        (("capture", "--backend", "model", "-o", "x.json"), "invalid choice: 'model'"),
+    ],
+)
+def test_misuse(kvmabi: Kvmabi, words: tuple[str, ...], message: str) -> None:
+    """What cannot be is one line on stderr and status 2."""
+    ended = kvmabi(*words)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert ended.err.count("\n") == 1
+    assert re.search(message, ended.err), ended.err
+
+
+@pytest.mark.parametrize("command", ["conformance", "fuzz", "capture"])
+def test_help_has_an_example(kvmabi: Kvmabi, command: str) -> None:
+    """--help ends with an example and the exit statuses."""
+    ended = kvmabi(command, "--help")
+    assert ended.status == 0
+    assert f"  kvmabi {command} " in ended.out
+    assert "exit status: 0" in ended.out

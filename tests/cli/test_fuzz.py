@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""kvmabi fuzz and capture on a live kernel, whose part a model plays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Kvmabi
+from kvmabi.cli import backend_options
+from kvmabi.conformance.backends.model import ModelBackend
+
+
+class Kernel(ModelBackend):
+    """A model that passes for a kernel in QEMU; ``lie`` makes it answer EPERM where EBUSY is right."""
+
+    name = "vm"
+    lie = False
+
+    def answers(self, steps: Iterable[str]) -> list[str]:
+        told = super().answers(steps)
+        return [answer.replace("EBUSY", "EPERM") for answer in told] if self.lie else told
+
+
+@pytest.fixture(autouse=True)
+def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_options, "open_from", lambda *_, **__: Kernel("sme-demo"))
+    monkeypatch.setattr(Kernel, "lie", False)
+
+
+def test_an_agreeing_kernel(kvmabi: Kvmabi) -> None:
+    """As many steps as were asked for, no difference, status 0."""
+    ended = kvmabi("fuzz", "--against", "vm", "--steps", "1500")
+    assert (ended.status, ended.err) == (0, "")
+    assert int(ended.out.split()[0]) >= 1500
+    assert ended.out.endswith("seed 0: no differences\n")
+
+
+def test_a_run_goes_on(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """With a state file a second run does only the steps that are missing, and another seed is refused."""
+    path = tmp_path / "run.json"
+    assert kvmabi("fuzz", "--against", "vm", "--steps", "1000", "--state", str(path)).status == 0
+    first = json.loads(path.read_text())
+    assert kvmabi("fuzz", "--against", "vm", "--steps", "1000", "--state", str(path)).status == 0
+    assert json.loads(path.read_text()) == first
+    assert kvmabi("fuzz", "--against", "vm", "--steps", "2500", "--state", str(path)).status == 0
+    second = json.loads(path.read_text())
+    assert second["next"] > first["next"]
+    assert second["steps"] >= 2500
+    ended = kvmabi("fuzz", "--against", "vm", "--seed", "1", "--state", str(path))
+    assert ended.status == 2
+    assert "the state of another run" in ended.err
+
+
+def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each kind of difference is told once, as a case; the run stops at as many as were asked for, status 1."""
+    monkeypatch.setattr(Kernel, "lie", True)
+    path = tmp_path / "run.json"
+    words = ("fuzz", "--against", "vm", "--steps", "20000", "--findings", "2", "--state", str(path))
+    ended = kvmabi(*words, "--host", "sme-demo")
+    assert ended.status == 1
+    assert ended.out.count("[[case]]") == 2
+    assert "-> EPERM" in ended.out
+    assert "# the model answers: EBUSY" in ended.out
+    assert len(json.loads(path.read_text())["kinds"]) == 2
+
+
+def test_capture(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """A captured host is written as a profile that other commands take."""
+    path = tmp_path / "mine.json"
+    ended = kvmabi("capture", "--backend", "vm", "-o", str(path))
+    assert ended.status == 0
+    assert "registers with SVE+SME+PSCI+PMU+PA+PG" in ended.out
+    assert json.loads(path.read_text())["name"] == "mine"
+    with ModelBackend(str(path)) as copy:
+        assert "fa64" in copy.describe().traits

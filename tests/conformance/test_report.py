@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Reports: the same findings as text, JSON and JUnit's XML."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from kvmabi.conformance import Outcome, read, run
+from kvmabi.conformance.backends.model import ModelBackend
+from kvmabi.conformance.report import FORMATS
+
+CASES = """
+[[case]]
+name = "a.good"
+rule = "It is good."
+source = "here"
+steps = "N 1"
+[[case]]
+name = "a.bad"
+rule = "It is bad & ugly."
+source = "there"
+steps = "N 1\\nG 0 x0 -> OK =1"
+[[case]]
+name = "b.absent"
+rule = "It is absent."
+source = "nowhere"
+needs = ["has_el2"]
+steps = "N 1"
+"""
+
+
+@pytest.fixture
+def outcomes(model: ModelBackend) -> list[Outcome]:
+    return run(model, read("f", CASES))
+
+
+def test_text(model: ModelBackend, outcomes: list[Outcome]) -> None:
+    """For people: what failed with its rule and both answers, why others were skipped, and the counts."""
+    told = FORMATS["text"](model.describe(), outcomes)
+    assert "FAILED a.bad" in told
+    assert "It is bad & ugly." in told
+    assert "expected: OK =1" in told
+    assert "got:      ENOEXEC" in told
+    assert "skipped   1: the host has no has_el2" in told
+    assert told.endswith("1 passed, 1 failed, 1 skipped (3 steps)")
+
+
+def test_json(model: ModelBackend, outcomes: list[Outcome]) -> None:
+    """For programs: counts, and each case with its status."""
+    told = json.loads(FORMATS["json"](model.describe(), outcomes))
+    assert told["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert [case["status"] for case in told["cases"]] == ["passed", "failed", "skipped"]
+    assert told["cases"][1]["differences"][0]["got"] == "ENOEXEC"
+    assert told["sve_vector_bits"] == [vq * 128 for vq in model.describe().sve_vqs]
+
+
+def test_junit(model: ModelBackend, outcomes: list[Outcome]) -> None:
+    """For continuous integration: well-formed XML with a failure and a skip."""
+    suite = ElementTree.fromstring(FORMATS["junit"](model.describe(), outcomes))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
+    good, bad, absent = suite
+    assert (good.get("classname"), good.get("name"), len(good)) == ("a", "good", 0)
+    assert (bad[0].tag, bad[0].get("message")) == ("failure", "It is bad & ugly.")
+    assert absent[0].tag == "skipped"

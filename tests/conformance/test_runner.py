@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The runner: the model passes on every built-in host, a backend that lies fails, and running nothing is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from conformance.conftest import Answer, Liar
+from kvmabi import regid
+from kvmabi.conformance import load, read, run, select
+from kvmabi.conformance.backends.model import ModelBackend
+from kvmabi.errors import UsageError
+from kvmabi.profiles import host_names
+
+FORM = '[[case]]\nname = "a.b"\nrule = "r"\nsource = "s"\nsteps = """\n{}\n"""\n'
+SVCR, ZT0, FPSR = (f"{regid.parse(name):x}" for name in ("svcr", "zt0", "fpsr"))
+
+
+def forget(op: str, id: str, answer: str) -> Answer:
+    """Answer steps of this letter and register with ``answer``."""
+    return lambda step, told: answer if step.startswith(f"{op} ") and step.split()[2] == id else told
+
+
+@pytest.mark.parametrize("host", host_names())
+def test_the_model_passes_everywhere(host: str) -> None:
+    """Every case that a built-in host can run agrees with the model of it."""
+    with ModelBackend(host) as model:
+        outcomes = run(model, load())
+    assert {outcome.case.name: outcome.differences for outcome in outcomes if outcome.differences} == {}
+    assert sum(outcome.status == "passed" for outcome in outcomes) > 50
+
+
+@pytest.mark.parametrize(
+    ("tell", "case"),
+    [
+        (forget("S", SVCR, "OK"), "sme.svcr-values"),
+        (forget("G", ZT0, "EPERM"), "sme.za-needs-svcr"),
+        (forget("G", FPSR, "OK 00*4."), "sme.sm-zeroes"),
+        (lambda step, told: "OK" if step.startswith("F ") else told, "life.finalize"),
+        (lambda step, told: "EINTR" if step.startswith("R ") else told, "run.not-finalized"),
+        (lambda step, told: told.replace("ENOENT", "EINVAL"), "errors.sve-precedence"),
+        (lambda step, told: told.replace("E2BIG", "OK"), "list.count"),
+        (lambda step, told: "EBUSY" if step.startswith("S ") else told, "restore.sve-and-sme"),
+        (
+            lambda step, told: "OK 00*256." if told.startswith("OK ") and "608000000015" in step else told,
+            "vls.truncated",
+        ),
+    ],
+)
+def test_a_lie_is_found(liar: Callable[[Answer], Liar], tell: Answer, case: str) -> None:
+    """A kernel that answered otherwise would fail the case that proves the rule."""
+    outcomes = run(liar(tell), select(load(), case))
+    assert any(outcome.status == "failed" for outcome in outcomes)
+
+
+def test_a_difference_tells_both_answers(model: ModelBackend) -> None:
+    """A difference has the line, the step as the backend got it, and both answers."""
+    (outcome,) = run(model, read("f", FORM.format("N 1\nG 0 x0 -> OK =1")))
+    (difference,) = outcome.differences
+    assert difference.line == "G 0 x0"
+    assert difference.step == f"G 0 {regid.parse('x0'):x}"
+    assert (difference.expected, difference.got) == ("OK =1", "ENOEXEC")
+
+
+def test_save_and_restore(model: ModelBackend) -> None:
+    """The macros save, restore and same tell what was refused and what differs, by bank."""
+    lines = "N 2\nI 0 sve\nI 1 sve\nF 0\nF 1\nP 0 z* 1\nsave 0 a\nsame 1 a but mpidr_el1 -> differ z\n"
+    lines += "restore 1 a -> EPERM sve_vls\nsame 1 a but mpidr_el1"
+    (outcome,) = run(model, read("f", FORM.format(lines)))
+    assert outcome.differences == []
+
+
+def test_skipped_cases_say_why(model: ModelBackend) -> None:
+    """What cannot run is skipped with the reason, and hides nothing: the others run."""
+    cases = read("f", FORM.format("N 1") + FORM.format("N 1") + 'needs = ["has_el2"]\n')
+    assert [outcome.status for outcome in run(model, cases)] == ["passed", "skipped"]
+
+
+def test_running_nothing_is_an_error(model: ModelBackend) -> None:
+    """No case at all, none of that name, or all skipped: a UsageError, not a success."""
+    with pytest.raises(UsageError, match="has_el2"):
+        run(model, read("f", FORM.format("N 1") + 'needs = ["has_el2"]\n'))
+    with pytest.raises(UsageError, match="there are none"):
+        run(model, [])
+    with pytest.raises(UsageError, match=r"no case is called 'nix\.\*'"):
+        select(load(), "nix.*")
+    assert {case.name.partition(".")[0] for case in select(load(), "sme.*")} == {"sme"}
+
+
+@pytest.mark.parametrize(
+    "line", ["?", "G 0 nix", "G 0 x0 -> OK zz", "S 0 x0 $never", "restore 0 never", "I 0 nix", "G", "same 0 never", "N"]
+)
+def test_a_case_that_is_wrong_is_named(model: ModelBackend, line: str) -> None:
+    """A line that is none is a UsageError with the case's name, never an internal exception."""
+    with pytest.raises(UsageError, match=r"case a\.b"):
+        run(model, read("f", FORM.format(f"N 1\nI 0 none\n{line}")))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Against recorded traces: sequences drawn by seed, and a record that differs is found and cut to what matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvmabi.events import EventLog
+from kvmabi.fuzz import Generator, World, recorded
+from kvmabi.profiles import load_host, load_kernel
+from kvmabi.replay.machine import Machine
+from kvmabi.replay.trace import WORDS, Step, Trace
+
+HOST, KERNEL = "sme-demo", "sme-v12"
+SEQUENCES = 30
+
+
+@pytest.fixture
+def trace(tmp_path: Path, world: World) -> Path:
+    """A trace as the model itself answers it, of steps that traces have."""
+    machine = Machine(load_host(HOST), load_kernel(KERNEL), EventLog(kept=0))
+    generator = Generator(1, world)
+    lines = [f"# host {HOST}"]
+    for number in range(SEQUENCES):
+        lines.append(f"# seq 1.{number}")
+        for text in generator.sequence(number):
+            op, *words = text.split()
+            if op in WORDS:
+                lines.append(f"{text}\t{machine.do(Step(op, tuple(words), '', 0, ''))}")
+    machine.close()
+    path = tmp_path / "some.trace"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def hunted(path: Path, seed: int, steps: int) -> tuple[list[recorded.Finding], int]:
+    counts = [0]
+    traces = [(Trace(str(path)), load_host(HOST), load_kernel(KERNEL))]
+    return [finding for finding, _, _ in recorded.hunt(traces, seed, steps, counts.append)], counts[-1]
+
+
+def test_sequences_are_cut_at_new_vms(trace: Path) -> None:
+    """Every sequence begins with a new VM."""
+    found = list(recorded.sequences(Trace(str(trace))))
+    assert len(found) == SEQUENCES
+    assert all(sequence[0].op == "N" for sequence in found)
+
+
+def test_an_agreeing_record(trace: Path) -> None:
+    """Nothing is found where nothing differs; as many steps are done as were asked for, or as there are."""
+    findings, done = hunted(trace, 5, 300)
+    assert findings == []
+    assert 300 <= done < 600
+    assert hunted(trace, 5, 10**9)[1] == sum(1 for line in trace.read_text().splitlines() if line[0] != "#")
+
+
+def test_a_record_that_differs(trace: Path) -> None:
+    """A recorded answer that the model does not give is found, without the reads and refusals before it."""
+    lines = trace.read_text().splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("F ") and line.endswith("\tOK"))
+    lines[place] = lines[place].replace("\tOK", "\tEIO")
+    trace.write_text("\n".join(lines) + "\n")
+    findings, _ = hunted(trace, 2, 10**9)
+    assert len(findings) == 1
+    (finding,) = findings
+    assert (finding.expected[-1], finding.got[-1]) == ("EIO", "OK")
+    assert finding.steps[0].startswith("N ")
+    assert all(answer.startswith("OK") for answer in finding.expected[:-1])
+    assert not any(step[0] in "GBL" for step in finding.steps)

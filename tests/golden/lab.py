@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""A laboratory for golden records: ioctls on the model's files, with a memory that can end where a record wants it."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable
+
+from kvmabi import uapi
+from kvmabi.device import DeviceFile, SystemFile, VcpuFile, VmFile, open_system
+from kvmabi.errors import KvmError
+from kvmabi.events import EventLog
+from kvmabi.model.registermap import size_of
+from kvmabi.profiles import Host, Kernel
+
+BUFFER = 0x10000
+STRUCT = 0x20000
+LIST_ROOM = 4096
+SHORT_NAMES = {
+    "SVE": "sve", "SME": "sme", "PSCI": "psci_0_2", "PMU": "pmu_v3", "PA": "ptrauth_address", "PG": "ptrauth_generic",
+    "EL1_32": "el1_32bit", "OFF": "power_off", "EL2": "has_el2", "E2H0": "has_el2_e2h0",
+}  # fmt: skip
+
+
+class LabMemory:
+    """Memory with one struct, and a buffer of which so many bytes are mapped and perhaps cannot be written."""
+
+    address_space = "lab"
+
+    def __init__(self) -> None:
+        self.struct = bytearray(64)
+        self.buffer = bytearray(8 * (LIST_ROOM + 1))
+        self.mapped = len(self.buffer)
+        self.base = BUFFER
+        self.writable = True
+
+    def end_of_page(self, mapped: int | None) -> None:
+        """Let the buffer be the last so many bytes of a page (None: as large as ever)."""
+        self.mapped = len(self.buffer) if mapped is None else mapped
+        self.base = BUFFER if mapped is None else BUFFER - mapped
+
+    def read(self, addr: int, size: int) -> bytes:
+        """See Memory.read."""
+        if STRUCT <= addr < STRUCT + len(self.struct):
+            return bytes(self.struct[addr - STRUCT : addr - STRUCT + size])
+        if self.base <= addr < self.base + self.mapped:
+            return bytes(self.buffer[addr - self.base : min(addr - self.base + size, self.mapped)])
+        return b""
+
+    def write(self, addr: int, data: bytes) -> int:
+        """See Memory.write."""
+        if STRUCT <= addr < STRUCT + len(self.struct):
+            self.struct[addr - STRUCT : addr - STRUCT + len(data)] = data
+            return len(data)
+        if not self.writable or not self.base <= addr < self.base + self.mapped:
+            return 0
+        done = min(len(data), self.mapped - (addr - self.base))
+        self.buffer[addr - self.base : addr - self.base + done] = data[:done]
+        return done
+
+
+class LabVcpu:
+    """A vCPU's file; every method tells the errno's name, or "OK"."""
+
+    def __init__(self, lab: Lab, file: VcpuFile) -> None:
+        self.lab = lab
+        self.file = file
+        self.memory = lab.memory
+        file.immediate_exit(True)
+
+    def init(self, features: str | int, target: int | None = None) -> str:
+        """KVM_ARM_VCPU_INIT with features by the records' names or as a number."""
+        word = features if isinstance(features, int) else self.lab.bits(features)
+        target = self.lab.kernel.target if target is None else target
+        return self.words(target, word)
+
+    def words(self, target: int, *words: int) -> str:
+        """KVM_ARM_VCPU_INIT with words of features."""
+        self.memory.struct[:32] = struct.pack("=8I", target, *words, *(0,) * (7 - len(words)))
+        return self.ioctl(uapi.KVM_ARM_VCPU_INIT)
+
+    def finalize(self, what: int = 4) -> str:
+        """KVM_ARM_VCPU_FINALIZE."""
+        self.memory.struct[:4] = struct.pack("=i", what)
+        return self.ioctl(uapi.KVM_ARM_VCPU_FINALIZE)
+
+    def get(self, id: int, *, addr: int = BUFFER) -> str:
+        """KVM_GET_ONE_REG into the buffer."""
+        size = min(size_of(id), self.memory.mapped)
+        self.memory.buffer[:size] = b"\xaa" * size
+        self.memory.struct[:16] = struct.pack("=QQ", id, addr)
+        return self.ioctl(uapi.KVM_GET_ONE_REG)
+
+    def set(self, id: int, data: bytes | int | None = None, *, addr: int = BUFFER) -> str:
+        """KVM_SET_ONE_REG from the buffer, into which ``data`` goes first."""
+        if isinstance(data, int):
+            data = data.to_bytes(8, "little")
+        if data is not None:
+            self.memory.buffer[: len(data)] = data
+        self.memory.struct[:16] = struct.pack("=QQ", id, addr)
+        return self.ioctl(uapi.KVM_SET_ONE_REG)
+
+    def value(self, id: int) -> bytes:
+        """A register's bytes, as a get transfers them; KvmError if it cannot be read."""
+        result = self.get(id)
+        if result != "OK":
+            raise KvmError(getattr(errno, result))
+        return bytes(self.memory.buffer[: size_of(id)])
+
+    def number(self, id: int) -> int:
+        """A register's value as a number."""
+        return int.from_bytes(self.value(id)[:8], "little")
+
+    def reg_list(self, room: int = LIST_ROOM) -> tuple[str, int, list[int]]:
+        """KVM_GET_REG_LIST: errno, count, ids."""
+        self.memory.buffer[:] = bytes(len(self.memory.buffer))
+        self.memory.buffer[:8] = room.to_bytes(8, "little")
+        result = self.ioctl(uapi.KVM_GET_REG_LIST, BUFFER)
+        count = int.from_bytes(self.memory.buffer[:8], "little")
+        ids = list(struct.unpack_from(f"={count}Q", self.memory.buffer, 8)) if result == "OK" else []
+        return result, count, ids
+
+    def run(self) -> str:
+        """KVM_RUN with immediate_exit."""
+        return self.ioctl(uapi.KVM_RUN, 0)
+
+    def ioctl(self, request: int, arg: int = STRUCT) -> str:
+        """Any ioctl of the file."""
+        return outcome(lambda: self.file.ioctl(request, arg, self.memory))
+
+
+class Lab:
+    """A host under a kernel, and the VMs that a record needs; ``always`` names a feature that all vCPUs get."""
+
+    def __init__(self, host: Host, kernel: Kernel, *, always: str = "") -> None:
+        self.host, self.kernel, self.always = host, kernel, always
+        self.memory = LabMemory()
+        self.log = EventLog(kept=64)
+        self.system: SystemFile = open_system(host, kernel, self.log)
+        self._vms: list[VmFile] = []
+        self._cached: tuple[str, LabVcpu] | None = None
+
+    def cached(self, name: str, make: Callable[[], LabVcpu]) -> LabVcpu:
+        """The vCPU of this name if it is the one made last, for records that go on with it."""
+        if self._cached is None or self._cached[0] != name:
+            self._cached = name, make()
+        return self._cached[1]
+
+    def vm(self) -> VmFile:
+        """KVM_CREATE_VM; VMs made before are closed."""
+        self.close()
+        vm = self.system.ioctl(uapi.KVM_CREATE_VM, 0, self.memory)
+        assert isinstance(vm, VmFile)
+        self._vms.append(vm)
+        return vm
+
+    def vcpu(self, vm: VmFile | None = None, index: int = 0) -> LabVcpu:
+        """KVM_CREATE_VCPU, in a VM of its own unless one is given."""
+        file = (vm or self.vm()).ioctl(uapi.KVM_CREATE_VCPU, index, self.memory)
+        assert isinstance(file, VcpuFile)
+        self.memory.mapped, self.memory.writable = len(self.memory.buffer), True
+        return LabVcpu(self, file)
+
+    def bits(self, names: str) -> int:
+        """The feature bits of names such as "SVE+SME" or "b10", and of those that every vCPU has."""
+        word = 0
+        for name in (*names.split("+"), self.always):
+            if name in ("none", "-", "noinit", ""):
+                continue
+            if name[0] == "b":
+                word |= 1 << int(name[1:])
+            else:
+                feature = self.kernel.features.get(SHORT_NAMES[name])
+                word |= 1 << (feature.bit if feature else uapi.KVM_ARM_VCPU_SME)
+        return word
+
+    def close(self) -> None:
+        """Release the VMs."""
+        self._cached = None
+        while self._vms:
+            self._vms.pop().release()
+
+
+def outcome(call: Callable[[], int | DeviceFile]) -> str:
+    """The errno's name of an ioctl, or "OK"."""
+    try:
+        call()
+    except KvmError as error:
+        return error.name
+    return "OK"
+
+
+def expand(text: str) -> bytes:
+    """Bytes in the records' form: "0b*1 00*63", or plain hex."""
+    out = b""
+    for part in text.split():
+        byte, _, count = part.partition("*")
+        out += bytes.fromhex(byte) * int(count or 1)
+    return out

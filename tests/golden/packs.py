@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""What real kernels answered, packed beside this file: hosts, golden records and traces.
+
+``python packs.py FOLDER`` makes the packs anew from a folder with hosts/, golden/ and traces/.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import os
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kvmabi.profiles import Host, Kernel, load_kernel
+from kvmabi.profiles.host import from_json
+
+HERE = Path(__file__).parent
+FULL = os.environ.get("GOLDEN") == "full"
+"""All records and steps, not the sample that every test run plays."""
+
+
+@cache
+def _unpacked(name: str) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"kvmabi-golden-{os.getuid()}" / name
+    pack = HERE / f"{name}.tar.xz"
+    done = folder / f".{pack.stat().st_size}-{int(pack.stat().st_mtime)}"
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(pack, "r:xz") as members:
+            members.extractall(folder, filter="data")
+        done.touch()
+    return folder
+
+
+def traces() -> list[str]:
+    """The names of the traces: KERNEL-OR-SERIES.HOST.KIND.trace."""
+    return names("traces", ".trace")
+
+
+def records() -> list[str]:
+    """The names of the golden records: SERIES.HOST.jsonl."""
+    return names("records", ".jsonl")
+
+
+@cache
+def names(pack: str, ending: str) -> list[str]:
+    """The files of a pack."""
+    with tarfile.open(HERE / f"{pack}.tar.xz", "r:xz") as members:
+        return sorted(member.name for member in members if member.name.endswith(ending))
+
+
+def path(pack: str, name: str) -> str:
+    """A file of a pack, as a path."""
+    return str(_unpacked(pack) / name)
+
+
+@cache
+def host(name: str) -> Host:
+    """A recorded host: as captured, or else as its golden records tell."""
+    name = name.removeprefix("mainline.sweep-")
+    if not (_unpacked("hosts") / f"{name}.json").exists():
+        from golden.recorded_hosts import from_records
+
+        return from_records(name)
+    return from_json(name, json.loads((_unpacked("hosts") / f"{name}.json").read_text("utf-8")))
+
+
+@cache
+def kernel(name: str) -> Kernel:
+    """A kernel profile."""
+    return load_kernel(name)
+
+
+def read(name: str) -> Iterator[dict[str, Any]]:
+    """The records of a file; lines that the recorder's console spoiled are left out."""
+    with open(path("records", name), encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def _pack(target: Path, members: list[tuple[str, bytes]]) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 64 << 20}]
+    with lzma.open(target, "wb", filters=filters) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def _make(folder: Path) -> None:
+    found = {
+        "hosts": [(file.name, file.read_bytes()) for file in sorted(folder.glob("hosts/*.json"))],
+        "records": [],
+        "traces": [],
+    }
+    for pack, pattern in (("records", "golden/*/*.xz"), ("traces", "traces/*/*.xz")):
+        for file in sorted(folder.glob(pattern)):
+            found[pack].append((f"{file.parent.name}.{file.stem}", lzma.decompress(file.read_bytes())))
+    for pack, members in found.items():
+        _pack(HERE / f"{pack}.tar.xz", members)
+
+
+if __name__ == "__main__":
+    _make(Path(sys.argv[1]))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Every golden record of the kernels with the SME series is what the model gives."""
+
+from __future__ import annotations
+
+import pytest
+
+from golden import packs, sme_players, sme_states
+from golden.lab import Lab, expand
+from golden.sme_players import Record
+
+PLAYERS = {**sme_players.PLAYERS, **sme_states.PLAYERS}
+NOT_ABI = frozenset({"header", "meta", "cpuinfo", "const", "end", "default_vl"})
+"""What tells of the recording or of the host's kernel, not of KVM."""
+COUNTERS = frozenset({"603000000013df01", "603000000013df1a"})
+EVERY = {"restore": 9, "acc": 3, "reset": 5, "trans": 3, "vls_set": 2, "efault": 3}
+"""Of these types, unless everything is asked for, only each so many-th record is played."""
+FILES = [name for name in packs.records() if name.startswith("sme-")]
+
+
+def differences(lab: Lab, record: Record) -> list[str]:
+    """What the model gives otherwise than a record tells."""
+    got = PLAYERS[record["t"]](lab, record)
+    told = {key: expand(record[key]) if isinstance(value, bytes) else record[key] for key, value in got.items()}
+    return [f"{key}: expected {told[key]!r}, got {value!r}" for key, value in got.items() if value != told[key]]
+
+
+def played(name: str) -> list[Record]:
+    """The records of a file that are played in this run."""
+    count: dict[str, int] = {}
+    chosen = []
+    for record in packs.read(name):
+        kind = record["t"]
+        if kind in NOT_ABI or (kind == "reset" and record["id"] in COUNTERS):
+            continue
+        count[kind] = count.get(kind, -1) + 1
+        if packs.FULL or count[kind] % EVERY.get(kind, 1) == 0:
+            chosen.append(record)
+    return chosen
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_records_are_what_the_model_gives(name: str) -> None:
+    """Lists, resets, accesses, vector lengths, transitions, faults, re-INIT, ID registers and restores agree."""
+    host = packs.host(name.removesuffix(".jsonl"))
+    lab = Lab(host, packs.kernel(host.kernel), always="EL2" if "nested" in name else "")
+    records = played(name)
+    assert records
+    wrong = []
+    for record in records:
+        wrong += [f"{str(record)[:200]}: {difference[:300]}" for difference in differences(lab, record)]
+    lab.close()
+    assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:10])
