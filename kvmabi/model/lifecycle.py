@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kvmabi import regid, uapi
 from kvmabi.errors import KvmError
-from kvmabi.model import sme, state, vls
+from kvmabi.model import pmu, sme, state, vls
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import NOT_INITIALIZED, refusal_error
@@ -17,6 +17,7 @@ from kvmabi.model.vcpu import NOT_INITIALIZED, refusal_error
 if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
 
+PFR0_ID = regid.parse("id_aa64pfr0_el1")
 MPIDR_ID = regid.parse("mpidr_el1")
 MPIDR_RES1 = 1 << 31
 
@@ -63,6 +64,8 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
         raise refusal_error(OTHER_FEATURES)
     if again:
         sme.warn_of_overflow(vcpu)
+    if vcpu.vm.features is None:
+        vcpu.vm.pmu_counters = pmu.first_counters(vcpu.system, features)
     vcpu.features = vcpu.vm.features = features
     vcpu.vm.el1_32bit = "el1_32bit" in features
     reset(vcpu)
@@ -105,7 +108,7 @@ def reset(vcpu: Vcpu) -> None:
     old = vcpu.mode
     memory = vcpu.file.memory
     kept = _kept(vcpu)
-    memory[:] = system.reset_image(features)
+    memory[:] = system.reset_image(features, _levels(vcpu))
     for offset, data in (kept | vcpu.vm.shared).items():
         memory[offset : offset + len(data)] = data
     sve_vq = sme_vq = 0
@@ -117,6 +120,12 @@ def reset(vcpu: Vcpu) -> None:
         memory[state.SME_VLS : state.SME_VLS + state.VLS_BYTES] = vls.encode(system.sme_vqs, sme_vq)
     vcpu.mode = Mode(features, old.finalized, sve_vq, sme_vq, False, False, system.shown(memory))
     vcpu.remap()
+
+
+def _levels(vcpu: Vcpu) -> int | None:
+    """ID_AA64PFR0_EL1's fields for EL2 and EL3 if userspace has set the register; the PMU's reset follows them."""
+    written = vcpu.vm.shared.get(vcpu.system.sysreg_offset(PFR0_ID))
+    return None if written is None else int.from_bytes(written, "little") & (pmu.PFR0_EL2 | pmu.PFR0_EL3)
 
 
 def _kept(vcpu: Vcpu) -> dict[int, bytes]:

@@ -23,6 +23,7 @@ EVENT_EL2 = 1 << 27
 EVENT_EL3 = 1 << 26 | 3 << 28
 EVENTS_V3, EVENTS_V3P1 = 0x3FF, 0xFFFF
 PFR0_EL2, PFR0_EL3 = 0xF << 8, 0xF << 12
+STRICT = "pmu_v3_strict"
 
 
 def counters(system: System) -> int:
@@ -54,11 +55,17 @@ def reset_event(system: System, pfr0: int) -> int:
     return UNKNOWN & mask
 
 
+def first_counters(system: System, features: frozenset[str]) -> int:
+    """How many event counters a VM has after its first INIT: with the strict PMU none before userspace chose a PMU."""
+    return 0 if STRICT in features else counters(system)
+
+
 def set_pmcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     """Set PMCR_EL0: before the first run N chooses how many counters the VM has; of the rest the low byte counts."""
     value = int.from_bytes(data, "little")
     count = (value & PMCR_N) >> PMCR_N_SHIFT
-    if not vcpu.vm.has_run and "has_el2" not in vcpu.mode.features and count <= counters(vcpu.system):
+    fixed = vcpu.vm.has_run or not vcpu.mode.features.isdisjoint({"has_el2", STRICT})
+    if not fixed and count <= counters(vcpu.system):
         vcpu.vm.pmu_counters = count
     value &= PMCR_WRITABLE
     if not vcpu.system.el0_32bit:

@@ -19,8 +19,11 @@ NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event, "pmu_
 PFR0_ID = regid.parse("id_aa64pfr0_el1")
 
 
-def image(system: System, features: frozenset[str]) -> bytes:
-    """The register file but for the vector lengths and MPIDR_EL1, which are the vCPU's own."""
+def image(system: System, features: frozenset[str], levels: int | None = None) -> bytes:
+    """The register file but for the vector lengths and MPIDR_EL1, which are the vCPU's own.
+
+    ``levels`` are the fields of ID_AA64PFR0_EL1 for EL2 and EL3 as the VM has them now (None: as INIT leaves them).
+    """
     made = bytearray(state.SIZE_BYTES)
     kernel, registers = system.kernel, system.host.registers
 
@@ -33,7 +36,7 @@ def image(system: System, features: frozenset[str]) -> bytes:
             put(system.sysreg_offset(reg.id), registers.get(reg.id, 0) if reg.reset is None else reg.reset, 8)
     _limit(system, features, made)
     start = system.sysreg_offset(PFR0_ID)
-    pfr0 = int.from_bytes(made[start : start + 8], "little")
+    pfr0 = int.from_bytes(made[start : start + 8], "little") if levels is None else levels
     for reg in system.sysregs:
         if isinstance(reg.reset, str) and "pmu_v3" in features:
             put(system.sysreg_offset(reg.id), NAMED[reg.reset](system, pfr0), 8)

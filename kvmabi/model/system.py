@@ -64,7 +64,7 @@ class System:
                 self.places[coproc] = (*self.places.get(coproc, ()), place)
         self._maps: dict[Mode, RegisterMap] = {}
         self._parts: dict[Hashable, Part] = {}
-        self._images: dict[frozenset[str], bytes] = {}
+        self._images: dict[tuple[frozenset[str], int | None], bytes] = {}
 
     def _groups(self) -> dict[str, list[sysregs.SysReg]]:
         """The system registers in the groups in which this kernel lists them."""
@@ -161,9 +161,9 @@ class System:
         start = self.sysreg_offset(id)
         return int.from_bytes(memory[start : start + 8], "little")
 
-    def reset_image(self, features: frozenset[str]) -> bytes:
-        """A register file as INIT with these features leaves it, but for the vector lengths and MPIDR."""
-        image = self._images.get(features)
+    def reset_image(self, features: frozenset[str], levels: int | None = None) -> bytes:
+        """A register file as INIT with these features leaves it: see reset.image."""
+        image = self._images.get((features, levels))
         if image is None:
-            image = self._images[features] = reset.image(self, features)
+            image = self._images[features, levels] = reset.image(self, features, levels)
         return image
