@@ -15,7 +15,7 @@ demo: $(BIN)/.installed
 	$(BIN)/kvmabi demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff check .

@@ -60,7 +60,7 @@ class Kvm:
         """
         file = self.file(fd)
         if isinstance(arg, int):
-            if not -(MAX_ARG >> 1) <= arg <= MAX_ARG:
+            if not -(1 << 63) <= arg <= MAX_ARG:
                 raise UsageError(f"an ioctl's argument has 64 bits: {arg:#x} is too large")
             return self._do(file, request, arg & MAX_ARG)
         if isinstance(arg, uapi.ffi.CData):

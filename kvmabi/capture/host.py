@@ -42,6 +42,7 @@ SETS: tuple[tuple[str, ...], ...] = (
 """The sets of features of which every register's reset value is recorded, beside the richest one."""
 ALL_BITS = (1 << 64) - 1
 TIMERS_CRN = 14
+CSSELR = regid.parse("csselr_el1")
 VECTOR = frozenset({"sve", "sme"})
 COUNTERS = frozenset(
     (uapi.KVM_REG_ARM_PTIMER_CNT, uapi.KVM_REG_ARM_TIMER_CNT, uapi.KVM_REG_ARM_PTIMER_CTL, uapi.KVM_REG_ARM_PTIMER_CVAL)
@@ -137,9 +138,10 @@ def cpu_keeps(backend: Backend, features: tuple[str, ...]) -> dict[str, str]:
 
 
 def _is_state(id: int) -> bool:
-    """Whether a register is a guest's state at EL1: no ID register, and nothing that runs."""
+    """Whether a register is a guest's state at EL1: no ID register (CSSELR_EL1 is among them), nothing that runs."""
     fields = regid.decode(id)
-    return fields.family == "sysreg" and fields.op0 == 3 and fields.crn not in (0, TIMERS_CRN)
+    runs, identifies = fields.crn == TIMERS_CRN, fields.crn == 0 and id != CSSELR
+    return fields.family == "sysreg" and fields.op0 == 3 and not runs and not identifies
 
 
 def _number(answer: str) -> int:

@@ -53,6 +53,7 @@ VECTORS = tuple(
     for n in range(32)
 )
 V_IDS = tuple(id for id, _ in VECTORS)
+V_PLACES = tuple((id, offset, state.V_BYTES) for id, offset in VECTORS)
 FPSR_ID = BASE | uapi.KVM_REG_SIZE_U32 | state.FPSR // WORD_BYTES
 FPCR_ID = FPSR_ID + 1
 PSTATE_ID = BASE | uapi.KVM_REG_SIZE_U64 | state.PSTATE // WORD_BYTES

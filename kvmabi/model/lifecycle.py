@@ -108,7 +108,11 @@ def reset(vcpu: Vcpu) -> None:
     old = vcpu.mode
     memory = vcpu.file.memory
     kept = _kept(vcpu)
-    memory[:] = system.reset_image(features, _levels(vcpu))
+    image = system.reset_image(features, _levels(vcpu))
+    memory[: state.ZA] = image[: state.ZA]
+    memory[state.ZT0 :] = image[state.ZT0 :]
+    if old.za:  # otherwise ZA, most of the register file, is zero already
+        vcpu.file.zero(state.ZA, state.ZT0)
     for offset, data in (kept | vcpu.vm.shared).items():
         memory[offset : offset + len(data)] = data
     sve_vq = sme_vq = 0

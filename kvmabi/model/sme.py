@@ -30,6 +30,10 @@ ZA_IDS = tuple(uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0) for n in range(uapi.KVM_ARM64
 FPMR_ID = regid.parse("fpmr")
 SMCR_EL2_ID = regid.parse("smcr_el2")
 ZT0_ID = uapi.KVM_REG_ARM64_SME_ZTREG(0)
+ZA_PLACES = (
+    *((id, state.ZA + n * state.Z_BYTES, state.Z_BYTES) for n, id in enumerate(ZA_IDS)),
+    (ZT0_ID, state.ZT0, state.ZT_BYTES),
+)
 FPSR_RESET = (0x0800009F).to_bytes(4, "little")
 FPMR_RESET = bytes(8)
 
@@ -106,10 +110,10 @@ def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     if za and not vcpu.mode.za:
         warn_of_overflow(vcpu)
     if za != vcpu.mode.za:
-        effects += vcpu.wipe(state.ZA, state.ZT0 + state.ZT_BYTES, (*ZA_IDS, ZT0_ID))
+        effects += vcpu.wipe(state.ZA, state.ZT0 + state.ZT_BYTES, ZA_PLACES)
     if sm != vcpu.mode.sm:
-        effects += vcpu.wipe(state.V, state.V + 32 * state.V_BYTES, core.V_IDS)
-        effects += vcpu.wipe(state.Z, state.FFR + state.P_BYTES, (*sve.Z_IDS, *sve.P_IDS, sve.FFR_ID))
+        effects += vcpu.wipe(state.V, state.V + 32 * state.V_BYTES, core.V_PLACES)
+        effects += vcpu.wipe(state.Z, state.FFR + state.P_BYTES, sve.PLACES)
         effects += vcpu.overwrite(core.FPSR_ID, state.FPSR, FPSR_RESET)
         effects += vcpu.overwrite(FPMR_ID, vcpu.system.sysreg_offset(FPMR_ID), FPMR_RESET)
     vcpu.store(row, data)

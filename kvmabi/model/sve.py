@@ -35,6 +35,11 @@ BAD_SVE_ID = Refusal(errno.EINVAL, "no SVE register has this size and index")
 Z_IDS = tuple(uapi.KVM_REG_ARM64_SVE_ZREG(n, 0) for n in range(uapi.KVM_ARM64_SVE_NUM_ZREGS))
 P_IDS = tuple(uapi.KVM_REG_ARM64_SVE_PREG(n, 0) for n in range(uapi.KVM_ARM64_SVE_NUM_PREGS))
 FFR_ID = uapi.KVM_REG_ARM64_SVE_FFR(0)
+PLACES = (
+    *((id, state.Z + n * state.Z_BYTES, state.Z_BYTES) for n, id in enumerate(Z_IDS)),
+    *((id, state.P + n * state.P_BYTES, state.P_BYTES) for n, id in enumerate(P_IDS)),
+    (FFR_ID, state.FFR, state.P_BYTES),
+)
 _SLICES = uapi.KVM_ARM64_SVE_MAX_SLICES
 
 

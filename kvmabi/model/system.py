@@ -14,7 +14,7 @@ from kvmabi.model.registermap import Family, Part, Refusal, RegisterMap
 from kvmabi.model.vcpu import refusal_error
 from kvmabi.profiles import idregs, sysregs
 from kvmabi.profiles.host import Host
-from kvmabi.profiles.kernel import Kernel
+from kvmabi.profiles.kernel import Kernel, kernel_names, load_kernel
 
 FAMILIES = {
     family.name: family
@@ -55,6 +55,7 @@ class System:
         self.targets = frozenset({kernel.target, *self._cpu_targets()})
         self.cpu_keeps = self._cpu_keeps()
         self.mitigates_with_ssbs = firmware.mitigates_with_ssbs(self)
+        self._others = self._capabilities_of_another_kernel()
         self._families = [FAMILIES[name] for name in kernel.list_order]
         self._by_coproc = {coproc: family for family in self._families for coproc in family.coprocs if family.answers}
         # Which of the parts of a register map can have an id with a coprocessor field.
@@ -62,6 +63,9 @@ class System:
         for place, family in enumerate(self._families):
             for coproc in family.coprocs:
                 self.places[coproc] = (*self.places.get(coproc, ()), place)
+        shows = [self.sysreg_offset(field.id) for _, field, _ in idregs.predicates()]
+        self._id_registers = slice(min(shows), max(shows) + 8)
+        self._shown: dict[bytes, frozenset[str]] = {}
         self._maps: dict[Mode, RegisterMap] = {}
         self._parts: dict[Hashable, Part] = {}
         self._images: dict[tuple[frozenset[str], int | None], bytes] = {}
@@ -86,8 +90,8 @@ class System:
         if not self.host_shows("vhe"):
             return []
         keeps = self.host.cpu_keeps
-        names = keeps.keys() & set(self.kernel.run_loads)
-        return [(reg.id, keeps[reg.name]) for reg in self.sysregs if reg.name in names]
+        loaded = frozenset(self.kernel.run_loads)
+        return [(reg.id, keeps[reg.id]) for reg in self.sysregs if reg.id in keeps and reg.name in loaded]
 
     def writable_masks(self) -> dict[int, int]:
         """KVM_ARM_GET_REG_WRITABLE_MASKS: the bits of each ID register that can be set at all."""
@@ -105,13 +109,20 @@ class System:
         capability = self.kernel.features[feature].capability
         return capability is None or self.host.capabilities_vm.get(capability, 0) > 0
 
+    def _capabilities_of_another_kernel(self) -> frozenset[int]:
+        """Numbers by which the kernel that recorded the host told of features that have others here, or none."""
+        if self.host.kernel not in kernel_names():
+            return frozenset()
+        told = {feature.capability for feature in load_kernel(self.host.kernel).features.values()}
+        return frozenset(number for number in told if number is not None)
+
     def check_extension(self, capability: int, *, on_vm: bool) -> int:
         """KVM_CHECK_EXTENSION's answer, 0 for what is not there; EINVAL where the kernel answers so."""
         for name, feature in self.kernel.features.items():
             if feature.capability == capability:
                 return int(name in self.features)
         capabilities = self.host.capabilities_vm if on_vm else self.host.capabilities_system
-        value = capabilities.get(capability, 0)
+        value = 0 if capability in self._others else capabilities.get(capability, 0)
         if value < 0:
             raise refusal_error(Refusal(errno.EINVAL, f"the kernel answers no question about capability {capability}"))
         return value
@@ -151,11 +162,16 @@ class System:
 
     def shown(self, memory: Memory) -> frozenset[str]:
         """What the ID registers in a register file let be seen."""
-        return frozenset(
-            name
-            for name, field, least in idregs.predicates()
-            if field.get(self._sysreg_value(memory, field.id)) >= least
-        )
+        known = self._shown.get(key := bytes(memory[self._id_registers]))
+        if known is None:
+            if len(self._shown) >= MAPS_KEPT:
+                self._shown.clear()
+            known = self._shown[key] = frozenset(
+                name
+                for name, field, least in idregs.predicates()
+                if field.get(self._sysreg_value(memory, field.id)) >= least
+            )
+        return known
 
     def _sysreg_value(self, memory: Memory, id: int) -> int:
         start = self.sysreg_offset(id)

@@ -15,6 +15,8 @@ from kvmabi.model.state import RegisterFile
 if TYPE_CHECKING:
     from kvmabi.model.vm import Vm
 
+Place = tuple[int, int, int]
+"""A register's id, its place in the register file and its size, both in bytes."""
 NO_EFFECTS: Sequence[Effect] = ()
 NOT_INITIALIZED = Refusal(errno.ENOEXEC, "the vCPU is not initialised", "call KVM_ARM_VCPU_INIT first")
 NOT_FINALIZED = Refusal(
@@ -132,17 +134,17 @@ class Vcpu:
         self.file.memory[offset:end] = value
         return [Effect(id, before, value)]
 
-    def wipe(self, start: int, end: int, ids: Iterable[int]) -> list[Effect]:
-        """Zero the bytes from ``start`` to ``end``; tells which of the registers ``ids`` in view lost a value."""
+    def wipe(self, start: int, end: int, places: Iterable[Place]) -> list[Effect]:
+        """Zero the bytes from ``start`` to ``end``; tells which of the registers at ``places`` lost a value in view."""
         memory = self.file.memory
         if memory[start:end] == bytes(end - start):
             return []
         known = self.require_init()
         effects = [
-            Effect(row.id, value, bytes(row.size_bytes))
-            for row in map(known.find, ids)
-            if row is not None and row.get is None
-            if (value := memory[row.offset : row.offset + row.size_bytes]) != bytes(row.size_bytes)
+            Effect(id, value, bytes(size))
+            for id, offset, size in places
+            if (value := memory[offset : offset + size]).count(0) < size
+            if (row := known.find(id)) is not None and row.get is None
         ]
         self.file.zero(start, end)
         return effects

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from kvmabi import regid
 from kvmabi.errors import UsageError
 
 MAX_BYTES = 16 << 20
@@ -64,6 +66,23 @@ class Reader:
     def wrong(self, key: str, what: str) -> UsageError:
         """The error for a field."""
         return UsageError(f"{self.name}: {key}: {what}")
+
+    def only(self, known: Iterable[str], within: str = "") -> None:
+        """Refuse keys of the table, or of the one in the field ``within``, that nothing would read."""
+        keys = sorted(known)
+        table, prefix = (self.sub(within), f"{within}.") if within else (self.table, "")
+        for key in table:
+            if key not in keys:
+                close = get_close_matches(str(key), keys, 1)
+                guess = f"did you mean {close[0]}?" if close else f"known ones are {', '.join(keys)}"
+                raise self.wrong(f"{prefix}{key}", f"unknown key: {guess}")
+
+    def register(self, field: str, text: str) -> int:
+        """The id of a register named in a field."""
+        try:
+            return regid.parse(text)
+        except UsageError as error:
+            raise self.wrong(field, str(error)) from None
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string field."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 from kvmabi import regid, uapi
 from kvmabi.hexruns import expand
@@ -15,6 +16,13 @@ from kvmabi.profiles import files, sysregs
 KIND = "hosts"
 MAX_VECTOR_BITS = 2048
 COUNTER_HZ = 62_500_000
+KEYS = frozenset(
+    {
+        *("name", "kernel", "recorded", "cpu", "counter_hz"),
+        *("sve_vector_bits", "sme_vector_bits", "capabilities", "registers", "cpu_keeps"),
+    }
+)
+"""What a host written by hand may say; a captured one tells more, for its reader's information."""
 NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # the vCPU's number and INIT's features decide these
 
 
@@ -26,8 +34,9 @@ class Host:
     ``capabilities_system`` and ``capabilities_vm`` are KVM_CHECK_EXTENSION's answers that are not 0
     (negative: that errno). ``registers`` holds what the host decides of a vCPU with every feature:
     ID registers, cache sizes, PMU and firmware state, by id. ``kernel`` names the profile of the
-    kernel that answered, ``recorded`` what the data comes from. ``cpu_keeps`` tells by name which bits the
-    CPU keeps of registers that pass through it, ``counter_hz`` how fast its counter runs.
+    kernel that answered, ``recorded`` what the data comes from. ``measured_keeps`` tells by id which bits the
+    CPU keeps of registers that pass through it (None: never measured, so ``cpu`` tells, a name in cpus.toml),
+    ``counter_hz`` how fast its counter runs.
     """
 
     name: str
@@ -40,11 +49,15 @@ class Host:
     registers: dict[int, int] = field(repr=False)
     cpu: str = ""
     counter_hz: int = COUNTER_HZ
+    measured_keeps: dict[int, int] | None = field(default=None, repr=False)
 
     @property
-    def cpu_keeps(self) -> dict[str, int]:
-        """The bits that the CPU keeps of registers that KVM_RUN passes through it, by name; all of any other."""
-        return {name: mask for name, mask in cpus().get(self.cpu, {}).items() if isinstance(mask, int)}
+    def cpu_keeps(self) -> dict[int, int]:
+        """The bits that the CPU keeps of registers that KVM_RUN passes through it, by id; all of any other."""
+        if self.measured_keeps is not None:
+            return self.measured_keeps
+        known = cpus().get(self.cpu, {})
+        return {regid.parse(name): mask for name, mask in known.items() if isinstance(mask, int)}
 
 
 @cache
@@ -98,6 +111,7 @@ def from_json(name: str, table: files.Table) -> Host:
         registers=registers,
         cpu=read.text("cpu_profile", _emulator(read)),
         counter_hz=read.number("counter_hz", COUNTER_HZ),
+        measured_keeps=_keeps(read, partial(_hex_id, read, "cpu_keeps")),
     )
 
 
@@ -121,7 +135,7 @@ def _resets(read: files.Reader) -> dict[str, dict[int, int]]:
 def _register_values(read: files.Reader, key: str) -> dict[int, int]:
     values: dict[int, int] = {}
     for text, value in read.sub(key).items():
-        id = read.as_number(f"{key}.{text}", text if text.startswith("0x") else f"0x{text}")
+        id = _hex_id(read, key, text)
         if value is None:
             continue
         if not isinstance(value, str):
@@ -133,8 +147,22 @@ def _register_values(read: files.Reader, key: str) -> dict[int, int]:
     return values
 
 
+def _hex_id(read: files.Reader, key: str, text: str) -> int:
+    """A register id as captures write it: in hex, with or without 0x."""
+    return read.as_number(f"{key}.{text}", text if text.startswith("0x") else f"0x{text}")
+
+
+def _keeps(read: files.Reader, id_of: Callable[[str], int]) -> dict[int, int] | None:
+    """What was measured of the bits that the CPU keeps; None where nothing was."""
+    if "cpu_keeps" not in read.table:
+        return None
+    return {id_of(text): read.as_number(f"cpu_keeps.{text}", mask) for text, mask in read.sub("cpu_keeps").items()}
+
+
 def _from_toml(name: str, table: files.Table) -> Host:
     read = files.Reader(name, table)
+    read.only(KEYS)
+    read.only(("both", "system", "vm"), "capabilities")
     capabilities = files.Reader(f"{name}: capabilities", read.sub("capabilities"))
     both = _capabilities(capabilities, "both")
     return Host(
@@ -146,10 +174,12 @@ def _from_toml(name: str, table: files.Table) -> Host:
         capabilities_system=both | _capabilities(capabilities, "system"),
         capabilities_vm=both | _capabilities(capabilities, "vm"),
         registers={
-            regid.parse(key): read.as_number(f"registers.{key}", value) for key, value in read.sub("registers").items()
+            read.register(f"registers.{key}", key): read.as_number(f"registers.{key}", value)
+            for key, value in read.sub("registers").items()
         },
         cpu=read.text("cpu", ""),
         counter_hz=read.number("counter_hz", COUNTER_HZ),
+        measured_keeps=_keeps(read, lambda key: read.register(f"cpu_keeps.{key}", key)),
     )
 
 

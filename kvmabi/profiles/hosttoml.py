@@ -33,6 +33,7 @@ def to_toml(host: Host, *, name: str, recorded: str) -> str:
         "# What the host decides of a vCPU with every feature; KVM's rules give everything else.",
         "[registers]",
         *_registers(host),
+        *_keeps(host),
     ]
     return "\n".join(lines) + "\n"
 
@@ -46,8 +47,18 @@ def write(source: str, target: str, *, recorded: str) -> None:
 def _registers(host: Host) -> Iterator[str]:
     for id, value in host.registers.items():
         if value and host_decides(id):
-            name = regid.name_of(id)
-            yield f"{json.dumps(name) if '[' in name else name} = {value:#x}"
+            yield f"{_key(id)} = {value:#x}"
+
+
+def _keeps(host: Host) -> Iterator[str]:
+    if host.measured_keeps is not None:
+        yield from ("", "# The bits that the CPU keeps of registers that KVM_RUN passes through it.", "[cpu_keeps]")
+        yield from (f"{_key(id)} = {mask:#x}" for id, mask in host.measured_keeps.items())
+
+
+def _key(id: int) -> str:
+    name = regid.name_of(id)
+    return json.dumps(name) if "[" in name else name
 
 
 def _capabilities(host: Host) -> Iterator[str]:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.profiles import files, switches, sysregs
 from kvmabi.profiles.switches import Switches
@@ -95,7 +94,7 @@ def kernel_of(name: str, table: files.Table) -> Kernel:
         cpu_targets=tuple(_target(read, row) for row in read.items("cpu_targets")[:64]),
         max_vcpus=read.number("max_vcpus", most=4096),
         vcpu_mmap_bytes=read.number("vcpu_mmap_bytes", most=1 << 20),
-        max_features=read.number("max_features", most=7 * 32),
+        max_features=max(read.number("max_features", most=7 * 32), *(1 + feature.bit for feature in features.values())),
         features=features,
         list_order=order,
         invariants=_register_names(read, "invariants"),
@@ -103,7 +102,7 @@ def kernel_of(name: str, table: files.Table) -> Kernel:
         without=frozenset(_register_names(read, "without")),
         sysregs=_changes(read),
         writable_masks={
-            regid.parse(key): read.as_number(f"writable_masks.{key}", value)
+            read.register(f"writable_masks.{key}", key): read.as_number(f"writable_masks.{key}", value)
             for key, value in read.sub("writable_masks").items()
         },
         firmware_registers=read.number("firmware_registers", most=16),
@@ -124,6 +123,7 @@ def _feature(read: files.Reader, key: str, value: Any) -> Feature:
     if not isinstance(value, dict):
         raise read.wrong(f"features.{key}", "must be a table with bit and capability")
     field = files.Reader(f"{read.name}: features.{key}", value)
+    field.only(Feature._fields)
     capability = field.number("capability", most=2**31 - 1) if "capability" in value else None
     return Feature(field.number("bit", most=7 * 32 - 1), capability)
 
@@ -165,13 +165,18 @@ def _with_base(name: str, depth: int) -> files.Table:
     if depth > 8:
         raise UsageError(f"{name}: profiles are based on one another in a circle")
     table, _ = files.read(KIND, name)
+    read = files.Reader(name, table)
+    known = {"base", "replaces", *(field.name for field in fields(Kernel))}
+    read.only(known)
     base = table.get("base")
     if base is None:
         return table
     if not isinstance(base, str):
         raise UsageError(f"{name}: base: must be a string")
     below = _with_base(base, depth + 1)
-    for key in table.get("replaces", ()):
+    for key in read.items("replaces"):
+        if key not in known:
+            raise read.wrong("replaces", f"{key!r} is nothing that a kernel profile says")
         below.pop(key, None)
     return _merge(below, table)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from kvmabi.errors import UsageError
 
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20  # in characters, which are bytes but for what is no trace
 # How many words a step has after its letter, at least; more are noise of the generator.
 WORDS = {"N": 1, "I": 3, "F": 2, "G": 2, "S": 3, "P": 3, "B": 2, "b": 2, "L": 2, "M": 0, "R": 1}
 
@@ -48,7 +49,10 @@ class Trace:
     def _read(self) -> Iterator[tuple[int, str]]:
         try:
             with (lzma.open if self.path.endswith(".xz") else open)(self.path, "rt", encoding="utf-8") as stream:
-                for number, line in enumerate(stream, 1):
+                for number in count(1):
+                    line = stream.readline(MAX_LINE_BYTES + 1)  # a file may have no line's end at all
+                    if not line:
+                        return
                     if len(line) > MAX_LINE_BYTES:
                         raise UsageError(f"{self.path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB")
                     if line != "\n":

@@ -2,8 +2,8 @@
 """The explorer agrees with the naive search, and stops where it is told."""
 
 import pytest
-from naive import search as naive_search
 
+from fpstate.naive import search as naive_search
 from kvmabi.fpstate.config import Config, config_from
 from kvmabi.fpstate.explorer import BOUND, HOLDS, VIOLATED, Bounds, Explorer
 from kvmabi.fpstate.invariants import select

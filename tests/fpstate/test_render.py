@@ -84,7 +84,10 @@ def test_svg_is_drawn(tmp_path: Path) -> None:
     page.write_text(svg(_trace("C1x")))
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is not None:
-        options = ["--headless", "--no-sandbox", f"--screenshot={shot}", "--window-size=1200,700"]
+        quiet = ["gpu", "quic", "background-networking", "component-update", "sync"]
+        options = ["--headless", "--no-sandbox", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
+        options += [f"--disable-{what}" for what in quiet]
+        options += [f"--screenshot={shot}", "--window-size=1200,700"]
         command = [browser, *options, page.as_uri()]
     elif shutil.which("rsvg-convert"):
         command = ["rsvg-convert", str(page), "-o", str(shot)]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""Plays every record and every trace, and notes in results.json how many there are and how many agree.
+
+``python -m golden.measure`` does it anew, in some minutes; scripts/fidelity.py makes docs/fidelity.md of the numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from golden import packs, test_mainline_records, test_sme_records
+from golden.lab import Lab
+from golden.sme_players import Record
+from kvmabi.replay.runner import Result, replay
+from kvmabi.replay.trace import Trace
+
+RESULTS = Path(__file__).parent / "results.json"
+PACKS = ("hosts", "records", "traces")
+SPOILED = "spoiled"
+"""What stands for the type of a line that the recorder's console spoiled."""
+
+Tally = dict[str, dict[str, int]]
+"""By type of record: how many "agree", "differ" and are "not played"."""
+
+
+def digests() -> dict[str, str]:
+    """The packs' SHA-256, by which a result tells what it is the result of."""
+    return {name: hashlib.sha256((packs.HERE / f"{name}.tar.xz").read_bytes()).hexdigest() for name in PACKS}
+
+
+def record_types(name: str) -> Counter[str]:
+    """How many records of each type a file has, and how many lines are spoiled."""
+    found: Counter[str] = Counter()
+    with open(packs.path("records", name), encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                found[json.loads(line)["t"]] += 1
+            except ValueError:
+                found[SPOILED] += 1
+    return found
+
+
+def played_records(name: str) -> Tally:
+    """Play all records of a file."""
+    mainline = name.startswith("mainline.")
+    module = test_mainline_records if mainline else test_sme_records
+    host = packs.host(name.removesuffix(".jsonl"))
+    lab = Lab(host, packs.kernel(host.kernel), always="EL2" if "nested" in name and not mainline else "")
+    tally: Tally = {}
+    for kind, count in record_types(name).items():
+        tally[kind] = {"agree": 0, "differ": 0, "not played": count if kind == SPOILED else 0}
+    for record in packs.read(name):
+        tally[record["t"]][_outcome(module, lab, record)] += 1
+    lab.close()
+    return tally
+
+
+def _outcome(module: Any, lab: Lab, record: Record) -> str:
+    """What became of one record: a player that compares nothing has not played it."""
+    kind = record["t"]
+    if kind not in module.PLAYERS or (kind == "reset" and record["id"] in test_sme_records.COUNTERS):
+        return "not played"
+    play, compared = module.PLAYERS[kind], 0
+
+    def counted(lab: Lab, record: Record) -> Record:
+        nonlocal compared
+        got = play(lab, record)
+        compared = len(got)
+        return got
+
+    module.PLAYERS[kind] = counted
+    try:
+        wrong = module.differences(lab, record)
+    finally:
+        module.PLAYERS[kind] = play
+    if wrong:
+        print(f"{str(record)[:100]}: {wrong[0][:100]}", file=sys.stderr)
+        return "differ"
+    return "agree" if compared else "not played"
+
+
+def played_trace(name: str) -> dict[str, Any]:
+    """Replay all steps of a trace."""
+    trace = Trace(packs.path("traces", name))
+    host, result = packs.host(trace.host), Result()
+    replay(trace, host, packs.kernel(host.kernel), result)
+    return {"host": trace.host, "kernel": host.kernel, "steps": result.steps, "mismatches": result.mismatches}
+
+
+def measure(processes: int | None = None) -> dict[str, Any]:
+    """Play everything: the packs' digests, the tally of each file of records, steps and mismatches of each trace."""
+    found: dict[str, Any] = {"packs": digests()}
+    for pack in PACKS:
+        packs._unpacked(pack)
+    with ProcessPoolExecutor(processes) as pool:
+        names = packs.records()
+        found["records"] = dict(zip(names, pool.map(played_records, names), strict=True))
+        names = packs.traces()
+        found["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
+    found["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
+    return found
+
+
+def main() -> int:
+    """Play everything and write results.json; 1 if something differs."""
+    found = measure(os.cpu_count())
+    RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    differ = sum(count["differ"] for tally in found["records"].values() for count in tally.values())
+    mismatches = sum(trace["mismatches"] for trace in found["traces"].values())
+    print(f"{differ} records differ, {mismatches} steps of traces")
+    return int(bool(differ or mismatches))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Profiles say nothing that goes unread: an unknown key or register is told in one line with file and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kvmabi.errors import UsageError
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles.files import Reader
+
+HOST = 'name = "h"\nkernel = "linux-7.3"\nrecorded = "nothing"\n'
+CAPTURE = {
+    "kernel_profile": "linux-7.3",
+    "sve_vector_bits": [128],
+    "capabilities": {"system": {}, "vm": {}},
+    "registers": {},
+    "cpuinfo_features": "fp asimd",
+    "kernel_args": "quiet",
+    "notes": ["whatever else the recorder wants to tell"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("sme_vectors_bits = [512]\n", "sme_vectors_bits: unknown key: did you mean sme_vector_bits?"),
+        ("zzz = 1\n", "zzz: unknown key: known ones are capabilities, counter_hz, cpu, "),
+        ("[capabilities.bth]\n0 = 1\n", "capabilities.bth: unknown key: did you mean both?"),
+        ("[registers]\nid_aa64pfr0_el2 = 1\n", "registers.id_aa64pfr0_el2: "),
+        ("[registers]\nnonsense = 1\n", "registers.nonsense: "),
+    ],
+)
+def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> None:
+    """File, key, and what was probably meant."""
+    own = tmp_path / "own.toml"
+    own.write_text(HOST + text)
+    with pytest.raises(UsageError) as error:
+        load_host(str(own))
+    assert str(error.value).startswith(f"{own}: {told}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"max_feature": 3}, "max_feature: unknown key: did you mean max_features?"),
+        ({"zzz": 1}, "zzz: unknown key: known ones are "),
+        ({"features": {"sme": {"bit": 9, "capabilty": 260}}}, "features.sme: capabilty: unknown key: did you mean cap"),
+        ({"writable_masks": {"id_aa64pfr9_el1": 1}}, "writable_masks.id_aa64pfr9_el1: "),
+        ({"replaces": ["writable_mask"]}, "replaces: 'writable_mask' is nothing"),
+        ({"replaces": "switches"}, "replaces: must be an array"),
+    ],
+)
+def test_a_kernels_unknown_key_is_told(tmp_path: Path, table: dict[str, object], told: str, suffix: str) -> None:
+    """A kernel's JSON is nobody's capture, so it is as strict as TOML."""
+    own = tmp_path / f"own{suffix}"
+    table = {"base": "linux-7.3", **table}
+    own.write_text(json.dumps(table) if suffix == ".json" else "\n".join(f"{k} = {_toml(v)}" for k, v in table.items()))
+    with pytest.raises(UsageError) as error:
+        load_kernel(str(own))
+    assert str(error.value).startswith(f"{own}: {told}")
+
+
+def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> None:
+    """A mistake in a base is the base's."""
+    below, own = tmp_path / "below.toml", tmp_path / "own.toml"
+    below.write_text('base = "linux-7.3"\nzzz = 1\n')
+    own.write_text(f'base = "{below}"\n')
+    with pytest.raises(UsageError, match=r"below\.toml: zzz"):
+        load_kernel(str(own))
+
+
+def test_a_capture_may_tell_more(tmp_path: Path) -> None:
+    """A captured host carries what its reader may want to know and kvmabi does not need."""
+    own = tmp_path / "captured.json"
+    own.write_text(json.dumps(CAPTURE))
+    assert load_host(str(own)).sve_vector_bits == (128,)
+
+
+def test_a_captures_wrong_register_names_its_field(tmp_path: Path) -> None:
+    """Ids are in hex there."""
+    own = tmp_path / "captured.json"
+    own.write_text(json.dumps(CAPTURE | {"registers": {"midr_el1": "00"}}))
+    with pytest.raises(UsageError) as error:
+        load_host(str(own))
+    assert str(error.value).startswith(f"{own}: registers.midr_el1: ")
+
+
+def test_reader_tells_known_keys_from_others() -> None:
+    """Only what is named may be there; what is named may be missing."""
+    Reader("f", {"a": 1}).only(("a", "b"))
+    Reader("f", {}).only(("a",), "sub")
+    with pytest.raises(UsageError, match="f: sub.c: unknown key"):
+        Reader("f", {"sub": {"c": 1}}).only(("a",), "sub")
+
+
+def test_loaders_give_profiles() -> None:
+    """What is right is taken as before."""
+    assert isinstance(load_host("sme-demo"), Host)
+    assert isinstance(load_kernel("sme-v12"), Kernel)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
