@@ -28,7 +28,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 
 $(BIN)/.installed: $(BUILD_INPUTS) | $(BIN)/python
 	$(PIP) --editable .
@@ -50,3 +50,10 @@ oracle: $(BIN)/.installed-test
 		$(BIN)/kvmabi fuzz --against vm --kernel-image $$image --seed $(SEED) --steps $(FUZZ_STEPS) || status=1; \
 		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/conformance tests/fuzz tests/capture || status=1; \
 	done; exit $$status
+
+# All golden records and traces, not the sample that `make test` plays, and every switch of the kernel profiles turned.
+.PHONY: golden
+golden: $(BIN)/.installed-test
+	GOLDEN=full $(BIN)/python -m pytest -q tests/golden
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m golden.turn_switches
+	$(BIN)/python scripts/fidelity.py --check

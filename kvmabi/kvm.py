@@ -81,10 +81,11 @@ class Kvm:
 
     def findings(self) -> list[Finding]:
         """What the order checker found so far, judging every vCPU as if it were closed now."""
+        self._checker.current.clear()
         for file in self._files.values():
             if isinstance(file, VcpuFile):
                 file.tell_state("state")
-        return list(self._checker.findings)
+        return [*self._checker.findings, *self._checker.current]
 
     def file(self, fd: int | HasFileno) -> DeviceFile:
         """The device file behind a descriptor; EBADF if it is none of this Kvm's."""
@@ -101,13 +102,20 @@ class Kvm:
         return file.vcpu
 
     def close(self, fd: int | None = None) -> None:
-        """Close one descriptor of this Kvm, or (None) all that it handed out. As in the kernel, a vCPU keeps its VM."""
+        """Close one descriptor of this Kvm, or (None) all that it handed out. As in the kernel, a vCPU keeps its VM.
+
+        A file is released with the descriptor that this Kvm handed out, whatever duplicates there are.
+        """
         if fd is None:
             for known in reversed(list(self._files)):
                 self._close(known)
             return
         self.file(fd)
-        self._close(_identity(fd))
+        known = _identity(fd)
+        if fd == self._fds[known]:
+            self._close(known)
+        else:
+            os.close(fd)
 
     def _close(self, known: Identity) -> None:
         file, fd = self._files.pop(known), self._fds.pop(known)
@@ -157,7 +165,7 @@ class Kvm:
         try:
             fd = os.dup(file.run_fd) if isinstance(file, VcpuFile) else os.memfd_create(f"kvm-{file.kind}")
         except OSError as error:
-            file.release()
+            file.discard()
             raise no_descriptor(error) from None
         known = _identity(fd)
         self._files[known], self._fds[known] = file, fd

@@ -112,6 +112,10 @@ class Vcpu:
                 value = number.to_bytes(size_bytes, "little")
             except OverflowError:
                 raise UsageError(f"{regid.name_of(id)}: {number:#x} is no number of {size_bytes} bytes") from None
+        try:
+            value = bytes(memoryview(value))
+        except TypeError:
+            raise UsageError(f"{regid.name_of(id)}: takes bytes or a number") from None
         if len(value) != size_bytes:
             raise UsageError(f"{regid.name_of(id)}: has {size_bytes} bytes, {len(value)} were given")
         self._one_reg(uapi.KVM_SET_ONE_REG, id, uapi.ffi.from_buffer(value))
@@ -131,9 +135,13 @@ class Vcpu:
     def run(self) -> None:
         """KVM_RUN with kvm_run.immediate_exit set; raises KvmError with EINTR where a guest would have run."""
         file = self.kvm.file(self.fd)
-        assert isinstance(file, VcpuFile)
+        if not isinstance(file, VcpuFile):
+            raise UsageError(f"file descriptor {self.fd} is no vCPU's")
         file.immediate_exit(True)
-        self._ioctl(uapi.KVM_RUN, 0)
+        try:
+            self._ioctl(uapi.KVM_RUN, 0)
+        finally:
+            file.immediate_exit(False)
 
     def _one_reg(self, request: int, id: int, payload: Any) -> None:
         addr = int(uapi.ffi.cast("uintptr_t", payload))

@@ -94,6 +94,10 @@ class DeviceFile:
     def release(self) -> None:
         """The last descriptor of this file was closed."""
 
+    def discard(self) -> None:
+        """No descriptor could be handed out: undo what opened this file."""
+        self.release()
+
     def _log(self, name: str, call: Call, error: KvmError | None, mode: Any, vm: int | None, vcpu: int | None) -> None:
         log = self.log
         log.count += 1

@@ -31,6 +31,7 @@ INT = struct.Struct("=i")
 WORD = struct.Struct("=I")
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")
+SERROR_PENDING = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_pending")
 SERROR_HAS_ESR = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_has_esr")
 SIGSET_BYTES = 8
 NOBODY = ProcessMemory(0, None)
@@ -87,6 +88,11 @@ class VcpuFile(DeviceFile):
         self.tell_state("close")
         self._run.close()
         os.close(self.run_fd)
+
+    def discard(self) -> None:
+        """See DeviceFile.discard: the VM gets its number back."""
+        self.release()
+        self.vm.forget(self.vcpu.index)
 
     def tell_state(self, what: str) -> None:
         """Log an event that is no ioctl and carries the vCPU's registers, if somebody watches."""
@@ -216,7 +222,9 @@ class VcpuFile(DeviceFile):
 
     def _set_events(self, call: Call) -> int:
         self.vcpu.require_init()
-        self._events = bytearray(call.read(call.arg, EVENTS_BYTES))
+        events = call.read(call.arg, EVENTS_BYTES)
+        self._events = bytearray(EVENTS_BYTES)
+        self._events[SERROR_PENDING] = bool(events[SERROR_PENDING])
         self._events[SERROR_HAS_ESR] = self._has_esr
         return 0
 

@@ -58,12 +58,17 @@ class VmFile(DeviceFile):
         except OSError as error:
             if isinstance(error, KvmError):
                 raise
-            left = self.vm.vcpus.pop(index, None)
-            if left is not None:
-                left.close()
+            self.forget(index)
             raise no_descriptor(error) from None
         self.vcpus.append(vcpu)
         return vcpu
+
+    def forget(self, index: int) -> None:
+        """Undo the making of a vCPU that nobody got a descriptor of."""
+        self.vcpus = [file for file in self.vcpus if file.vcpu.index != index]
+        left = self.vm.vcpus.pop(index, None)
+        if left is not None:
+            left.close()
 
     def _check_extension(self, call: Call) -> int:
         return self.vm.system.check_extension(call.arg, on_vm=True)

@@ -108,7 +108,7 @@ class Client:
         try:
             fd = self._files.add(device, parent, self)
         except OSError as error:
-            device.release()
+            device.discard()
             self._send(_refusal(error.errno or errno.EIO))
         else:
             self._send_fd(fd)

@@ -14,6 +14,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+enum { FIRST_PAGE_BYTES = 4096 };
+
 #define DEV_KVM "/dev/kvm"
 #define DEV_KVM_MODE (S_IFCHR | 0666)
 enum { DEV_KVM_MAJOR = 10, DEV_KVM_MINOR = 232, DEV_KVM_INODE = 232, DEV_KVM_BLOCK = 4096 };
@@ -78,7 +80,7 @@ static bool is_dev_kvm(int dirfd, const char *path)
     size_t length;
     bool found;
 
-    if (given == NULL)
+    if ((uintptr_t)given < FIRST_PAGE_BYTES) /* NULL, or a small number taken for a pointer: EFAULT is the kernel's */
         return false;
     length = strlen(path);
     if (length < 3 || memcmp(path + length - 3, "kvm", 3) != 0)

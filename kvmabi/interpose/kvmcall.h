@@ -69,6 +69,11 @@ static bool may_be_kvm(int fd, struct kvmabi_request *request)
     return true;
 }
 
+static bool has_kvm_type(unsigned long number)
+{
+    return ((number >> IOCTL_TYPE_SHIFT) & IOCTL_TYPE_MASK) == KVM_IOCTL_TYPE;
+}
+
 /* ioctl() on an fd that may be ours. Returns whether it was, with the call's result and errno set. */
 static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
 {
@@ -80,17 +85,19 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     struct kvmabi_reply reply = {.result = -1, .error = EIO};
     int saved = errno, new_fd = -1;
     uint64_t signals;
+    bool answered;
 
     if (!may_be_kvm(fd, &request)) {
         errno = saved;
         return false;
     }
     signals = block_signals();
-    if (exchange(&request, &reply, MSG_CMSG_CLOEXEC, &new_fd) && (reply.flags & KVMABI_WAIT) != 0)
+    answered = exchange(&request, &reply, MSG_CMSG_CLOEXEC, &new_fd);
+    if (answered && (reply.flags & KVMABI_WAIT) != 0)
         wait_for_signal(signals, &reply);
     restore_signals(signals);
     errno = saved;
-    if ((reply.flags & KVMABI_FOREIGN) != 0)
+    if ((reply.flags & KVMABI_FOREIGN) != 0 || (!answered && !has_kvm_type(number)))
         return false;
     *result = reply.result;
     if ((reply.flags & KVMABI_FD) != 0) {
@@ -102,11 +109,6 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
         errno = reply.error;
     }
     return true;
-}
-
-static bool has_kvm_type(unsigned long number)
-{
-    return ((number >> IOCTL_TYPE_SHIFT) & IOCTL_TYPE_MASK) == KVM_IOCTL_TYPE;
 }
 
 #endif

@@ -55,8 +55,12 @@ class RegisterFile:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("kvmabi-registers", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, SIZE_BYTES)
-        self.memory = mmap.mmap(self.fd, SIZE_BYTES)
+        try:
+            os.ftruncate(self.fd, SIZE_BYTES)
+            self.memory = mmap.mmap(self.fd, SIZE_BYTES)
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def zero(self, start: int, end: int) -> None:
         """Zero the bytes from offset ``start`` up to ``end``."""

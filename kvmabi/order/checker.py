@@ -13,7 +13,7 @@ from kvmabi.order.lives import RUNNING, Life, Save, Values, same
 
 VLS = frozenset({regid.parse("sve_vls"), regid.parse("sme_vls")})
 SVCR = regid.parse("svcr")
-SAVES_KEPT = 1024
+SAVES_KEPT = 256
 NO_AGREEMENT = (-(1 << 16), 0)
 PLAIN_LEAST = 16
 
@@ -21,11 +21,13 @@ PLAIN_LEAST = 16
 class OrderChecker:
     """Reads every event as it happens (give ``watch`` to ``EventLog.watchers``) and collects ``findings``.
 
-    ``ignored`` are the ids of registers that findings leave out.
+    ``ignored`` are the ids of registers that findings leave out. ``current`` collects verdicts on vCPUs that go
+    on: events named "state" ask for them, and nothing is forgotten then.
     """
 
     def __init__(self, ignored: Iterable[int] = ()) -> None:
         self.findings: list[Finding] = []
+        self.current: list[Finding] = []
         self._ignored = frozenset(ignored)
         self._lives: dict[tuple[int, int], Life] = {}
         self._saves: list[Save] = []
@@ -49,26 +51,30 @@ class OrderChecker:
             if save is not None:
                 self._saves.append(save)
                 del self._saves[:-SAVES_KEPT]
+        elif event.state is not None and event.what == "state":
+            self.current += self._judge(life, event.state, event.svcr)
         elif event.state is not None:
-            self._judge(life, event.state, event.svcr)
+            self.findings += self._judge(life, event.state, event.svcr)
             life.forget()
+        if event.what == "close":
+            del self._lives[place]
 
-    def _judge(self, life: Life, state: Values, svcr: int) -> None:
+    def _judge(self, life: Life, state: Values, svcr: int) -> list[Finding]:
+        """What is wrong with a vCPU that is left in this state."""
         if not (life.writes or life.refused):
-            return
-        self._find(life, "vls-after-finalize", _vls(life))
-        self._find(life, "destroyed-by-svcr", _destroyed(life))
-        self._find(life, "za-disabled", _za_disabled(life))
+            return []
+        found = {
+            "vls-after-finalize": _vls(life),
+            "destroyed-by-svcr": _destroyed(life),
+            "za-disabled": _za_disabled(life),
+        }
         save = self._restored_from(life)
         if save is not None:
-            self._find(life, "mode-not-restored", _mode(save, state, svcr))
-            self._find(life, "not-saved", _not_saved(save, life, state))
-            self._find(life, "restore-differs", _differs(save, life, state))
-
-    def _find(self, life: Life, kind: str, losses: Iterator[Loss]) -> None:
-        found = tuple(loss for loss in losses if loss.id not in self._ignored)
-        if found:
-            self.findings.append(Finding(kind, life.vm, life.vcpu, found))
+            found["mode-not-restored"] = _mode(save, state, svcr)
+            found["not-saved"] = _not_saved(save, life, state)
+            found["restore-differs"] = _differs(save, life, state)
+        told = {kind: tuple(loss for loss in losses if loss.id not in self._ignored) for kind, losses in found.items()}
+        return [Finding(kind, life.vm, life.vcpu, losses) for kind, losses in told.items() if losses]
 
     def _restored_from(self, life: Life) -> Save | None:
         """The save that a vCPU was restored from: the one that what was written agrees with most.

@@ -17,6 +17,7 @@ SHOWN = 10
 LIFE_STEPS = frozenset("NIFRL")
 ID_STEPS = frozenset("GSPBb")
 SME_SYSREGS = frozenset({"svcr", "smcr_el1", "tpidr2_el0", "smpri_el1", "smidr_el1", "fpmr"})
+FIRMWARE = frozenset({"fw", "fw_bmap"})
 FAMILIES = ("core", "sve", "sme", "sysreg", "firmware", "demux")
 
 
@@ -67,7 +68,9 @@ def counts(families: frozenset[str]) -> Callable[[Step], bool]:
 
 def _family(id: str) -> str:
     decoded = regid.decode(int(id, 16))
-    return "sme" if decoded.name in SME_SYSREGS else decoded.family
+    if decoded.name in SME_SYSREGS:
+        return "sme"
+    return "firmware" if decoded.family in FIRMWARE else decoded.family
 
 
 def replay(

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from golden import packs, test_mainline_records, test_sme_records
+from golden import mainline_players, packs, test_mainline_records, test_sme_records
 from golden.lab import Lab
 from golden.sme_players import Record
 from kvmabi.replay.runner import Result, replay
@@ -86,6 +86,17 @@ def _outcome(module: Any, lab: Lab, record: Record) -> str:
     return "agree" if compared else "not played"
 
 
+def unplayed_cases() -> dict[str, int]:
+    """The named cases that no player does again, by name, and how many records have each."""
+    found: Counter[str] = Counter()
+    for name in test_mainline_records.FILES:
+        for record in packs.read(name):
+            case = record.get("case", "")
+            if record["t"] == "err" and not any(pattern.fullmatch(case) for pattern, _ in mainline_players.CASES):
+                found[case] += 1
+    return dict(found)
+
+
 def played_trace(name: str) -> dict[str, Any]:
     """Replay all steps of a trace."""
     trace = Trace(packs.path("traces", name))
@@ -104,6 +115,7 @@ def measure(processes: int | None = None) -> dict[str, Any]:
         found["records"] = dict(zip(names, pool.map(played_records, names), strict=True))
         names = packs.traces()
         found["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
+    found["cases"] = unplayed_cases()
     found["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
     return found
 

@@ -95,7 +95,7 @@ def test_reader_tells_known_keys_from_others() -> None:
     """Only what is named may be there; what is named may be missing."""
     Reader("f", {"a": 1}).only(("a", "b"))
     Reader("f", {}).only(("a",), "sub")
-    with pytest.raises(UsageError, match="f: sub.c: unknown key"):
+    with pytest.raises(UsageError, match=r"f: sub\.c: unknown key"):
         Reader("f", {"sub": {"c": 1}}).only(("a",), "sub")
 
 

@@ -20,7 +20,7 @@ OF = {
     "sve": ["z0", "p3", "ffr"],
     "sme": ["za.h[3]", "zt0", "svcr", "smcr_el1", "fpmr"],
     "sysreg": ["midr_el1", "sctlr_el1", "zcr_el1"],
-    "firmware": ["psci_version"],
+    "firmware": ["psci_version", "std_bmap"],
     "demux": ["ccsidr[0]"],
 }
 LINES = ["N 1\tOK", "I 0 5 8\tOK", "G 0 6030000000100000\tOK 00*8.", "F 0 4\tEINVAL"]
