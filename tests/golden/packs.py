@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import lzma
 import os
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -28,14 +30,14 @@ FULL = os.environ.get("GOLDEN") == "full"
 
 @cache
 def _unpacked(name: str) -> Path:
-    folder = Path(tempfile.gettempdir()) / f"kvmabi-golden-{os.getuid()}" / name
-    pack = HERE / f"{name}.tar.xz"
-    done = folder / f".{pack.stat().st_size}-{int(pack.stat().st_mtime)}"
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(pack, "r:xz") as members:
-            members.extractall(folder, filter="data")
-        done.touch()
+    """A folder with the files of a pack, which goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="kvmabi-golden-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with tarfile.open(HERE / f"{name}.tar.xz", "r:xz") as members:
+        for member in members:
+            content = members.extractfile(member)
+            if content is not None and "/" not in member.name:
+                (folder / member.name).write_bytes(content.read())
     return folder
 
 
