@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from io import TextIOWrapper
 from typing import NoReturn
 
@@ -39,6 +38,17 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class Version(Action):
+    """Prints the version; what knows it is slow to import, so only then."""
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> None:
+        """Print and leave."""
+        from importlib.metadata import version
+
+        print(f"kvmabi {version('kvmabi')}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +118,7 @@ def parser(command: str) -> Parser:
         "exit status: 0 success, 1 differences found, 2 misuse; kvmabi run has its own, see its --help",
         formatter_class=RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"kvmabi {version('kvmabi')}")
+    top.add_argument("--version", action=Version, nargs=0, help="print the version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help in COMMANDS.items():
         if name == command:
