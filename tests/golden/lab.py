@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from kvmabi import uapi
 from kvmabi.device import DeviceFile, SystemFile, VcpuFile, VmFile, open_system
@@ -198,3 +199,15 @@ def expand(text: str) -> bytes:
         byte, _, count = part.partition("*")
         out += bytes.fromhex(byte) * int(count or 1)
     return out
+
+
+def assert_records_agree(
+    lab: Lab, records: list[dict[str, Any]], differences: Callable[[Lab, dict[str, Any]], Iterable[str]]
+) -> None:
+    """Play records, at least one, and tell the first of those in which the model differs; closes the lab."""
+    assert records
+    wrong = []
+    for record in records:
+        wrong += [f"{str(record)[:200]}: {difference[:300]}" for difference in differences(lab, record)]
+    lab.close()
+    assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:10])

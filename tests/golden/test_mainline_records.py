@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from golden import packs
-from golden.lab import Lab, expand
+from golden.lab import Lab, assert_records_agree, expand
 from golden.mainline_players import PLAYERS
 from golden.sme_players import Record
 
@@ -44,10 +44,4 @@ def test_records_are_what_the_model_gives(name: str) -> None:
     """INIT, ids, vector lengths, faults, ID registers, every register's value and write, and whole id spaces agree."""
     host = packs.host(name.removesuffix(".jsonl"))
     lab = Lab(host, packs.kernel(host.kernel))
-    records = played(name)
-    assert records
-    wrong = []
-    for record in records:
-        wrong += [f"{str(record)[:200]}: {difference[:300]}" for difference in differences(lab, record)]
-    lab.close()
-    assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:10])
+    assert_records_agree(lab, played(name), differences)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from golden import packs, sme_players, sme_states
-from golden.lab import Lab, expand
+from golden.lab import Lab, assert_records_agree, expand
 from golden.sme_players import Record
 
 PLAYERS = {**sme_players.PLAYERS, **sme_states.PLAYERS}
@@ -44,10 +44,4 @@ def test_records_are_what_the_model_gives(name: str) -> None:
     """Lists, resets, accesses, vector lengths, transitions, faults, re-INIT, ID registers and restores agree."""
     host = packs.host(name.removesuffix(".jsonl"))
     lab = Lab(host, packs.kernel(host.kernel), always="EL2" if "nested" in name else "")
-    records = played(name)
-    assert records
-    wrong = []
-    for record in records:
-        wrong += [f"{str(record)[:200]}: {difference[:300]}" for difference in differences(lab, record)]
-    lab.close()
-    assert not wrong, f"{len(wrong)} differ:\n" + "\n".join(wrong[:10])
+    assert_records_agree(lab, played(name), differences)
