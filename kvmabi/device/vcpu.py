@@ -118,7 +118,11 @@ class VcpuFile(DeviceFile):
             return 0
         data = self.vcpu.get(row)
         call.data = data
-        if call.memory.write(addr, data) < len(data):
+        if self.vcpu.system.copies_exactly:
+            done = call.memory.write(addr, data)
+        else:
+            done = usercopy.to_user(call.memory, addr, data, row.valid_bytes)
+        if done < len(data):
             raise fault(addr)
         if self._changed and self.log.watchers:
             call.state = self.vcpu.state()

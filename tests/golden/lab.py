@@ -86,10 +86,10 @@ class LabVcpu:
         self.memory.struct[:4] = struct.pack("=i", what)
         return self.ioctl(uapi.KVM_ARM_VCPU_FINALIZE)
 
-    def get(self, id: int, *, addr: int = BUFFER) -> str:
-        """KVM_GET_ONE_REG into the buffer."""
+    def get(self, id: int, *, addr: int = BUFFER, fill: bytes = b"\xaa") -> str:
+        """KVM_GET_ONE_REG into the buffer, full of one byte before."""
         size = min(size_of(id), self.memory.mapped)
-        self.memory.buffer[:size] = b"\xaa" * size
+        self.memory.buffer[:size] = fill * size
         self.memory.struct[:16] = struct.pack("=QQ", id, addr)
         return self.ioctl(uapi.KVM_GET_ONE_REG)
 
@@ -113,9 +113,9 @@ class LabVcpu:
         """A register's value as a number."""
         return int.from_bytes(self.value(id)[:8], "little")
 
-    def reg_list(self, room: int = LIST_ROOM) -> tuple[str, int, list[int]]:
-        """KVM_GET_REG_LIST: errno, count, ids."""
-        self.memory.buffer[:] = bytes(len(self.memory.buffer))
+    def reg_list(self, room: int = LIST_ROOM, *, fill: bytes = b"\0") -> tuple[str, int, list[int]]:
+        """KVM_GET_REG_LIST into an array full of one byte before: errno, count, ids."""
+        self.memory.buffer[:] = fill * len(self.memory.buffer)
         self.memory.buffer[:8] = room.to_bytes(8, "little")
         result = self.ioctl(uapi.KVM_GET_REG_LIST, BUFFER)
         count = int.from_bytes(self.memory.buffer[:8], "little")
@@ -141,6 +141,13 @@ class Lab:
         self.system: SystemFile = open_system(host, kernel, self.log)
         self._vms: list[VmFile] = []
         self._cached: tuple[str, LabVcpu] | None = None
+        self._kept: dict[str, Any] = {}
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What is made once and kept for all records to come."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     def cached(self, name: str, make: Callable[[], LabVcpu]) -> LabVcpu:
         """The vCPU of this name if it is the one made last, for records that go on with it."""
@@ -160,7 +167,8 @@ class Lab:
         """KVM_CREATE_VCPU, in a VM of its own unless one is given."""
         file = (vm or self.vm()).ioctl(uapi.KVM_CREATE_VCPU, index, self.memory)
         assert isinstance(file, VcpuFile)
-        self.memory.mapped, self.memory.writable = len(self.memory.buffer), True
+        self.memory.end_of_page(None)
+        self.memory.writable = True
         return LabVcpu(self, file)
 
     def bits(self, names: str) -> int:

@@ -4,32 +4,23 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from golden.lab import BUFFER, STRUCT, Lab, LabVcpu, outcome
+from golden.lab import Lab, LabVcpu
+from golden.mainline_cases import COMBOS, CORE, made, play_case
+from golden.mainline_scripts import FILL
 from golden.sme_players import BAD, SVE_VLS, Record, play_caps, play_preferred
 from kvmabi import uapi
 from kvmabi.model.registermap import size_of
 
-COMBOS = {
-    "none": "none", "sve": "SVE", "psci": "PSCI", "pmu": "PMU", "ptrauth": "PA+PG", "el1_32bit": "EL1_32",
-    "sve+ptrauth+psci+pmu": "SVE+PA+PG+PSCI+PMU", "sve+ptrauth+psci+pmu+vgic": "SVE+PA+PG+PSCI+PMU",
-    "el2": "EL2", "el2+e2h0": "EL2+E2H0", "el2+sve+ptrauth+psci+pmu": "EL2+SVE+PA+PG+PSCI+PMU",
-}  # fmt: skip
-CORE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_ARM_CORE
 Z5, P5 = uapi.KVM_REG_ARM64_SVE_ZREG(5, 0), uapi.KVM_REG_ARM64_SVE_PREG(5, 0)
 RUNNING = ("df01", "df1a")
 
 
-def made(lab: Lab, combo: str, *, final: bool = True) -> LabVcpu:
-    """A vCPU with a combination of features, finalised if it has SVE."""
-    vcpu = lab.vcpu()
-    vcpu.init(COMBOS.get(combo, combo))
-    if final and "sve" in combo.lower():
-        vcpu.finalize()
-    return vcpu
+def play_api(lab: Lab, _record: Record) -> Record:
+    version = lab.system.ioctl(uapi.KVM_GET_API_VERSION, 0, lab.memory)
+    return {"version": version, "vcpu_mmap_size": lab.system.ioctl(uapi.KVM_GET_VCPU_MMAP_SIZE, 0, lab.memory)}
 
 
 def play_init(lab: Lab, record: Record) -> Record:
@@ -121,21 +112,21 @@ def play_limit(lab: Lab, record: Record) -> Record:
     }  # fmt: skip
 
 
-def _fault(vcpu: LabVcpu, id: int, mapped: int) -> tuple[str, str, bytes]:
-    """A get and a set of a register at a buffer that ends after so many bytes, and what the register holds then."""
-    size = size_of(id)
-    vcpu.set(id, b"\x11" * size)
+def _fault(vcpu: LabVcpu, id: int, record: Record) -> Record:
+    """A get and a set of a register at a buffer that ends after so many bytes, and what each leaves."""
+    mapped = record["mapped_bytes"]
+    vcpu.set(id, b"\x11" * size_of(id))
     vcpu.memory.end_of_page(mapped)
-    got = vcpu.get(id, addr=vcpu.memory.base)
-    vcpu.memory.buffer[:mapped] = b"\x77" * mapped
-    result = vcpu.set(id, addr=vcpu.memory.base)
+    out: Record = {"get": vcpu.get(id, addr=vcpu.memory.base, fill=FILL)}
+    out["got_bytes"] = bytes(vcpu.memory.buffer[:mapped])
+    out["set"] = vcpu.set(id, b"\x77" * mapped, addr=vcpu.memory.base)
     vcpu.memory.end_of_page(None)
-    return got, result, vcpu.value(id)
+    out["z_after_set" if id == Z5 else "p_after_set"] = vcpu.value(id)
+    return {key: value for key, value in out.items() if key in record}
 
 
 def play_zfault(lab: Lab, record: Record) -> Record:
-    got, result, value = _fault(made(lab, "sve"), Z5, record["mapped_bytes"])
-    return {"get": got, "set": result, "z_after_set": value}
+    return _fault(made(lab, "sve"), Z5, record)
 
 
 def _one_quadword(lab: Lab) -> LabVcpu:
@@ -146,13 +137,11 @@ def _one_quadword(lab: Lab) -> LabVcpu:
 
 
 def play_zfault_vq1(lab: Lab, record: Record) -> Record:
-    got, result, value = _fault(_one_quadword(lab), Z5, record["mapped_bytes"])
-    return {"get": got, "set": result, "z_after_set": value}
+    return _fault(_one_quadword(lab), Z5, record)
 
 
 def play_pfault_vq1(lab: Lab, record: Record) -> Record:
-    got, result, value = _fault(_one_quadword(lab), P5, record["mapped_bytes"])
-    return {"get": got, "set": result, "p_after_set": value}
+    return _fault(_one_quadword(lab), P5, record)
 
 
 def _encoded(name: str) -> int:
@@ -222,18 +211,6 @@ def play_wr(lab: Lab, record: Record) -> Record:
     return out | unread
 
 
-def play_n(lab: Lab, record: Record) -> Record:
-    """KVM_GET_REG_LIST's count, where the case is one of the general ones."""
-    where = re.fullmatch(r"([a-z0-9_+]+): GET_REG_LIST n=(.+)", record["case"])
-    if where is None or where[1] not in COMBOS:
-        return {}
-    vcpu = made(lab, where[1])
-    total = vcpu.reg_list()[1]
-    rooms = {"0": 0, "total-1": total - 1, "total": total, "total+5": total + 5, "2^64-1": (1 << 64) - 1}
-    result, count, _ = vcpu.reg_list(rooms[where[2]])
-    return {"got": result, "n": count}
-
-
 def _operation(lab: Lab, record: Record) -> Callable[[int], str]:
     """What a sweep does with each id: a get, or a set from an address that is not mapped."""
     vcpu = lab.cached(f"sweep {record['combo']}", lambda: made(lab, record["combo"]))
@@ -258,92 +235,9 @@ def play_bitflip(lab: Lab, record: Record) -> Record:
     return {"errno_by_bit": [act(id ^ 1 << bit) for bit in range(64)]}
 
 
-def play_err(lab: Lab, record: Record) -> Record:
-    """The named cases that follow a pattern."""
-    for pattern, play in CASES:
-        found = pattern.fullmatch(record["case"])
-        if found:
-            return {"got": play(lab, found)}
-    return {}
-
-
-def _sized(lab: Lab, found: re.Match[str]) -> str:
-    vcpu = made(lab, "none")
-    offset = 0 if found[1] == "x0" else uapi.KVM_REG_ARM_CORE_REG("fp_regs.vregs[0]")
-    id = CORE | offset | int(found[2]) << uapi.KVM_REG_SIZE_SHIFT
-    return vcpu.get(id) if found[3] == "GET" else vcpu.set(id, bytes(512))
-
-
-def _psci(lab: Lab, found: re.Match[str]) -> str:
-    vcpu = made(lab, "psci" if found[1] == "PSCI_0_2" else "none")
-    return vcpu.set(uapi.KVM_REG_ARM_FW_REG(0), int(found[2], 16))
-
-
-def _other(lab: Lab, found: re.Match[str]) -> str:
-    encodings = {"MIDR": (3, 0, 0, 0, 0), "REVIDR": (3, 0, 0, 0, 6), "AIDR": (3, 1, 0, 0, 7), "CTR": (3, 3, 0, 0, 1)}
-    vcpu = made(lab, "none")
-    id = uapi.ARM64_SYS_REG(*encodings.get(found[1], (3, 1, 0, 0, 1)))
-    return vcpu.set(id, vcpu.number(id) ^ 1)
-
-
-def _bitmap(lab: Lab, found: re.Match[str]) -> str:
-    values = {"0": 0, "~0": (1 << 64) - 1}
-    value = values.get(found[2])
-    id = uapi.KVM_REG_ARM_FW_FEAT_BMAP_REG(int(found[1]))
-    return made(lab, "none").set(id, 1 << int(found[2].split()[1]) if value is None else value)
-
-
-def _again(lab: Lab, found: re.Match[str]) -> str:
-    """INIT again of a vCPU with SVE and PSCI."""
-    features, target = AGAIN[found[1]]
-    vcpu = lab.vcpu()
-    vcpu.init("SVE+PSCI")
-    return vcpu.init(features, target)
-
-
-AGAIN: dict[str, tuple[str, int | None]] = {
-    "same features": ("SVE+PSCI", None), "PSCI dropped": ("SVE", None), "SVE dropped": ("PSCI", None),
-    "POWER_OFF added": ("SVE+PSCI+OFF", None), "PTRAUTH added": ("SVE+PSCI+PA+PG", None),
-    "unknown feature added": ("SVE+PSCI+b20", None), "other target": ("SVE+PSCI", 3),
-}  # fmt: skip
-
-
-def _masks(lab: Lab, found: re.Match[str]) -> str:
-    vm = lab.vm()
-    reach, reserved = int(found[1] == "range=1"), int(found[1] == "reserved=1")
-    lab.memory.struct[:] = struct.pack("=QI13I", BUFFER, reach, reserved, *(0,) * 12)
-    return outcome(lambda: vm.ioctl(uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, STRUCT, lab.memory))
-
-
-Play = Callable[[Lab, "re.Match[str]"], str]
-CASES: tuple[tuple[re.Pattern[str], Play], ...] = tuple(
-    (re.compile(pattern), play)
-    for pattern, play in (
-        (r"(x0|v0) with size 2\^(\d): (GET|SET)", _sized),
-        (r"no features: FINALIZE\((-?\d+)\)", lambda lab, found: made(lab, "none").finalize(int(found[1]))),
-        (
-            r"pstate mode (0x[0-9a-f]+)",
-            lambda lab, found: made(lab, "none").set(
-                CORE | uapi.KVM_REG_SIZE_U64 | uapi.KVM_REG_ARM_CORE_REG("regs.pstate"), 0x3C0 | int(found[1], 16)
-            ),
-        ),
-        (r"(no PSCI_0_2|PSCI_0_2): PSCI_VERSION=(0x[0-9a-f]+)", _psci),
-        (
-            r"FW reg (\d) \(WA\d\) = (0x[0-9a-f]+)",
-            lambda lab, found: made(lab, "none").set(uapi.KVM_REG_ARM_FW_REG(int(found[1])), int(found[2], 16)),
-        ),
-        (r"FW bmap (\d) = (0|~0|bit \d+)", _bitmap),
-        (r"(\w+)_EL[01] other value", _other),
-        (rf"VCPU_INIT again, ({'|'.join(AGAIN)})", _again),
-        (r"KVM_ARM_GET_REG_WRITABLE_MASKS (before any vCPU|range=1|reserved=1)", _masks),
-        (
-            r"sve, before FINALIZE: FINALIZE\((-?\d+)\)",
-            lambda lab, found: made(lab, "sve", final=False).finalize(int(found[1])),
-        ),
-    )
-)
 PLAYERS: dict[str, Callable[[Lab, Record], Record]] = {
     "caps": play_caps,
     "preferred": lambda lab, record: play_preferred(lab, record),
+    **dict.fromkeys(("err", "n", "sticks"), play_case),
     **{name.removeprefix("play_"): play for name, play in list(globals().items()) if name.startswith("play_")},
 }

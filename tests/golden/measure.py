@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from golden import mainline_players, packs, test_mainline_records, test_sme_records
+from golden import packs, test_mainline_records, test_sme_records
 from golden.lab import Lab
 from golden.sme_players import Record
 from kvmabi.replay.runner import Result, replay
@@ -47,8 +47,8 @@ def record_types(name: str) -> Counter[str]:
     return found
 
 
-def played_records(name: str) -> Tally:
-    """Play all records of a file."""
+def played_records(name: str) -> tuple[Tally, Counter[str]]:
+    """Play all records of a file: the tally, and how many records of each named case were not played."""
     mainline = name.startswith("mainline.")
     module = test_mainline_records if mainline else test_sme_records
     host = packs.host(name.removesuffix(".jsonl"))
@@ -56,10 +56,14 @@ def played_records(name: str) -> Tally:
     tally: Tally = {}
     for kind, count in record_types(name).items():
         tally[kind] = {"agree": 0, "differ": 0, "not played": count if kind == SPOILED else 0}
+    unplayed: Counter[str] = Counter()
     for record in packs.read(name):
-        tally[record["t"]][_outcome(module, lab, record)] += 1
+        outcome = _outcome(module, lab, record)
+        tally[record["t"]][outcome] += 1
+        if outcome == "not played" and record["t"] == "err":
+            unplayed[record["case"]] += 1
     lab.close()
-    return tally
+    return tally, unplayed
 
 
 def _outcome(module: Any, lab: Lab, record: Record) -> str:
@@ -86,17 +90,6 @@ def _outcome(module: Any, lab: Lab, record: Record) -> str:
     return "agree" if compared else "not played"
 
 
-def unplayed_cases() -> dict[str, int]:
-    """The named cases that no player does again, by name, and how many records have each."""
-    found: Counter[str] = Counter()
-    for name in test_mainline_records.FILES:
-        for record in packs.read(name):
-            case = record.get("case", "")
-            if record["t"] == "err" and not any(pattern.fullmatch(case) for pattern, _ in mainline_players.CASES):
-                found[case] += 1
-    return dict(found)
-
-
 def played_trace(name: str) -> dict[str, Any]:
     """Replay all steps of a trace."""
     trace = Trace(packs.path("traces", name))
@@ -112,10 +105,11 @@ def measure(processes: int | None = None) -> dict[str, Any]:
         packs._unpacked(pack)
     with ProcessPoolExecutor(processes) as pool:
         names = packs.records()
-        found["records"] = dict(zip(names, pool.map(played_records, names), strict=True))
+        played = dict(zip(names, pool.map(played_records, names), strict=True))
         names = packs.traces()
         found["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
-    found["cases"] = unplayed_cases()
+    found["records"] = {name: tally for name, (tally, _) in played.items()}
+    found["cases"] = sum((unplayed for _, unplayed in played.values()), Counter())
     found["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
     return found
 
