@@ -11,6 +11,7 @@ from typing import Any
 
 from kvmabi.cli import common
 from kvmabi.errors import UsageError
+from kvmabi.model.system import System
 from kvmabi.profiles import Host, host_names, load_host, load_kernel
 from kvmabi.replay.runner import FAMILIES, Result, replay
 from kvmabi.replay.trace import Trace
@@ -50,12 +51,16 @@ def run(args: Namespace) -> int:
     common.one_of("register family", families, FAMILIES)
     traces = [(trace, _host(trace, args.hosts)) for trace in map(Trace, args.files)]
     result = Result()
+    systems: dict[tuple[str, str], System] = {}
     progress = common.Progress("replay", len(traces))
     for done, (trace, host) in enumerate(traces):
         name = Path(trace.path).name
         progress.update(done, name)
         tick = partial(_tick, progress, done, name)
-        replay(trace, host, load_kernel(args.kernel or host.kernel), result, families=families, tick=tick)
+        names = trace.host, args.kernel or host.kernel
+        if names not in systems:
+            systems[names] = System(host, load_kernel(names[1]))
+        replay(trace, systems[names], result, families=families, tick=tick)
     progress.close()
     if args.json:
         common.print_json(asdict(result))

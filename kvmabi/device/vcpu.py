@@ -8,7 +8,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
@@ -71,7 +71,8 @@ class VcpuFile(DeviceFile):
 
     def check(self, memory: Memory) -> None:
         """EIO for every address space but the VM's own."""
-        self.vm.check(memory)
+        if memory.address_space != self.vm.address_space:
+            self.vm.check(memory)
 
     def where(self) -> tuple[Any, int | None, int | None]:
         """See DeviceFile.where."""
@@ -108,10 +109,10 @@ class VcpuFile(DeviceFile):
     # --- registers
 
     def _get_one_reg(self, call: Call) -> int:
-        self.vcpu.require_init()
+        known = self.vcpu.require_init()
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
         call.register = id
-        row = self.vcpu.row(id)
+        row = known.row(id)
         if row.backwards and row.get is None:
             self.vcpu.swallow(row, call.memory.read(addr, row.valid_bytes))
             self._changed = True
@@ -131,10 +132,10 @@ class VcpuFile(DeviceFile):
 
     def _set_one_reg(self, call: Call) -> int:
         vcpu = self.vcpu
-        vcpu.require_init()
+        known = vcpu.require_init()
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
         call.register = id
-        row = vcpu.row(id)
+        row = known.row(id)
         reads = row.set is None or row.fault_first
         data = call.memory.read(addr, row.valid_bytes) if reads else b""
         if len(data) < row.valid_bytes and not vcpu.system.copies_exactly:
@@ -142,7 +143,7 @@ class VcpuFile(DeviceFile):
         call.data = data
         self._changed = self._judgeable = True  # a set that faults halfway has changed the register, too
         effects = vcpu.set(row, data)
-        if effects:
+        if effects and not self.log.idle:
             call.effects = self._lost(effects)
         if vcpu.warnings:
             self._warn()
@@ -155,7 +156,7 @@ class VcpuFile(DeviceFile):
             warning = KvmError(0, self.vcpu.warnings.pop(0))
             self._log("warning", Call(0, NOBODY), warning, *self.where())
 
-    def _lost(self, effects: Sequence[Effect]) -> tuple[Lost, ...]:
+    def _lost(self, effects: Iterable[Effect]) -> tuple[Lost, ...]:
         return tuple(Lost(*effect, self._set_by.pop(effect.id, None)) for effect in effects)
 
     def _get_reg_list(self, call: Call) -> int:

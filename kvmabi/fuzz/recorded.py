@@ -8,6 +8,7 @@ from random import Random
 
 from kvmabi.events import EventLog
 from kvmabi.fuzz.hunt import Finding
+from kvmabi.model.system import System
 from kvmabi.profiles import Host, Kernel
 from kvmabi.replay.machine import Machine
 from kvmabi.replay.trace import Step, Trace
@@ -46,7 +47,7 @@ def hunt(
             break
         key = host.name, kernel.name
         if key not in machines:
-            machines[key] = Machine(host, kernel, EventLog(kept=0))
+            machines[key] = Machine(System(host, kernel), EventLog(kept=0))
         finding = _finding(machines[key], number, sequence)
         done += len(sequence)
         if tick is not None:

@@ -42,7 +42,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     system, switches = vcpu.system, vcpu.system.kernel.switches
     if target not in system.targets:
         raise refusal_error(BAD_TARGET)
-    bits = {32 * n + bit for n, word in enumerate(feature_words) for bit in range(32) if word >> bit & 1}
+    bits = {32 * n + bit for n, word in enumerate(feature_words) if word for bit in range(32) if word >> bit & 1}
     names = {feature.bit: name for name, feature in system.kernel.features.items()}
     known = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
     features = known if switches.power_off_lasts else known - EPHEMERAL

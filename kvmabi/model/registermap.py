@@ -62,7 +62,7 @@ class Row:
     fault_first: bool = False
     torn: bool = False
     shared: bool = False
-    rule: Callable[[Vcpu, Row, bytes], list[Effect]] | None = None
+    rule: Callable[[Vcpu, Row, bytes], Iterable[Effect]] | None = None
     get_rule: Callable[[Vcpu, Row], bytes] | None = None
     backwards: bool = False
 
@@ -118,13 +118,14 @@ class RegisterMap:
     ``unwritten`` is how many entries KVM_GET_REG_LIST counts but does not write.
     """
 
-    __slots__ = ("_listed", "_parts", "_rows", "mode", "system", "unwritten")
+    __slots__ = ("_found", "_listed", "_parts", "_rows", "mode", "system", "unwritten")
 
     def __init__(self, system: System, mode: Mode, parts: Sequence[Part]) -> None:
         self.system = system
         self.mode = mode
         self.unwritten = 0
         self._parts = parts
+        self._found: dict[int, Row] = {}  # what was asked for, so that it is found at once
         self._rows: dict[int, Row] | None = None
         self._listed: list[int] | None = None
 
@@ -148,11 +149,14 @@ class RegisterMap:
 
     def find(self, id: int) -> Row | None:
         """The row of an id that has a place in this mode."""
-        for place in self.system.places.get(id & COPROC, ()):
-            row = self._parts[place].rows.get(id)
-            if row is not None:
-                return row
-        return None
+        row = self._found.get(id)
+        if row is None:
+            for place in self.system.places.get(id & COPROC, ()):
+                row = self._parts[place].rows.get(id)
+                if row is not None:
+                    self._found[id] = row
+                    break
+        return row
 
     def missing(self, id: int) -> Row:
         """The row of an id that has no place in this mode."""

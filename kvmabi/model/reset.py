@@ -19,36 +19,45 @@ NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event, "pmu_
 PFR0_ID = regid.parse("id_aa64pfr0_el1")
 
 
+def base(system: System) -> bytes:
+    """What every reset of a vCPU on this host and kernel has in common, whatever the vCPU's features."""
+    made = bytearray(state.SIZE_BYTES)
+    kernel, registers = system.kernel, system.host.registers
+    for reg in system.sysregs:
+        if not isinstance(reg.reset, str):
+            value = registers.get(reg.id, 0) if reg.reset is None else reg.reset
+            _put(made, system.sysreg_offset(reg.id), value, 8)
+    for row in firmware.REGISTERS.rows(system, NO_MODE):
+        _put(made, row.offset, registers.get(row.id, 0), 8)
+    for row, value in zip(firmware.BITMAPS.rows(system, NO_MODE), kernel.firmware_bitmaps, strict=True):
+        _put(made, row.offset, value, 8)
+    for row in demux.FAMILY.rows(system, NO_MODE):
+        made_up = cache.line_field(system, row.id & 0xFF)
+        _put(made, row.offset, made_up if kernel.switches.ccsidr_made_up else registers.get(row.id, 0), 4)
+    return bytes(made)
+
+
 def image(system: System, features: frozenset[str], levels: int | None = None) -> bytes:
     """The register file but for the vector lengths and MPIDR_EL1, which are the vCPU's own.
 
     ``levels`` are the fields of ID_AA64PFR0_EL1 for EL2 and EL3 as the VM has them now (None: as INIT leaves them).
     """
-    made = bytearray(state.SIZE_BYTES)
-    kernel, registers = system.kernel, system.host.registers
-
-    def put(offset: int, value: int, size: int) -> None:
-        made[offset : offset + size] = value.to_bytes(size, "little")
-
-    put(state.PSTATE, _pstate(system, features), 8)
-    for reg in system.sysregs:
-        if not isinstance(reg.reset, str):
-            put(system.sysreg_offset(reg.id), registers.get(reg.id, 0) if reg.reset is None else reg.reset, 8)
+    made = bytearray(system.base_image)
+    kernel = system.kernel
+    _put(made, state.PSTATE, _pstate(system, features), 8)
+    _put(made, state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
     _limit(system, features, made)
-    start = system.sysreg_offset(PFR0_ID)
-    pfr0 = int.from_bytes(made[start : start + 8], "little") if levels is None else levels
-    for reg in system.sysregs:
-        if isinstance(reg.reset, str) and "pmu_v3" in features:
-            put(system.sysreg_offset(reg.id), NAMED[reg.reset](system, pfr0), 8)
-    for row in firmware.REGISTERS.rows(system, NO_MODE):
-        put(row.offset, registers.get(row.id, 0), 8)
-    put(state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
-    for row, value in zip(firmware.BITMAPS.rows(system, NO_MODE), kernel.firmware_bitmaps, strict=True):
-        put(row.offset, value, 8)
-    for row in demux.FAMILY.rows(system, NO_MODE):
-        made_up = cache.line_field(system, row.id & 0xFF)
-        put(row.offset, made_up if kernel.switches.ccsidr_made_up else registers.get(row.id, 0), 4)
+    if "pmu_v3" in features:
+        start = system.sysreg_offset(PFR0_ID)
+        pfr0 = int.from_bytes(made[start : start + 8], "little") if levels is None else levels
+        for reg in system.sysregs:
+            if isinstance(reg.reset, str):
+                _put(made, system.sysreg_offset(reg.id), NAMED[reg.reset](system, pfr0), 8)
     return bytes(made)
+
+
+def _put(made: bytearray, offset: int, value: int, size: int) -> None:
+    made[offset : offset + size] = value.to_bytes(size, "little")
 
 
 def _pstate(system: System, features: frozenset[str]) -> int:
@@ -63,10 +72,8 @@ def _limit(system: System, features: frozenset[str], made: bytearray) -> None:
     for clear in idregs.clears():
         if clear.applies(features, system.kernel.switches):
             start = system.sysreg_offset(clear.field.id)
-            value = int.from_bytes(made[start : start + 8], "little") & ~clear.field.mask
-            made[start : start + 8] = value.to_bytes(8, "little")
+            _put(made, start, int.from_bytes(made[start : start + 8], "little") & ~clear.field.mask, 8)
     for nested in idregs.nested() if "has_el2" in features else ():
         if not nested.needs or nested.needs in features:
             start = system.sysreg_offset(nested.field.id)
-            value = nested.apply(int.from_bytes(made[start : start + 8], "little"))
-            made[start : start + 8] = value.to_bytes(8, "little")
+            _put(made, start, nested.apply(int.from_bytes(made[start : start + 8], "little")), 8)

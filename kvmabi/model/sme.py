@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from kvmabi import regid, uapi
@@ -95,7 +96,7 @@ def _refuse(system: System, mode: Mode, id: int) -> Row:
     return _za_row(system, id, row, 0, False, _closed(system, mode))
 
 
-def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> Iterable[Effect]:
     """Write SVCR: a change of SM resets V, Z, P, FFR, FPSR and FPMR; ZA and ZT0 are zero whenever ZA becomes 1.
 
     Nothing can see ZA while SVCR.ZA = 0, so it is zeroed when ZA is left: that is when its value is lost.
@@ -106,19 +107,19 @@ def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     if not vcpu.mode.finalized and not vcpu.system.kernel.switches.svcr_before_finalize:
         raise vcpu.refused(row, sve.NOT_FINALIZED)
     sm, za = bool(value & SVCR_SM), bool(value & SVCR_ZA)
-    effects: list[Effect] = []
+    effects: list[Iterable[Effect]] = []
     if za and not vcpu.mode.za:
         warn_of_overflow(vcpu)
-    if za != vcpu.mode.za:
-        effects += vcpu.wipe(state.ZA, state.ZT0 + state.ZT_BYTES, ZA_PLACES)
+    if vcpu.mode.za and not za:
+        effects.append(vcpu.wipe(state.ZA, state.ZT0 + state.ZT_BYTES, ZA_PLACES))
     if sm != vcpu.mode.sm:
-        effects += vcpu.wipe(state.V, state.V + 32 * state.V_BYTES, core.V_PLACES)
-        effects += vcpu.wipe(state.Z, state.FFR + state.P_BYTES, sve.PLACES)
-        effects += vcpu.overwrite(core.FPSR_ID, state.FPSR, FPSR_RESET)
-        effects += vcpu.overwrite(FPMR_ID, vcpu.system.sysreg_offset(FPMR_ID), FPMR_RESET)
+        effects.append(vcpu.wipe(state.V, state.V + 32 * state.V_BYTES, core.V_PLACES))
+        effects.append(vcpu.wipe(state.Z, state.FFR + state.P_BYTES, sve.PLACES))
+        effects.append(vcpu.overwrite(core.FPSR_ID, state.FPSR, FPSR_RESET))
+        effects.append(vcpu.overwrite(FPMR_ID, vcpu.system.sysreg_offset(FPMR_ID), FPMR_RESET))
     vcpu.store(row, data)
     vcpu.remap(sm=sm, za=za)
-    return effects
+    return chain.from_iterable(effects)
 
 
 def warn_of_overflow(vcpu: Vcpu) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The register file of a vCPU: one flat buffer in a memfd, so that another process can map it.
+"""The register file of a vCPU: one flat buffer.
 
 Every register has one fixed place, whatever the vCPU's mode; the register map says which places
 can be seen. Vector registers stand 256 bytes apart, the most that SVE and SME allow, and what
@@ -9,7 +9,6 @@ lies beyond the valid length of one is zero: a get is a plain copy of the transf
 from __future__ import annotations
 
 import mmap
-import os
 
 from kvmabi import uapi
 
@@ -48,26 +47,36 @@ FPSR = V + uapi.ffi.offsetof("struct user_fpsimd_state", "fpsr")
 PSTATE = CORE + uapi.ffi.offsetof("struct kvm_regs", "regs") + uapi.ffi.offsetof("struct user_pt_regs", "pstate")
 
 
-class RegisterFile:
-    """A vCPU's registers as ``SIZE_BYTES`` bytes of shared memory; ``fd`` lets another process map them."""
+SPARE_FILES = 8
+_spare: list[mmap.mmap] = []
 
-    __slots__ = ("fd", "memory")
+
+class RegisterFile:
+    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory.
+
+    New memory costs more than all that a short-lived vCPU does, so a closed file's is zeroed and kept for the next.
+    """
+
+    __slots__ = ("memory",)
 
     def __init__(self) -> None:
-        self.fd = os.memfd_create("kvmabi-registers", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(self.fd, SIZE_BYTES)
-            self.memory = mmap.mmap(self.fd, SIZE_BYTES)
-        except OSError:
-            os.close(self.fd)
-            raise
+        self.memory = _spare.pop() if _spare else mmap.mmap(-1, SIZE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def zero(self, start: int, end: int) -> None:
         """Zero the bytes from offset ``start`` up to ``end``."""
         self.memory[start:end] = bytes(end - start)
 
     def close(self) -> None:
-        """Give memory and file descriptor back; a second call does nothing."""
-        if not self.memory.closed:
+        """Give the memory back; nothing may be done with the file then, and a second call does nothing."""
+        if self.memory is NOTHING:
+            return
+        if len(_spare) < SPARE_FILES:
+            self.zero(0, SIZE_BYTES)
+            _spare.append(self.memory)
+        else:
             self.memory.close()
-            os.close(self.fd)
+        self.memory = NOTHING
+
+
+NOTHING = mmap.mmap(-1, 1, access=mmap.ACCESS_READ)
+"""What a closed register file has for memory."""

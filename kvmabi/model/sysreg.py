@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ def _ignore(_vcpu: Vcpu, _row: Row, _data: bytes) -> list[Effect]:
 
 
 # What a set and a get of a register do beyond storing and reading, by the table's columns "rule" and "get".
-SETTERS: dict[str, Callable[[Vcpu, Row, bytes], list[Effect]]] = {
+SETTERS: dict[str, Callable[[Vcpu, Row, bytes], Iterable[Effect]]] = {
     "svcr": sme.set_svcr,
     "feature_id": idreg.set_feature_id,
     "aarch32_id": idreg.set_aarch32_id,
@@ -80,14 +80,17 @@ def offset(slot: int) -> int:
 def _group(name: str) -> Callable[[System, Mode], Iterator[Row]]:
     def rows(system: System, mode: Mode) -> Iterator[Row]:
         there = mode.features | mode.shown
-        for reg in system.sysreg_groups[name]:
-            if reg.needs <= there:
-                row = Row(reg.id, 8, offset(reg.slot), 8, shared=reg.shared, fault_first=True)
-                row.rule = SETTERS[reg.rule] if reg.rule else None
-                row.get_rule = GETTERS[reg.get] if reg.get else None
-                yield row
+        return (row for needs, row in system.sysreg_rows[name] if needs <= there)
 
     return rows
+
+
+def row_of(reg: sysregs.SysReg) -> Row:
+    """A register's row, which is the same in every mode that has the register."""
+    row = Row(reg.id, 8, offset(reg.slot), 8, shared=reg.shared, fault_first=True)
+    row.rule = SETTERS[reg.rule] if reg.rule else None
+    row.get_rule = GETTERS[reg.get] if reg.get else None
+    return row
 
 
 def _refuse(system: System, mode: Mode, id: int) -> Row:

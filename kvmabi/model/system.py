@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import mmap
 from collections.abc import Hashable
+from functools import cached_property
 
 from kvmabi import regid, uapi
 from kvmabi.model import core, demux, firmware, reset, sme, sve, sysreg
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Family, Part, Refusal, RegisterMap
+from kvmabi.model.registermap import Family, Part, Refusal, RegisterMap, Row
 from kvmabi.model.vcpu import refusal_error
 from kvmabi.profiles import idregs, sysregs
 from kvmabi.profiles.host import Host
@@ -176,6 +177,19 @@ class System:
     def _sysreg_value(self, memory: Memory, id: int) -> int:
         start = self.sysreg_offset(id)
         return int.from_bytes(memory[start : start + 8], "little")
+
+    @cached_property
+    def base_image(self) -> bytes:
+        """See reset.base."""
+        return reset.base(self)
+
+    @cached_property
+    def sysreg_rows(self) -> dict[str, list[tuple[frozenset[str], Row]]]:
+        """The rows of the system registers, each with what a vCPU needs to have it, by the kernel's groups."""
+        return {
+            group: [(reg.needs, sysreg.row_of(reg)) for reg in registers]
+            for group, registers in self.sysreg_groups.items()
+        }
 
     def reset_image(self, features: frozenset[str], levels: int | None = None) -> bytes:
         """A register file as INIT with these features leaves it: see reset.image."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvmabi.errors import KvmError
@@ -92,16 +92,16 @@ class Vcpu:
         """What the register file holds of a row with at most 8 bytes, as a number."""
         return int.from_bytes(self.file.memory[row.offset : row.offset + row.size_bytes], "little")
 
-    def set_one_reg(self, id: int, data: bytes) -> Sequence[Effect]:
+    def set_one_reg(self, id: int, data: bytes) -> list[Effect]:
         """Write a register and tell what else changed; raises KvmError.
 
         ``data`` holds the payload's bytes up to the first that could not be read: fewer than the
         row's ``valid_bytes`` is a fault, EFAULT, in the order in which the kernel notices it.
         """
-        return self.set(self.row(id), data)
+        return list(self.set(self.row(id), data))
 
-    def set(self, row: Row, data: bytes) -> Sequence[Effect]:
-        """The same for a row of the present register map."""
+    def set(self, row: Row, data: bytes) -> Iterable[Effect]:
+        """The same for a row of the present register map; the effects are looked for when somebody asks for them."""
         short = len(data) < row.valid_bytes
         if row.set is not None:
             raise self.refused(row, FAULT if short and row.fault_first else row.set)
@@ -134,20 +134,13 @@ class Vcpu:
         self.file.memory[offset:end] = value
         return [Effect(id, before, value)]
 
-    def wipe(self, start: int, end: int, places: Iterable[Place]) -> list[Effect]:
+    def wipe(self, start: int, end: int, places: Iterable[Place]) -> Iterable[Effect]:
         """Zero the bytes from ``start`` to ``end``; tells which of the registers at ``places`` lost a value in view."""
-        memory = self.file.memory
-        if memory[start:end] == bytes(end - start):
-            return []
-        known = self.require_init()
-        effects = [
-            Effect(id, value, bytes(size))
-            for id, offset, size in places
-            if (value := memory[offset : offset + size]).count(0) < size
-            if (row := known.find(id)) is not None and row.get is None
-        ]
+        before = self.file.memory[start:end]
+        if before == bytes(end - start):
+            return ()
         self.file.zero(start, end)
-        return effects
+        return _lost(self.require_init(), before, ((id, offset - start, size) for id, offset, size in places))
 
     def refused(self, row: Row, refusal: Refusal) -> KvmError:
         """The error that tells why an access to ``row`` failed in the present mode."""
@@ -180,6 +173,14 @@ class Vcpu:
     def close(self) -> None:
         """Give the register file back."""
         self.file.close()
+
+
+def _lost(known: RegisterMap, before: bytes, places: Iterable[Place]) -> Iterator[Effect]:
+    """The registers whose bytes ``before``, at these places in it, were in view and not zero."""
+    for id, offset, size in places:
+        value = before[offset : offset + size]
+        if any(value) and (row := known.find(id)) is not None and row.get is None:
+            yield Effect(id, value, bytes(size))
 
 
 def refusal_error(refusal: Refusal, register: Row | None = None, mode: Mode | str = "") -> KvmError:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 
 from kvmabi import hexruns, uapi
-from kvmabi.device import SystemFile, VcpuFile, VmFile, open_system
+from kvmabi.device import SystemFile, VcpuFile, VmFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.registermap import size_of
-from kvmabi.profiles import Host, Kernel
+from kvmabi.model.system import System
 from kvmabi.replay.trace import Step
 
 UNMAPPED = 0x10
@@ -56,10 +56,10 @@ class StepMemory:
 
 
 class Machine:
-    """A host and kernel on which steps are done; ``do`` tells the answer in the trace's form."""
+    """A system on which steps are done; ``do`` tells the answer in the trace's form."""
 
-    def __init__(self, host: Host, kernel: Kernel, log: EventLog) -> None:
-        self.system: SystemFile = open_system(host, kernel, log)
+    def __init__(self, system: System, log: EventLog) -> None:
+        self.system = SystemFile(system, log)
         self.memory = StepMemory()
         self.vm: VmFile | None = None
         self.vcpus: list[VcpuFile] = []
@@ -123,38 +123,38 @@ class Machine:
     def get(self, vcpu: str, id: str, *_: str) -> str:
         """G: KVM_GET_ONE_REG."""
         try:
-            self._ioctl(vcpu, uapi.KVM_GET_ONE_REG, ONE_REG.pack(int(id, 16) & MASK, PAYLOAD))
+            self._ioctl(vcpu, uapi.KVM_GET_ONE_REG, _one_reg(id, PAYLOAD))
         except KvmError as error:
             if self.memory.written:
                 self._error = error
                 return f"{error.name} !touched"
             raise
         written = bytes(self.memory.written)
-        if len(written) < (size := size_of(int(id, 16) & MASK)):
+        if len(written) < (size := _size(id)):
             written += UNTOUCHED * (size - len(written))
         return "OK " + hexruns.compress(written)
 
     def set(self, vcpu: str, id: str, data: str, *_: str) -> str:
         """S: KVM_SET_ONE_REG of given bytes."""
         payload = hexruns.expand(data)
-        self._ioctl(vcpu, uapi.KVM_SET_ONE_REG, ONE_REG.pack(int(id, 16) & MASK, PAYLOAD), payload)
+        self._ioctl(vcpu, uapi.KVM_SET_ONE_REG, _one_reg(id, PAYLOAD), payload)
         return "OK"
 
     def pattern(self, vcpu: str, id: str, seed: str, *_: str) -> str:
         """P: KVM_SET_ONE_REG of a pattern that follows from a seed."""
         start = int(seed) % 256
         payload = _PATTERN[start] if start in _PATTERN else _pattern(start)
-        self._ioctl(vcpu, uapi.KVM_SET_ONE_REG, ONE_REG.pack(int(id, 16) & MASK, PAYLOAD), payload)
+        self._ioctl(vcpu, uapi.KVM_SET_ONE_REG, _one_reg(id, PAYLOAD), payload)
         return "OK"
 
     def bad_get(self, vcpu: str, id: str, *_: str) -> str:
         """B: KVM_GET_ONE_REG into unmapped memory."""
-        self._ioctl(vcpu, uapi.KVM_GET_ONE_REG, ONE_REG.pack(int(id, 16) & MASK, UNMAPPED))
+        self._ioctl(vcpu, uapi.KVM_GET_ONE_REG, _one_reg(id, UNMAPPED))
         return "OK"
 
     def bad_set(self, vcpu: str, id: str, *_: str) -> str:
         """b: KVM_SET_ONE_REG from unmapped memory."""
-        self._ioctl(vcpu, uapi.KVM_SET_ONE_REG, ONE_REG.pack(int(id, 16) & MASK, UNMAPPED))
+        self._ioctl(vcpu, uapi.KVM_SET_ONE_REG, _one_reg(id, UNMAPPED))
         return "OK"
 
     def reg_list(self, vcpu: str, room: str, *_: str) -> str:
@@ -184,6 +184,18 @@ class Machine:
         file.immediate_exit(True)
         file.ioctl(uapi.KVM_RUN, 0, self.memory)
         return "OK"
+
+
+@lru_cache(4096)
+def _one_reg(id: str, addr: int) -> bytes:
+    """struct kvm_one_reg for a register id as a trace writes it."""
+    return ONE_REG.pack(int(id, 16) & MASK, addr)
+
+
+@lru_cache(4096)
+def _size(id: str) -> int:
+    """The transfer size in bytes of a register id as a trace writes it."""
+    return size_of(int(id, 16) & MASK)
 
 
 @lru_cache(256)

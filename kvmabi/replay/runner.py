@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
-from kvmabi.profiles import Host, Kernel
+from kvmabi.model.system import System
 from kvmabi.replay.machine import Machine
 from kvmabi.replay.trace import Step, Trace
 
@@ -75,8 +75,7 @@ def _family(id: str) -> str:
 
 def replay(
     trace: Trace,
-    host: Host,
-    kernel: Kernel,
+    system: System,
     result: Result,
     *,
     families: Iterable[str] = (),
@@ -84,11 +83,12 @@ def replay(
 ) -> None:
     """Replay one trace into ``result``; ``families`` restricts what is counted, ``tick`` hears of progress.
 
+    A system that has replayed other traces of the same host and kernel answers faster: it has their register maps.
     Raises UsageError for a trace without steps or with one that cannot be read.
     """
     counted = counts(frozenset(families)) if families else None
-    machine = Machine(host, kernel, EventLog(kept=0))
-    number = 0
+    machine = Machine(system, EventLog(kept=0))
+    number = left_out = 0
     for number, step in enumerate(trace.steps(), 1):
         try:
             got = machine.do(step)
@@ -97,8 +97,8 @@ def replay(
         if tick is not None and number % 4096 == 0:
             tick(number)
         if counted is not None and not counted(step):
+            left_out += 1
             continue
-        result.steps += 1
         if got == step.answer:
             continue
         result.mismatches += 1
@@ -108,6 +108,7 @@ def replay(
                 Mismatch(trace.path, step.line, step.sequence, step.text, expected, got, machine.reason)
             )
     machine.close()
+    result.steps += number - left_out
     if not number:
         raise UsageError(f"{trace.path}: the trace has no steps")
 

@@ -9,6 +9,7 @@ import pytest
 
 from kvmabi.events import EventLog
 from kvmabi.fuzz import Generator, World, recorded
+from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
 from kvmabi.replay.machine import Machine
 from kvmabi.replay.trace import WORDS, Step, Trace
@@ -20,7 +21,7 @@ SEQUENCES = 30
 @pytest.fixture
 def trace(tmp_path: Path, world: World) -> Path:
     """A trace as the model itself answers it, of steps that traces have."""
-    machine = Machine(load_host(HOST), load_kernel(KERNEL), EventLog(kept=0))
+    machine = Machine(System(load_host(HOST), load_kernel(KERNEL)), EventLog(kept=0))
     generator = Generator(1, world)
     lines = [f"# host {HOST}"]
     for number in range(SEQUENCES):

@@ -92,10 +92,14 @@ def _outcome(module: Any, lab: Lab, record: Record) -> str:
 
 def played_trace(name: str) -> dict[str, Any]:
     """Replay all steps of a trace."""
-    trace = Trace(packs.path("traces", name))
-    host, result = packs.host(trace.host), Result()
-    replay(trace, host, packs.kernel(host.kernel), result)
-    return {"host": trace.host, "kernel": host.kernel, "steps": result.steps, "mismatches": result.mismatches}
+    trace, result = Trace(packs.path("traces", name)), Result()
+    replay(trace, packs.system(trace.host), result)
+    return {
+        "host": trace.host,
+        "kernel": packs.host(trace.host).kernel,
+        "steps": result.steps,
+        "mismatches": result.mismatches,
+    }
 
 
 def measure(processes: int | None = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kvmabi.model.system import System
 from kvmabi.profiles import Host, Kernel, load_kernel
 from kvmabi.profiles.host import from_json
 
@@ -78,6 +79,12 @@ def host(name: str) -> Host:
 def kernel(name: str) -> Kernel:
     """A kernel profile."""
     return load_kernel(name)
+
+
+@cache
+def system(name: str) -> System:
+    """A recorded host under the kernel that it was recorded with."""
+    return System(host(name), kernel(host(name).kernel))
 
 
 def read(name: str) -> Iterator[dict[str, Any]]:

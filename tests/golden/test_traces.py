@@ -26,8 +26,7 @@ class Sampled(Trace):
 def test_trace_replays_without_a_mismatch(name: str) -> None:
     """Each step's answer is the kernel's, for every register family."""
     trace = Sampled(packs.path("traces", name))
-    host = packs.host(trace.host)
     result = Result()
-    replay(trace, host, packs.kernel(host.kernel), result)
+    replay(trace, packs.system(trace.host), result)
     assert result.steps
     assert not result.mismatches, "\n".join(map(str, result.first))

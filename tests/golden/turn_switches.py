@@ -18,6 +18,7 @@ from golden.test_mainline_records import differences as mainline_differences
 from golden.test_sme_records import COUNTERS
 from golden.test_sme_records import PLAYERS as SME
 from golden.test_sme_records import differences as sme_differences
+from kvmabi.model.system import System
 from kvmabi.profiles import Kernel, files, kernel_names
 from kvmabi.profiles.kernel import kernel_of, table_of
 from kvmabi.profiles.switches import Value, described
@@ -45,11 +46,12 @@ def hosts_of(profile: str) -> list[str]:
 def trace_fails(kernel: Kernel, host: str) -> Iterator[str]:
     """The traces of a host that no longer replay."""
     names = {f"sme-{host[4:]}" if host.startswith("sme-") else f"mainline.{host}"}
+    system = System(packs.host(host), kernel)
     for name in packs.traces():
         base, _, kind = name.removesuffix(".trace").rpartition(".")
         if base in names and kind != "sweep":
             result = Result()
-            replay(Trace(packs.path("traces", name)), packs.host(host), kernel, result)
+            replay(Trace(packs.path("traces", name)), system, result)
             if result.mismatches:
                 yield f"{name}: {result.mismatches} mismatches"
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kvmabi import regid, uapi
 from kvmabi.errors import UsageError
+from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
 from kvmabi.replay.runner import FAMILIES, LIFE_STEPS, SHOWN, Result, counts, replay
 from kvmabi.replay.trace import Step, Trace
@@ -36,7 +37,7 @@ def replayed(folder: Path, lines: list[str], **options: object) -> Result:
     path = folder / "a.trace"
     path.write_text("# host sme-demo\n# seq 1.0\n" + "".join(f"{line}\n" for line in lines))
     host, result = load_host("sme-demo"), Result()
-    replay(Trace(str(path)), host, load_kernel(host.kernel), result, **options)  # type: ignore[arg-type]
+    replay(Trace(str(path)), System(host, load_kernel(host.kernel)), result, **options)  # type: ignore[arg-type]
     return result
 
 
@@ -84,7 +85,7 @@ def test_lists_that_differ_tell_only_in_what(tmp_path: Path) -> None:
     ids = " ".join(f"{uapi.KVM_REG_ARM64 | n:x}" for n in range(8))
     path.write_text(f"# host sme-demo\nN 1\tOK\nI 0 5 8\tOK\nL 0 4096\tOK 8 {ids}\n")
     result = Result()
-    replay(Trace(str(path)), host, load_kernel(host.kernel), result)
+    replay(Trace(str(path)), System(host, load_kernel(host.kernel)), result)
     (mismatch,) = result.first
     assert mismatch.expected.startswith("OK 8 with ")
     assert " pstate " in mismatch.got
