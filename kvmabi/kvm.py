@@ -159,7 +159,13 @@ class Kvm:
             if error.waits:
                 signal.pause()
             raise
-        return self._install(result) if isinstance(result, DeviceFile) else result
+        if not isinstance(result, DeviceFile):
+            return result
+        fd = self._install(result)
+        if result.fd_place is None:
+            return fd
+        self._memory.write(arg + result.fd_place, fd.to_bytes(4, "little"))
+        return 0
 
     def _install(self, file: DeviceFile) -> int:
         try:

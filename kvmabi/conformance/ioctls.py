@@ -19,6 +19,7 @@ INIT = struct.Struct("=8I")
 INT = struct.Struct("=i")
 COUNT = struct.Struct("=Q")
 MASK_RANGE = struct.Struct("=QI13I")
+DEVICE_ATTR = struct.Struct("=IIQQ")
 ENABLE_CAP = struct.Struct("=II4Q64s")
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 MASK_OP1S = (0, 1, 3)
@@ -34,6 +35,7 @@ class Ioctls:
         self._kvm, self._ioctl, self._close = kvm, ioctl, close
         self._vm = -1
         self._vcpus: list[int] = []
+        self._devices: list[int] = []
         self._runs: dict[int, mmap.mmap] = {}
         self._data = ctypes.create_string_buffer(DATA_BYTES)
         self._list = ctypes.create_string_buffer(COUNT.size * (1 + steps.MAX_IDS))
@@ -54,21 +56,22 @@ class Ioctls:
         """Close the VM and its vCPUs."""
         for run in self._runs.values():
             run.close()
-        for fd in reversed(self._vcpus):
+        for fd in (*self._devices, *reversed(self._vcpus)):
             self._close(fd)
         if self._vm >= 0:
             self._close(self._vm)
-        self._runs, self._vcpus, self._vm = {}, [], -1
+        self._runs, self._vcpus, self._devices, self._vm = {}, [], [], -1
 
     def _file(self, name: str) -> int:
         if name == "s":
             return self._kvm
         if name == "v":
             return self._vm
-        number = int(name)
-        if not 0 <= number < len(self._vcpus):
-            raise OSError(errno.EBADF, f"there is no vCPU {name}")
-        return self._vcpus[number]
+        files = self._devices if name[0] == "d" else self._vcpus
+        number = int(name.removeprefix("d"))
+        if not 0 <= number < len(files):
+            raise OSError(errno.EBADF, f"there is no vCPU or device {name}")
+        return files[number]
 
     def _call(self, file: str, request: int, argument: bytes) -> None:
         """An ioctl on a struct; what the kernel writes into it is lost."""
@@ -186,6 +189,30 @@ class Ioctls:
         masks = struct.unpack(f"={len(self._masks) // 8}Q", self._masks)
         return " ".join(["OK", *(f"{_mask_id(place):x}={mask:x}" for place, mask in enumerate(masks) if mask)])
 
+    # --- devices and attributes
+
+    def _create_device(self, kind: str, flags: str) -> str:
+        device = uapi.ffi.new("struct kvm_create_device *", [int(kind) & WORD, 0, int(flags) & WORD])
+        self._ioctl(self._vm, uapi.KVM_CREATE_DEVICE, int(uapi.ffi.cast("uintptr_t", device)))
+        if not device.flags & uapi.KVM_CREATE_DEVICE_TEST:
+            self._devices.append(int(device.fd))
+        return "OK"
+
+    def _has_attr(self, file: str, *words: str) -> str:
+        return self._attr(file, uapi.KVM_HAS_DEVICE_ATTR, *words)
+
+    def _set_attr(self, file: str, *words: str) -> str:
+        return self._attr(file, uapi.KVM_SET_DEVICE_ATTR, *words)
+
+    def _get_attr(self, file: str, *words: str) -> str:
+        return f"{self._attr(file, uapi.KVM_GET_DEVICE_ATTR, *words)} {COUNT.unpack_from(self._data)[0]:x}"
+
+    def _attr(self, file: str, request: int, group: str, attr: str, value: str) -> str:
+        place = steps.UNMAPPED if value == "-" else ctypes.addressof(self._data)
+        ctypes.memmove(self._data, COUNT.pack(0 if value == "-" else int(value, 16) & LONG), COUNT.size)
+        self._call(file, request, DEVICE_ATTR.pack(0, int(group) & WORD, int(attr, 16) & LONG, place))
+        return "OK"
+
     # --- anything else
 
     def _with_number(self, file: str, request: str, argument: str) -> str:
@@ -260,6 +287,10 @@ _DO: dict[str, Callable[..., str]] = {
     "l": Ioctls._torn_list,
     "M": Ioctls._writable_masks,
     "R": Ioctls._run,
+    "D": Ioctls._create_device,
+    "h": Ioctls._has_attr,
+    "o": Ioctls._set_attr,
+    "q": Ioctls._get_attr,
     "X": Ioctls._with_number,
     "A": Ioctls._with_struct,
     "Q": Ioctls._cpu_features,

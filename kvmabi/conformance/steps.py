@@ -24,6 +24,10 @@ M                  KVM_ARM_GET_REG_WRITABLE_MASKS: OK and id=mask of every mask 
 R V                KVM_RUN with kvm_run.immediate_exit
 X F request arg    any ioctl that takes a number, or gets one as a bad pointer: OK and the result
 A F request        any ioctl on a zeroed struct: OK and the struct afterwards
+D type flags       KVM_CREATE_DEVICE on the VM; the devices made are files ``d0``, ``d1``, ...
+h F group attr v   KVM_HAS_DEVICE_ATTR; group decimal, attr and the value's 8 bytes hex, v ``-``: an unmapped address
+o F group attr v   KVM_SET_DEVICE_ATTR
+q F group attr v   KVM_GET_DEVICE_ATTR: OK and the value
 Q                  OK and the CPU features that the host's kernel tells userspace
 =================  =========================================================================================
 
@@ -55,6 +59,10 @@ WORDS: Final = {
     "R": 1,
     "X": 3,
     "A": 2,
+    "D": 2,
+    "h": 4,
+    "o": 4,
+    "q": 4,
     "Q": 0,
 }
 """How many words follow a step's letter."""

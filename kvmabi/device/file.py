@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the three kinds of KVM file have in common: an ioctl table, and an event for every call."""
+"""What the kinds of KVM file have in common: an ioctl table, and an event for every call."""
 
 from __future__ import annotations
 
@@ -54,9 +54,15 @@ Handler = Callable[[Any, Call], "int | DeviceFile"]
 
 
 class DeviceFile:
-    """A KVM file descriptor's other side. ``kind`` is "system", "vm" or "vcpu"."""
+    """A KVM file descriptor's other side. ``kind`` is "system", "vm", "vcpu" or "device".
+
+    ``fd_place`` is where in the struct of the ioctl that opened it its number goes (None: the number is the result),
+    ``unknown_errno`` what ioctls that this kind of file does not have answer.
+    """
 
     kind: ClassVar[str]
+    fd_place: ClassVar[int | None] = None
+    unknown_errno: ClassVar[int] = errno.EINVAL
     table: ClassVar[Mapping[int, tuple[str, Handler]]]
 
     def __init__(self, log: EventLog) -> None:
@@ -126,9 +132,9 @@ class DeviceFile:
         )
 
 
-def unknown(_file: DeviceFile, _call: Call) -> int:
+def unknown(file: DeviceFile, _call: Call) -> int:
     """An ioctl that this kind of file does not have."""
-    raise KvmError(errno.EINVAL, "this file has no such ioctl, or kvmabi does not emulate it")
+    raise KvmError(file.unknown_errno, "this file has no such ioctl, or kvmabi does not emulate it")
 
 
 def no_argument(call: Call) -> None:

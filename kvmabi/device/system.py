@@ -16,7 +16,7 @@ from kvmabi.model.system import System
 from kvmabi.model.vm import Vm
 from kvmabi.profiles import Host, Kernel
 
-IPA_BITS_LEAST = 32
+IPA_BITS, IPA_BITS_LEAST = 40, 32
 
 
 def open_system(host: Host, kernel: Kernel, log: EventLog) -> SystemFile:
@@ -43,7 +43,7 @@ class SystemFile(DeviceFile):
         most = self.system.check_extension(uapi.KVM_CAP_ARM_VM_IPA_SIZE, on_vm=False)
         if call.arg != bits or (bits and not IPA_BITS_LEAST <= bits <= most):
             raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
-        return VmFile(self.log, Vm(self.system, next(self._numbers)), call.memory.address_space)
+        return VmFile(self.log, Vm(self.system, next(self._numbers), bits or IPA_BITS), call.memory.address_space)
 
     def _check_extension(self, call: Call) -> int:
         return self.system.check_extension(call.arg, on_vm=False)

@@ -8,17 +8,18 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
-from kvmabi.device import usercopy
+from kvmabi.device import attr, usercopy
 from kvmabi.device.file import Call, DeviceFile, Handler, fault, no_argument
 from kvmabi.device.memory import Memory, ProcessMemory
 from kvmabi.errors import KvmError
 from kvmabi.events import Lost
 from kvmabi.model import lifecycle, run
 from kvmabi.model.registermap import Effect
+from kvmabi.model.vgic import NOWHERE
 
 if TYPE_CHECKING:
     from kvmabi.device.vm import VmFile
@@ -61,6 +62,7 @@ class VcpuFile(DeviceFile):
             os.close(self.run_fd)
             raise
         self.sigmask: bytes | None = None
+        self.stolen_time = NOWHERE
         self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
         self._has_esr = vcpu.system.check_extension(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR, on_vm=True)
         self._events = bytearray(EVENTS_BYTES)
@@ -71,7 +73,7 @@ class VcpuFile(DeviceFile):
 
     def check(self, memory: Memory) -> None:
         """EIO for every address space but the VM's own."""
-        if memory.address_space != self.vm.address_space:
+        if memory.address_space != self.vm.address_space or self.vm.vm.dead:
             self.vm.check(memory)
 
     def where(self) -> tuple[Any, int | None, int | None]:
@@ -105,6 +107,15 @@ class VcpuFile(DeviceFile):
     def immediate_exit(self, value: bool) -> None:
         """Set kvm_run.immediate_exit, as a VMM does through its mapping."""
         self._run[IMMEDIATE_EXIT] = value
+
+    @property
+    def subject(self) -> VcpuFile:
+        """See attr.HasAttributes."""
+        return self
+
+    def attributes(self) -> Mapping[tuple[int, int | None], attr.Attribute]:
+        """See attr.HasAttributes."""
+        return self.vm.vcpu_attributes
 
     # --- registers
 
@@ -175,7 +186,7 @@ class VcpuFile(DeviceFile):
         target, *features = INIT.unpack(call.read(call.arg, INIT.size))
         lifecycle.init(self.vcpu, target, features)
         self._warn()
-        off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1
+        off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1 or "power_off" in self.vcpu.mode.features
         self._mp_state = uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE
         self._set_by.clear()
         self._changed = True
@@ -245,4 +256,5 @@ class VcpuFile(DeviceFile):
         uapi.KVM_SET_MP_STATE: ("KVM_SET_MP_STATE", _set_mp_state),
         uapi.KVM_GET_VCPU_EVENTS: ("KVM_GET_VCPU_EVENTS", _get_events),
         uapi.KVM_SET_VCPU_EVENTS: ("KVM_SET_VCPU_EVENTS", _set_events),
+        **attr.IOCTLS,
     }

@@ -9,15 +9,19 @@ from collections.abc import Hashable
 from typing import Any, ClassVar
 
 from kvmabi import uapi
+from kvmabi.device import vcpuattrs
 from kvmabi.device.file import Call, DeviceFile, Handler, no_descriptor, unknown
 from kvmabi.device.memory import Memory
 from kvmabi.device.vcpu import VcpuFile
+from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.vm import Vm
 
 PAGE_BYTES = 4096
 MASKS_BYTES = 8 * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
+CREATE_DEVICE = struct.Struct("=III")
+DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS})
 ENABLE_CAP = struct.Struct("=II4Q")
 MASK_RANGE = struct.Struct("=QI13I")
 SLOT = struct.Struct("=IIQQQ")
@@ -35,11 +39,14 @@ class VmFile(DeviceFile):
         self.address_space = address_space
         self.slots: dict[int, tuple[int, int]] = {}
         self.vcpus: list[VcpuFile] = []
+        self.vcpu_attributes = vcpuattrs.attributes(vm.system.kernel)
 
     def check(self, memory: Memory) -> None:
         """EIO for every address space but the VM's own."""
         if memory.address_space != self.address_space:
             raise KvmError(errno.EIO, "a VM can be used from the address space that created it only")
+        if self.vm.dead:
+            raise KvmError(errno.EIO, "the VM is dead: a KVM_RUN found its vGIC unfit")
 
     def where(self) -> tuple[Any, int | None, int | None]:
         """See DeviceFile.where."""
@@ -69,6 +76,18 @@ class VmFile(DeviceFile):
         left = self.vm.vcpus.pop(index, None)
         if left is not None:
             left.close()
+
+    def _create_device(self, call: Call) -> int | DeviceFile:
+        kind, fd, flags = CREATE_DEVICE.unpack(call.read(call.arg, CREATE_DEVICE.size))
+        if kind not in DEVICES:
+            raise KvmError(errno.ENODEV, f"there is no device of type {kind}, or kvmabi does not model it")
+        if flags & uapi.KVM_CREATE_DEVICE_TEST:
+            return 0
+        call.write(call.arg, CREATE_DEVICE.pack(kind, fd, flags))
+        return ItsFile(self) if kind == uapi.KVM_DEV_TYPE_ARM_VGIC_ITS else VgicFile(self, self.vm.create_vgic())
+
+    def _create_irqchip(self, _call: Call) -> int:
+        raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", remedy="KVM_CREATE_DEVICE makes a vGICv3")
 
     def _check_extension(self, call: Call) -> int:
         return self.vm.system.check_extension(call.arg, on_vm=True)
@@ -123,6 +142,8 @@ class VmFile(DeviceFile):
 
     table: ClassVar[dict[int, tuple[str, Handler]]] = {
         uapi.KVM_CREATE_VCPU: ("KVM_CREATE_VCPU", _create_vcpu),
+        uapi.KVM_CREATE_DEVICE: ("KVM_CREATE_DEVICE", _create_device),
+        uapi.KVM_CREATE_IRQCHIP: ("KVM_CREATE_IRQCHIP", _create_irqchip),
         uapi.KVM_CHECK_EXTENSION: ("KVM_CHECK_EXTENSION", _check_extension),
         uapi.KVM_ARM_PREFERRED_TARGET: ("KVM_ARM_PREFERRED_TARGET", _preferred_target),
         uapi.KVM_GET_ONE_REG: ("KVM_ARM_SET_DEVICE_ADDR", _set_device_addr),

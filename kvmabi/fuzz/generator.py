@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from kvmabi import hexruns, uapi
+from kvmabi.fuzz import devices
 from kvmabi.fuzz.world import World
 
 SANE_SHARE = 0.75
@@ -39,7 +40,15 @@ MIX: dict[str, int] = {
     "capability": 4,
     "query": 6,
     "struct": 6,
+    "device": 2,
+    "attribute": 12,
 }
+CHANGING = frozenset({"init", "finalize", "run"})
+"""Steps after which some of the registers that were set before are read."""
+RECENT, LOOKED_AT = 16, 4
+MAX_DEVICES = 4
+DEVICES_SHARE = 0.15
+"""How many sequences make devices: a run beside a vGIC that is not set up is a VM's end."""
 BAD_CALLS = tuple(
     f"{request:x}" for request in (uapi.KVM_ARM_VCPU_INIT, uapi.KVM_ARM_VCPU_FINALIZE, uapi.KVM_GET_REG_LIST)
 )
@@ -71,13 +80,18 @@ class _Sequence:
         self.vcpus = 2 if random.random() < TWO_VCPUS_SHARE else 1
         self.word = world.features(random)
         self.steps = [f"N {self.vcpus}"]
+        self.written: list[str] = []
+        self.devices = MAX_DEVICES if random.random() < DEVICES_SHARE else 0
         if random.random() < 0.02:
             self.steps += [f"W {world.opt_in(random)}"]
         length = random.randint(*STEPS)
         if random.random() < SANE_SHARE:
             self.begin()
         while len(self.steps) < length:
-            self.steps.append(_MAKE[random.choices(kinds, weights)[0]](self))
+            kind = random.choices(kinds, weights)[0]
+            self.steps.append(_MAKE[kind](self))
+            if kind in CHANGING:
+                self.look_back()
 
     def begin(self) -> None:
         """INIT, often vector lengths and FINALIZE, of every vCPU."""
@@ -90,6 +104,17 @@ class _Sequence:
             if self.random.random() < 0.4:
                 self.steps += self.world.modes(self.random, str(vcpu))
 
+    def look_back(self) -> None:
+        """Read some of the registers that were set last."""
+        recent = self.written[-RECENT:]
+        self.steps += [f"G {place}" for place in self.random.sample(recent, min(LOOKED_AT, len(recent)))]
+
+    def target_of_set(self, id: int) -> str:
+        """A vCPU and an id as a step's words, to be looked at later."""
+        place = f"{self.vcpu()} {id:x}"
+        self.written.append(place)
+        return place
+
     def vcpu(self) -> str:
         return str(self.random.randrange(self.vcpus))
 
@@ -100,10 +125,10 @@ class _Sequence:
 
     def set(self) -> str:
         id = self.world.writable(self.random)
-        return f"S {self.vcpu()} {id:x} {hexruns.compress(self.world.value(self.random, id))}"
+        return f"S {self.target_of_set(id)} {hexruns.compress(self.world.value(self.random, id))}"
 
     def pattern(self) -> str:
-        return f"P {self.vcpu()} {self.world.patterned(self.random):x} {self.random.randrange(256)}"
+        return f"P {self.target_of_set(self.world.patterned(self.random))} {self.random.randrange(256)}"
 
     def bad_get(self) -> str:
         return f"B {self.vcpu()} {self.world.readable(self.random):x}"
@@ -168,6 +193,15 @@ class _Sequence:
         file = self.random.choice("sv")
         return f"X {file} {uapi.KVM_CHECK_EXTENSION:x} {self.random.randrange(256):x}"
 
+    def device(self) -> str:
+        if not self.devices:
+            return self.attribute()
+        self.devices -= 1
+        return devices.create(self.random)
+
+    def attribute(self) -> str:
+        return devices.attribute(self.random)
+
     def struct(self) -> str:
         return f"A {self.random.choice(STRUCTS)}"
 
@@ -192,4 +226,6 @@ _MAKE: dict[str, Callable[[_Sequence], str]] = {
     "capability": _Sequence.capability,
     "query": _Sequence.query,
     "struct": _Sequence.struct,
+    "device": _Sequence.device,
+    "attribute": _Sequence.attribute,
 }

@@ -111,7 +111,7 @@ class Client:
             device.discard()
             self._send(_refusal(error.errno or errno.EIO))
         else:
-            self._send_fd(fd)
+            self._send_fd(fd, device.fd_place)
 
     def _send(self, reply: bytes) -> None:
         """Send without waiting: who has not read its last answers has no claim to another. Raises Disconnect."""
@@ -120,10 +120,11 @@ class Client:
         except OSError as error:
             raise Disconnect from error
 
-    def _send_fd(self, fd: int) -> None:
-        """Send an fd, which is closed here in any case. Raises Disconnect."""
+    def _send_fd(self, fd: int, place: int | None = None) -> None:
+        """Send an fd, closed here in any case; its number goes to ``place`` in the argument. Raises Disconnect."""
+        flags = Flag.FD if place is None else Flag.FD | Flag.STORE
         try:
-            socket.send_fds(self._sock, [REPLY.pack(0, 0, Flag.FD, 0, 0)], [fd], socket.MSG_NOSIGNAL)
+            socket.send_fds(self._sock, [REPLY.pack(0, 0, flags, place or 0, 0)], [fd], socket.MSG_NOSIGNAL)
         except OSError as error:
             if error.errno != errno.ETOOMANYREFS:
                 raise Disconnect from error

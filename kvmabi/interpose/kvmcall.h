@@ -103,6 +103,10 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     if ((reply.flags & KVMABI_FD) != 0) {
         *result = new_fd;
         reply.error = new_fd < 0 ? EMFILE : 0;
+        if (new_fd >= 0 && (reply.flags & KVMABI_STORE) != 0) {
+            memcpy((char *)argument + reply.place, &new_fd, sizeof(new_fd)); /* the server has just written there */
+            *result = 0;
+        }
     }
     if (reply.error != 0) {
         *result = -1;

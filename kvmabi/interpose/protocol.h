@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define KVMABI_PROTOCOL_VERSION 1
+#define KVMABI_PROTOCOL_VERSION 2
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
 /* The message number 4 is kept for fetching a vCPU's register file, to be mapped by the client. */
@@ -32,13 +32,14 @@ enum kvmabi_flag {
     KVMABI_FOREIGN = 1 << 1, /* the fd is none of the server's: ask the kernel */
     KVMABI_WAIT = 1 << 2,    /* wait for a signal, then answer the error */
     KVMABI_SIGMASK = 1 << 3, /* wait with this mask, of KVM_SET_SIGNAL_MASK */
+    KVMABI_STORE = 1 << 4,   /* the fd's number goes into the ioctl's argument, at `place`; the result is 0 */
 };
 
 struct kvmabi_reply {
     int32_t result;
     int32_t error; /* an errno, or 0 */
     uint32_t flags;
-    uint32_t unused;
+    uint32_t place;
     uint64_t sigmask;
 };
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
-VERSION = 1
+VERSION = 2
 SOCKET_VARIABLE = "KVMABI_SOCKET"
 
 
@@ -25,6 +25,7 @@ class Flag(IntFlag):
     FOREIGN = 1 << 1
     WAIT = 1 << 2
     SIGMASK = 1 << 3
+    STORE = 1 << 4
 
 
 REQUEST = struct.Struct("=II16sQ")
@@ -34,4 +35,4 @@ IDENTITY = struct.Struct("=QQ")
 """st_dev and st_ino of the fd that an ioctl is for."""
 
 REPLY = struct.Struct("=iiIIQ")
-"""result, error (an errno or 0), flags, unused, sigmask (a bit a signal, signal 1 lowest)."""
+"""result, error (an errno or 0), flags, place, sigmask (a bit a signal, signal 1 lowest)."""

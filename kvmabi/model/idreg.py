@@ -43,7 +43,7 @@ def set_feature_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
             raise vcpu.refused(row, AFTER_RUN)
         return []
     mask = vcpu.system.kernel.writable_masks.get(row.id, 0) & idregs.field_bits(row.id)
-    limit = vcpu.vm.reset_value(row)
+    limit = vcpu.reset_value(row)
     changed = value ^ limit
     if changed & ~mask:
         raise vcpu.refused(row, OUTSIDE_MASK)

@@ -133,12 +133,13 @@ def _levels(vcpu: Vcpu) -> int | None:
 
 
 def _kept(vcpu: Vcpu) -> dict[int, bytes]:
-    """What an INIT leaves alone, by place in the register file; MPIDR_EL1 is given by the first one."""
+    """What an INIT leaves alone, by place in the register file, and MPIDR_EL1, which every vCPU has its own."""
     system, memory = vcpu.system, vcpu.file.memory
+    kept = {system.sysreg_offset(MPIDR_ID): _mpidr(vcpu.index).to_bytes(8, "little")}
     if vcpu.map is None:
-        return {system.sysreg_offset(MPIDR_ID): _mpidr(vcpu.index).to_bytes(8, "little")}
+        return kept
     places = [system.sysreg_offset(reg.id) for reg in system.sysregs if reg.kept]
-    kept = {start: memory[start : start + 8] for start in places}
+    kept |= {start: memory[start : start + 8] for start in (*places, *state.BANKED_EL1)}
     if system.kernel.switches.ccsidr_made_up:
         kept[state.CCSIDR] = memory[state.CCSIDR : state.CCSIDR + state.CCSIDR_SLOTS * 4]
     return kept

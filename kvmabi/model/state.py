@@ -44,6 +44,8 @@ SIZE_BYTES = _up(SYSREG + SYSREG_SLOTS * 8, mmap.PAGESIZE)
 V = CORE + uapi.ffi.offsetof("struct kvm_regs", "fp_regs")
 V_BYTES = 16
 FPSR = V + uapi.ffi.offsetof("struct user_fpsimd_state", "fpsr")
+BANKED_EL1 = tuple(CORE + uapi.ffi.offsetof("struct kvm_regs", name) for name in ("sp_el1", "elr_el1", "spsr"))
+"""SP_EL1, ELR_EL1 and SPSR_EL1: core registers to userspace, system registers to the kernel."""
 PSTATE = CORE + uapi.ffi.offsetof("struct kvm_regs", "regs") + uapi.ffi.offsetof("struct user_pt_regs", "pstate")
 
 

@@ -26,7 +26,7 @@ OSLK = 1 << 1
 
 
 def _set_oslsr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    if (int.from_bytes(data, "little") ^ vcpu.vm.reset_value(row)) & ~OSLK:
+    if (int.from_bytes(data, "little") ^ vcpu.reset_value(row)) & ~OSLK:
         raise vcpu.refused(row, ONLY_LOCK)
     vcpu.store(row, data)
     return []

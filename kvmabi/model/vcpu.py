@@ -30,8 +30,9 @@ FAULT = Refusal(errno.EFAULT, "the payload's address cannot be accessed for the 
 class Vcpu:
     """One vCPU of a VM, before and after KVM_ARM_VCPU_INIT (``map`` is None before).
 
-    ``index`` is the number given to KVM_CREATE_VCPU. ``pmu_ready`` tells whether the PMU was set up. ``leftover``
-    and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
+    ``index`` is the number given to KVM_CREATE_VCPU. ``pmu_ready`` tells whether the PMU was set up, with
+    ``pmu_irq`` if there is a vGIC. ``timer_claims`` are the interrupts that a run gave to timers.
+    ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
     that the next INIT gets too, and SVE that stays on. ``zt0_room`` tells whether FINALIZE made
     room for ZT0; ``warnings`` holds what a real kernel would have done to itself, for whoever logs it.
     """
@@ -45,6 +46,9 @@ class Vcpu:
         self.map: RegisterMap | None = None
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
         self.pmu_ready = False
+        self.pmu_irq: int | None = None
+        self.has_run = False
+        self.timer_claims: dict[int, int] = {}
         self.leftover: frozenset[str] = frozenset()
         self.stuck_sve = False
         self.zt0_room = False
@@ -91,6 +95,11 @@ class Vcpu:
     def value(self, row: Row) -> int:
         """What the register file holds of a row with at most 8 bytes, as a number."""
         return int.from_bytes(self.file.memory[row.offset : row.offset + row.size_bytes], "little")
+
+    def reset_value(self, row: Row) -> int:
+        """The value that a register of 64 bits has right after INIT with the vCPU's features."""
+        image = self.system.reset_image(self.mode.features)
+        return int.from_bytes(image[row.offset : row.offset + 8], "little")
 
     def set_one_reg(self, id: int, data: bytes) -> list[Effect]:
         """Write a register and tell what else changed; raises KvmError.

@@ -7,12 +7,18 @@ import errno
 from typing import TYPE_CHECKING
 
 from kvmabi.model import pmu, timer
-from kvmabi.model.registermap import Refusal, Row
+from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import Vcpu, refusal_error
+from kvmabi.model.vgic import Vgic
 
 if TYPE_CHECKING:
     from kvmabi.model.system import System
 
+VGIC_READY = Refusal(
+    errno.EBUSY, "the vGIC is initialised, so there can be no more vCPUs", "make them before KVM_DEV_ARM_VGIC_CTRL_INIT"
+)
+VGIC_EXISTS = Refusal(errno.EEXIST, "the VM has a vGIC already")
+VGIC_TOO_LATE = Refusal(errno.EBUSY, "a vCPU has run", "make the vGIC before KVM_RUN")
 VCPU_EXISTS = Refusal(errno.EEXIST, "the VM has a vCPU of this number already")
 
 
@@ -23,10 +29,12 @@ class Vm:
     ``enabled`` the capabilities that KVM_ENABLE_CAP switched on; ``has_run`` whether a vCPU
     got as far as the guest; ``pmu_counters`` how many event counters its PMU has;
     ``el1_32bit`` whether its EL1 is AArch32 (None before the first INIT);
-    ``counter_offsets`` by how much each timer's count is behind the host's counter.
+    ``counter_offsets`` by how much each timer's count is behind the host's counter. ``vgic`` is
+    its interrupt controller, ``timer_irqs`` the PPIs of the vCPUs' timers. A ``dead`` VM answers
+    nothing any more.
     """
 
-    def __init__(self, system: System, number: int) -> None:
+    def __init__(self, system: System, number: int, ipa_bits: int = 40) -> None:
         self.system = system
         self.number = number
         self.vcpus: dict[int, Vcpu] = {}
@@ -36,22 +44,34 @@ class Vm:
         self.has_run = False
         self.el1_32bit: bool | None = None
         self.pmu_counters = pmu.counters(system)
+        self.ipa_bits = ipa_bits
+        self.vgic: Vgic | None = None
+        self.timer_irqs = list(system.kernel.timer_irqs)
+        self.dead = False
         self.counter_offsets = {timer.CNTVCT_ID: timer.now(system.host.counter_hz)}
 
     def create_vcpu(self, index: int) -> Vcpu:
-        """KVM_CREATE_VCPU. Errors: EINVAL for a number the kernel does not take, EEXIST for one in use."""
+        """KVM_CREATE_VCPU. Errors: EINVAL for a number the kernel does not take, EEXIST for one in use, EBUSY."""
         if not 0 <= index < self.system.kernel.max_vcpus:
             reason = f"vCPU numbers go from 0 to {self.system.kernel.max_vcpus - 1}"
             raise refusal_error(Refusal(errno.EINVAL, reason))
-        if index in self.vcpus:
+        in_use = index in self.vcpus
+        ready = self.vgic is not None and self.vgic.initialized
+        if ready and not (in_use and self.system.kernel.switches.vcpu_in_use_first):
+            raise refusal_error(VGIC_READY)
+        if in_use:
             raise refusal_error(VCPU_EXISTS)
         vcpu = self.vcpus[index] = Vcpu(self, index)
         return vcpu
 
-    def reset_value(self, row: Row) -> int:
-        """The value a register of 64 bits has right after INIT with the VM's features."""
-        image = self.system.reset_image(self.features or frozenset())
-        return int.from_bytes(image[row.offset : row.offset + 8], "little")
+    def create_vgic(self) -> Vgic:
+        """KVM_CREATE_DEVICE of a vGICv3. Errors: EEXIST, EBUSY once a vCPU has run."""
+        if self.vgic is not None:
+            raise refusal_error(VGIC_EXISTS)
+        if self.has_run:
+            raise refusal_error(VGIC_TOO_LATE)
+        self.vgic = Vgic(self.ipa_bits)
+        return self.vgic
 
     def id_registers_changed(self, source: Vcpu) -> None:
         """Give every initialised vCPU the register map that the VM's ID registers now call for."""

@@ -33,7 +33,9 @@ class Kernel:
     that this kernel does not have, ``sysregs`` columns of the table that differ. ``writable_masks`` by
     register id. ``firmware_bitmaps`` are the values after INIT, ``firmware_bitmap_bits`` what can be set.
     ``psci_versions`` are those that can be set, ``psci_latest``/``psci_without`` PSCI_VERSION with and
-    without the PSCI_0_2 feature. ``run_loads`` names the registers that KVM_RUN passes through the CPU.
+    without the PSCI_0_2 feature. ``pmu_attrs`` counts the attributes of a vCPU's PMU, ``timer_irqs`` are the PPIs of
+    its timers before userspace sets them, ``vgic_groups`` the groups of a vGICv3's attributes. ``run_loads`` names the
+    registers that KVM_RUN passes through the CPU.
     """
 
     name: str
@@ -61,6 +63,9 @@ class Kernel:
     psci_latest: int
     psci_without: int
     run_loads: tuple[str, ...]
+    pmu_attrs: int
+    timer_irqs: tuple[int, ...]
+    vgic_groups: frozenset[int]
     switches: Switches
 
 
@@ -115,6 +120,9 @@ def kernel_of(name: str, table: files.Table) -> Kernel:
         psci_latest=read.number("psci_latest"),
         psci_without=read.number("psci_without"),
         run_loads=_register_names(read, "run_loads"),
+        pmu_attrs=read.number("pmu_attrs", most=16),
+        timer_irqs=_numbers(read, "timer_irqs"),
+        vgic_groups=frozenset(_numbers(read, "vgic_groups")),
         switches=switches.load(read),
     )
 

@@ -43,6 +43,8 @@ class Switches:
     gic_hidden_without_vgic: bool
     invariant_ids_loose: bool
     ccsidr_made_up: bool
+    vcpu_in_use_first: bool
+    timer_irqs_stay_claimed: bool
     user_copy_mops: bool
 
 

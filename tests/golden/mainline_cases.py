@@ -11,22 +11,32 @@ from golden.lab import BUFFER, STRUCT, Lab, LabVcpu, outcome
 from golden.mainline_scripts import FILL, Answers
 from golden.sme_players import BAD, SVE_VLS, Record
 from kvmabi import uapi
+from kvmabi.device import VmFile
 
 COMBOS = {
     "none": "none", "sve": "SVE", "psci": "PSCI", "pmu": "PMU", "ptrauth": "PA+PG", "el1_32bit": "EL1_32",
     "sve+ptrauth+psci+pmu": "SVE+PA+PG+PSCI+PMU", "sve+ptrauth+psci+pmu+vgic": "SVE+PA+PG+PSCI+PMU",
     "el2": "EL2", "el2+e2h0": "EL2+E2H0", "el2+sve+ptrauth+psci+pmu": "EL2+SVE+PA+PG+PSCI+PMU",
 }  # fmt: skip
+WITH_VGIC = frozenset({"sve+ptrauth+psci+pmu+vgic", "el2", "el2+e2h0", "el2+sve+ptrauth+psci+pmu"})
 CORE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_ARM_CORE
 
 
 def made(lab: Lab, combo: str, *, final: bool = True) -> LabVcpu:
     """A vCPU with a combination of features, finalised if it has SVE."""
-    vcpu = lab.vcpu()
+    vm = lab.vm()
+    if combo in WITH_VGIC:
+        _vgic(lab, vm)
+    vcpu = lab.vcpu(vm)
     vcpu.init(COMBOS.get(combo, combo))
     if final and "sve" in combo.lower():
         vcpu.finalize()
     return vcpu
+
+
+def _vgic(lab: Lab, vm: VmFile) -> str:
+    lab.memory.struct[:12] = struct.pack("=3I", uapi.KVM_DEV_TYPE_ARM_VGIC_V3, 0, 0)
+    return outcome(lambda: vm.ioctl(uapi.KVM_CREATE_DEVICE, STRUCT, lab.memory))
 
 
 def play_case(lab: Lab, record: Record) -> Record:
@@ -167,6 +177,7 @@ CASES: tuple[tuple[re.Pattern[str], Play], ...] = tuple(
         (r"sve, before FINALIZE: SET SVE_VLS (only|host [+-]) (bit|vq) (\d+)", _lengths),
         (rf"({COMBO}): FINALIZE\(SVE\)", lambda lab, found: made(lab, found[1], final=False).finalize()),
         (rf"({COMBO}), before FINALIZE: GET_REG_LIST n=0", _unfinished),
+        (rf"({COMBO}): CREATE_DEVICE vgic-v3", lambda lab, found: _vgic(lab, lab.vm())),
         (rf"({COMBO}): GET_REG_LIST array unmapped(, n=0)?", _unmapped),
         (rf"({COMBO})(, before FINALIZE)?: GET_REG_LIST bad pointer", _bad_list),
         (rf"({COMBO}): GET_REG_LIST n=(.+)", _listed),

@@ -15,14 +15,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from golden import packs, test_mainline_records, test_sme_records
+from golden import devices, packs, test_mainline_records, test_sme_records
 from golden.lab import Lab
 from golden.sme_players import Record
 from kvmabi.replay.runner import Result, replay
 from kvmabi.replay.trace import Trace
 
 RESULTS = Path(__file__).parent / "results.json"
-PACKS = ("hosts", "records", "traces")
+PACKS = ("hosts", "records", "traces", "devices")
 SPOILED = "spoiled"
 """What stands for the type of a line that the recorder's console spoiled."""
 
@@ -102,6 +102,12 @@ def played_trace(name: str) -> dict[str, Any]:
     }
 
 
+def played_devices(name: str) -> dict[str, int]:
+    """Do all steps of a recording about devices."""
+    steps, wrong = devices.differences(packs.kernel(name.removesuffix(".steps")), name)
+    return {"steps": steps, "mismatches": len(wrong)}
+
+
 def measure(processes: int | None = None) -> dict[str, Any]:
     """Play everything: the packs' digests, the tally of each file of records, steps and mismatches of each trace."""
     found: dict[str, Any] = {"packs": digests()}
@@ -114,6 +120,7 @@ def measure(processes: int | None = None) -> dict[str, Any]:
         found["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
     found["records"] = {name: tally for name, (tally, _) in played.items()}
     found["cases"] = sum((unplayed for _, unplayed in played.values()), Counter())
+    found["devices"] = {name: played_devices(name) for name in packs.devices()}
     found["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
     return found
 
@@ -123,8 +130,8 @@ def main() -> int:
     found = measure(os.cpu_count())
     RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
     differ = sum(count["differ"] for tally in found["records"].values() for count in tally.values())
-    mismatches = sum(trace["mismatches"] for trace in found["traces"].values())
-    print(f"{differ} records differ, {mismatches} steps of traces")
+    mismatches = sum(found[kind][name]["mismatches"] for kind in ("traces", "devices") for name in found[kind])
+    print(f"{differ} records differ, {mismatches} steps of traces and about devices")
     return int(bool(differ or mismatches))
 
 

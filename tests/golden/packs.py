@@ -52,6 +52,11 @@ def records() -> list[str]:
     return names("records", ".jsonl")
 
 
+def devices() -> list[str]:
+    """The names of the recordings about devices: KERNEL.steps."""
+    return names("devices", ".steps")
+
+
 @cache
 def names(pack: str, ending: str) -> list[str]:
     """The files of a pack."""
@@ -97,7 +102,8 @@ def read(name: str) -> Iterator[dict[str, Any]]:
                 continue
 
 
-def _pack(target: Path, members: list[tuple[str, bytes]]) -> None:
+def pack(target: Path, members: list[tuple[str, bytes]]) -> None:
+    """Make a pack of files, by name and content."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 64 << 20}]
     with lzma.open(target, "wb", filters=filters) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for name, data in members:
@@ -116,7 +122,7 @@ def _make(folder: Path) -> None:
         for file in sorted(folder.glob(pattern)):
             found[pack].append((f"{file.parent.name}.{file.stem}", lzma.decompress(file.read_bytes())))
     for pack, members in found.items():
-        _pack(HERE / f"{pack}.tar.xz", members)
+        pack(HERE / f"{pack}.tar.xz", members)
 
 
 if __name__ == "__main__":

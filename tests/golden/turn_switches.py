@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from itertools import islice
+from itertools import chain, islice
 
-from golden import packs, sme_players
+from golden import devices, packs, sme_players
 from golden.lab import Lab
 from golden.mainline_players import PLAYERS as MAINLINE
 from golden.test_mainline_records import differences as mainline_differences
@@ -26,7 +26,7 @@ from kvmabi.replay.runner import Result, replay
 from kvmabi.replay.trace import Trace
 
 SLOW = frozenset({"restore", "vls_all", "sweep", "reg", "wr"})
-BASES = ("sme-v12", "linux-7.3")
+BASES = ("sme-v12", "linux-7.3", "linux-7.2")
 """The profiles in which every switch is what it is where nobody says otherwise; one that notices is enough."""
 
 
@@ -75,6 +75,13 @@ def _record_fails(kernel: Kernel, name: str, *, sme: bool) -> Iterator[str]:
         if differences(lab, record):
             yield f"{name}: {str(record)[:100]}"
     lab.close()
+
+
+def device_fails(kernel: Kernel, profile: str) -> Iterator[str]:
+    """What was recorded about devices under this kernel."""
+    name = f"{profile}.steps"
+    if name in packs.devices():
+        yield from devices.differences(kernel, name)[1]
 
 
 def nested_fails(kernel: Kernel, profile: str) -> Iterator[str]:
@@ -135,7 +142,7 @@ def failure(profile: str, switch: str, value: Value) -> str | None:
             found = next(look(kernel, host), None)
             if found:
                 return found
-    return next(nested_fails(kernel, profile), None)
+    return next(chain(nested_fails(kernel, profile), device_fails(kernel, profile)), None)
 
 
 def turns(chosen: list[str]) -> Iterator[tuple[tuple[str, ...], str, Value]]:

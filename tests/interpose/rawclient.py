@@ -50,7 +50,7 @@ class RawClient:
         data, fds, _flags, _address = socket.recv_fds(self.sock, 100, 1)
         if not data:
             raise ConnectionError("the server hung up")
-        result, error, flags, _unused, _sigmask = REPLY.unpack(data)
+        result, error, flags, _place, _sigmask = REPLY.unpack(data)
         return Reply(result, error, flags, fds[0] if fds else None)
 
     def open(self) -> int:

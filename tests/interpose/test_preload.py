@@ -12,9 +12,10 @@ import pytest
 
 from interpose.builds import PRELOAD_FLAGS, SANITIZE, SOURCE, compile_file
 from interpose.conftest import Build, Start
-from kvmabi.device import SystemFile
+from kvmabi.device import SystemFile, open_system
 from kvmabi.events import EventLog
 from kvmabi.interpose.launch import run
+from kvmabi.profiles import load_host, load_kernel
 
 USUAL_FDS = 1024
 ENOUGH_FDS = 4096
@@ -35,6 +36,12 @@ def test_threads(start: Start) -> None:
 def test_run(start: Start) -> None:
     """KVM_RUN ends with EINTR by immediate_exit and signals, with SA_RESTART and KVM_SET_SIGNAL_MASK, too."""
     assert start("run") == (0, 0)
+
+
+def test_devices(preload: Path, build: Build, log: EventLog) -> None:
+    """A VMM makes a vGIC, whose fd it finds in the ioctl's struct, and a PMU, and runs."""
+    system = open_system(load_host("qemu-max"), load_kernel("linux-7.3"), log)
+    assert run([str(build("devices"))], system, preload=preload) == (0, 0)
 
 
 def test_fork(start: Start) -> None:

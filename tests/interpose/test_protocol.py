@@ -12,7 +12,7 @@ from interpose.builds import SOURCE
 from kvmabi.interpose import protocol
 
 REQUEST_FIELDS = ("message", "request", "identity", "argument")
-REPLY_FIELDS = ("result", "error", "flags", "unused", "sigmask")
+REPLY_FIELDS = ("result", "error", "flags", "place", "sigmask")
 HEADER = '"protocol.h"'
 
 

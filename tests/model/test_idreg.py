@@ -70,7 +70,7 @@ def test_a_run_answers_ebusy(make) -> None:
     vcpu.set_one_reg(id, bytes(8))
     vcpu.vm.has_run = True
     with pytest.raises(KvmError, match="EBUSY"):
-        vcpu.set_one_reg(id, vcpu.vm.reset_value(vcpu.row(id)).to_bytes(8, "little"))
+        vcpu.set_one_reg(id, vcpu.reset_value(vcpu.row(id)).to_bytes(8, "little"))
 
 
 @quick

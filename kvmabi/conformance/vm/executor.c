@@ -28,20 +28,21 @@
 #define VERSION		1
 #define CONSOLE		"/dev/ttyAMA0"
 #define MAX_VCPUS	16
+#define MAX_DEVICES	4
 #define MAX_LINE	16384
 #define MAX_DATA	2048	/* the largest register */
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
 
-static int kvm = -1, vm = -1, vcpus[MAX_VCPUS], vcpu_count;
+static int kvm = -1, vm = -1, vcpus[MAX_VCPUS], vcpu_count, devices[MAX_DEVICES], device_count;
 static struct kvm_run *runs[MAX_VCPUS];
 static unsigned char data[MAX_LINE];
 static unsigned char *edge;	/* the first byte that is not mapped */
 
 /* ---- steps ---- */
 
-/* s: the system's file, v: the VM's, a number: that vCPU's */
+/* s: the system's file, v: the VM's, a number: that vCPU's, d and a number: that device's */
 static int file(char **line)
 {
 	const char *name = word(line);
@@ -51,7 +52,9 @@ static int file(char **line)
 		return kvm;
 	if (*name == 'v')
 		return vm;
-	n = strtoul(name, NULL, 10);
+	n = strtoul(name + (*name == 'd'), NULL, 10);
+	if (*name == 'd')
+		return n < (unsigned long)device_count ? devices[n] : -1;
 	return n < (unsigned long)vcpu_count ? vcpus[n] : -1;
 }
 
@@ -63,6 +66,8 @@ static void close_all(void)
 		runs[i] = NULL;
 		close(vcpus[i]);
 	}
+	while (device_count)
+		close(devices[--device_count]);
 	if (vm >= 0)
 		close(vm);
 	vcpu_count = 0;
@@ -261,6 +266,28 @@ static void enable_cap(char *line)
 	say_result(ioctl(vm, KVM_ENABLE_CAP, &cap));
 }
 
+static void create_device(char *line)
+{
+	struct kvm_create_device device = { .type = (__u32)number(&line, 10), .flags = (__u32)number(&line, 10) };
+
+	if (say_result(ioctl(vm, KVM_CREATE_DEVICE, &device)) && !(device.flags & KVM_CREATE_DEVICE_TEST)
+	    && device_count < MAX_DEVICES)
+		devices[device_count++] = (int)device.fd;
+}
+
+/* KVM_HAS, SET and GET_DEVICE_ATTR, the value in 8 bytes; a value of "-" is at an unmapped address */
+static void device_attr(char *line, unsigned long request)
+{
+	int fd = file(&line);
+	struct kvm_device_attr attr = { .group = (__u32)number(&line, 10), .attr = number(&line, 16) };
+	const char *text = word(&line);
+	uint64_t value = strtoull(text, NULL, 16);
+
+	attr.addr = *text == '-' ? UNMAPPED : (uintptr_t)&value;
+	if (say_result(ioctl(fd, request, &attr)) && request == KVM_GET_DEVICE_ATTR)
+		say(" %llx", (unsigned long long)value);
+}
+
 static void cpu_features(void)
 {
 	static char line[4096];
@@ -304,6 +331,10 @@ static void step(char *line)
 	case 'W': enable_cap(line); break;
 	case 'X': call_with_number(line); break;
 	case 'A': call_with_struct(line); break;
+	case 'D': create_device(line); break;
+	case 'h': device_attr(line, KVM_HAS_DEVICE_ATTR); break;
+	case 'o': device_attr(line, KVM_SET_DEVICE_ATTR); break;
+	case 'q': device_attr(line, KVM_GET_DEVICE_ATTR); break;
 	case 'Q': cpu_features(); break;
 	default: say("no such step");
 	}

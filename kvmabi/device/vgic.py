@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The files of KVM_CREATE_DEVICE: the vGICv3 and its ITS. What a device's registers hold is not modelled."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kvmabi import uapi
+from kvmabi.device import attr
+from kvmabi.device.attr import Attribute
+from kvmabi.device.file import DeviceFile, Handler
+from kvmabi.device.memory import Memory
+from kvmabi.errors import KvmError
+from kvmabi.model.vgic import NOWHERE, Its, Vgic
+
+if TYPE_CHECKING:
+    from kvmabi.device.vm import VmFile
+
+LONG_BYTES, WORD_BYTES = 8, 4
+
+
+class ControlFile(DeviceFile):
+    """A device's file; it belongs to the address space that made the VM."""
+
+    kind = "device"
+    fd_place = uapi.ffi.offsetof("struct kvm_create_device", "fd")
+    unknown_errno = errno.ENOTTY
+    table: ClassVar[dict[int, tuple[str, Handler]]] = attr.IOCTLS
+
+    def __init__(self, vm: VmFile) -> None:
+        super().__init__(vm.log)
+        self.vm = vm
+
+    def check(self, memory: Memory) -> None:
+        """See DeviceFile.check."""
+        self.vm.check(memory)
+
+    def where(self) -> tuple[Any, int | None, int | None]:
+        """See DeviceFile.where."""
+        return self.vm.where()
+
+
+class VgicFile(ControlFile):
+    """A vGICv3."""
+
+    def __init__(self, vm: VmFile, vgic: Vgic) -> None:
+        super().__init__(vm)
+        self.vgic = vgic
+        groups = vm.vm.system.kernel.vgic_groups
+        self._attributes = {key: attribute for key, attribute in VGIC.items() if key[0] in groups}
+
+    @property
+    def subject(self) -> VgicFile:
+        """See HasAttributes."""
+        return self
+
+    def attributes(self) -> Mapping[tuple[int, int | None], Attribute]:
+        """Those of the groups that the kernel has."""
+        return self._attributes
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs the VM has."""
+        return len(self.vm.vm.vcpus)
+
+
+class ItsFile(ControlFile):
+    """An ITS."""
+
+    def __init__(self, vm: VmFile) -> None:
+        super().__init__(vm)
+        self.its = Its(vm.vm.ipa_bits)
+
+    @property
+    def subject(self) -> Its:
+        """See HasAttributes."""
+        return self.its
+
+    def attributes(self) -> Mapping[tuple[int, int | None], Attribute]:
+        """Its address and its controls."""
+        return ITS
+
+
+def _address(value: int | None) -> int:
+    return NOWHERE if value is None else value
+
+
+def _no_address(*_: object) -> int:
+    raise KvmError(errno.ENODEV, "an ITS has one address, KVM_VGIC_ITS_ADDR_TYPE")
+
+
+VGIC: dict[tuple[int, int | None], Attribute] = {
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_V3_ADDR_TYPE_DIST): Attribute(
+        LONG_BYTES, lambda file: _address(file.vgic.dist), lambda file, value: file.vgic.set_dist(value)
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_V3_ADDR_TYPE_REDIST): Attribute(
+        LONG_BYTES, lambda file: file.vgic.redist, lambda file, value: file.vgic.set_redist(value, file.vcpus)
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION): Attribute(
+        LONG_BYTES,
+        set=lambda file, value: file.vgic.add_region(value, file.vcpus),
+        selects=lambda file, value: file.vgic.region(value),
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_NR_IRQS, attr.ANY): Attribute(
+        WORD_BYTES, lambda file: file.vgic.irqs, lambda file, value: file.vgic.set_irqs(value)
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, uapi.KVM_DEV_ARM_VGIC_CTRL_INIT): Attribute(
+        0, set=lambda file, _value: file.vgic.init()
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, uapi.KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES): Attribute(
+        0, set=lambda file, _value: file.vgic.save_pending_tables()
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ, attr.ANY): Attribute(
+        WORD_BYTES, lambda file: file.vgic.maint_irq, lambda file, value: file.vgic.set_maint_irq(value)
+    ),
+}
+ITS: dict[tuple[int, int | None], Attribute] = {
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_ITS_ADDR_TYPE): Attribute(
+        LONG_BYTES, lambda its: _address(its.base), lambda its, value: its.set_base(value)
+    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(
+        LONG_BYTES, _no_address, check=_no_address, set=lambda its, value: None, present=lambda its: False
+    ),
+    **{
+        (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, control): Attribute(0, set=lambda its, _value: its.control())
+        for control in (
+            uapi.KVM_DEV_ARM_VGIC_CTRL_INIT,
+            uapi.KVM_DEV_ARM_ITS_SAVE_TABLES,
+            uapi.KVM_DEV_ARM_ITS_RESTORE_TABLES,
+            uapi.KVM_DEV_ARM_ITS_CTRL_RESET,
+        )
+    },
+}

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""The vGICv3 of a VM, as far as KVM_RUN and the making of vCPUs depend on it: where it is, and whether it is ready.
+
+The registers of the GIC itself are not modelled. Source: Documentation/virt/kvm/devices/arm-vgic-v3.rst, and the
+answers of Linux 6.1 to 7.3 in tests/golden/devices.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from kvmabi import uapi
+from kvmabi.model.registermap import Refusal
+from kvmabi.model.vcpu import refusal_error
+
+ALIGNMENT_BYTES = 0x10000
+NOWHERE = (1 << 64) - 1
+"""What an address reads as before it is set."""
+IRQS_OF_A_VCPU = 32
+FIRST_PPI = 16
+LAST_IRQ = 1019
+MAX_IRQS = 1023
+DEFAULT_IRQS = 256
+BASE_MASK = 0x000F_FFFF_FFFF_0000
+COUNT_SHIFT, FLAGS_SHIFT, FLAGS_MASK, INDEX_MASK = 52, 12, 0xF, 0xFFF
+
+ALREADY = Refusal(errno.EEXIST, "the address is set already")
+MISALIGNED = Refusal(errno.EINVAL, "the address is no multiple of 64 KiB")
+BEYOND = Refusal(errno.E2BIG, "the frames lie beyond the VM's guest-physical addresses")
+WRAPS = Refusal(errno.EINVAL, "the frames go beyond the last address of all")
+OVERLAP = Refusal(errno.EINVAL, "the redistributors overlap other frames")
+MIXED = Refusal(errno.EINVAL, "KVM_VGIC_V3_ADDR_TYPE_REDIST cannot follow redistributor regions")
+BAD_REGION = Refusal(errno.EINVAL, "a region has a count, no flags, and the index after the last region's")
+NO_REGION = Refusal(errno.ENOENT, "there is no redistributor region of this index")
+BAD_IRQS = Refusal(errno.EINVAL, "the number of interrupts is a multiple of 32 from 64 to 992")
+IRQS_FIXED = Refusal(errno.EBUSY, "the number of interrupts is fixed: it was set, or the vGIC is initialised")
+NOT_A_PPI = Refusal(errno.EINVAL, "the interrupt is no PPI, 16 to 31")
+INITIALIZED = Refusal(errno.EBUSY, "the vGIC is initialised already")
+NOTHING_TO_SAVE = Refusal(errno.ENXIO, "the vGIC is not initialised")
+NO_PLACE = Refusal(
+    errno.ENXIO,
+    "the vGIC has no distributor's address, or too few redistributors for the VM's vCPUs",
+    "set KVM_VGIC_V3_ADDR_TYPE_DIST and KVM_VGIC_V3_ADDR_TYPE_REDIST before KVM_RUN",
+)
+NOT_INITIALIZED = Refusal(
+    errno.EBUSY, "the vGIC is not initialised", "set KVM_DEV_ARM_VGIC_CTRL_INIT after the addresses and the vCPUs"
+)
+
+
+class Region(NamedTuple):
+    """Frames for redistributors: ``frames`` of them, 0 for as many as the VM has vCPUs."""
+
+    base: int
+    frames: int
+
+    def size_bytes(self, vcpus: int) -> int:
+        """How much of the guest's addresses it takes in a VM with so many vCPUs."""
+        return (self.frames or vcpus) * int(uapi.KVM_VGIC_V3_REDIST_SIZE)
+
+
+class Vgic:
+    """A vGICv3 of a VM whose guest-physical addresses have ``ipa_bits``; errors as the kernel's, by KvmError."""
+
+    def __init__(self, ipa_bits: int) -> None:
+        self.ipa_bits = ipa_bits
+        self.dist: int | None = None
+        self.regions: list[Region] = []
+        self.irqs = IRQS_OF_A_VCPU
+        self.maint_irq = 0
+        self.initialized = False
+
+    def set_dist(self, address: int) -> None:
+        """KVM_VGIC_V3_ADDR_TYPE_DIST."""
+        self.dist = placed(self.dist, address, int(uapi.KVM_VGIC_V3_DIST_SIZE), self.ipa_bits)
+
+    def set_redist(self, address: int, vcpus: int) -> None:
+        """KVM_VGIC_V3_ADDR_TYPE_REDIST: one region that has room for all vCPUs."""
+        if self.regions:
+            raise refusal_error(MIXED if self.regions[0].frames else ALREADY)
+        self._add(Region(address, 0), vcpus)
+
+    @property
+    def redist(self) -> int:
+        """KVM_VGIC_V3_ADDR_TYPE_REDIST as it reads: the first region's address."""
+        return self.regions[0].base if self.regions else NOWHERE
+
+    def add_region(self, value: int, vcpus: int) -> None:
+        """KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION: count, base, flags and index in one number."""
+        count, index = value >> COUNT_SHIFT, value & INDEX_MASK
+        if value >> FLAGS_SHIFT & FLAGS_MASK or not count:
+            raise refusal_error(BAD_REGION)
+        if index != len(self.regions):
+            raise refusal_error(BAD_REGION)
+        self._add(Region(value & BASE_MASK, count), vcpus)
+
+    def region(self, value: int) -> int:
+        """The region whose index ``value`` names, as it was set."""
+        index = value & INDEX_MASK
+        if index >= len(self.regions):
+            raise refusal_error(NO_REGION)
+        base, count = self.regions[index]
+        return count << COUNT_SHIFT | base | index
+
+    def set_irqs(self, count: int) -> None:
+        """KVM_DEV_ARM_VGIC_GRP_NR_IRQS."""
+        if not 2 * IRQS_OF_A_VCPU <= count <= MAX_IRQS or count % IRQS_OF_A_VCPU:
+            raise refusal_error(BAD_IRQS)
+        if self.irqs > IRQS_OF_A_VCPU:
+            raise refusal_error(IRQS_FIXED)
+        self.irqs = count
+
+    def set_maint_irq(self, irq: int) -> None:
+        """KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ."""
+        if self.initialized:
+            raise refusal_error(INITIALIZED)
+        if not is_ppi(irq):
+            raise refusal_error(NOT_A_PPI)
+        self.maint_irq = irq
+
+    def init(self) -> None:
+        """KVM_DEV_ARM_VGIC_CTRL_INIT; again and again if need be."""
+        if self.irqs == IRQS_OF_A_VCPU:
+            self.irqs = DEFAULT_IRQS
+        self.initialized = True
+
+    def save_pending_tables(self) -> None:
+        """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, of which there are none."""
+        if not self.initialized:
+            raise refusal_error(NOTHING_TO_SAVE)
+
+    def map_resources(self, vcpus: int) -> None:
+        """What the first KVM_RUN of a VM with so many vCPUs needs of it."""
+        room = sum(region.frames or vcpus for region in self.regions)
+        if self.dist is None or room < vcpus:
+            raise refusal_error(NO_PLACE)
+        if any(self._overlaps(region, vcpus, self.regions[:n]) for n, region in enumerate(self.regions)):
+            raise refusal_error(OVERLAP)
+        if not self.initialized:
+            raise refusal_error(NOT_INITIALIZED)
+
+    def _add(self, region: Region, vcpus: int) -> None:
+        if self._overlaps(region, vcpus, self.regions):
+            raise refusal_error(OVERLAP)
+        check_place(region.base, region.size_bytes(vcpus), self.ipa_bits)
+        self.regions.append(region)
+
+    def _overlaps(self, region: Region, vcpus: int, others: list[Region]) -> bool:
+        frames = [(other.base, other.size_bytes(vcpus)) for other in others]
+        if self.dist is not None:
+            frames.append((self.dist, int(uapi.KVM_VGIC_V3_DIST_SIZE)))
+        end = region.base + region.size_bytes(vcpus)
+        return any(base < end and region.base < base + size for base, size in frames)
+
+
+class Its:
+    """An ITS beside a vGICv3: a place, and nothing that depends on it."""
+
+    def __init__(self, ipa_bits: int) -> None:
+        self.ipa_bits = ipa_bits
+        self.base: int | None = None
+
+    def set_base(self, address: int) -> None:
+        """KVM_VGIC_ITS_ADDR_TYPE."""
+        self.base = placed(self.base, address, int(uapi.KVM_VGIC_V3_ITS_SIZE), self.ipa_bits)
+
+    def control(self) -> None:
+        """The controls of an ITS, which find nothing to do."""
+
+
+def placed(old: int | None, address: int, size_bytes: int, ipa_bits: int) -> int:
+    """The address that takes the place of ``old``, which must not be set."""
+    if old is not None:
+        raise refusal_error(ALREADY)
+    check_place(address, size_bytes, ipa_bits)
+    return address
+
+
+def check_place(address: int, size_bytes: int, ipa_bits: int) -> None:
+    """EINVAL for an address that is not aligned or wraps, E2BIG for frames beyond the guest's addresses."""
+    if address % ALIGNMENT_BYTES:
+        raise refusal_error(MISALIGNED)
+    if address + size_bytes >= 1 << 64:
+        raise refusal_error(WRAPS)
+    if address + size_bytes > 1 << ipa_bits:
+        raise refusal_error(BEYOND)
+
+
+def is_ppi(irq: int) -> bool:
+    """Whether an interrupt is private to a vCPU but no SGI."""
+    return FIRST_PPI <= irq < IRQS_OF_A_VCPU
+
+
+def is_spi(irq: int) -> bool:
+    """Whether an interrupt is shared by the vCPUs."""
+    return IRQS_OF_A_VCPU <= irq <= LAST_IRQ

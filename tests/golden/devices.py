@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""Playing what was recorded about devices (record_devices.py)."""
+
+from __future__ import annotations
+
+from golden import packs
+from kvmabi.conformance.backends.model import ModelBackend
+from kvmabi.profiles import Kernel
+
+
+def differences(kernel: Kernel, name: str) -> tuple[int, list[str]]:
+    """Do a recording's steps under a kernel: how many, and those with another answer."""
+    with open(packs.path("devices", name), encoding="utf-8") as lines:
+        recorded = [line.rstrip("\n").split("\t") for line in lines]
+    release = name.removeprefix("linux-").removesuffix(".steps")
+    backend = ModelBackend(packs.host(f"{release}-sve-max"), kernel)
+    answers = backend.answers(step for step, _ in recorded)
+    backend.close()
+    return len(recorded), [
+        f"{name}:{number}: {step}: expected {told!r}, got {answer!r}"
+        for number, ((step, told), answer) in enumerate(zip(recorded, answers, strict=True), 1)
+        if told != answer
+    ]
