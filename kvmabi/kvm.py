@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from kvmabi.model.vcpu import Vcpu
 from kvmabi.objects import Vm
 from kvmabi.order import Finding, OrderChecker
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.waiting import wait_for_signal
 
 MAX_ARG = (1 << 64) - 1
 SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
@@ -157,7 +157,7 @@ class Kvm:
             result = file.ioctl(request, arg, self._memory)
         except KvmError as error:
             if error.waits:
-                signal.pause()
+                wait_for_signal(file.sigmask if isinstance(file, VcpuFile) else None)
             raise
         if not isinstance(result, DeviceFile):
             return result

@@ -30,7 +30,13 @@ def register(commands: _SubParsersAction[Any]) -> None:
     )
     backend_options.add(parser, "--backend", NAMES, default="model")
     parser.add_argument("--host", metavar="H", help="model: a built-in host or a file (default: sme-demo)")
-    parser.add_argument("--case", metavar="PATTERN", help="only cases of this name; a shell pattern such as 'sme.*'")
+    parser.add_argument(
+        "--case",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="only cases of this name, or by a shell pattern such as 'sme.*'; may be given again",
+    )
     parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="form of the report (default: text)")
     parser.add_argument("--list", action="store_true", help="only tell the cases, their rules and sources")
     parser.set_defaults(run=conformance)
@@ -38,7 +44,7 @@ def register(commands: _SubParsersAction[Any]) -> None:
 
 def conformance(args: Namespace) -> int:
     """Run the suite and report; 1 if an answer differed."""
-    cases = select(load(), args.case)
+    cases = select(load(), *args.case)
     if args.list:
         for case in cases:
             print(f"{case.name}\n  {case.rule}\n  source: {case.source}")

@@ -43,12 +43,13 @@ class Outcome:
         return "skipped" if self.skipped else "failed" if self.differences else "passed"
 
 
-def select(cases: Iterable[Case], pattern: str | None) -> list[Case]:
-    """The cases whose name matches a shell pattern, or begins with it; UsageError if there are none."""
-    found = [case for case in cases if pattern is None or fnmatchcase(case.name, pattern) or case.name == pattern]
-    if not found:
-        raise UsageError(f"no case is called {pattern!r}")
-    return found
+def select(cases: Iterable[Case], *patterns: str) -> list[Case]:
+    """The cases whose name matches one of the shell patterns, or all; UsageError for a pattern that matches none."""
+    known = list(cases)
+    for pattern in patterns:
+        if not any(fnmatchcase(case.name, pattern) for case in known):
+            raise UsageError(f"no case is called {pattern!r}")
+    return [case for case in known if not patterns or any(fnmatchcase(case.name, pattern) for pattern in patterns)]
 
 
 def run(backend: Backend, cases: Iterable[Case], tick: Callable[[Outcome], None] | None = None) -> list[Outcome]:

@@ -26,7 +26,7 @@ class Attribute(NamedTuple):
 
     size_bytes: int
     get: Callable[[Any], int] | None = None
-    set: Callable[[Any, int], None] | None = None
+    set: Callable[[Any, int], object] | None = None
     check: Callable[[Any], object] | None = None
     present: Callable[[Any], bool] | None = None
     selects: Callable[[Any, int], int] | None = None

@@ -29,7 +29,7 @@ def _set_stolen_time(file: VcpuFile, address: int) -> None:
         raise KvmError(errno.EINVAL, "the address is no multiple of 64")
     if file.stolen_time != NOWHERE:
         raise KvmError(errno.EEXIST, "the address is set already")
-    if not any(start <= address < start + size for start, size in file.vm.slots.values()):
+    if not any(slot.guest <= address < slot.guest + slot.size for slot in file.vm.slots.values()):
         raise KvmError(errno.EINVAL, "the address lies in no memory slot", remedy="KVM_SET_USER_MEMORY_REGION first")
     file.stolen_time = address
 

@@ -103,6 +103,9 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
         set=lambda file, value: file.vgic.add_region(value, file.vcpus),
         selects=lambda file, value: file.vgic.region(value),
     ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(
+        LONG_BYTES, set=attr.no_such_attr, present=lambda file: False
+    ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_NR_IRQS, attr.ANY): Attribute(
         WORD_BYTES, lambda file: file.vgic.irqs, lambda file, value: file.vgic.set_irqs(value)
     ),

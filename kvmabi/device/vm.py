@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Hashable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from kvmabi import uapi
 from kvmabi.device import vcpuattrs
@@ -25,7 +25,17 @@ DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_I
 ENABLE_CAP = struct.Struct("=II4Q")
 MASK_RANGE = struct.Struct("=QI13I")
 SLOT = struct.Struct("=IIQQQ")
-SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | uapi.KVM_MEM_READONLY
+READONLY = uapi.KVM_MEM_READONLY
+SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | READONLY
+
+
+class Slot(NamedTuple):
+    """A memory slot: guest-physical place, size in bytes, place in the VMM, and whether the guest may write."""
+
+    guest: int
+    size: int
+    user: int
+    readonly: bool
 
 
 class VmFile(DeviceFile):
@@ -37,7 +47,7 @@ class VmFile(DeviceFile):
         super().__init__(log)
         self.vm = vm
         self.address_space = address_space
-        self.slots: dict[int, tuple[int, int]] = {}
+        self.slots: dict[int, Slot] = {}
         self.vcpus: list[VcpuFile] = []
         self.vcpu_attributes = vcpuattrs.attributes(vm.system.kernel)
 
@@ -111,10 +121,13 @@ class VmFile(DeviceFile):
             if self.slots.pop(slot, None) is None:
                 raise KvmError(errno.EINVAL, f"there is no memory slot {slot} to remove")
             return 0
-        for other, (start, length) in self.slots.items():
-            if other != slot and guest < start + length and start < guest + size:
+        old = self.slots.get(slot)
+        if old is not None and (old.size, old.user, old.readonly) != (size, user, bool(flags & READONLY)):
+            raise KvmError(errno.EINVAL, "a memory slot can be moved and logged, not resized or backed otherwise")
+        for other, known in self.slots.items():
+            if other != slot and guest < known.guest + known.size and known.guest < guest + size:
                 raise KvmError(errno.EEXIST, f"the memory slot overlaps slot {other}")
-        self.slots[slot] = (guest, size)
+        self.slots[slot] = Slot(guest, size, user, bool(flags & READONLY))
         return 0
 
     def _enable_cap(self, call: Call) -> int:

@@ -87,6 +87,9 @@ def test_running_nothing_is_an_error(model: ModelBackend) -> None:
     with pytest.raises(UsageError, match=r"no case is called 'nix\.\*'"):
         select(load(), "nix.*")
     assert {case.name.partition(".")[0] for case in select(load(), "sme.*")} == {"sme"}
+    assert {case.name.partition(".")[0] for case in select(load(), "sme.*", "vgic.*")} == {"sme", "vgic"}
+    with pytest.raises(UsageError, match="nix"):
+        select(load(), "sme.*", "nix")
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,11 @@ def test_preferred_target(kvm: Kvm, vcpu: Vcpu) -> None:
     ("slot", "expected"),
     [
         ((1, 0, 0x100000, 0x1000, 0), "OK"),
-        ((0, 0, 0x80000, 0x1000, 0x1000), "OK"),  # moves slot 0
+        ((0, 0, 0x80000, 0x10000, 0), "OK"),  # moves slot 0
+        ((0, 1, 0x40000, 0x10000, 0), "OK"),  # logs it
+        ((0, 2, 0x40000, 0x10000, 0), "EINVAL"),  # makes it read-only
+        ((0, 0, 0x40000, 0x1000, 0), "EINVAL"),  # resizes it
+        ((0, 0, 0x40000, 0x10000, 0x1000), "EINVAL"),  # backs it otherwise
         ((1, 0, 0x40000, 0x1000, 0), "EEXIST"),
         ((1, 0, 0x100001, 0x1000, 0), "EINVAL"),
         ((1, 1 << 30, 0x100000, 0x1000, 0), "EINVAL"),
@@ -320,7 +324,7 @@ def test_preferred_target(kvm: Kvm, vcpu: Vcpu) -> None:
     ],
 )
 def test_memory_slots(kvm: Kvm, vcpu: Vcpu, slot: tuple[int, ...], expected: str) -> None:
-    """Page-aligned, known, not overlapping."""
+    """Page-aligned, known, not overlapping; a slot that is there can be moved and logged only."""
     request = uapi.KVM_SET_USER_MEMORY_REGION
     assert code(kvm, vcpu.vm.fd, request, bytearray(struct.pack("=IIQQQ", 0, 0, 0x40000, 0x10000, 0))) == "OK"
     assert code(kvm, vcpu.vm.fd, request, bytearray(struct.pack("=IIQQQ", *slot))) == expected

@@ -6,13 +6,14 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import struct
 from collections.abc import Iterator
 from types import FrameType
 
 import pytest
 from vmms import vcpu_of
 
-from kvmabi import Kvm, KvmError, uapi
+from kvmabi import Kvm, KvmError, uapi, waiting
 from kvmabi.objects import Vcpu
 
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
@@ -38,6 +39,65 @@ def test_run_ends_with_eintr_at_a_signal(kvm: Kvm, vcpu: Vcpu, alarms: list[int]
     with pytest.raises(KvmError, match="EINTR"):
         kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
     assert alarms
+
+
+def test_a_signal_of_the_run_mask_ends_the_run_and_stays(kvm: Kvm, vcpu: Vcpu) -> None:
+    """KVM_SET_SIGNAL_MASK: what only the run lets in is pending afterwards, and no handler ran."""
+    ran: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: ran.append(number))
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        every_but_one = (1 << 64) - 1 ^ 1 << signal.SIGUSR2 - 1
+        kvm.ioctl(vcpu.fd, uapi.KVM_SET_SIGNAL_MASK, struct.pack("=IQ", 8, every_but_one))
+        signal.raise_signal(signal.SIGUSR2)
+        with pytest.raises(KvmError, match="EINTR"):
+            kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
+        assert signal.SIGUSR2 in signal.sigpending()
+        assert not ran
+        assert signal.sigtimedwait({signal.SIGUSR2}, 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_signal_the_thread_blocks_ends_no_run(kvm: Kvm, vcpu: Vcpu, alarms: list[int]) -> None:
+    """It waits; another one ends the run, and the first comes with the thread's mask."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: received.append(number))
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        signal.raise_signal(signal.SIGUSR2)
+        seen = len(alarms)
+        with pytest.raises(KvmError, match="EINTR"):
+            kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
+        assert len(alarms) > seen
+        assert not received
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+        signal.signal(signal.SIGUSR2, before)
+    assert received
+
+
+def test_a_signal_between_the_refusal_and_the_wait_ends_the_run(
+    kvm: Kvm, vcpu: Vcpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes when the wait is being made ready is not missed; an alarm says so otherwise."""
+    before = signal.signal(signal.SIGUSR2, lambda _number, _frame: None)
+    make_ready = waiting._sigset
+
+    def late(numbers: set[int]) -> object:
+        signal.raise_signal(signal.SIGUSR2)
+        return make_ready(numbers)
+
+    monkeypatch.setattr(waiting, "_sigset", late)
+    signal.alarm(5)
+    try:
+        with pytest.raises(KvmError, match="EINTR"):
+            kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
+        assert signal.alarm(0)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_immediate_exit_is_read_from_the_mapping(kvm: Kvm, vcpu: Vcpu) -> None:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Waiting as a thread in KVM_RUN does: until a signal arrives that the run lets in, none missed in between."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+
+SIGSET_WORDS = 16
+"""The C library's sigset_t has 1024 bits, whatever the kernel needs."""
+SFD_CLOEXEC = os.O_CLOEXEC
+POLLIN = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+def wait_for_signal(run_mask: bytes | None) -> None:
+    """Block the calling thread until a signal comes that is not blocked.
+
+    ``run_mask`` is the mask of KVM_SET_SIGNAL_MASK, 8 bytes, None for the thread's own. A signal that only the run
+    mask lets in ends the wait and stays pending, as it does in the kernel; others run their handlers.
+    """
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        kept_out = set(usual) if run_mask is None else _signals(run_mask)
+        left_pending = usual - kept_out
+        watched = _libc.signalfd(-1, _sigset(left_pending), SFD_CLOEXEC) if left_pending else -1
+        blocked = kept_out | usual if watched >= 0 else kept_out  # no room for a descriptor: their handlers run
+        _libc.ppoll(ctypes.byref(_PollFd(watched, POLLIN, 0)), ctypes.c_ulong(1), None, _sigset(blocked))
+        if watched >= 0:
+            with suppress(OSError):
+                os.close(watched)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+
+
+def _signals(mask: bytes) -> set[int]:
+    """The signals of a kernel's mask: bit 0 is signal 1."""
+    bits = int.from_bytes(mask, "little")
+    return {number for number in range(1, 8 * len(mask) + 1) if bits >> (number - 1) & 1}
+
+
+def _sigset(numbers: Iterable[int]) -> ctypes.Array[ctypes.c_ulong]:
+    """A sigset_t of the C library."""
+    words = [0] * SIGSET_WORDS
+    for number in numbers:
+        words[(number - 1) // 64] |= 1 << (number - 1) % 64
+    return (ctypes.c_ulong * SIGSET_WORDS)(*words)
