@@ -13,23 +13,19 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <linux/kvm.h>
 
 #include "answer.h"
+#include "session.h"
 #include "words.h"
 
 #define VERSION		1
-#define CONSOLE		"/dev/ttyAMA0"
 #define MAX_VCPUS	16
 #define MAX_DEVICES	4
-#define MAX_LINE	16384
 #define MAX_DATA	2048	/* the largest register */
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
@@ -341,64 +337,6 @@ static void step(char *line)
 	say("\n");
 }
 
-/* ---- the session ---- */
-
-static void open_console(void)
-{
-	int fd;
-
-	if (mount("devtmpfs", "/dev", "devtmpfs", 0, NULL) && errno != EBUSY)
-		exit(1);
-	mkdir("/proc", 0755);
-	mount("proc", "/proc", "proc", 0, NULL);
-	fd = open(CONSOLE, O_RDWR | O_NOCTTY);
-	if (fd < 0)
-		exit(1);
-	dup2(fd, 0);
-	dup2(fd, 1);
-}
-
-static void make_raw(int fd)
-{
-	struct termios raw;
-
-	if (tcgetattr(fd, &raw))
-		return;
-	cfmakeraw(&raw);
-	tcsetattr(fd, TCSANOW, &raw);
-}
-
-/* lines as they come; answers go out whenever there is nothing more to do */
-static void serve(void)
-{
-	static char in[MAX_LINE];
-	size_t used = 0;
-
-	for (;;) {
-		char *start = in, *end;
-		ssize_t n;
-
-		while ((end = memchr(start, '\n', used - (size_t)(start - in)))) {
-			*end = '\0';
-			step(start);
-			start = end + 1;
-		}
-		used -= (size_t)(start - in);
-		memmove(in, start, used);
-		flush();
-		if (used == sizeof(in)) {
-			errno = E2BIG;
-			give_up("a step");
-		}
-		n = read(0, in + used, sizeof(in) - used);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return;
-		used += (size_t)n;
-	}
-}
-
 int main(int argc, char **argv)
 {
 	struct utsname name;
@@ -416,7 +354,7 @@ int main(int argc, char **argv)
 	if (uname(&name))
 		give_up("uname");
 	say("kvmabi-executor %d %s\n", VERSION, name.release);
-	serve();
+	serve(step);
 	close_all();
 	if (getpid() == 1)
 		reboot(RB_POWER_OFF);
