@@ -43,6 +43,7 @@ class Client:
         self._files = files
         self._complain = complain
         self._memory: ProcessMemory | None = None
+        self._sent: tuple[DeviceFile, OpenFile] | None = None
         sock.setblocking(False)
 
     def close(self) -> None:
@@ -70,6 +71,8 @@ class Client:
             self._ioctl(identity, request, argument, memory)
         elif message == Message.OPEN:
             self._open()
+        elif message == Message.UNDO:
+            self._undo()
         else:
             raise Disconnect
 
@@ -81,7 +84,15 @@ class Client:
         else:
             self._send_fd(fd)
 
+    def _undo(self) -> None:
+        """The client had no room for the fd of the vCPU that it was sent last."""
+        if self._sent is not None:
+            self._files.undo(*self._sent)
+            self._sent = None
+        self._send(REPLY.pack(0, 0, 0, 0, 0))
+
     def _ioctl(self, identity: bytes, request: int, argument: int, memory: ProcessMemory) -> None:
+        self._sent = None
         file = self._files.find(identity)
         if file is None:
             self._send(_FOREIGN)
@@ -111,6 +122,7 @@ class Client:
             device.discard()
             self._send(_refusal(error.errno or errno.EIO))
         else:
+            self._sent = device, parent
             self._send_fd(fd, device.fd_place)
 
     def _send(self, reply: bytes) -> None:

@@ -83,6 +83,15 @@ class OpenFiles:
         parent.vcpus.append(file)
         return fd
 
+    def undo(self, device: DeviceFile, parent: OpenFile) -> None:
+        """Nobody got the fd of a vCPU that an ioctl on ``parent`` made; sockets tell of themselves."""
+        for vcpu in parent.vcpus:
+            if vcpu.device is device:
+                parent.vcpus.remove(vcpu)
+                self._files.pop(vcpu.identity, None)
+                device.discard()
+                return
+
     def has_end(self, fd: int) -> bool:
         """Whether ``fd`` is the server's end of a client's file."""
         return fd in self._ends

@@ -11,6 +11,19 @@
 
 enum { KVM_IOCTL_TYPE = 0xAE, IOCTL_TYPE_SHIFT = 8, IOCTL_TYPE_MASK = 0xff };
 
+/* Take the fd that came with a reply. Returns 0, or EMFILE if there was no room for it, which the server is told. */
+static int take_fd(int fd)
+{
+    const struct kvmabi_request request = {.message = KVMABI_UNDO};
+    struct kvmabi_reply reply;
+    int none = -1;
+
+    if (fd >= 0)
+        return 0;
+    exchange(&request, &reply, 0, &none);
+    return EMFILE;
+}
+
 /* open() of /dev/kvm. Errors: ENODEV without a server, else the server's. */
 static int open_kvm(int flags)
 {
@@ -93,6 +106,8 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     }
     signals = block_signals();
     answered = exchange(&request, &reply, MSG_CMSG_CLOEXEC, &new_fd);
+    if (answered && (reply.flags & KVMABI_FD) != 0)
+        reply.error = take_fd(new_fd);
     if (answered && (reply.flags & KVMABI_WAIT) != 0)
         wait_for_signal(signals, &reply);
     restore_signals(signals);
@@ -102,7 +117,6 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     *result = reply.result;
     if ((reply.flags & KVMABI_FD) != 0) {
         *result = new_fd;
-        reply.error = new_fd < 0 ? EMFILE : 0;
         if (new_fd >= 0 && (reply.flags & KVMABI_STORE) != 0) {
             memcpy((char *)argument + reply.place, &new_fd, sizeof(new_fd)); /* the server has just written there */
             *result = 0;

@@ -16,6 +16,7 @@ class Message(IntEnum):
     HELLO = 1
     OPEN = 2
     IOCTL = 3
+    UNDO = 5
 
 
 class Flag(IntFlag):

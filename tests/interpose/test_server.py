@@ -101,6 +101,23 @@ def test_random_requests(good: RawClient, tmp_path: Path) -> None:
             os.close(fd)
 
 
+def test_a_vcpu_without_room_for_its_fd_is_undone(good: RawClient) -> None:
+    """The number is free again, once; what was there before stays."""
+    system = good.open()
+    vm = good.make(system, uapi.KVM_CREATE_VM)
+    kept = good.make(vm, uapi.KVM_CREATE_VCPU, 0)
+    undone = good.make(vm, uapi.KVM_CREATE_VCPU, 1)
+    for _ in range(2):
+        good.send(Message.UNDO)
+        assert good.receive().error == 0
+    assert good.ioctl(undone, uapi.KVM_GET_MP_STATE, 0).flags == Flag.FOREIGN
+    assert good.ioctl(vm, uapi.KVM_CREATE_VCPU, 0).error == errno.EEXIST
+    again = good.make(vm, uapi.KVM_CREATE_VCPU, 1)
+    assert good.ioctl(kept, uapi.KVM_GET_MP_STATE, 0).error == errno.EFAULT
+    for fd in (system, vm, kept, undone, again):
+        os.close(fd)
+
+
 def test_unknown_file(good: RawClient) -> None:
     """A file that the server never handed out is left to the kernel."""
     ends = socket.socketpair()
