@@ -78,6 +78,16 @@ def set_implementation_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     return []
 
 
+def show_gic(vcpu: Vcpu, *, shown: bool) -> None:
+    """Let the GIC fields of the VM's ID registers tell of a GIC's system registers, or of none."""
+    for field in idregs.gic_fields():
+        if vcpu.system.sysreg_by_id[field.id].rule == "aarch32_id" and not vcpu.system.el0_32bit:
+            continue
+        row = vcpu.row(field.id)
+        value = vcpu.value(row) & ~field.mask | shown << field.lsb
+        vcpu.store(row, value.to_bytes(8, "little"))
+
+
 def set_constant(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     """Set a register that nothing can change."""
     if _value(data) != vcpu.value(row):

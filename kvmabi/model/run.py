@@ -7,9 +7,9 @@ import errno
 from typing import TYPE_CHECKING
 
 from kvmabi.errors import KvmError
+from kvmabi.model import idreg
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import refusal_error
-from kvmabi.profiles import idregs
 
 if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
@@ -35,7 +35,8 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
     vcpu.require_final()
     if vcpu.vm.vgic is not None and not vcpu.vm.has_run:
         _map_vgic(vcpu, vcpu.vm.vgic)
-    _hide_gic(vcpu)
+    if vcpu.vm.vgic is None and not vcpu.vm.has_run and vcpu.system.kernel.switches.gic_hidden_without_vgic:
+        idreg.show_gic(vcpu, shown=False)
     if vcpu.vm.vgic is not None and not vcpu.has_run:
         _check_timers(vcpu)
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
@@ -60,15 +61,6 @@ def _check_timers(vcpu: Vcpu) -> None:
     claims = vcpu.timer_claims if vcpu.system.kernel.switches.timer_irqs_stay_claimed else {}
     if any(claims.setdefault(irq, timer) != timer for timer, irq in enumerate(vcpu.vm.timer_irqs[:count])):
         raise refusal_error(SAME_IRQS, mode=vcpu.mode)
-
-
-def _hide_gic(vcpu: Vcpu) -> None:
-    if vcpu.vm.has_run or vcpu.vm.vgic is not None or not vcpu.system.kernel.switches.gic_hidden_without_vgic:
-        return
-    for field in idregs.gic_fields():
-        row = vcpu.row(field.id)
-        value = vcpu.value(row) & ~field.mask
-        vcpu.store(row, value.to_bytes(8, "little"))
 
 
 def _pass_through_cpu(vcpu: Vcpu) -> None:

@@ -64,9 +64,14 @@ def check_pmu_irq(vcpu: Vcpu) -> None:
 
 
 def has_pmu(vcpu: Vcpu) -> bool:
-    """The vCPU has a PMU: where the vCPUs of a VM share their features, even before its own INIT."""
+    """The vCPU has a PMU."""
+    return "pmu_v3" in _features(vcpu)
+
+
+def _features(vcpu: Vcpu) -> frozenset[str]:
+    """The vCPU's features: where all vCPUs of a VM have the same, even before its own INIT."""
     shared = vcpu.system.kernel.switches.vcpus_share_features
-    return "pmu_v3" in ((vcpu.vm.features if shared else vcpu.features) or ())
+    return (vcpu.vm.features if shared else vcpu.features) or frozenset()
 
 
 def pmu_irq(vcpu: Vcpu) -> int:
@@ -114,7 +119,7 @@ def set_filter(vcpu: Vcpu, value: int) -> None:
 
 def _check_chosen(vcpu: Vcpu, refusal: Refusal) -> None:
     """With KVM_ARM_VCPU_PMU_V3_STRICT no PMU is the vCPU's before userspace chose one."""
-    if pmu.STRICT in vcpu.mode.features:
+    if pmu.STRICT in _features(vcpu):
         raise refusal_error(refusal)
 
 

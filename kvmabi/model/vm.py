@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from kvmabi.model import pmu, timer
+from kvmabi.model import idreg, pmu, timer
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import Vcpu, refusal_error
 from kvmabi.model.vgic import Vgic
@@ -71,6 +71,9 @@ class Vm:
         if self.has_run:
             raise refusal_error(VGIC_TOO_LATE)
         self.vgic = Vgic(self.ipa_bits)
+        ready = [vcpu for vcpu in self.vcpus.values() if vcpu.map is not None]
+        if ready and self.system.kernel.switches.vgic_shows_gic:
+            idreg.show_gic(ready[0], shown=True)
         return self.vgic
 
     def id_registers_changed(self, source: Vcpu) -> None:

@@ -43,6 +43,7 @@ class Switches:
     gic_hidden_without_vgic: bool
     invariant_ids_loose: bool
     ccsidr_made_up: bool
+    vgic_shows_gic: bool
     vcpu_in_use_first: bool
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool

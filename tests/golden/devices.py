@@ -12,8 +12,8 @@ def differences(kernel: Kernel, name: str) -> tuple[int, list[str]]:
     """Do a recording's steps under a kernel: how many, and those with another answer."""
     with open(packs.path("devices", name), encoding="utf-8") as lines:
         recorded = [line.rstrip("\n").split("\t") for line in lines]
-    release = name.removeprefix("linux-").removesuffix(".steps")
-    backend = ModelBackend(packs.host(f"{release}-sve-max"), kernel)
+    host = packs.path("devices", f"{name.removesuffix('.steps')}.json")
+    backend = ModelBackend(host, kernel)
     answers = backend.answers(step for step, _ in recorded)
     backend.close()
     return len(recorded), [

@@ -4,22 +4,27 @@
     python -m golden.record_devices IMAGE...
 
 boots arm64 kernels in QEMU (scripts and random sequences of the steps that kvmabi.conformance.steps describes) and
-packs STEP, a tab and the answer, a line each, as PROFILE.steps into devices.tar.xz.
+packs STEP, a tab and the answer, a line each, as PROFILE.steps into devices.tar.xz, and the host that answered beside.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from random import Random
 
 from golden import packs
+from kvmabi import regid
+from kvmabi.capture import capture, origin
 from kvmabi.conformance.backends.vm import VmBackend
 from kvmabi.fuzz import devices
 
 SEED, RANDOM_SEQUENCES, LENGTH = 1, 400, 30
 MAX_DEVICES = 4  # as many as the executor keeps
 DIST, REDIST, INIT = "o d0 0 2 8000000", "o d0 0 3 80a0000", "o d0 4 0 0"
+GIC = "; ".join(f"G 0 {regid.parse(name):x}" for name in ("id_aa64pfr0_el1", "id_pfr1_el1"))
+"""The registers that tell of a GIC."""
 READY = f"D 7 0; {DIST}; {REDIST}; {INIT}"
 
 
@@ -40,6 +45,9 @@ SCRIPTS = (
     f"N 2; D 7 0; {INIT}; V 2; I 0 5 0; R 0; {DIST}; R 0; G 0 6030000000100000",
     f"N 1; I 0 5 0; {READY}; R 0; o d0 0 2 9000000; {INIT}; V 1; D 8 0; D 8 0; o d0 3 0 40; R 0",
     f"N 1; I 0 5 0; D 7 0; {DIST}; {REDIST}; R 0; q d0 3 0 0",
+    f"N 1; I 0 5 8; {GIC}; R 0; {GIC}; D 7 0; {GIC}; {DIST}; {REDIST}; {INIT}; o 0 0 0 17; o 0 0 1 0; R 0; {GIC}",
+    f"N 1; D 7 0; I 0 5 0; {GIC}; {DIST}; {REDIST}; {INIT}; R 0; {GIC}",
+    f"N 1; I 0 5 0; {GIC}; R 0; {GIC}; D 7 0; {GIC}",
     "N 1; I 0 5 0; R 0; D 7 0; D 7 1; D 8 0",
     f"N 1; I 0 5 0; D 7 0; {DIST}; q d0 0 5 0; {region(1, 0x80A0000)}; q d0 0 5 0; q d0 0 3 0; {REDIST}; "
     f"{region(1, 0x9000000)}; {region(1, 0x9000000, 0, 2)}; {region(1, 0x9000000, 0, 1)}; q d0 0 5 1; "
@@ -124,6 +132,8 @@ def main(images: list[str]) -> None:
         steps = [step for sequence in sequences() for step in sequence]
         lines = (f"{step}\t{answer}\n" for step, answer in zip(steps, backend.answers(steps), strict=True))
         members.append((f"{backend.kernel.name}.steps", "".join(lines).encode()))
+        host = capture(backend, backend.kernel.name, origin(backend))
+        members.append((f"{backend.kernel.name}.json", json.dumps(host).encode()))
         backend.close()
     packs.pack(packs.HERE / "devices.tar.xz", members)
 
