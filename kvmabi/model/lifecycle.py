@@ -17,7 +17,6 @@ from kvmabi.model.vcpu import NOT_INITIALIZED, refusal_error
 if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
 
-PFR0_ID = regid.parse("id_aa64pfr0_el1")
 MPIDR_ID = regid.parse("mpidr_el1")
 MPIDR_RES1 = 1 << 31
 
@@ -108,7 +107,7 @@ def reset(vcpu: Vcpu) -> None:
     old = vcpu.mode
     memory = vcpu.file.memory
     kept = _kept(vcpu)
-    image = system.reset_image(features, _levels(vcpu))
+    image = system.reset_image(features, _events(vcpu))
     memory[: state.ZA] = image[: state.ZA]
     memory[state.ZT0 :] = image[state.ZT0 :]
     if old.za:  # otherwise ZA, most of the register file, is zero already
@@ -126,10 +125,14 @@ def reset(vcpu: Vcpu) -> None:
     vcpu.remap()
 
 
-def _levels(vcpu: Vcpu) -> int | None:
-    """ID_AA64PFR0_EL1's fields for EL2 and EL3 if userspace has set the register; the PMU's reset follows them."""
-    written = vcpu.vm.shared.get(vcpu.system.sysreg_offset(PFR0_ID))
-    return None if written is None else int.from_bytes(written, "little") & (pmu.PFR0_EL2 | pmu.PFR0_EL3)
+def _events(vcpu: Vcpu) -> int | None:
+    """PMEVTYPER<n>_EL0's bits, if userspace has set an ID register that decides about them."""
+    system, shared = vcpu.system, vcpu.vm.shared
+    places = [system.sysreg_offset(id) for id in (pmu.PFR0_ID, pmu.DFR0_ID)]
+    if shared.keys().isdisjoint(places):
+        return None
+    fresh = system.reset_image(vcpu.features or frozenset())
+    return pmu.event_mask(*(int.from_bytes(shared.get(at) or fresh[at : at + 8], "little") for at in places))
 
 
 def _kept(vcpu: Vcpu) -> dict[int, bytes]:

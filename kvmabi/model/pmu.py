@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
 
 PMCR_ID = regid.parse("pmcr_el0")
+PFR0_ID, DFR0_ID = regid.parse("id_aa64pfr0_el1"), regid.parse("id_aa64dfr0_el1")
 PMCR_N_SHIFT, PMCR_N = 11, 31 << 11
 PMCR_WRITABLE = 0xFF
 PMCR_LC = 1 << 6
@@ -23,6 +24,8 @@ EVENT_EL2 = 1 << 27
 EVENT_EL3 = 1 << 26 | 3 << 28
 EVENTS_V3, EVENTS_V3P1 = 0x3FF, 0xFFFF
 PFR0_EL2, PFR0_EL3 = 0xF << 8, 0xF << 12
+PMUVER_SHIFT, DFR0_PMUVER = 8, 0xF << 8
+PMUVER_V3, PMUVER_V3P1 = 1, 4
 STRICT = "pmu_v3_strict"
 
 
@@ -36,23 +39,29 @@ def counter_mask(count: int) -> int:
     return CYCLE_COUNTER | (1 << count) - 1
 
 
-def reset_counters(system: System, _pfr0: int) -> int:
+def event_mask(pfr0: int, dfr0: int) -> int:
+    """The bits that PMEVTYPER<n>_EL0 has in a VM whose ID_AA64PFR0_EL1 and ID_AA64DFR0_EL1 have these values."""
+    version = (dfr0 & DFR0_PMUVER) >> PMUVER_SHIFT
+    mask = EVENT_EL1_EL0
+    mask |= EVENTS_V3P1 if version >= PMUVER_V3P1 else EVENTS_V3 if version == PMUVER_V3 else 0
+    mask |= EVENT_EL2 if pfr0 & PFR0_EL2 else 0
+    mask |= EVENT_EL3 if pfr0 & PFR0_EL3 else 0
+    return mask
+
+
+def reset_counters(system: System, _events: int) -> int:
     """A register with one bit a counter after INIT: the unknown pattern in the bits of counters that are there."""
     return UNKNOWN & counter_mask(counters(system))
 
 
-def reset_hpmn(system: System, _pfr0: int) -> int:
+def reset_hpmn(system: System, _events: int) -> int:
     """MDCR_EL2 after INIT: HPMN gives EL1 every counter, if the vCPU has a PMU."""
     return counters(system)
 
 
-def reset_event(system: System, pfr0: int) -> int:
-    """PMEVTYPER<n>_EL0 after INIT: the unknown pattern in the bits of this PMU and the vCPU's exception levels."""
-    mask = EVENT_EL1_EL0
-    mask |= EVENTS_V3P1 if system.host_shows("pmu_v3p1") else EVENTS_V3
-    mask |= EVENT_EL2 if pfr0 & PFR0_EL2 else 0
-    mask |= EVENT_EL3 if pfr0 & PFR0_EL3 else 0
-    return UNKNOWN & mask
+def reset_event(_system: System, events: int) -> int:
+    """PMEVTYPER<n>_EL0 after INIT: the unknown pattern in the bits that it has."""
+    return UNKNOWN & events
 
 
 def first_counters(system: System, features: frozenset[str]) -> int:

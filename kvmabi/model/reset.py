@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmabi import regid
 from kvmabi.model import cache, demux, firmware, pmu, state
 from kvmabi.model.mode import Mode
 from kvmabi.profiles import idregs
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 NO_MODE = Mode(frozenset(), False, 0, 0, False, False, frozenset())
 
 NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event, "pmu_hpmn": pmu.reset_hpmn}
-PFR0_ID = regid.parse("id_aa64pfr0_el1")
 
 
 def base(system: System) -> bytes:
@@ -37,10 +35,10 @@ def base(system: System) -> bytes:
     return bytes(made)
 
 
-def image(system: System, features: frozenset[str], levels: int | None = None) -> bytes:
+def image(system: System, features: frozenset[str], events: int | None = None) -> bytes:
     """The register file but for the vector lengths and MPIDR_EL1, which are the vCPU's own.
 
-    ``levels`` are the fields of ID_AA64PFR0_EL1 for EL2 and EL3 as the VM has them now (None: as INIT leaves them).
+    ``events`` are the bits of PMEVTYPER<n>_EL0 in this VM (None: those that it has before userspace sets ID registers).
     """
     made = bytearray(system.base_image)
     kernel = system.kernel
@@ -48,12 +46,16 @@ def image(system: System, features: frozenset[str], levels: int | None = None) -
     _put(made, state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
     _limit(system, features, made)
     if "pmu_v3" in features:
-        start = system.sysreg_offset(PFR0_ID)
-        pfr0 = int.from_bytes(made[start : start + 8], "little") if levels is None else levels
+        if events is None:
+            events = pmu.event_mask(*(_value(made, system.sysreg_offset(id)) for id in (pmu.PFR0_ID, pmu.DFR0_ID)))
         for reg in system.sysregs:
             if isinstance(reg.reset, str):
-                _put(made, system.sysreg_offset(reg.id), NAMED[reg.reset](system, pfr0), 8)
+                _put(made, system.sysreg_offset(reg.id), NAMED[reg.reset](system, events), 8)
     return bytes(made)
+
+
+def _value(made: bytearray, offset: int) -> int:
+    return int.from_bytes(made[offset : offset + 8], "little")
 
 
 def _put(made: bytearray, offset: int, value: int, size: int) -> None:
@@ -72,8 +74,8 @@ def _limit(system: System, features: frozenset[str], made: bytearray) -> None:
     for clear in idregs.clears():
         if clear.applies(features, system.kernel.switches):
             start = system.sysreg_offset(clear.field.id)
-            _put(made, start, int.from_bytes(made[start : start + 8], "little") & ~clear.field.mask, 8)
+            _put(made, start, _value(made, start) & ~clear.field.mask, 8)
     for nested in idregs.nested() if "has_el2" in features else ():
         if not nested.needs or nested.needs in features:
             start = system.sysreg_offset(nested.field.id)
-            _put(made, start, nested.apply(int.from_bytes(made[start : start + 8], "little")), 8)
+            _put(made, start, nested.apply(_value(made, start)), 8)

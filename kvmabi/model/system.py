@@ -191,9 +191,9 @@ class System:
             for group, registers in self.sysreg_groups.items()
         }
 
-    def reset_image(self, features: frozenset[str], levels: int | None = None) -> bytes:
+    def reset_image(self, features: frozenset[str], events: int | None = None) -> bytes:
         """A register file as INIT with these features leaves it: see reset.image."""
-        image = self._images.get((features, levels))
+        image = self._images.get((features, events))
         if image is None:
-            image = self._images[features, levels] = reset.image(self, features, levels)
+            image = self._images[features, events] = reset.image(self, features, events)
         return image
