@@ -194,8 +194,12 @@ class Ioctls:
     def _create_device(self, kind: str, flags: str) -> str:
         device = uapi.ffi.new("struct kvm_create_device *", [int(kind) & WORD, 0, int(flags) & WORD])
         self._ioctl(self._vm, uapi.KVM_CREATE_DEVICE, int(uapi.ffi.cast("uintptr_t", device)))
-        if not device.flags & uapi.KVM_CREATE_DEVICE_TEST:
+        if device.flags & uapi.KVM_CREATE_DEVICE_TEST:
+            return "OK"
+        if len(self._devices) < steps.MAX_DEVICES:
             self._devices.append(int(device.fd))
+        else:
+            self._close(int(device.fd))
         return "OK"
 
     def _has_attr(self, file: str, *words: str) -> str:

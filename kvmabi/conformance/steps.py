@@ -73,6 +73,8 @@ UNTOUCHED: Final = 0xAA
 """What the buffer of ``G`` is filled with."""
 MAX_IDS: Final = 4096
 """Room for ids in the array of ``L``."""
+MAX_DEVICES: Final = 4
+"""How many of a VM's devices are kept, as files ``d0`` and so on."""
 MAX_REGISTER_BYTES: Final = 2048
 """A pattern's length, and how much of a buffer an answer shows."""
 

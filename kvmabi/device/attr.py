@@ -61,7 +61,7 @@ def _find(file: HasAttributes, call: Call) -> tuple[Attribute, int]:
 def _has(file: HasAttributes, call: Call) -> int:
     attribute, _ = _find(file, call)
     if attribute.present is not None and not attribute.present(file.subject):
-        raise KvmError(errno.ENXIO, "the vCPU has no such attribute")
+        raise KvmError(errno.ENXIO, "this file has no such attribute")
     return 0
 
 

@@ -13,10 +13,10 @@ from kvmabi.device.vm import VmFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.system import System
-from kvmabi.model.vm import Vm
+from kvmabi.model.vm import IPA_BITS, Vm
 from kvmabi.profiles import Host, Kernel
 
-IPA_BITS, IPA_BITS_LEAST = 40, 32
+IPA_BITS_LEAST = 32
 
 
 def open_system(host: Host, kernel: Kernel, log: EventLog) -> SystemFile:

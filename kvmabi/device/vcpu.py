@@ -208,7 +208,10 @@ class VcpuFile(DeviceFile):
             call.state = self.vcpu.state()  # before the run, which takes the GIC's fields out of ID registers
             self._judgeable = False
         self._changed = True
-        raise run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
+        try:
+            raise run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
+        finally:
+            self._warn()
 
     def _set_signal_mask(self, call: Call) -> int:
         if not call.arg:

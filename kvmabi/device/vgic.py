@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
@@ -61,9 +61,9 @@ class VgicFile(ControlFile):
         return self._attributes
 
     @property
-    def vcpus(self) -> int:
-        """How many vCPUs the VM has."""
-        return len(self.vm.vm.vcpus)
+    def vcpus(self) -> Collection[int]:
+        """The numbers of the VM's vCPUs."""
+        return self.vm.vm.vcpus
 
 
 class ItsFile(ControlFile):
@@ -72,6 +72,7 @@ class ItsFile(ControlFile):
     def __init__(self, vm: VmFile) -> None:
         super().__init__(vm)
         self.its = Its(vm.vm.ipa_bits)
+        vm.vm.has_its = True
 
     @property
     def subject(self) -> Its:
@@ -80,7 +81,7 @@ class ItsFile(ControlFile):
 
     def attributes(self) -> Mapping[tuple[int, int | None], Attribute]:
         """Its address and its controls."""
-        return ITS
+        return ITS_ANY_CONTROL if self.vm.vm.system.kernel.switches.its_takes_any_control else ITS
 
 
 def _address(value: int | None) -> int:
@@ -124,7 +125,7 @@ ITS: dict[tuple[int, int | None], Attribute] = {
         LONG_BYTES, lambda its: _address(its.base), lambda its, value: its.set_base(value)
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(
-        LONG_BYTES, _no_address, check=_no_address, set=lambda its, value: None, present=lambda its: False
+        LONG_BYTES, _no_address, _no_address, check=_no_address, present=lambda its: False
     ),
     **{
         (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, control): Attribute(0, set=lambda its, _value: its.control())
@@ -135,4 +136,9 @@ ITS: dict[tuple[int, int | None], Attribute] = {
             uapi.KVM_DEV_ARM_ITS_CTRL_RESET,
         )
     },
+}
+ITS_ANY_CONTROL = ITS | {
+    (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, attr.ANY): Attribute(
+        0, set=lambda its, _value: its.control(), present=lambda its: False
+    )
 }

@@ -91,15 +91,19 @@ class VmFile(DeviceFile):
         kind, fd, flags = CREATE_DEVICE.unpack(call.read(call.arg, CREATE_DEVICE.size))
         if kind not in DEVICES:
             raise KvmError(errno.ENODEV, f"there is no device of type {kind}, or kvmabi does not model it")
-        if flags & uapi.KVM_CREATE_DEVICE_TEST:
-            return 0
-        call.write(call.arg, CREATE_DEVICE.pack(kind, fd, flags))
-        return ItsFile(self) if kind == uapi.KVM_DEV_TYPE_ARM_VGIC_ITS else VgicFile(self, self.vm.create_vgic())
+        made: int | DeviceFile = 0
+        if not flags & uapi.KVM_CREATE_DEVICE_TEST:
+            its = kind == uapi.KVM_DEV_TYPE_ARM_VGIC_ITS
+            made = ItsFile(self) if its else VgicFile(self, self.vm.create_vgic())
+        call.write(call.arg, CREATE_DEVICE.pack(kind, fd, flags))  # what is made stays made if this is EFAULT
+        return made
 
     def _create_irqchip(self, _call: Call) -> int:
         raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", remedy="KVM_CREATE_DEVICE makes a vGICv3")
 
     def _check_extension(self, call: Call) -> int:
+        if call.arg == uapi.KVM_CAP_MSI_DEVID and self.vm.has_its:
+            return 1
         return self.vm.system.check_extension(call.arg, on_vm=True)
 
     def _preferred_target(self, call: Call) -> int:

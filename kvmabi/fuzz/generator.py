@@ -46,7 +46,6 @@ MIX: dict[str, int] = {
 CHANGING = frozenset({"init", "finalize", "run"})
 """Steps after which some of the registers that were set before are read."""
 RECENT, LOOKED_AT = 16, 4
-MAX_DEVICES = 4
 DEVICES_SHARE = 0.15
 """How many sequences make devices: a run beside a vGIC that is not set up is a VM's end."""
 BAD_CALLS = tuple(
@@ -81,7 +80,7 @@ class _Sequence:
         self.word = world.features(random)
         self.steps = [f"N {self.vcpus}"]
         self.written: list[str] = []
-        self.devices = MAX_DEVICES if random.random() < DEVICES_SHARE else 0
+        self.with_devices = random.random() < DEVICES_SHARE
         if random.random() < 0.02:
             self.steps += [f"W {world.opt_in(random)}"]
         length = random.randint(*STEPS)
@@ -194,10 +193,7 @@ class _Sequence:
         return f"X {file} {uapi.KVM_CHECK_EXTENSION:x} {self.random.randrange(256):x}"
 
     def device(self) -> str:
-        if not self.devices:
-            return self.attribute()
-        self.devices -= 1
-        return devices.create(self.random)
+        return devices.create(self.random) if self.with_devices else self.attribute()
 
     def attribute(self) -> str:
         return devices.attribute(self.random)

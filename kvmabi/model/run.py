@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from kvmabi.errors import KvmError
-from kvmabi.model import idreg
+from kvmabi.model import idreg, vcpuattrs
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import refusal_error
 
@@ -20,9 +20,7 @@ PMU_NOT_READY = Refusal(
     "the vCPU has a PMU that was not initialised",
     "use KVM_SET_DEVICE_ATTR with KVM_ARM_VCPU_PMU_V3_CTRL and KVM_ARM_VCPU_PMU_V3_INIT first",
 )
-SAME_IRQS = Refusal(
-    errno.EINVAL, "two of the vCPU's timers have the same interrupt", "give each its own by KVM_ARM_VCPU_TIMER_CTRL"
-)
+DEAD = "the VM is dead: from now on every ioctl on it and on its vCPUs and devices is EIO"
 INTERRUPTED = "a signal or immediate_exit ended the run"
 
 
@@ -37,11 +35,13 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
         _map_vgic(vcpu, vcpu.vm.vgic)
     if vcpu.vm.vgic is None and not vcpu.vm.has_run and vcpu.system.kernel.switches.gic_hidden_without_vgic:
         idreg.show_gic(vcpu, shown=False)
-    if vcpu.vm.vgic is not None and not vcpu.has_run:
-        _check_timers(vcpu)
+    if vcpu.vm.vgic is not None:
+        if not vcpu.timers_enabled:
+            vcpuattrs.enable_timers(vcpu)
+        vcpuattrs.check_pmu_at_run(vcpu, vcpu.vm.vgic)
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
         raise refusal_error(PMU_NOT_READY, mode=vcpu.mode)
-    vcpu.has_run = vcpu.vm.has_run = True
+    vcpu.vm.has_run = True
     _pass_through_cpu(vcpu)
     return KvmError(errno.EINTR, INTERRUPTED, mode=vcpu.mode, waits=not immediate_exit)
 
@@ -49,18 +49,11 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
 def _map_vgic(vcpu: Vcpu, vgic: Vgic) -> None:
     """A vGIC that is not fit for a run is the end of its VM."""
     try:
-        vgic.map_resources(len(vcpu.vm.vcpus))
+        vgic.map_resources(vcpu.vm.vcpus)
     except KvmError:
         vcpu.vm.dead = True
+        vcpu.warn(DEAD)
         raise
-
-
-def _check_timers(vcpu: Vcpu) -> None:
-    """Beside a vGIC the timers that the vCPU has, two or with EL2 four, have an interrupt each."""
-    count = 4 if "has_el2" in vcpu.mode.features else 2
-    claims = vcpu.timer_claims if vcpu.system.kernel.switches.timer_irqs_stay_claimed else {}
-    if any(claims.setdefault(irq, timer) != timer for timer, irq in enumerate(vcpu.vm.timer_irqs[:count])):
-        raise refusal_error(SAME_IRQS, mode=vcpu.mode)
 
 
 def _pass_through_cpu(vcpu: Vcpu) -> None:

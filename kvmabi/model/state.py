@@ -62,7 +62,10 @@ class RegisterFile:
     __slots__ = ("memory",)
 
     def __init__(self) -> None:
-        self.memory = _spare.pop() if _spare else mmap.mmap(-1, SIZE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            self.memory = _spare.pop()
+        except IndexError:
+            self.memory = mmap.mmap(-1, SIZE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def zero(self, start: int, end: int) -> None:
         """Zero the bytes from offset ``start`` up to ``end``."""
@@ -80,5 +83,6 @@ class RegisterFile:
         self.memory = NOTHING
 
 
-NOTHING = mmap.mmap(-1, 1, access=mmap.ACCESS_READ)
-"""What a closed register file has for memory."""
+NOTHING = mmap.mmap(-1, 1)
+"""What a closed register file has for memory: a ValueError for whoever looks."""
+NOTHING.close()

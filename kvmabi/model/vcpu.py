@@ -31,7 +31,8 @@ class Vcpu:
     """One vCPU of a VM, before and after KVM_ARM_VCPU_INIT (``map`` is None before).
 
     ``index`` is the number given to KVM_CREATE_VCPU. ``pmu_ready`` tells whether the PMU was set up, with
-    ``pmu_irq`` if there is a vGIC. ``timer_claims`` are the interrupts that a run gave to timers.
+    ``pmu_irq`` if there is a vGIC. ``irq_owners`` are the PPIs that the PMU and, once a
+    run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
     that the next INIT gets too, and SVE that stays on. ``zt0_room`` tells whether FINALIZE made
     room for ZT0; ``warnings`` holds what a real kernel would have done to itself, for whoever logs it.
@@ -47,8 +48,8 @@ class Vcpu:
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
         self.pmu_ready = False
         self.pmu_irq: int | None = None
-        self.has_run = False
-        self.timer_claims: dict[int, int] = {}
+        self.timers_enabled = False
+        self.irq_owners: dict[int, str] = {}
         self.leftover: frozenset[str] = frozenset()
         self.stuck_sve = False
         self.zt0_room = False

@@ -10,6 +10,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
+from kvmabi.errors import KvmError
 from kvmabi.model import pmu
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import refusal_error
@@ -17,6 +18,7 @@ from kvmabi.model.vgic import NOT_A_PPI, is_ppi, is_spi
 
 if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
+    from kvmabi.model.vgic import Vgic
 
 FILTER = struct.Struct("=HHB3x")
 FILTER_ACTIONS = 2
@@ -39,6 +41,15 @@ NO_PMU_CHOSEN = Refusal(
     errno.ENXIO, "KVM_ARM_VCPU_PMU_V3_STRICT leaves the PMU open", "choose one with KVM_ARM_VCPU_PMU_V3_SET_PMU first"
 )
 COUNTERS_OF_NOTHING = NO_PMU_CHOSEN._replace(errno=errno.EINVAL)
+NO_SUCH_IRQ = Refusal(
+    errno.EINVAL, "the vGIC has no such interrupt", "set KVM_DEV_ARM_VGIC_GRP_NR_IRQS before its INIT"
+)
+OWNED = Refusal(errno.EEXIST, "interrupt {irq} is {owner}'s")
+SAME_IRQS = Refusal(
+    errno.EINVAL,
+    "a timer of the vCPU has the interrupt of another timer or of the PMU",
+    "give each its own by KVM_ARM_VCPU_TIMER_CTRL and KVM_ARM_VCPU_PMU_V3_CTRL",
+)
 NO_SUCH_TIMER = Refusal(errno.ENXIO, "the kernel lets userspace set no such timer's interrupt")
 TOO_MANY_COUNTERS = Refusal(errno.EINVAL, "the host's PMU has fewer counters")
 
@@ -58,7 +69,7 @@ def check_vgic(vcpu: Vcpu) -> None:
 
 
 def check_pmu_irq(vcpu: Vcpu) -> None:
-    """Both."""
+    """What is refused of the PMU's interrupt before its number is read: no PMU, or no vGIC."""
     check_pmu(vcpu)
     check_vgic(vcpu)
 
@@ -104,6 +115,9 @@ def init_pmu(vcpu: Vcpu, _value: int) -> None:
             raise refusal_error(VGIC_NOT_READY)
         if vcpu.pmu_irq is None:
             raise refusal_error(NO_PMU_IRQ)
+        if not vcpu.vm.vgic.has_irq(vcpu.pmu_irq):
+            raise refusal_error(NO_SUCH_IRQ)
+        claim(vcpu, vcpu.pmu_irq, "the PMU")
     vcpu.pmu_ready = True
 
 
@@ -131,18 +145,42 @@ def set_pmu(_vcpu: Vcpu, _value: int) -> None:
 def set_counters(vcpu: Vcpu, count: int) -> None:
     """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS: how many event counters the VM's PMU has."""
     _check_chosen(vcpu, COUNTERS_OF_NOTHING)
-    if vcpu.vm.has_run:
-        raise refusal_error(FIXED_BY_RUN)
     if count > pmu.counters(vcpu.system):
         raise refusal_error(TOO_MANY_COUNTERS)
     vcpu.vm.pmu_counters = count
+
+
+def claim(vcpu: Vcpu, irq: int, owner: str) -> None:
+    """Let the PMU or a timer of the vCPU have an interrupt. Errors: EEXIST if it is another's."""
+    if vcpu.irq_owners.setdefault(irq, owner) != owner:
+        raise refusal_error(OWNED._replace(reason=OWNED.reason.format(irq=irq, owner=vcpu.irq_owners[irq])))
+
+
+def enable_timers(vcpu: Vcpu) -> None:
+    """Beside a vGIC the first run of a vCPU gives its timers, two or with EL2 four, their interrupts for good."""
+    irqs = vcpu.vm.timer_irqs[: 4 if "has_el2" in vcpu.mode.features else 2]
+    if len(set(irqs)) < len(irqs) and not vcpu.system.kernel.switches.timer_irqs_stay_claimed:
+        raise refusal_error(SAME_IRQS, mode=vcpu.mode)
+    for timer, irq in enumerate(irqs):
+        try:
+            claim(vcpu, irq, f"timer {timer}")
+        except KvmError:
+            raise refusal_error(SAME_IRQS, mode=vcpu.mode) from None
+    vcpu.timers_enabled = True
+
+
+def check_pmu_at_run(vcpu: Vcpu, vgic: Vgic) -> None:
+    """Beside a vGIC a PMU that is initialised has an interrupt: EINVAL if that was done before there was a vGIC."""
+    if vcpu.pmu_ready and (vcpu.pmu_irq is None or not vgic.has_irq(vcpu.pmu_irq)):
+        raise refusal_error(NO_PMU_IRQ._replace(errno=errno.EINVAL), mode=vcpu.mode)
 
 
 def set_timer_irq(vcpu: Vcpu, timer: int | None, irq: int) -> None:
     """KVM_ARM_VCPU_TIMER_IRQ_*: the PPI of a timer (None: of none that there is), in all vCPUs of the VM."""
     if not is_ppi(irq):
         raise refusal_error(NOT_A_PPI)
-    if vcpu.has_run if vcpu.system.kernel.switches.timer_irqs_stay_claimed else vcpu.vm.has_run:
+    alone = vcpu.system.kernel.switches.timer_irqs_stay_claimed
+    if any(other.timers_enabled for other in ((vcpu,) if alone else vcpu.vm.vcpus.values())):
         raise refusal_error(FIXED_BY_RUN)
     if timer is None:
         raise refusal_error(NO_SUCH_TIMER)

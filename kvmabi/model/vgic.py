@@ -8,13 +8,15 @@ answers of Linux 6.1 to 7.3 in tests/golden/devices.
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple
+from collections.abc import Collection
 
 from kvmabi import uapi
+from kvmabi.errors import KvmError
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import refusal_error
 
 ALIGNMENT_BYTES = 0x10000
+DIST_BYTES = int(uapi.KVM_VGIC_V3_DIST_SIZE)
 NOWHERE = (1 << 64) - 1
 """What an address reads as before it is set."""
 IRQS_OF_A_VCPU = 32
@@ -29,7 +31,7 @@ ALREADY = Refusal(errno.EEXIST, "the address is set already")
 MISALIGNED = Refusal(errno.EINVAL, "the address is no multiple of 64 KiB")
 BEYOND = Refusal(errno.E2BIG, "the frames lie beyond the VM's guest-physical addresses")
 WRAPS = Refusal(errno.EINVAL, "the frames go beyond the last address of all")
-OVERLAP = Refusal(errno.EINVAL, "the redistributors overlap other frames")
+OVERLAP = Refusal(errno.EINVAL, "redistributors overlap other frames, or grew beyond the guest's addresses")
 MIXED = Refusal(errno.EINVAL, "KVM_VGIC_V3_ADDR_TYPE_REDIST cannot follow redistributor regions")
 BAD_REGION = Refusal(errno.EINVAL, "a region has a count, no flags, and the index after the last region's")
 NO_REGION = Refusal(errno.ENOENT, "there is no redistributor region of this index")
@@ -48,19 +50,26 @@ NOT_INITIALIZED = Refusal(
 )
 
 
-class Region(NamedTuple):
-    """Frames for redistributors: ``frames`` of them, 0 for as many as the VM has vCPUs."""
+class Region:
+    """Frames for redistributors: ``frames`` of them, 0 for as many as the VM has vCPUs; ``used`` ones have a vCPU."""
 
-    base: int
-    frames: int
+    def __init__(self, base: int, frames: int) -> None:
+        self.base, self.frames, self.used = base, frames, 0
 
     def size_bytes(self, vcpus: int) -> int:
         """How much of the guest's addresses it takes in a VM with so many vCPUs."""
         return (self.frames or vcpus) * int(uapi.KVM_VGIC_V3_REDIST_SIZE)
 
+    def overlaps(self, base: int, size_bytes: int, vcpus: int) -> bool:
+        """Whether it shares an address with other frames."""
+        return self.base < base + size_bytes and base < self.base + self.size_bytes(vcpus)
+
 
 class Vgic:
-    """A vGICv3 of a VM whose guest-physical addresses have ``ipa_bits``; errors as the kernel's, by KvmError."""
+    """A vGICv3 of a VM whose guest-physical addresses have ``ipa_bits``; errors as the kernel's, by KvmError.
+
+    ``vcpus`` is always how many vCPUs the VM has.
+    """
 
     def __init__(self, ipa_bits: int) -> None:
         self.ipa_bits = ipa_bits
@@ -69,38 +78,40 @@ class Vgic:
         self.irqs = IRQS_OF_A_VCPU
         self.maint_irq = 0
         self.initialized = False
+        self._placed: set[int] = set()
 
     def set_dist(self, address: int) -> None:
         """KVM_VGIC_V3_ADDR_TYPE_DIST."""
-        self.dist = placed(self.dist, address, int(uapi.KVM_VGIC_V3_DIST_SIZE), self.ipa_bits)
+        self.dist = placed(self.dist, address, DIST_BYTES, self.ipa_bits)
 
-    def set_redist(self, address: int, vcpus: int) -> None:
+    def set_redist(self, address: int, vcpus: Collection[int]) -> None:
         """KVM_VGIC_V3_ADDR_TYPE_REDIST: one region that has room for all vCPUs."""
         if self.regions:
-            raise refusal_error(MIXED if self.regions[0].frames else ALREADY)
-        self._add(Region(address, 0), vcpus)
+            raise refusal_error(MIXED if self.regions[-1].frames else ALREADY)
+        region = Region(address, 0)
+        if self.dist is not None and region.overlaps(self.dist, DIST_BYTES, len(vcpus)):
+            raise refusal_error(OVERLAP)
+        self._add(region, vcpus)
 
     @property
     def redist(self) -> int:
         """KVM_VGIC_V3_ADDR_TYPE_REDIST as it reads: the first region's address."""
         return self.regions[0].base if self.regions else NOWHERE
 
-    def add_region(self, value: int, vcpus: int) -> None:
+    def add_region(self, value: int, vcpus: Collection[int]) -> None:
         """KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION: count, base, flags and index in one number."""
-        count, index = value >> COUNT_SHIFT, value & INDEX_MASK
-        if value >> FLAGS_SHIFT & FLAGS_MASK or not count:
+        frames, index = value >> COUNT_SHIFT, value & INDEX_MASK
+        if value >> FLAGS_SHIFT & FLAGS_MASK or not frames or index != len(self.regions):
             raise refusal_error(BAD_REGION)
-        if index != len(self.regions):
-            raise refusal_error(BAD_REGION)
-        self._add(Region(value & BASE_MASK, count), vcpus)
+        self._add(Region(value & BASE_MASK, frames), vcpus)
 
     def region(self, value: int) -> int:
         """The region whose index ``value`` names, as it was set."""
         index = value & INDEX_MASK
         if index >= len(self.regions):
             raise refusal_error(NO_REGION)
-        base, count = self.regions[index]
-        return count << COUNT_SHIFT | base | index
+        region = self.regions[index]
+        return region.frames << COUNT_SHIFT | region.base | index
 
     def set_irqs(self, count: int) -> None:
         """KVM_DEV_ARM_VGIC_GRP_NR_IRQS."""
@@ -124,33 +135,56 @@ class Vgic:
             self.irqs = DEFAULT_IRQS
         self.initialized = True
 
+    def has_irq(self, irq: int) -> bool:
+        """Whether the VM has the interrupt: a PPI, or an SPI below their number."""
+        return is_ppi(irq) or IRQS_OF_A_VCPU <= irq < self.irqs
+
     def save_pending_tables(self) -> None:
         """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, of which there are none."""
         if not self.initialized:
             raise refusal_error(NOTHING_TO_SAVE)
 
-    def map_resources(self, vcpus: int) -> None:
-        """What the first KVM_RUN of a VM with so many vCPUs needs of it."""
-        room = sum(region.frames or vcpus for region in self.regions)
-        if self.dist is None or room < vcpus:
+    def place(self, vcpu: int, vcpus: int) -> None:
+        """Give a vCPU the next free redistributor, if there is one and the frames are sound."""
+        if vcpu in self._placed:
+            return
+        region = next((region for region in self.regions if not region.frames or region.used < region.frames), None)
+        if region is None:
+            return
+        if not self._sound(vcpus):
+            raise refusal_error(OVERLAP)
+        region.used += 1
+        self._placed.add(vcpu)
+
+    def map_resources(self, vcpus: Collection[int]) -> None:
+        """What the first KVM_RUN of a VM needs of it."""
+        if self.dist is None or not self._placed.issuperset(vcpus):
             raise refusal_error(NO_PLACE)
-        if any(self._overlaps(region, vcpus, self.regions[:n]) for n, region in enumerate(self.regions)):
+        if not self._sound(len(vcpus)):
             raise refusal_error(OVERLAP)
         if not self.initialized:
             raise refusal_error(NOT_INITIALIZED)
 
-    def _add(self, region: Region, vcpus: int) -> None:
-        if self._overlaps(region, vcpus, self.regions):
+    def _add(self, region: Region, vcpus: Collection[int]) -> None:
+        """Add a region and give its redistributors to the vCPUs that have none; if that fails, there is no region."""
+        size_bytes = region.size_bytes(len(vcpus))
+        if any(other.overlaps(region.base, size_bytes, len(vcpus)) for other in self.regions):
             raise refusal_error(OVERLAP)
-        check_place(region.base, region.size_bytes(vcpus), self.ipa_bits)
+        check_place(region.base, size_bytes, self.ipa_bits)
         self.regions.append(region)
+        try:
+            for vcpu in vcpus:
+                self.place(vcpu, len(vcpus))
+        except KvmError:
+            self.regions.pop()
+            raise
 
-    def _overlaps(self, region: Region, vcpus: int, others: list[Region]) -> bool:
-        frames = [(other.base, other.size_bytes(vcpus)) for other in others]
-        if self.dist is not None:
-            frames.append((self.dist, int(uapi.KVM_VGIC_V3_DIST_SIZE)))
-        end = region.base + region.size_bytes(vcpus)
-        return any(base < end and region.base < base + size for base, size in frames)
+    def _sound(self, vcpus: int) -> bool:
+        """Every region, as large as so many vCPUs make it, is within the guest's addresses and off the distributor."""
+        if any(region.base + region.size_bytes(vcpus) > 1 << self.ipa_bits for region in self.regions):
+            return False
+        dist = self.dist
+        return dist is None or not any(region.overlaps(dist, DIST_BYTES, vcpus) for region in self.regions)
 
 
 class Its:

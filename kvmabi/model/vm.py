@@ -14,6 +14,8 @@ from kvmabi.model.vgic import Vgic
 if TYPE_CHECKING:
     from kvmabi.model.system import System
 
+IPA_BITS = 40
+"""How many bits guest-physical addresses have where KVM_CREATE_VM does not say."""
 VGIC_READY = Refusal(
     errno.EBUSY, "the vGIC is initialised, so there can be no more vCPUs", "make them before KVM_DEV_ARM_VGIC_CTRL_INIT"
 )
@@ -30,11 +32,11 @@ class Vm:
     got as far as the guest; ``pmu_counters`` how many event counters its PMU has;
     ``el1_32bit`` whether its EL1 is AArch32 (None before the first INIT);
     ``counter_offsets`` by how much each timer's count is behind the host's counter. ``vgic`` is
-    its interrupt controller, ``timer_irqs`` the PPIs of the vCPUs' timers. A ``dead`` VM answers
-    nothing any more.
+    its interrupt controller, beside which it ``has_its``; ``timer_irqs`` the PPIs of the vCPUs'
+    timers. A ``dead`` VM answers nothing any more.
     """
 
-    def __init__(self, system: System, number: int, ipa_bits: int = 40) -> None:
+    def __init__(self, system: System, number: int, ipa_bits: int = IPA_BITS) -> None:
         self.system = system
         self.number = number
         self.vcpus: dict[int, Vcpu] = {}
@@ -48,10 +50,12 @@ class Vm:
         self.vgic: Vgic | None = None
         self.timer_irqs = list(system.kernel.timer_irqs)
         self.dead = False
+        self.has_its = False
         self.counter_offsets = {timer.CNTVCT_ID: timer.now(system.host.counter_hz)}
 
     def create_vcpu(self, index: int) -> Vcpu:
-        """KVM_CREATE_VCPU. Errors: EINVAL for a number the kernel does not take, EEXIST for one in use, EBUSY."""
+        """KVM_CREATE_VCPU. Errors: EINVAL for a number the kernel does not take, EEXIST for one in use, EBUSY once
+        the vGIC is initialised, EINVAL where its redistributors are not sound."""
         if not 0 <= index < self.system.kernel.max_vcpus:
             reason = f"vCPU numbers go from 0 to {self.system.kernel.max_vcpus - 1}"
             raise refusal_error(Refusal(errno.EINVAL, reason))
@@ -61,6 +65,8 @@ class Vm:
             raise refusal_error(VGIC_READY)
         if in_use:
             raise refusal_error(VCPU_EXISTS)
+        if self.vgic is not None:
+            self.vgic.place(index, len(self.vcpus))
         vcpu = self.vcpus[index] = Vcpu(self, index)
         return vcpu
 

@@ -44,6 +44,7 @@ class Switches:
     invariant_ids_loose: bool
     ccsidr_made_up: bool
     vgic_shows_gic: bool
+    its_takes_any_control: bool
     vcpu_in_use_first: bool
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool

@@ -118,11 +118,11 @@ def _make(folder: Path) -> None:
         "records": [],
         "traces": [],
     }
-    for pack, pattern in (("records", "golden/*/*.xz"), ("traces", "traces/*/*.xz")):
+    for name, pattern in (("records", "golden/*/*.xz"), ("traces", "traces/*/*.xz")):
         for file in sorted(folder.glob(pattern)):
-            found[pack].append((f"{file.parent.name}.{file.stem}", lzma.decompress(file.read_bytes())))
-    for pack, members in found.items():
-        pack(HERE / f"{pack}.tar.xz", members)
+            found[name].append((f"{file.parent.name}.{file.stem}", lzma.decompress(file.read_bytes())))
+    for name, members in found.items():
+        pack(HERE / f"{name}.tar.xz", members)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,3 +32,5 @@ def test_two_open_files_share_nothing() -> None:
     assert third.memory[0] == 0
     second.close()
     third.close()
+    with pytest.raises(ValueError, match="closed"):
+        assert second.memory[0:8]

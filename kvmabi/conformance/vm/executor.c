@@ -264,21 +264,28 @@ static void enable_cap(char *line)
 
 static void create_device(char *line)
 {
-	struct kvm_create_device device = { .type = (__u32)number(&line, 10), .flags = (__u32)number(&line, 10) };
+	struct kvm_create_device device = { .type = (__u32)number(&line, 10) };
 
-	if (say_result(ioctl(vm, KVM_CREATE_DEVICE, &device)) && !(device.flags & KVM_CREATE_DEVICE_TEST)
-	    && device_count < MAX_DEVICES)
+	device.flags = (__u32)number(&line, 10);
+	if (!say_result(ioctl(vm, KVM_CREATE_DEVICE, &device)) || (device.flags & KVM_CREATE_DEVICE_TEST))
+		return;
+	if (device_count < MAX_DEVICES)
 		devices[device_count++] = (int)device.fd;
+	else
+		close((int)device.fd);
 }
 
 /* KVM_HAS, SET and GET_DEVICE_ATTR, the value in 8 bytes; a value of "-" is at an unmapped address */
 static void device_attr(char *line, unsigned long request)
 {
 	int fd = file(&line);
-	struct kvm_device_attr attr = { .group = (__u32)number(&line, 10), .attr = number(&line, 16) };
-	const char *text = word(&line);
-	uint64_t value = strtoull(text, NULL, 16);
+	struct kvm_device_attr attr = { .group = (__u32)number(&line, 10) };
+	const char *text;
+	uint64_t value;
 
+	attr.attr = number(&line, 16);
+	text = word(&line);
+	value = strtoull(text, NULL, 16);
 	attr.addr = *text == '-' ? UNMAPPED : (uintptr_t)&value;
 	if (say_result(ioctl(fd, request, &attr)) && request == KVM_GET_DEVICE_ATTR)
 		say(" %llx", (unsigned long long)value);
