@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 KEPT = 10_000
+WARNING = "warning"
+"""``Event.what`` where a real kernel would have done something to itself or to a VM that no errno tells."""
 
 
 class Lost(NamedTuple):

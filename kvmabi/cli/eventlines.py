@@ -10,9 +10,9 @@ from typing import TextIO
 
 from kvmabi import hexruns, regid
 from kvmabi.errors import UsageError
-from kvmabi.events import Event
+from kvmabi.events import WARNING, Event
 
-REFUSALS_KEPT = 5
+REFUSALS_KEPT = WARNINGS_KEPT = 5
 
 
 def line(event: Event) -> str:
@@ -40,6 +40,18 @@ class Refusals:
         """Take in an event."""
         if event.errno and event.errno != errno.EINTR:
             self.last.append(event)
+
+
+class Warnings:
+    """Watches events and keeps the first that tell what a real kernel would have done to itself or to a VM."""
+
+    def __init__(self) -> None:
+        self.first: list[Event] = []
+
+    def watch(self, event: Event) -> None:
+        """Take in an event."""
+        if event.what == WARNING and len(self.first) < WARNINGS_KEPT:
+            self.first.append(event)
 
 
 class LogFile:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common
-from kvmabi.cli.eventlines import LogFile, Refusals, line
+from kvmabi.cli.eventlines import LogFile, Refusals, Warnings, line
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
@@ -65,8 +65,8 @@ def run(args: Namespace) -> int:
         raise UsageError("no program to run (see kvmabi run --help)")
     host, kernel = common.profiles(args.host, args.kernel)
     checker = OrderChecker(regid.parse(word) for word in common.words(args.ignore))
-    refusals, log = Refusals(), EventLog(kept=0)
-    log.watchers += [checker.watch, refusals.watch]
+    refusals, warnings, log = Refusals(), Warnings(), EventLog(kept=0)
+    log.watchers += [checker.watch, refusals.watch, warnings.watch]
     with ExitStack() as stack:
         if args.log:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
@@ -76,16 +76,18 @@ def run(args: Namespace) -> int:
             cli.complain(error)
             return error.code
     refused = [line(event) for event in refusals.last] if status.program else []
-    _tell(_report(checker.findings, log.count, refused, args.report), args.output)
+    warned = [line(event) for event in warnings.first]
+    _tell(_report(checker.findings, log.count, warned, refused, args.report), args.output)
     if status.code == 0 and checker.findings:
         return int(args.error_exitcode)
     return status.code
 
 
-def _report(findings: list[Finding], events: int, refused: list[str], form: str) -> str:
+def _report(findings: list[Finding], events: int, warned: list[str], refused: list[str], form: str) -> str:
     """The report as text or as JSON; ``refused`` tells what was refused last, for a program that failed."""
     if form == "json":
-        told = {"events": events, "findings": [finding.as_dict() for finding in findings], "refused": refused}
+        told = {"events": events, "findings": [finding.as_dict() for finding in findings]}
+        told |= {"warnings": warned, "refused": refused}
         return json.dumps(told, indent=2)
     count = len(findings)
     what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
@@ -93,6 +95,8 @@ def _report(findings: list[Finding], events: int, refused: list[str], form: str)
         what = "/dev/kvm was never used, so nothing was judged"
     lines = [f"kvmabi: {events} events, {what}"]
     lines += [f"\n{number}. {finding}" for number, finding in enumerate(findings, 1)]
+    if warned:
+        lines += ["kvmabi: warnings:", *(f"  {event}" for event in warned)]
     if refused:
         lines += ["kvmabi: the program failed; what was refused last:", *(f"  {event}" for event in refused)]
     return "\n".join(lines)

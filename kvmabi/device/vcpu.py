@@ -16,7 +16,7 @@ from kvmabi.device import attr, usercopy
 from kvmabi.device.file import Call, DeviceFile, Handler, fault, no_argument
 from kvmabi.device.memory import Memory, ProcessMemory
 from kvmabi.errors import KvmError
-from kvmabi.events import Lost
+from kvmabi.events import WARNING, Lost
 from kvmabi.model import lifecycle, run
 from kvmabi.model.registermap import Effect
 from kvmabi.model.vgic import NOWHERE
@@ -165,7 +165,7 @@ class VcpuFile(DeviceFile):
         """Log what a real kernel would have done to itself."""
         while self.vcpu.warnings:
             warning = KvmError(0, self.vcpu.warnings.pop(0))
-            self._log("warning", Call(0, NOBODY), warning, *self.where())
+            self._log(WARNING, Call(0, NOBODY), warning, *self.where())
 
     def _lost(self, effects: Iterable[Effect]) -> tuple[Lost, ...]:
         return tuple(Lost(*effect, self._set_by.pop(effect.id, None)) for effect in effects)

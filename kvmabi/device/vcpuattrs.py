@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvmabi import uapi
 from kvmabi.device.attr import ANY, Attribute, no_such_attr
@@ -16,6 +16,7 @@ from kvmabi.model.vgic import NOWHERE
 
 if TYPE_CHECKING:
     from kvmabi.device.vcpu import VcpuFile
+    from kvmabi.model.vcpu import Vcpu
     from kvmabi.profiles import Kernel
 
 INT_BYTES, LONG_BYTES = 4, 8
@@ -34,15 +35,14 @@ def _set_stolen_time(file: VcpuFile, address: int) -> None:
     file.stolen_time = address
 
 
-def _of_pmu(size_bytes: int, setter: Any, **more: Any) -> Attribute:
+def _of_pmu(size_bytes: int, setter: Callable[[Vcpu, int], object]) -> Attribute:
     """An attribute of a PMU: there and settable only on a vCPU that has one which is not initialised."""
-    found = Attribute(
+    return Attribute(
         size_bytes,
         set=lambda file, value: setter(file.vcpu, value),
         check=lambda file: vcpuattrs.check_pmu(file.vcpu),
         present=lambda file: vcpuattrs.has_pmu(file.vcpu),
     )
-    return found._replace(**more)
 
 
 def _set_timer_irq(timer: int, file: VcpuFile, irq: int) -> None:
@@ -54,18 +54,15 @@ def _timer_irq(timer: int, file: VcpuFile) -> int:
 
 
 PMU: dict[int, Attribute] = {
-    uapi.KVM_ARM_VCPU_PMU_V3_IRQ: _of_pmu(
-        INT_BYTES,
-        vcpuattrs.set_pmu_irq,
-        get=lambda file: vcpuattrs.pmu_irq(file.vcpu),
-        check=lambda file: vcpuattrs.check_pmu_irq(file.vcpu),
+    uapi.KVM_ARM_VCPU_PMU_V3_IRQ: _of_pmu(INT_BYTES, vcpuattrs.set_pmu_irq)._replace(
+        get=lambda file: vcpuattrs.pmu_irq(file.vcpu), check=lambda file: vcpuattrs.check_pmu_irq(file.vcpu)
     ),
     uapi.KVM_ARM_VCPU_PMU_V3_INIT: _of_pmu(0, vcpuattrs.init_pmu),
     uapi.KVM_ARM_VCPU_PMU_V3_FILTER: _of_pmu(LONG_BYTES, vcpuattrs.set_filter),
     uapi.KVM_ARM_VCPU_PMU_V3_SET_PMU: _of_pmu(INT_BYTES, vcpuattrs.set_pmu),
     uapi.KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS: _of_pmu(INT_BYTES, vcpuattrs.set_counters),
 }
-NO_PMU_ATTR = _of_pmu(0, no_such_attr, present=lambda file: False)
+NO_PMU_ATTR = _of_pmu(0, no_such_attr)._replace(present=lambda file: False)
 NO_TIMER_ATTR = Attribute(
     INT_BYTES,
     set=lambda file, irq: vcpuattrs.set_timer_irq(file.vcpu, None, irq),

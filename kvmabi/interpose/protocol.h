@@ -13,7 +13,7 @@
 #define KVMABI_PROTOCOL_VERSION 2
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
-/* The message number 4 is kept for fetching a vCPU's register file, to be mapped by the client. */
+/* The message number 4 is kept for handing out a vCPU's register file. */
 enum kvmabi_message {
     KVMABI_HELLO = 1, /* request: the version; identity: the cookie of the address space */
     KVMABI_OPEN = 2,  /* open("/dev/kvm") */

@@ -28,6 +28,21 @@ int main(int argc, char **argv)
     return argc > 1 ? atoi(argv[1]) : 0;
 }
 """
+KILLS_VM = """
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+int main(void)
+{
+    int vm = ioctl(open("/dev/kvm", O_RDWR), KVM_CREATE_VM, 0), vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+    struct kvm_vcpu_init init = { .target = 5 };
+    struct kvm_create_device device = { .type = KVM_DEV_TYPE_ARM_VGIC_V3 };
+
+    if (ioctl(vcpu, KVM_ARM_VCPU_INIT, &init) || ioctl(vm, KVM_CREATE_DEVICE, &device))
+        return 77;
+    return ioctl(vcpu, KVM_RUN, 0) ? 0 : 77;
+}
+"""
 LATE_SVCR = """
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -53,9 +68,9 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the programs: one that only opens /dev/kvm, one that loses a register."""
+    """A folder with the programs: one that only opens /dev/kvm, one that loses a register, one that loses its VM."""
     folder = tmp_path_factory.mktemp("run")
-    for name, source in (("quiet", OPEN_ONLY), ("lossy", LATE_SVCR)):
+    for name, source in (("quiet", OPEN_ONLY), ("lossy", LATE_SVCR), ("kills", KILLS_VM)):
         compile_c(source, ["-std=gnu11", f"-I{INCLUDE}", "-o", str(folder / name)])
     return folder
 
@@ -96,6 +111,16 @@ def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status
     assert done.returncode == expected
     assert "1 finding" in done.stderr
     assert "z9" in done.stderr
+
+
+def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
+    """A VMM that takes no notice of KVM_RUN's error ends with 0; the report says what became of the VM."""
+    done = run("--", programs / "kills")
+    assert done.returncode == 0
+    assert "warnings:" in done.stderr
+    assert "the VM is dead" in done.stderr
+    told = json.loads(run("--report", "json", "--", programs / "kills").stderr)
+    assert len(told["warnings"]) == 1
 
 
 def test_report_as_json(programs: Path) -> None:
