@@ -23,7 +23,7 @@ FLOORS = (
     ("model",),
     ("profiles",),
     ("regid",),
-    ("events", "hexruns", "uapi", "build_uapi", "wholefile"),
+    ("events", "hexruns", "uapi", "build_uapi", "wholefile", "waiting"),
     ("errors",),
 )
 NEIGHBOURS = {
