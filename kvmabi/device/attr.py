@@ -32,10 +32,14 @@ class Attribute(NamedTuple):
     selects: Callable[[Any, int], int] | None = None
 
 
-class HasAttributes(Protocol):
-    """A file with attributes, by group and attribute."""
+Attributes = Mapping[tuple[int, int | None], Attribute]
+"""By group and attribute."""
 
-    def attributes(self) -> Mapping[tuple[int, int | None], Attribute]:
+
+class HasAttributes(Protocol):
+    """A file with attributes."""
+
+    def attributes(self) -> Attributes:
         """All that this file has under its kernel."""
 
     @property

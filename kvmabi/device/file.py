@@ -17,15 +17,14 @@ REQUEST_MASK = (1 << 32) - 1
 class Call:
     """One ioctl under way: its argument, the caller's memory, and what its event will tell."""
 
-    __slots__ = ("arg", "data", "effects", "memory", "register", "state")
+    register: int | None = None
+    data: bytes | None = None
+    effects: Sequence[Lost] = ()
+    state: Mapping[int, bytes] | None = None
 
     def __init__(self, arg: int, memory: Memory) -> None:
         self.arg = arg
         self.memory = memory
-        self.register: int | None = None
-        self.data: bytes | None = None
-        self.effects: Sequence[Lost] = ()
-        self.state: Mapping[int, bytes] | None = None
 
     def read(self, addr: int, size: int) -> bytes:
         """``size`` bytes of the caller's memory, or EFAULT."""

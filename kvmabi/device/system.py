@@ -8,6 +8,7 @@ from itertools import count
 from typing import ClassVar
 
 from kvmabi import uapi
+from kvmabi.device import vcpuattrs
 from kvmabi.device.file import Call, DeviceFile, Handler, no_argument
 from kvmabi.device.vm import VmFile
 from kvmabi.errors import KvmError
@@ -33,6 +34,7 @@ class SystemFile(DeviceFile):
         super().__init__(log)
         self.system = system
         self._numbers = count(1)
+        self._vcpu_attributes = vcpuattrs.attributes(system.kernel)
 
     def _get_api_version(self, call: Call) -> int:
         no_argument(call)
@@ -43,7 +45,8 @@ class SystemFile(DeviceFile):
         most = self.system.check_extension(uapi.KVM_CAP_ARM_VM_IPA_SIZE, on_vm=False)
         if call.arg != bits or (bits and not IPA_BITS_LEAST <= bits <= most):
             raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
-        return VmFile(self.log, Vm(self.system, next(self._numbers), bits or IPA_BITS), call.memory.address_space)
+        vm = Vm(self.system, next(self._numbers), bits or IPA_BITS)
+        return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes)
 
     def _check_extension(self, call: Call) -> int:
         return self.system.check_extension(call.arg, on_vm=False)

@@ -8,7 +8,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
@@ -113,7 +113,7 @@ class VcpuFile(DeviceFile):
         """See attr.HasAttributes."""
         return self
 
-    def attributes(self) -> Mapping[tuple[int, int | None], attr.Attribute]:
+    def attributes(self) -> attr.Attributes:
         """See attr.HasAttributes."""
         return self.vm.vcpu_attributes
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
-from kvmabi.device.attr import ANY, Attribute, no_such_attr
+from kvmabi.device.attr import ANY, Attribute, Attributes, no_such_attr
 from kvmabi.errors import KvmError
 from kvmabi.model import vcpuattrs
 from kvmabi.model.vgic import NOWHERE
@@ -72,7 +72,7 @@ NO_TIMER_ATTR = Attribute(
 STOLEN_TIME = Attribute(LONG_BYTES, lambda file: file.stolen_time, _set_stolen_time)
 
 
-def attributes(kernel: Kernel) -> Mapping[Key, Attribute]:
+def attributes(kernel: Kernel) -> Attributes:
     """All that vCPUs have under a kernel."""
     pmu: dict[Key, Attribute] = {
         (uapi.KVM_ARM_VCPU_PMU_V3_CTRL, attr): PMU[attr] for attr in PMU if attr < kernel.pmu_attrs

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr
-from kvmabi.device.attr import Attribute
+from kvmabi.device.attr import Attribute, Attributes
 from kvmabi.device.file import DeviceFile, Handler
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
@@ -56,7 +56,7 @@ class VgicFile(ControlFile):
         """See HasAttributes."""
         return self
 
-    def attributes(self) -> Mapping[tuple[int, int | None], Attribute]:
+    def attributes(self) -> Attributes:
         """Those of the groups that the kernel has."""
         return self._attributes
 
@@ -79,7 +79,7 @@ class ItsFile(ControlFile):
         """See HasAttributes."""
         return self.its
 
-    def attributes(self) -> Mapping[tuple[int, int | None], Attribute]:
+    def attributes(self) -> Attributes:
         """Its address and its controls."""
         return ITS_ANY_CONTROL if self.vm.vm.system.kernel.switches.its_takes_any_control else ITS
 

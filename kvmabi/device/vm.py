@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Any, ClassVar, NamedTuple
 
 from kvmabi import uapi
-from kvmabi.device import vcpuattrs
+from kvmabi.device.attr import Attributes
 from kvmabi.device.file import Call, DeviceFile, Handler, no_descriptor, unknown
 from kvmabi.device.memory import Memory
 from kvmabi.device.vcpu import VcpuFile
@@ -43,13 +43,13 @@ class VmFile(DeviceFile):
 
     kind = "vm"
 
-    def __init__(self, log: EventLog, vm: Vm, address_space: Hashable) -> None:
+    def __init__(self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes) -> None:
         super().__init__(log)
         self.vm = vm
         self.address_space = address_space
         self.slots: dict[int, Slot] = {}
         self.vcpus: list[VcpuFile] = []
-        self.vcpu_attributes = vcpuattrs.attributes(vm.system.kernel)
+        self.vcpu_attributes = vcpu_attributes
 
     def check(self, memory: Memory) -> None:
         """EIO for every address space but the VM's own."""

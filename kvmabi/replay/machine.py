@@ -62,7 +62,7 @@ class Machine:
         self.system = SystemFile(system, log)
         self.memory = StepMemory()
         self.vm: VmFile | None = None
-        self.vcpus: list[VcpuFile] = []
+        self.vcpus: dict[str, VcpuFile] = {}
         self._error: KvmError | None = None
 
     @property
@@ -83,7 +83,7 @@ class Machine:
         """Release the VM."""
         if self.vm is not None:
             self.vm.release()
-        self.vm, self.vcpus = None, []
+        self.vm, self.vcpus = None, {}
 
     def _ioctl(self, vcpu: str, request: int, argument: bytes, payload: bytes = b"") -> None:
         memory = self.memory
@@ -92,10 +92,10 @@ class Machine:
         self._vcpu(vcpu).ioctl(request, ARGUMENT, memory)
 
     def _vcpu(self, vcpu: str) -> VcpuFile:
-        number = int(vcpu)
-        if not 0 <= number < len(self.vcpus):
+        file = self.vcpus.get(vcpu)
+        if file is None:
             raise ValueError(f"there is no vCPU {vcpu}")
-        return self.vcpus[number]
+        return file
 
     def new(self, vcpus: str, *_: str) -> str:
         """N: a new VM with so many vCPUs."""
@@ -106,7 +106,7 @@ class Machine:
         for index in range(int(vcpus)):
             vcpu = vm.ioctl(uapi.KVM_CREATE_VCPU, index, self.memory)
             assert isinstance(vcpu, VcpuFile)
-            self.vcpus.append(vcpu)
+            self.vcpus[str(index)] = vcpu
         return "OK"
 
     def init(self, vcpu: str, target: str, features: str, *_: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Iterator
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +38,12 @@ class Trace:
         self.path = path
         self._lines = self._read()
         try:
-            first = next(self._lines)[1].rstrip("\n")
+            number, first = next(item for item in self._lines if item[1] != "\n")
         except StopIteration:
             raise UsageError(f"{path}: the trace is empty") from None
-        prefix, _, host = first.partition("# host ")
+        if len(first) > MAX_LINE_BYTES:
+            raise self._too_long(number)
+        prefix, _, host = first.rstrip("\n").partition("# host ")
         if prefix or not host.strip():
             raise UsageError(f"{path}:1: a trace begins with '# host NAME'")
         self.host = host.strip()
@@ -49,22 +51,23 @@ class Trace:
     def _read(self) -> Iterator[tuple[int, str]]:
         try:
             with (lzma.open if self.path.endswith(".xz") else open)(self.path, "rt", encoding="utf-8") as stream:
-                for number in count(1):
-                    line = stream.readline(MAX_LINE_BYTES + 1)  # a file may have no line's end at all
-                    if not line:
-                        return
-                    if len(line) > MAX_LINE_BYTES:
-                        raise UsageError(f"{self.path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB")
-                    if line != "\n":
-                        yield number, line
+                # a file may have no line's end at all
+                yield from enumerate(iter(partial(stream.readline, MAX_LINE_BYTES + 1), ""), 1)
         except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"{self.path}: cannot be read as a trace: {reason}") from None
+
+    def _too_long(self, number: int) -> UsageError:
+        return UsageError(f"{self.path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB")
 
     def steps(self) -> Iterator[Step]:
         """The steps in order; UsageError for a line that is none."""
         sequence = ""
         for number, line in self._lines:
+            if line == "\n":
+                continue
+            if len(line) > MAX_LINE_BYTES:
+                raise self._too_long(number)
             if line[0] == "#":
                 if line.startswith("# seq "):
                     sequence = line[6:].strip()
