@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterable
-from contextlib import suppress
 
 SIGSET_WORDS = 16
 """The C library's sigset_t has 1024 bits, whatever the kernel needs."""
@@ -34,8 +33,7 @@ def wait_for_signal(run_mask: bytes | None) -> None:
         blocked = kept_out | usual if watched >= 0 else kept_out  # no room for a descriptor: their handlers run
         _libc.ppoll(ctypes.byref(_PollFd(watched, POLLIN, 0)), ctypes.c_ulong(1), None, _sigset(blocked))
         if watched >= 0:
-            with suppress(OSError):
-                os.close(watched)
+            os.close(watched)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, usual)
 

@@ -18,7 +18,7 @@ ANY = None
 
 
 class Attribute(NamedTuple):
-    """One attribute: its value's size in bytes, and what a get and a set do (None: ENXIO) with the file's object.
+    """One attribute: its value's size in bytes, and what a get and a set do (None: ENXIO), called with the file.
 
     ``check`` refuses a set before the value is read; ``present`` tells whether the attribute is there at all.
     ``selects``: a get reads from its value what it is asked for.
@@ -37,14 +37,14 @@ Attributes = Mapping[tuple[int, int | None], Attribute]
 
 
 class HasAttributes(Protocol):
-    """A file with attributes."""
+    """A file with attributes: all that it has under its kernel."""
 
-    def attributes(self) -> Attributes:
-        """All that this file has under its kernel."""
+    attributes: Attributes
 
-    @property
-    def subject(self) -> Any:
-        """What the attributes' functions are called with."""
+
+def absent(_file: object) -> bool:
+    """For ``present``: the attribute is not there, though a set looks at more before it says so."""
+    return False
 
 
 def no_such_attr(*_: object) -> int:
@@ -55,8 +55,7 @@ def no_such_attr(*_: object) -> int:
 def _find(file: HasAttributes, call: Call) -> tuple[Attribute, int]:
     """The attribute that a call names, and the address of its value; ENXIO if there is none."""
     _flags, group, attr, addr = ATTR.unpack(call.read(call.arg, ATTR.size))
-    known = file.attributes()
-    found = known.get((group, attr)) or known.get((group, ANY))
+    found = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
     if found is None:
         raise KvmError(errno.ENXIO, f"there is no attribute {attr:#x} in group {group}, or kvmabi does not model it")
     return found, addr
@@ -64,7 +63,7 @@ def _find(file: HasAttributes, call: Call) -> tuple[Attribute, int]:
 
 def _has(file: HasAttributes, call: Call) -> int:
     attribute, _ = _find(file, call)
-    if attribute.present is not None and not attribute.present(file.subject):
+    if attribute.present is not None and not attribute.present(file):
         raise KvmError(errno.ENXIO, "this file has no such attribute")
     return 0
 
@@ -74,8 +73,8 @@ def _set(file: HasAttributes, call: Call) -> int:
     if attribute.set is None:
         raise KvmError(errno.ENXIO, "the attribute cannot be set")
     if attribute.check is not None:
-        attribute.check(file.subject)
-    attribute.set(file.subject, int.from_bytes(call.read(addr, attribute.size_bytes), "little"))
+        attribute.check(file)
+    attribute.set(file, int.from_bytes(call.read(addr, attribute.size_bytes), "little"))
     return 0
 
 
@@ -83,9 +82,9 @@ def _get(file: HasAttributes, call: Call) -> int:
     attribute, addr = _find(file, call)
     if attribute.selects is not None:
         asked = int.from_bytes(call.read(addr, attribute.size_bytes), "little")
-        value = attribute.selects(file.subject, asked)
+        value = attribute.selects(file, asked)
     elif attribute.get is not None:
-        value = attribute.get(file.subject)
+        value = attribute.get(file)
     else:
         raise KvmError(errno.ENXIO, "the attribute cannot be read")
     call.write(addr, value.to_bytes(attribute.size_bytes, "little"))

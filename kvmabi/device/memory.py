@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Protocol
 
 ADDRESS_MASK = (1 << 64) - 1
+PAGE_BYTES = 4096
 
 
 class _Iovec(ctypes.Structure):

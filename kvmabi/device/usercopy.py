@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmabi.device.memory import Memory
+from kvmabi.device.memory import PAGE_BYTES, Memory
 
-PAGE_BYTES = 4096
 STORE = 8
 PAIR = 16
 UNROLLED = 64

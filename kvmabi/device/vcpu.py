@@ -52,6 +52,7 @@ class VcpuFile(DeviceFile):
         super().__init__(vm.log)
         self.vm = vm
         self.vcpu = vcpu
+        self.attributes = vm.vcpu_attributes
         size = vcpu.system.kernel.vcpu_mmap_bytes
         self.run_fd = os.memfd_create("kvm-vcpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -72,9 +73,8 @@ class VcpuFile(DeviceFile):
         self._judgeable = True  # a set was tried since the last run
 
     def check(self, memory: Memory) -> None:
-        """EIO for every address space but the VM's own."""
-        if memory.address_space != self.vm.address_space or self.vm.vm.dead:
-            self.vm.check(memory)
+        """See VmFile.check."""
+        self.vm.check(memory)
 
     def where(self) -> tuple[Any, int | None, int | None]:
         """See DeviceFile.where."""
@@ -107,15 +107,6 @@ class VcpuFile(DeviceFile):
     def immediate_exit(self, value: bool) -> None:
         """Set kvm_run.immediate_exit, as a VMM does through its mapping."""
         self._run[IMMEDIATE_EXIT] = value
-
-    @property
-    def subject(self) -> VcpuFile:
-        """See attr.HasAttributes."""
-        return self
-
-    def attributes(self) -> attr.Attributes:
-        """See attr.HasAttributes."""
-        return self.vm.vcpu_attributes
 
     # --- registers
 
@@ -154,7 +145,7 @@ class VcpuFile(DeviceFile):
         call.data = data
         self._changed = self._judgeable = True  # a set that faults halfway has changed the register, too
         effects = vcpu.set(row, data)
-        if effects and not self.log.idle:
+        if not self.log.idle:
             call.effects = self._lost(effects)
         if vcpu.warnings:
             self._warn()

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
-from kvmabi.device.attr import ANY, Attribute, Attributes, no_such_attr
+from kvmabi.device.attr import ANY, Attribute, Attributes, absent, no_such_attr
 from kvmabi.errors import KvmError
 from kvmabi.model import vcpuattrs
 from kvmabi.model.vgic import NOWHERE
@@ -62,12 +62,12 @@ PMU: dict[int, Attribute] = {
     uapi.KVM_ARM_VCPU_PMU_V3_SET_PMU: _of_pmu(INT_BYTES, vcpuattrs.set_pmu),
     uapi.KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS: _of_pmu(INT_BYTES, vcpuattrs.set_counters),
 }
-NO_PMU_ATTR = _of_pmu(0, no_such_attr)._replace(present=lambda file: False)
+NO_PMU_ATTR = _of_pmu(0, no_such_attr)._replace(present=absent)
 NO_TIMER_ATTR = Attribute(
     INT_BYTES,
     set=lambda file, irq: vcpuattrs.set_timer_irq(file.vcpu, None, irq),
     check=lambda file: vcpuattrs.check_vgic(file.vcpu),
-    present=lambda file: False,
+    present=absent,
 )
 STOLEN_TIME = Attribute(LONG_BYTES, lambda file: file.stolen_time, _set_stolen_time)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr
-from kvmabi.device.attr import Attribute, Attributes
+from kvmabi.device.attr import Attribute, Attributes, absent
 from kvmabi.device.file import DeviceFile, Handler
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
@@ -49,16 +49,7 @@ class VgicFile(ControlFile):
         super().__init__(vm)
         self.vgic = vgic
         groups = vm.vm.system.kernel.vgic_groups
-        self._attributes = {key: attribute for key, attribute in VGIC.items() if key[0] in groups}
-
-    @property
-    def subject(self) -> VgicFile:
-        """See HasAttributes."""
-        return self
-
-    def attributes(self) -> Attributes:
-        """Those of the groups that the kernel has."""
-        return self._attributes
+        self.attributes: Attributes = {key: attribute for key, attribute in VGIC.items() if key[0] in groups}
 
     @property
     def vcpus(self) -> Collection[int]:
@@ -73,15 +64,7 @@ class ItsFile(ControlFile):
         super().__init__(vm)
         self.its = Its(vm.vm.ipa_bits)
         vm.vm.has_its = True
-
-    @property
-    def subject(self) -> Its:
-        """See HasAttributes."""
-        return self.its
-
-    def attributes(self) -> Attributes:
-        """Its address and its controls."""
-        return ITS_ANY_CONTROL if self.vm.vm.system.kernel.switches.its_takes_any_control else ITS
+        self.attributes = ITS_ANY_CONTROL if vm.vm.system.kernel.switches.its_takes_any_control else ITS
 
 
 def _address(value: int | None) -> int:
@@ -90,6 +73,10 @@ def _address(value: int | None) -> int:
 
 def _no_address(*_: object) -> int:
     raise KvmError(errno.ENODEV, "an ITS has one address, KVM_VGIC_ITS_ADDR_TYPE")
+
+
+def _nothing_to_do(*_: object) -> None:
+    """The controls of an ITS: no table holds anything to be saved."""
 
 
 VGIC: dict[tuple[int, int | None], Attribute] = {
@@ -104,9 +91,7 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
         set=lambda file, value: file.vgic.add_region(value, file.vcpus),
         selects=lambda file, value: file.vgic.region(value),
     ),
-    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(
-        LONG_BYTES, set=attr.no_such_attr, present=lambda file: False
-    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(LONG_BYTES, set=attr.no_such_attr, present=absent),
     (uapi.KVM_DEV_ARM_VGIC_GRP_NR_IRQS, attr.ANY): Attribute(
         WORD_BYTES, lambda file: file.vgic.irqs, lambda file, value: file.vgic.set_irqs(value)
     ),
@@ -122,13 +107,13 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
 }
 ITS: dict[tuple[int, int | None], Attribute] = {
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_ITS_ADDR_TYPE): Attribute(
-        LONG_BYTES, lambda its: _address(its.base), lambda its, value: its.set_base(value)
+        LONG_BYTES, lambda file: _address(file.its.base), lambda file, value: file.its.set_base(value)
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(
-        LONG_BYTES, _no_address, _no_address, check=_no_address, present=lambda its: False
+        LONG_BYTES, _no_address, _no_address, check=_no_address, present=absent
     ),
     **{
-        (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, control): Attribute(0, set=lambda its, _value: its.control())
+        (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, control): Attribute(0, set=_nothing_to_do)
         for control in (
             uapi.KVM_DEV_ARM_VGIC_CTRL_INIT,
             uapi.KVM_DEV_ARM_ITS_SAVE_TABLES,
@@ -137,8 +122,4 @@ ITS: dict[tuple[int, int | None], Attribute] = {
         )
     },
 }
-ITS_ANY_CONTROL = ITS | {
-    (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, attr.ANY): Attribute(
-        0, set=lambda its, _value: its.control(), present=lambda its: False
-    )
-}
+ITS_ANY_CONTROL = ITS | {(uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, attr.ANY): Attribute(0, set=_nothing_to_do, present=absent)}

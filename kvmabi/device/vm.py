@@ -11,14 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 from kvmabi import uapi
 from kvmabi.device.attr import Attributes
 from kvmabi.device.file import Call, DeviceFile, Handler, no_descriptor, unknown
-from kvmabi.device.memory import Memory
+from kvmabi.device.memory import PAGE_BYTES, Memory
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.vm import Vm
 
-PAGE_BYTES = 4096
 MASKS_BYTES = 8 * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
 CREATE_DEVICE = struct.Struct("=III")
 DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS})
@@ -52,7 +51,7 @@ class VmFile(DeviceFile):
         self.vcpu_attributes = vcpu_attributes
 
     def check(self, memory: Memory) -> None:
-        """EIO for every address space but the VM's own."""
+        """EIO for every address space but the VM's own, and for everybody once the VM is dead."""
         if memory.address_space != self.address_space:
             raise KvmError(errno.EIO, "a VM can be used from the address space that created it only")
         if self.vm.dead:

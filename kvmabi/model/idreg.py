@@ -81,7 +81,7 @@ def set_implementation_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
 def show_gic(vcpu: Vcpu, *, shown: bool) -> None:
     """Let the GIC fields of the VM's ID registers tell of a GIC's system registers, or of none."""
     for field in idregs.gic_fields():
-        if vcpu.system.sysreg_by_id[field.id].rule == "aarch32_id" and not vcpu.system.el0_32bit:
+        if vcpu.system.always_zero(field.id):
             continue
         row = vcpu.row(field.id)
         value = vcpu.value(row) & ~field.mask | shown << field.lsb

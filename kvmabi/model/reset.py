@@ -47,15 +47,11 @@ def image(system: System, features: frozenset[str], events: int | None = None) -
     _limit(system, features, made)
     if "pmu_v3" in features:
         if events is None:
-            events = pmu.event_mask(*(_value(made, system.sysreg_offset(id)) for id in (pmu.PFR0_ID, pmu.DFR0_ID)))
+            events = pmu.event_mask(*(system.sysreg_value(made, id) for id in (pmu.PFR0_ID, pmu.DFR0_ID)))
         for reg in system.sysregs:
             if isinstance(reg.reset, str):
                 _put(made, system.sysreg_offset(reg.id), NAMED[reg.reset](system, events), 8)
     return bytes(made)
-
-
-def _value(made: bytearray, offset: int) -> int:
-    return int.from_bytes(made[offset : offset + 8], "little")
 
 
 def _put(made: bytearray, offset: int, value: int, size: int) -> None:
@@ -73,9 +69,9 @@ def _limit(system: System, features: frozenset[str], made: bytearray) -> None:
     """Take from the ID registers what the vCPU's features do not allow."""
     for clear in idregs.clears():
         if clear.applies(features, system.kernel.switches):
-            start = system.sysreg_offset(clear.field.id)
-            _put(made, start, _value(made, start) & ~clear.field.mask, 8)
+            value = system.sysreg_value(made, clear.field.id) & ~clear.field.mask
+            _put(made, system.sysreg_offset(clear.field.id), value, 8)
     for nested in idregs.nested() if "has_el2" in features else ():
         if not nested.needs or nested.needs in features:
-            start = system.sysreg_offset(nested.field.id)
-            _put(made, start, nested.apply(_value(made, start)), 8)
+            value = nested.apply(system.sysreg_value(made, nested.field.id))
+            _put(made, system.sysreg_offset(nested.field.id), value, 8)

@@ -31,14 +31,15 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
     registers are frozen only by one that gets as far as the guest.
     """
     vcpu.require_final()
-    if vcpu.vm.vgic is not None and not vcpu.vm.has_run:
-        _map_vgic(vcpu, vcpu.vm.vgic)
-    if vcpu.vm.vgic is None and not vcpu.vm.has_run and vcpu.system.kernel.switches.gic_hidden_without_vgic:
-        idreg.show_gic(vcpu, shown=False)
-    if vcpu.vm.vgic is not None:
+    vgic = vcpu.vm.vgic
+    if vgic is not None:
+        if not vcpu.vm.has_run:
+            _map_vgic(vcpu, vgic)
         if not vcpu.timers_enabled:
             vcpuattrs.enable_timers(vcpu)
-        vcpuattrs.check_pmu_at_run(vcpu, vcpu.vm.vgic)
+        vcpuattrs.check_pmu_at_run(vcpu, vgic)
+    elif not vcpu.vm.has_run and vcpu.system.kernel.switches.gic_hidden_without_vgic:
+        idreg.show_gic(vcpu, shown=False)
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
         raise refusal_error(PMU_NOT_READY, mode=vcpu.mode)
     vcpu.vm.has_run = True

@@ -96,10 +96,11 @@ class System:
 
     def writable_masks(self) -> dict[int, int]:
         """KVM_ARM_GET_REG_WRITABLE_MASKS: the bits of each ID register that can be set at all."""
-        masks = self.kernel.writable_masks
-        if self.el0_32bit:
-            return masks
-        return {id: mask for id, mask in masks.items() if self.sysreg_by_id[id].rule != "aarch32_id"}
+        return {id: mask for id, mask in self.kernel.writable_masks.items() if not self.always_zero(id)}
+
+    def always_zero(self, id: int) -> bool:
+        """Whether a system register is an ID register of AArch32 on a host that has none."""
+        return not self.el0_32bit and self.sysreg_by_id[id].rule == "aarch32_id"
 
     def _offers(self, feature: str) -> bool:
         """The host under this kernel accepts the feature in INIT."""
@@ -170,11 +171,12 @@ class System:
             known = self._shown[key] = frozenset(
                 name
                 for name, field, least in idregs.predicates()
-                if field.get(self._sysreg_value(memory, field.id)) >= least
+                if field.get(self.sysreg_value(memory, field.id)) >= least
             )
         return known
 
-    def _sysreg_value(self, memory: Memory, id: int) -> int:
+    def sysreg_value(self, memory: Memory, id: int) -> int:
+        """What a register file holds of a system register."""
         start = self.sysreg_offset(id)
         return int.from_bytes(memory[start : start + 8], "little")
 

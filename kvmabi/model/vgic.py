@@ -16,7 +16,7 @@ from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import refusal_error
 
 ALIGNMENT_BYTES = 0x10000
-DIST_BYTES = int(uapi.KVM_VGIC_V3_DIST_SIZE)
+DIST_BYTES, REDIST_BYTES = int(uapi.KVM_VGIC_V3_DIST_SIZE), int(uapi.KVM_VGIC_V3_REDIST_SIZE)
 NOWHERE = (1 << 64) - 1
 """What an address reads as before it is set."""
 IRQS_OF_A_VCPU = 32
@@ -58,7 +58,7 @@ class Region:
 
     def size_bytes(self, vcpus: int) -> int:
         """How much of the guest's addresses it takes in a VM with so many vCPUs."""
-        return (self.frames or vcpus) * int(uapi.KVM_VGIC_V3_REDIST_SIZE)
+        return (self.frames or vcpus) * REDIST_BYTES
 
     def overlaps(self, base: int, size_bytes: int, vcpus: int) -> bool:
         """Whether it shares an address with other frames."""
@@ -68,7 +68,7 @@ class Region:
 class Vgic:
     """A vGICv3 of a VM whose guest-physical addresses have ``ipa_bits``; errors as the kernel's, by KvmError.
 
-    ``vcpus`` is always how many vCPUs the VM has.
+    ``vcpus`` are the numbers of the VM's vCPUs, or how many it has.
     """
 
     def __init__(self, ipa_bits: int) -> None:
@@ -197,9 +197,6 @@ class Its:
     def set_base(self, address: int) -> None:
         """KVM_VGIC_ITS_ADDR_TYPE."""
         self.base = placed(self.base, address, int(uapi.KVM_VGIC_V3_ITS_SIZE), self.ipa_bits)
-
-    def control(self) -> None:
-        """The controls of an ITS, which find nothing to do."""
 
 
 def placed(old: int | None, address: int, size_bytes: int, ipa_bits: int) -> int:

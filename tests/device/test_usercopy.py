@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmabi.device import usercopy
+from kvmabi.device.memory import PAGE_BYTES
 
 EDGE = 0x10000
 
@@ -17,7 +18,7 @@ class Page:
     address_space = "page"
 
     def __init__(self, after: bool) -> None:
-        self.start, self.end = EDGE - usercopy.PAGE_BYTES, EDGE + after * usercopy.PAGE_BYTES
+        self.start, self.end = EDGE - PAGE_BYTES, EDGE + after * PAGE_BYTES
         self.bytes = bytearray(b"\xee" * (self.end - self.start))
 
     def read(self, addr: int, size: int) -> bytes:
