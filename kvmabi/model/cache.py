@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""CLIDR_EL1 and CCSIDR_EL1: a cache geometry that userspace may make up within what CTR_EL0 tells."""
+"""CLIDR_EL1 and CCSIDR_EL1: a cache geometry that userspace can invent within the limits of CTR_EL0."""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
-
 from kvmabi import regid
-from kvmabi.model.registermap import Effect, Refusal, Row
-
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.facts import Facts
+from kvmabi.model.row import Outcome, Owner, Refusal, Row
 
 CLIDR_ID = regid.parse("clidr_el1")
 CTR_ID = regid.parse("ctr_el0")
@@ -27,49 +22,49 @@ BAD_CLIDR = Refusal(
     "keep LoC and LoUIS or LoUU above 0, and bits 47 and up 0",
 )
 SHORT_LINE = Refusal(errno.EINVAL, "the cache line is shorter than CTR_EL0's shortest")
-NOT_THE_HOSTS = Refusal(errno.EINVAL, "the cache geometry is the host's and cannot be changed")
+NOT_THE_HOSTS = Refusal(errno.EINVAL, "the cache geometry belongs to the host and cannot be changed")
 
 
-def set_clidr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Set CLIDR_EL1 to any geometry that does not promise coherence which the host lacks."""
+def set_clidr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """Set CLIDR_EL1 to any geometry that does not promise coherence that the host lacks."""
     value = int.from_bytes(data, "little")
     loc, louis, louu = value >> 24 & 7, value >> 21 & 7, value >> 27 & 7
     coherent = not loc or not (louis or louu)
     if value & CLIDR_RES0 or (coherent and not _ctr(vcpu.system) & CTR_IDC):
-        raise vcpu.refused(row, BAD_CLIDR)
+        return BAD_CLIDR
     vcpu.store(row, data)
-    return []
+    return None
 
 
-def host_has(system: System, index: int) -> bool:
+def host_has(facts: Facts, index: int) -> bool:
     """Whether the host has the cache that CSSELR_EL1 selects with ``index``."""
-    kind = system.host.registers.get(CLIDR_ID, 0) >> index // 2 * 3 & 7
+    kind = facts.host.registers.get(CLIDR_ID, 0) >> index // 2 * 3 & 7
     if index & INSTRUCTION:
         return kind in (INSTRUCTION, SEPARATE)
     return kind > INSTRUCTION
 
 
-def line_field(system: System, index: int) -> int:
-    """CCSIDR_EL1.LineSize of CTR_EL0's shortest line: log2 of the length in bytes, less 4."""
-    ctr = _ctr(system)
+def line_field(facts: Facts, index: int) -> int:
+    """CCSIDR_EL1.LineSize of CTR_EL0's shortest line: log2 of the length in bytes, minus 4."""
+    ctr = _ctr(facts)
     log2_words = ctr & 0xF if index & INSTRUCTION else ctr >> 16 & 0xF
     return max(0, log2_words + 2 - 4)
 
 
-def set_ccsidr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_ccsidr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set CCSIDR_EL1 of one cache: any geometry with lines that are long enough."""
     if data[0] & 7 < line_field(vcpu.system, row.id & 0xFF):
-        raise vcpu.refused(row, SHORT_LINE)
+        return SHORT_LINE
     vcpu.store(row, data)
-    return []
+    return None
 
 
-def set_host_ccsidr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Set CCSIDR_EL1 where only the host's value will do."""
-    if data != vcpu.file.memory[row.offset : row.offset + 4]:
-        raise vcpu.refused(row, NOT_THE_HOSTS)
-    return []
+def set_host_ccsidr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """Set CCSIDR_EL1 where the only valid value is the host's."""
+    if data != vcpu.memory[row.offset : row.offset + 4]:
+        return NOT_THE_HOSTS
+    return None
 
 
-def _ctr(system: System) -> int:
-    return system.host.registers.get(CTR_ID, 0)
+def _ctr(facts: Facts) -> int:
+    return facts.host.registers.get(CTR_ID, 0)

@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""The core registers: struct kvm_regs, one id for each field, V0-V31 only while Z is not in view."""
+"""The core registers: struct kvm_regs, one ID for each field, V0-V31 only while Z is not visible."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from kvmabi import uapi
 from kvmabi.model import state
+from kvmabi.model.effects import Effects
+from kvmabi.model.facts import Bytes, Facts
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Effect, Family, Refusal, Row, refuse
-
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.registermap import Family, RegisterMap
+from kvmabi.model.row import Outcome, Owner, Refusal, Row, checked, refuse, size_of
 
 BASE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_ARM_CORE
 WORD_BYTES = 4
 WORDS = state.CORE_BYTES // WORD_BYTES
 
 V_HIDDEN_BY_SVE = Refusal(
-    errno.EINVAL, "V registers have no ids of their own on a vCPU with SVE", "use z<n>: its low 128 bits are v<n>"
+    errno.EINVAL, "V registers have no IDs of their own on a vCPU with SVE", "use z<n>: its low 128 bits are v<n>"
 )
 V_HIDDEN_BY_SM = Refusal(
     errno.EINVAL,
@@ -29,7 +27,7 @@ V_HIDDEN_BY_SM = Refusal(
     "use z<n>, or write svcr with SM = 0 first",
 )
 BEYOND = Refusal(errno.ENOENT, "the offset lies beyond struct kvm_regs")
-NOT_A_FIELD = Refusal(errno.EINVAL, "offset and size name no field of struct kvm_regs")
+NOT_A_FIELD = Refusal(errno.EINVAL, "offset and size do not name a field of struct kvm_regs")
 
 
 def _fields() -> Iterator[tuple[int, int]]:
@@ -64,11 +62,19 @@ EL0_EL1 = frozenset({uapi.PSR_MODE_EL0t, uapi.PSR_MODE_EL1t, uapi.PSR_MODE_EL1h}
 EL2 = frozenset({uapi.PSR_MODE_EL2t, uapi.PSR_MODE_EL2h})
 EL1_32BIT = frozenset({0x11, 0x12, 0x13, 0x17, 0x1B, SYSTEM_32BIT})  # FIQ, IRQ, SVC, ABT, UND, SYS
 X_REGISTERS, PC = PLAIN[:31], PLAIN[32]
-USER_REGISTERS = 15  # of which user and system mode see the AArch32 ones; other modes have banked ones up to x30
+USER_REGISTERS = 15  # those that AArch32 user and system mode see; other modes have banked ones up to x30
 
 
-def _allowed(vcpu: Vcpu, mode: int) -> bool:
-    """Whether pstate's mode is one that the vCPU can be in."""
+def narrowed(memory: Bytes) -> int:
+    """How many x registers every set of a core register cuts to 32 bits: 0 unless pstate is in a 32-bit mode."""
+    mode = memory[state.PSTATE] & MODE_MASK
+    if not mode & MODE_32BIT:
+        return 0
+    return USER_REGISTERS if mode in (USER_32BIT, SYSTEM_32BIT) else len(X_REGISTERS)
+
+
+def _allowed(vcpu: Owner, mode: int) -> bool:
+    """Whether pstate's mode is available on this vCPU."""
     features = vcpu.mode.features
     if mode == USER_32BIT:
         return vcpu.system.el0_32bit
@@ -79,43 +85,53 @@ def _allowed(vcpu: Vcpu, mode: int) -> bool:
     return mode in EL0_EL1 | EL2 and "el1_32bit" not in features
 
 
-def _set_pstate(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Store pstate if its mode is one that the vCPU can be in."""
+def _set_pstate(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """Store pstate if its mode is available on this vCPU."""
     mode = data[0] & MODE_MASK
     if not _allowed(vcpu, mode):
-        raise vcpu.refused(row, Refusal(errno.EINVAL, f"pstate's mode {mode:#x} is none that the vCPU can be in"))
-    return _set(vcpu, row, data)
-
-
-def _set(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Store a core register; while pstate is in a 32-bit mode every set narrows the x registers and pc to 32 bits."""
+        return Refusal(errno.EINVAL, f"pstate mode {mode:#x} is not available on this vCPU")
     vcpu.store(row, data)
-    mode = vcpu.file.memory[state.PSTATE] & MODE_MASK
-    if not mode & MODE_32BIT:
-        return []
-    count = USER_REGISTERS if mode in (USER_32BIT, SYSTEM_32BIT) else len(X_REGISTERS)
-    effects: list[Effect] = []
-    for id, _, offset in (*X_REGISTERS[:count], PC):
-        effects += vcpu.overwrite(id, offset, vcpu.file.memory[offset : offset + 4] + bytes(4))
+    count = narrowed(vcpu.memory)
+    if count != vcpu.mode.narrowed:
+        vcpu.remap(narrowed=count)
+    return _narrow(vcpu) if count else None
+
+
+def _store_and_narrow(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """Store a core register while pstate is in a 32-bit mode."""
+    vcpu.store(row, data)
+    return _narrow(vcpu)
+
+
+def _narrow(vcpu: Owner) -> Effects:
+    """Cut the x registers and pc to 32 bits."""
+    effects = Effects()
+    for id, _, offset in (*X_REGISTERS[: vcpu.mode.narrowed], PC):
+        vcpu.overwrite(effects, id, offset, vcpu.memory[offset : offset + 4] + bytes(4))
     return effects
 
 
-def _rows(_system: System, mode: Mode) -> Iterator[Row]:
+def _rows(_facts: Facts, mode: Mode) -> Iterator[Row]:
+    set_any = checked(_store_and_narrow) if mode.narrowed else None
     for id, size, offset in PLAIN:
-        yield Row(id, size, offset, size, rule=_set_pstate if id == PSTATE_ID else _set)
+        yield Row(id, size, offset, size, setter=checked(_set_pstate) if id == PSTATE_ID else set_any)
     hidden = (V_HIDDEN_BY_SVE if mode.sve else V_HIDDEN_BY_SM) if mode.has_z else None
+    set_v = None if hidden else set_any
     for id, offset in VECTORS:
-        yield Row(id, state.V_BYTES, offset, state.V_BYTES, listed=hidden is None, get=hidden, set=hidden, rule=_set)
-    yield Row(FPSR_ID, 4, state.FPSR, 4, rule=_set)
-    yield Row(FPCR_ID, 4, state.FPSR + 4, 4, rule=_set)
+        yield Row(id, state.V_BYTES, offset, state.V_BYTES, listed=hidden is None, get=hidden, set=hidden, setter=set_v)
+    yield Row(FPSR_ID, 4, state.FPSR, 4, setter=set_any)
+    yield Row(FPCR_ID, 4, state.FPSR + 4, 4, setter=set_any)
 
 
-def _refuse(_system: System, _mode: Mode, id: int) -> Row:
-    row = refuse(id, NOT_A_FIELD)
+def _refuse(_map: RegisterMap, id: int) -> Row:
     word = id & ~(uapi.KVM_REG_ARCH_MASK | uapi.KVM_REG_SIZE_MASK | uapi.KVM_REG_ARM_CORE)
-    if word >= WORDS or word + row.size_bytes // WORD_BYTES >= WORDS:
-        row.get = row.set = BEYOND
-    return row
+    if word >= WORDS or word + size_of(id) // WORD_BYTES >= WORDS:
+        return refuse(id, BEYOND)
+    return refuse(id, NOT_A_FIELD)
 
 
-FAMILY = Family("core", (uapi.KVM_REG_ARM_CORE,), lambda mode: (mode.has_z, mode.sve), _rows, _refuse)
+def _key(mode: Mode) -> tuple[bool, ...]:
+    return mode.has_z, mode.sve, bool(mode.narrowed)
+
+
+FAMILY = Family("core", (uapi.KVM_REG_ARM_CORE,), _key, _rows, _refuse)

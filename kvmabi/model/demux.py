@@ -5,28 +5,26 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from kvmabi import uapi
 from kvmabi.model import cache, state
+from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Family, Refusal, Row, refuse
-
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
+from kvmabi.model.registermap import Family, RegisterMap
+from kvmabi.model.row import Refusal, Row, checked, refuse
 
 UNKNOWN = Refusal(errno.ENOENT, "the only demultiplexed registers are the 32-bit ccsidr[<n>] of the host's caches")
 CCSIDR_BASE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32 | uapi.KVM_REG_ARM_DEMUX | uapi.KVM_REG_ARM_DEMUX_ID_CCSIDR
 
 
-def _rows(system: System, _mode: Mode) -> Iterator[Row]:
-    rule = cache.set_ccsidr if system.kernel.switches.ccsidr_made_up else cache.set_host_ccsidr
+def _rows(facts: Facts, _mode: Mode) -> Iterator[Row]:
+    setter = checked(cache.set_ccsidr if facts.kernel.switches.ccsidr_made_up else cache.set_host_ccsidr)
     for n in range(cache.CACHES):
-        if system.kernel.switches.ccsidr_made_up or cache.host_has(system, n):
-            yield Row(CCSIDR_BASE | n, 4, state.CCSIDR + n * 4, 4, rule=rule)
+        if facts.kernel.switches.ccsidr_made_up or cache.host_has(facts, n):
+            yield Row(CCSIDR_BASE | n, 4, state.CCSIDR + n * 4, 4, setter=setter)
 
 
-def _refuse(_system: System, _mode: Mode, id: int) -> Row:
+def _refuse(_map: RegisterMap, id: int) -> Row:
     return refuse(id, UNKNOWN)
 
 

@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import partial
 
 from kvmabi import uapi
 from kvmabi.model import state
+from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Effect, Family, Refusal, Row, refuse
-
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.registermap import Family, RegisterMap
+from kvmabi.model.row import Buffer, Outcome, Owner, Refusal, Row, Rule, checked, refuse
 
 BAD_SIZE = Refusal(errno.ENOENT, "firmware registers are 64 bits wide")
-UNKNOWN = Refusal(errno.ENOENT, "this kernel has no such firmware register")
+UNKNOWN = Refusal(errno.ENOENT, "this kernel does not have this firmware register")
 BAD_PSCI = Refusal(
     errno.EINVAL,
     "PSCI_VERSION is one of 0.2 and 1.0 to the kernel's latest with the feature PSCI_0_2, and 0.1 without",
 )
-BAD_LEVEL = Refusal(errno.EINVAL, "the host does not mitigate as much as this value promises")
+BAD_LEVEL = Refusal(errno.EINVAL, "the host mitigates less than this value promises")
 BITMAP_BITS = Refusal(errno.EINVAL, "bits of services that this kernel does not offer")
 BITMAP_AFTER_RUN = Refusal(
     errno.EBUSY, "the services are fixed once a vCPU of the VM has run", "write them before the first KVM_RUN"
@@ -36,61 +34,64 @@ NOT_REQUIRED = uapi.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2_NOT_REQUIRED
 WORKAROUND_2_ID = uapi.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2
 
 
-def _set_psci(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def _set_psci(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     version, kernel = int.from_bytes(data, "little"), vcpu.system.kernel
     allowed = kernel.psci_versions if "psci_0_2" in vcpu.mode.features else {kernel.psci_without}
     if version not in allowed:
-        raise vcpu.refused(row, BAD_PSCI)
+        return BAD_PSCI
     vcpu.store(row, data)
-    return []
+    return None
 
 
-def _set_workaround(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def _set_workaround(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Accept what the host mitigates or less; nothing is stored."""
     level = int.from_bytes(data, "little")
     if level > LEVEL_MASK or level > vcpu.value(row):
-        raise vcpu.refused(row, BAD_LEVEL)
-    return []
+        return BAD_LEVEL
+    return None
 
 
-def _set_workaround_2(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def _set_workaround_2(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """The same for the second workaround, whose levels a set takes for "none" and "not needed" alone."""
     value = int.from_bytes(data, "little")
     level = value & LEVEL_MASK
     if value & ~(LEVEL_MASK | ENABLED) or level > NOT_REQUIRED or (value & ENABLED and level != AVAIL):
-        raise vcpu.refused(row, BAD_LEVEL)
+        return BAD_LEVEL
     meant = NOT_REQUIRED if level in (AVAIL, NOT_REQUIRED) else NOT_AVAIL
-    if meant > int.from_bytes(vcpu.get(row), "little"):
-        raise vcpu.refused(row, BAD_LEVEL)
-    return []
+    if meant > _workaround_2(vcpu, row):
+        return BAD_LEVEL
+    return None
 
 
-def _get_workaround_2(vcpu: Vcpu, row: Row) -> bytes:
+def _workaround_2(vcpu: Owner, row: Row) -> int:
     """The second workaround's level: a host that mitigates with SSBS offers the firmware's way only without it."""
-    level = vcpu.value(row)
-    if vcpu.system.mitigates_with_ssbs:
-        level = NOT_AVAIL if "ssbs" in vcpu.mode.shown else NOT_REQUIRED
-    return level.to_bytes(8, "little")
+    if vcpu.system.once("mitigates_with_ssbs", partial(mitigates_with_ssbs, vcpu.system)):
+        return NOT_AVAIL if "ssbs" in vcpu.mode.exposed else NOT_REQUIRED
+    return vcpu.value(row)
 
 
-def mitigates_with_ssbs(system: System) -> bool:
-    """Whether the host is one that mitigates Spectre variant 4, and so with SSBS where it has that."""
-    level = system.host.registers.get(WORKAROUND_2_ID, 0)
-    return level == (NOT_AVAIL if system.host_shows("ssbs") else NOT_REQUIRED)
+def _get_workaround_2(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
+    return _workaround_2(vcpu, row).to_bytes(8, "little")
 
 
-def _set_bitmap(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def mitigates_with_ssbs(facts: Facts) -> bool:
+    """Whether the host mitigates Spectre variant 4, with SSBS where it has SSBS."""
+    level = facts.host.registers.get(WORKAROUND_2_ID, 0)
+    return level == (NOT_AVAIL if facts.host_shows("ssbs") else NOT_REQUIRED)
+
+
+def _set_bitmap(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     value = int.from_bytes(data, "little")
     bits = vcpu.system.kernel.firmware_bitmap_bits
     if value & ~bits[(row.offset - state.FW_BMAP) // 8]:
-        raise vcpu.refused(row, BITMAP_BITS)
+        return BITMAP_BITS
     if vcpu.vm.has_run and value != vcpu.value(row):
-        raise vcpu.refused(row, BITMAP_AFTER_RUN)
+        return BITMAP_AFTER_RUN
     vcpu.store(row, data)
-    return []
+    return None
 
 
-_SETTERS: tuple[Callable[[Vcpu, Row, bytes], list[Effect]], ...] = (
+_RULES: tuple[Rule, ...] = (
     _set_psci,
     _set_workaround,
     _set_workaround_2,
@@ -98,23 +99,23 @@ _SETTERS: tuple[Callable[[Vcpu, Row, bytes], list[Effect]], ...] = (
 )
 
 
-def _firmware(system: System, _mode: Mode) -> Iterator[Row]:
-    for n in range(min(system.kernel.firmware_registers, len(_SETTERS))):
+def _firmware(facts: Facts, _mode: Mode) -> Iterator[Row]:
+    for n in range(min(facts.kernel.firmware_registers, len(_RULES))):
         id = uapi.KVM_REG_ARM_FW_REG(n)
         level = _get_workaround_2 if id == WORKAROUND_2_ID else None
-        yield Row(id, 8, state.FW + n * 8, 8, shared=n == 0, rule=_SETTERS[n], get_rule=level)
+        yield Row(id, 8, state.FW + n * 8, 8, shared=n == 0, getter=level, setter=checked(_RULES[n]))
 
 
-def _bitmaps(system: System, _mode: Mode) -> Iterator[Row]:
-    for n in range(len(system.kernel.firmware_bitmaps)):
+def _bitmaps(facts: Facts, _mode: Mode) -> Iterator[Row]:
+    for n in range(len(facts.kernel.firmware_bitmaps)):
         id = uapi.KVM_REG_ARM_FW_FEAT_BMAP_REG(n)
-        yield Row(id, 8, state.FW_BMAP + n * 8, 8, shared=True, rule=_set_bitmap)
+        yield Row(id, 8, state.FW_BMAP + n * 8, 8, shared=True, setter=checked(_set_bitmap))
 
 
-def _refuse(_system: System, _mode: Mode, id: int) -> Row:
+def _refuse(_map: RegisterMap, id: int) -> Row:
     if id & uapi.KVM_REG_SIZE_MASK != uapi.KVM_REG_SIZE_U64:
         return refuse(id, BAD_SIZE)
-    return refuse(id, UNKNOWN, fault_first=True)
+    return refuse(id, UNKNOWN, after_copy=True)
 
 
 def _constant(_mode: Mode) -> None:

@@ -7,11 +7,10 @@ import errno
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
-from kvmabi.model.registermap import Effect, Refusal, Row
+from kvmabi.model.row import Outcome, Owner, Refusal, Row
 from kvmabi.profiles import idregs
 
 if TYPE_CHECKING:
-    from kvmabi.model.vcpu import Vcpu
     from kvmabi.profiles.idregs import Demand, Field
 
 AFTER_RUN = Refusal(
@@ -28,8 +27,8 @@ OUTSIDE_MASK = Refusal(
 )
 
 
-def set_feature_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Set a feature ID register to a value no field of which promises more than this VM can hold."""
+def set_feature_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """Set a feature ID register to a value whose fields promise no more than this VM can hold."""
     switches, value = vcpu.system.kernel.switches, _value(data)
     for field in idregs.impdef(row.id):
         if switches.impdef_pmu_is_none and field.get(value) == field.most:
@@ -37,49 +36,58 @@ def set_feature_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     for demand in idregs.demands(row.id):
         asked = demand.needs <= vcpu.mode.features and getattr(switches, demand.switch, True)
         if asked and not demand.met(value):
-            raise vcpu.refused(row, _too_little(demand, value))
+            return _too_little(demand, value)
     if vcpu.vm.has_run and switches.id_registers_fixed_by_run:
         if value != vcpu.value(row):
-            raise vcpu.refused(row, AFTER_RUN)
-        return []
+            return AFTER_RUN
+        return None
     mask = vcpu.system.kernel.writable_masks.get(row.id, 0) & idregs.field_bits(row.id)
     limit = vcpu.reset_value(row)
     changed = value ^ limit
     if changed & ~mask:
-        raise vcpu.refused(row, OUTSIDE_MASK)
+        return OUTSIDE_MASK
     for field in idregs.fields(row.id):
         if field.mask & changed and not field.safe(value, limit):
-            raise vcpu.refused(row, _unsafe(field, value, limit))
+            return _unsafe(field, value, limit)
     vcpu.store(row, value.to_bytes(8, "little"))
     if row.id in idregs.deciding():
-        vcpu.vm.id_registers_changed(vcpu)
-    return []
+        _remap_vm(vcpu)
+    return None
 
 
-def set_aarch32_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
-    """Set an AArch32 feature ID register: without AArch32 on the host it is zero and ignores what is written."""
+def _remap_vm(source: Owner) -> None:
+    """Give every initialised vCPU the register map that the VM's ID registers, as ``source`` has them, call for."""
+    exposed = source.system.exposed(source.memory)
+    if exposed != source.mode.exposed:
+        for vcpu in source.vm.vcpus.values():
+            if vcpu.map is not None:
+                vcpu.remap(exposed=exposed)
+
+
+def set_aarch32_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """Set an AArch32 feature ID register: without AArch32 on the host it is zero and ignores writes."""
     if not vcpu.system.el0_32bit:
-        return []
+        return None
     return set_feature_id(vcpu, row, data)
 
 
-def set_implementation_id(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_implementation_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set MIDR, REVIDR, AIDR or SMIDR: the value it has, or, after the VM's opt-in, any within the mask."""
     value = _value(data)
     if value == vcpu.value(row):
-        return []
+        return None
     if uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS not in vcpu.vm.enabled:
-        raise vcpu.refused(row, NOT_OPTED_IN)
+        return NOT_OPTED_IN
     if vcpu.vm.has_run:
-        raise vcpu.refused(row, AFTER_RUN)
+        return AFTER_RUN
     if value & ~vcpu.system.kernel.writable_masks.get(row.id, 0):
-        raise vcpu.refused(row, OUTSIDE_MASK)
+        return OUTSIDE_MASK
     vcpu.store(row, data)
-    return []
+    return None
 
 
-def show_gic(vcpu: Vcpu, *, shown: bool) -> None:
-    """Let the GIC fields of the VM's ID registers tell of a GIC's system registers, or of none."""
+def show_gic(vcpu: Owner, *, shown: bool) -> None:
+    """Set the GIC fields of the VM's ID registers to a GIC with system registers, or to none."""
     for field in idregs.gic_fields():
         if vcpu.system.always_zero(field.id):
             continue
@@ -88,11 +96,11 @@ def show_gic(vcpu: Vcpu, *, shown: bool) -> None:
         vcpu.store(row, value.to_bytes(8, "little"))
 
 
-def set_constant(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_constant(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a register that nothing can change."""
     if _value(data) != vcpu.value(row):
-        raise vcpu.refused(row, INVARIANT)
-    return []
+        return INVARIANT
+    return None
 
 
 def _value(data: bytes) -> int:

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kvmabi import regid, uapi
 from kvmabi.errors import KvmError
-from kvmabi.model import pmu, sme, state, vls
+from kvmabi.model import core, pmu, sme, state, vls
+from kvmabi.model import reset as images
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Refusal
-from kvmabi.model.vcpu import NOT_INITIALIZED, refusal_error
-
-if TYPE_CHECKING:
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.row import Refusal
+from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
 
 MPIDR_ID = regid.parse("mpidr_el1")
 MPIDR_RES1 = 1 << 31
@@ -27,7 +24,7 @@ EXCLUSIVE = (("el1_32bit", "has_el2"),)
 EPHEMERAL = frozenset({"power_off"})  # for one INIT only, not a feature that lasts
 STUCK_SVE = frozenset({"sve"})
 
-BAD_TARGET = Refusal(errno.EINVAL, "no such target", "take the one that KVM_ARM_PREFERRED_TARGET tells")
+BAD_TARGET = Refusal(errno.EINVAL, "no such target", "take the one that KVM_ARM_PREFERRED_TARGET returns")
 OTHER_FEATURES = Refusal(
     errno.EINVAL, "a vCPU keeps the target and features of its first INIT, and all vCPUs of a VM share theirs"
 )
@@ -40,18 +37,18 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     """KVM_ARM_VCPU_INIT. Errors: ENOENT for unknown feature bits, EINVAL for what cannot be given or changed."""
     system, switches = vcpu.system, vcpu.system.kernel.switches
     if target not in system.targets:
-        raise refusal_error(BAD_TARGET)
+        raise BAD_TARGET.error()
     bits = {32 * n + bit for n, word in enumerate(feature_words) if word for bit in range(32) if word >> bit & 1}
     names = {feature.bit: name for name, feature in system.kernel.features.items()}
-    known = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
-    features = known if switches.power_off_lasts else known - EPHEMERAL
+    asked = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
+    features = asked if switches.power_off_lasts else asked - EPHEMERAL
     again = vcpu.features is not None
     if again and switches.init_compares_first and features != vcpu.features:
-        raise refusal_error(OTHER_FEATURES)
+        raise OTHER_FEATURES.error()
     if max(bits, default=0) >= system.kernel.max_features:
         if switches.failed_init_keeps_features and not again:
             vcpu.leftover |= features
-        raise refusal_error(Refusal(errno.ENOENT, f"this kernel knows no feature bit {max(bits)}"))
+        raise Refusal(errno.ENOENT, f"this kernel knows no feature bit {max(bits)}").error()
     features |= vcpu.leftover
     try:
         _check(vcpu, features)
@@ -60,7 +57,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
         raise
     fixed = [vcpu.features, vcpu.vm.features if switches.vcpus_share_features else None]
     if any(other is not None and other != features for other in fixed):
-        raise refusal_error(OTHER_FEATURES)
+        raise OTHER_FEATURES.error()
     if again:
         sme.warn_of_overflow(vcpu)
     if vcpu.vm.features is None:
@@ -71,21 +68,21 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
 
 
 def _check(vcpu: Vcpu, features: frozenset[str]) -> None:
-    """Refuse features that the host lacks or that do not go together."""
+    """Fail with EINVAL for features that the host lacks or that exclude one another."""
     missing = sorted(features - vcpu.system.features)
     if missing:
-        raise refusal_error(Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}"))
+        raise Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}").error()
     for one, other in PAIRS:
         if (one in features) != (other in features):
-            raise refusal_error(Refusal(errno.EINVAL, f"{one} and {other} go together"))
+            raise Refusal(errno.EINVAL, f"{one} and {other} go together").error()
     for one, other in DEPENDENT:
         if one in features and other not in features:
-            raise refusal_error(Refusal(errno.EINVAL, f"{one} needs {other}"))
+            raise Refusal(errno.EINVAL, f"{one} needs {other}").error()
     for one, other in EXCLUSIVE:
         if one in features and other in features:
-            raise refusal_error(Refusal(errno.EINVAL, f"{one} and {other} exclude one another"))
+            raise Refusal(errno.EINVAL, f"{one} and {other} exclude one another").error()
     if vcpu.vm.el1_32bit not in (None, "el1_32bit" in features):
-        raise refusal_error(OTHER_FEATURES)
+        raise OTHER_FEATURES.error()
 
 
 def _leave_behind(vcpu: Vcpu, features: frozenset[str]) -> None:
@@ -101,18 +98,18 @@ def _leave_behind(vcpu: Vcpu, features: frozenset[str]) -> None:
 
 
 def reset(vcpu: Vcpu) -> None:
-    """Put registers to their reset values; vector lengths stay once the vCPU is finalised, what is the VM's always."""
+    """Put registers to their reset values; vector lengths are preserved once the vCPU is finalised, VM-wide registers always."""
     system = vcpu.system
     features = (vcpu.features or frozenset()) | (STUCK_SVE if vcpu.stuck_sve else frozenset())
     old = vcpu.mode
-    memory = vcpu.file.memory
-    kept = _kept(vcpu)
-    image = system.reset_image(features, _events(vcpu))
+    memory = vcpu.memory
+    preserved = _preserved(vcpu)
+    image = images.image(system, features, _events(vcpu))
     memory[: state.ZA] = image[: state.ZA]
     memory[state.ZT0 :] = image[state.ZT0 :]
     if old.za:  # otherwise ZA, most of the register file, is zero already
         vcpu.file.zero(state.ZA, state.ZT0)
-    for offset, data in (kept | vcpu.vm.shared).items():
+    for offset, data in (preserved | vcpu.vm.shared).items():
         memory[offset : offset + len(data)] = data
     sve_vq = sme_vq = 0
     if "sve" in features:
@@ -121,8 +118,11 @@ def reset(vcpu: Vcpu) -> None:
     if "sme" in features:
         sme_vq = old.sme_vq if old.finalized else max(system.sme_vqs)
         memory[state.SME_VLS : state.SME_VLS + state.VLS_BYTES] = vls.encode(system.sme_vqs, sme_vq)
-    vcpu.mode = Mode(features, old.finalized, sve_vq, sme_vq, False, False, system.shown(memory))
+    vcpu.mode = Mode(
+        features, old.finalized, sve_vq, sme_vq, False, False, system.exposed(memory), core.narrowed(memory)
+    )
     vcpu.remap()
+    vcpu.generation += 1
 
 
 def _events(vcpu: Vcpu) -> int | None:
@@ -131,21 +131,21 @@ def _events(vcpu: Vcpu) -> int | None:
     places = [system.sysreg_offset(id) for id in (pmu.PFR0_ID, pmu.DFR0_ID)]
     if shared.keys().isdisjoint(places):
         return None
-    fresh = system.reset_image(vcpu.features or frozenset())
+    fresh = images.image(system, vcpu.features or frozenset())
     return pmu.event_mask(*(int.from_bytes(shared.get(at) or fresh[at : at + 8], "little") for at in places))
 
 
-def _kept(vcpu: Vcpu) -> dict[int, bytes]:
-    """What an INIT leaves alone, by place in the register file, and MPIDR_EL1, which every vCPU has its own."""
-    system, memory = vcpu.system, vcpu.file.memory
-    kept = {system.sysreg_offset(MPIDR_ID): _mpidr(vcpu.index).to_bytes(8, "little")}
+def _preserved(vcpu: Vcpu) -> dict[int, bytes]:
+    """What INIT preserves, by place in the register file, and MPIDR_EL1, which is each vCPU's own."""
+    system, memory = vcpu.system, vcpu.memory
+    preserved = {system.sysreg_offset(MPIDR_ID): _mpidr(vcpu.index).to_bytes(8, "little")}
     if vcpu.map is None:
-        return kept
+        return preserved
     places = [system.sysreg_offset(reg.id) for reg in system.sysregs if reg.kept]
-    kept |= {start: memory[start : start + 8] for start in (*places, *state.BANKED_EL1)}
+    preserved |= {start: memory[start : start + 8] for start in (*places, *state.BANKED_EL1)}
     if system.kernel.switches.ccsidr_made_up:
-        kept[state.CCSIDR] = memory[state.CCSIDR : state.CCSIDR + state.CCSIDR_SLOTS * 4]
-    return kept
+        preserved[state.CCSIDR] = memory[state.CCSIDR : state.CCSIDR + state.CCSIDR_SLOTS * 4]
+    return preserved
 
 
 def _mpidr(index: int) -> int:
@@ -156,12 +156,13 @@ def _mpidr(index: int) -> int:
 def finalize(vcpu: Vcpu, feature: int) -> None:
     """KVM_ARM_VCPU_FINALIZE: fixes both vector lengths. Errors: ENOEXEC, EINVAL, EPERM the second time."""
     if vcpu.map is None:
-        raise refusal_error(NOT_INITIALIZED)
+        raise VCPU_NOT_INITIALIZED.error()
     if feature != uapi.KVM_ARM_VCPU_VEC:
-        raise refusal_error(BAD_FINALIZE)
+        raise BAD_FINALIZE.error()
     if not vcpu.mode.vector:
-        raise refusal_error(NOT_A_VECTOR_VCPU)
+        raise NOT_A_VECTOR_VCPU.error()
     if vcpu.mode.finalized:
-        raise refusal_error(FINALIZED_ALREADY)
-    vcpu.zt0_room = vcpu.system.kernel.switches.zt0_space == "host" or "sme2" in vcpu.mode.shown
+        raise FINALIZED_ALREADY.error()
+    vcpu.zt0_room = vcpu.system.kernel.switches.zt0_space == "host" or "sme2" in vcpu.mode.exposed
     vcpu.remap(finalized=True)
+    vcpu.generation += 1

@@ -13,8 +13,9 @@ class Mode(NamedTuple):
     """One vCPU's mode; two vCPUs in equal modes (on one host and kernel) have equal register maps.
 
     ``sve_vq`` and ``sme_vq`` are the largest vector lengths in quadwords (16 bytes) that the
-    vCPU may use, 0 without the feature. ``shown`` names what the VM's ID registers let be seen
-    (see profiles/idregs.toml), so a write to one of them can change the mode of every vCPU.
+    vCPU may use, 0 without the feature. ``exposed`` names what the VM's ID registers expose
+    (see profiles/idregs.toml), so a write to one of them can change the mode of every vCPU. ``narrowed``
+    is how many of the x registers every set of a core register cuts to 32 bits, 0 while pstate is in a 64-bit mode.
     """
 
     features: frozenset[str]
@@ -23,7 +24,8 @@ class Mode(NamedTuple):
     sme_vq: int
     sm: bool
     za: bool
-    shown: frozenset[str]
+    exposed: frozenset[str]
+    narrowed: int = 0
 
     @property
     def sve(self) -> bool:
@@ -47,13 +49,13 @@ class Mode(NamedTuple):
 
     @property
     def has_z(self) -> bool:
-        """Z and P are in view, so V is not."""
+        """Z and P are visible, so V is not."""
         return self.sve or self.sm
 
     @property
     def has_ffr(self) -> bool:
-        """FFR is in view: in streaming mode only with FEAT_SME_FA64."""
-        return "fa64" in self.shown if self.sm else self.sve
+        """FFR is visible: in streaming mode only with FEAT_SME_FA64."""
+        return "fa64" in self.exposed if self.sm else self.sve
 
     @property
     def svcr(self) -> int:
@@ -61,7 +63,7 @@ class Mode(NamedTuple):
         return (SVCR_SM if self.sm else 0) | (SVCR_ZA if self.za else 0)
 
     def __str__(self) -> str:
-        """The mode as a report tells it ("SVCR.SM=1 SVCR.ZA=0, not finalised")."""
+        """The mode as a report shows it ("SVCR.SM=1 SVCR.ZA=0, not finalised")."""
         parts = [f"SVCR.SM={self.sm:d} SVCR.ZA={self.za:d}"] if self.sme else []
         if self.vector and not self.finalized:
             parts.append("not finalised")

@@ -3,15 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kvmabi import regid
-from kvmabi.model.registermap import Effect, Row
+from kvmabi.model.facts import Facts
+from kvmabi.model.row import Buffer, Outcome, Owner, Row
 from kvmabi.profiles.sysregs import UNKNOWN
-
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
-    from kvmabi.model.vcpu import Vcpu
 
 PMCR_ID = regid.parse("pmcr_el0")
 PFR0_ID, DFR0_ID = regid.parse("id_aa64pfr0_el1"), regid.parse("id_aa64dfr0_el1")
@@ -29,9 +24,9 @@ PMUVER_V3, PMUVER_V3P1 = 1, 4
 STRICT = "pmu_v3_strict"
 
 
-def counters(system: System) -> int:
+def counters(facts: Facts) -> int:
     """How many event counters the host's PMU has, the cycle counter not counted."""
-    return (system.host.registers.get(PMCR_ID, 0) & PMCR_N) >> PMCR_N_SHIFT
+    return (facts.host.registers.get(PMCR_ID, 0) & PMCR_N) >> PMCR_N_SHIFT
 
 
 def counter_mask(count: int) -> int:
@@ -49,27 +44,27 @@ def event_mask(pfr0: int, dfr0: int) -> int:
     return mask
 
 
-def reset_counters(system: System, _events: int) -> int:
+def reset_counters(facts: Facts, _events: int) -> int:
     """A register with one bit a counter after INIT: the unknown pattern in the bits of counters that are there."""
-    return UNKNOWN & counter_mask(counters(system))
+    return UNKNOWN & counter_mask(counters(facts))
 
 
-def reset_hpmn(system: System, _events: int) -> int:
+def reset_hpmn(facts: Facts, _events: int) -> int:
     """MDCR_EL2 after INIT: HPMN gives EL1 every counter, if the vCPU has a PMU."""
-    return counters(system)
+    return counters(facts)
 
 
-def reset_event(_system: System, events: int) -> int:
+def reset_event(_facts: Facts, events: int) -> int:
     """PMEVTYPER<n>_EL0 after INIT: the unknown pattern in the bits that it has."""
     return UNKNOWN & events
 
 
-def first_counters(system: System, features: frozenset[str]) -> int:
+def first_counters(facts: Facts, features: frozenset[str]) -> int:
     """How many event counters a VM has after its first INIT: with the strict PMU none before userspace chose a PMU."""
-    return 0 if STRICT in features else counters(system)
+    return 0 if STRICT in features else counters(facts)
 
 
-def set_pmcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_pmcr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set PMCR_EL0: before the first run N chooses how many counters the VM has; of the rest the low byte counts."""
     value = int.from_bytes(data, "little")
     count = (value & PMCR_N) >> PMCR_N_SHIFT
@@ -80,41 +75,41 @@ def set_pmcr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
     if not vcpu.system.el0_32bit:
         value |= PMCR_LC
     vcpu.store(row, value.to_bytes(8, "little"))
-    return []
+    return None
 
 
-def get_pmcr(vcpu: Vcpu, row: Row) -> bytes:
+def get_pmcr(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """PMCR_EL0 with the VM's number of counters as N."""
     return (vcpu.value(row) & ~PMCR_N | vcpu.vm.pmu_counters << PMCR_N_SHIFT).to_bytes(8, "little")
 
 
-def get_counters(vcpu: Vcpu, row: Row) -> bytes:
+def get_counters(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """A register with one bit a counter: only those of counters that the VM has."""
     return (vcpu.value(row) & counter_mask(vcpu.vm.pmu_counters)).to_bytes(8, "little")
 
 
-def assign(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def assign(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a register with one bit a counter to these counters, whether its name says SET or CLR."""
     vcpu.store(row, (int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)).to_bytes(8, "little"))
-    return []
+    return None
 
 
-def set_bits(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_bits(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a ...SET register as a guest does: the bits written become 1."""
     value = int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)
     vcpu.store(row, (vcpu.value(row) | value).to_bytes(8, "little"))
-    return []
+    return None
 
 
-def clear_bits(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def clear_bits(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a ...CLR register as a guest does: the bits written become 0."""
     value = int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)
     vcpu.store(row, (vcpu.value(row) & ~value).to_bytes(8, "little"))
-    return []
+    return None
 
 
-def get_counter(vcpu: Vcpu, row: Row) -> bytes:
+def get_counter(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """An event counter: 64 bits with PMUv3p5, else the low 32."""
-    if "pmu_v3p5" in vcpu.mode.shown:
-        return vcpu.file.memory[row.offset : row.offset + 8]
-    return vcpu.file.memory[row.offset : row.offset + 4] + bytes(4)
+    if "pmu_v3p5" in vcpu.mode.exposed:
+        return bytes(vcpu.memory[row.offset : row.offset + 8])
+    return bytes(vcpu.memory[row.offset : row.offset + 4]) + bytes(4)

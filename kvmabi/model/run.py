@@ -41,7 +41,7 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
     elif not vcpu.vm.has_run and vcpu.system.kernel.switches.gic_hidden_without_vgic:
         idreg.show_gic(vcpu, shown=False)
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
-        raise refusal_error(PMU_NOT_READY, mode=vcpu.mode)
+        raise PMU_NOT_READY.error(mode=vcpu.mode)
     vcpu.vm.has_run = True
     _pass_through_cpu(vcpu)
     return KvmError(errno.EINTR, INTERRUPTED, mode=vcpu.mode, waits=not immediate_exit)

@@ -4,28 +4,25 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from kvmabi import regid, uapi
 from kvmabi.model import core, state, sve, vls
+from kvmabi.model.effects import Effects
+from kvmabi.model.facts import Facts
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA, Mode
-from kvmabi.model.registermap import Effect, Family, Refusal, Row, refuse
-
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.registermap import Family, RegisterMap
+from kvmabi.model.row import FAULT, Buffer, Outcome, Owner, Refusal, Row, refuse
 
 NO_SME = Refusal(errno.ENOENT, "the vCPU has no SME", "give KVM_ARM_VCPU_INIT the feature KVM_ARM_VCPU_SME")
 NO_SME2 = Refusal(errno.ENOENT, "ZT0 needs SME2: ID_AA64PFR1_EL1.SME is below 2 in this VM")
-ZA_DISABLED = Refusal(errno.EBUSY, "ZA and ZT0 are out of reach while SVCR.ZA = 0", "write svcr with ZA = 1 first")
+ZA_DISABLED = Refusal(errno.EBUSY, "ZA and ZT0 are not accessible while SVCR.ZA = 0", "write svcr with ZA = 1 first")
 BAD_SME_ID = Refusal(errno.EINVAL, "no SME register has this size and index")
 OVERFLOW = (
     "this kernel now corrupts its own memory: it zeroes ZT0 beyond the buffer that it allocated, because"
     " ID_AA64PFR1_EL1.SME was below 2 at KVM_ARM_VCPU_FINALIZE; write the ID registers once, before FINALIZE"
 )
-BAD_SVCR = Refusal(errno.EINVAL, "SVCR has no bits but SM (0) and ZA (1)")
+BAD_SVCR = Refusal(errno.EINVAL, "SVCR has no bits except SM (0) and ZA (1)")
 
 ZA_IDS = tuple(uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0) for n in range(uapi.KVM_ARM64_SME_MAX_ZAHREG))
 FPMR_ID = regid.parse("fpmr")
@@ -39,53 +36,65 @@ FPSR_RESET = (0x0800009F).to_bytes(4, "little")
 FPMR_RESET = bytes(8)
 
 
-def _closed(system: System, mode: Mode) -> Refusal | None:
-    """Why ZA and ZT0 cannot be reached in this mode; which reason comes first differs between kernels."""
-    switches = system.kernel.switches
+def _closed(facts: Facts, mode: Mode) -> Refusal | None:
+    """Why ZA and ZT0 are not accessible in this mode; kernels differ in which reason comes first."""
+    switches = facts.kernel.switches
     if mode.za:
-        return None if mode.finalized else sve.NOT_FINALIZED
+        return None if mode.finalized else sve.VECTORS_NOT_FINALIZED
     if not mode.finalized and not switches.za_disabled_before_finalize:
-        return sve.NOT_FINALIZED
+        return sve.VECTORS_NOT_FINALIZED
     return ZA_DISABLED._replace(errno=getattr(errno, switches.za_disabled_errno))
 
 
-def _za_vq(system: System, mode: Mode) -> int:
+def _za_vq(facts: Facts, mode: Mode) -> int:
     """The quadwords by which the kernel counts ZA's rows and their bytes."""
-    return mode.sme_vq - system.kernel.switches.za_vq_one_short
+    return mode.sme_vq - facts.kernel.switches.za_vq_one_short
 
 
-def _za_row(system: System, id: int, n: int, length: int, listed: bool, closed: Refusal | None) -> Row:
-    """Row n of ZA, of which ``length`` bytes are transferred."""
-    switches = system.kernel.switches
+def _za_row(facts: Facts, id: int, n: int, valid_bytes: int, listed: bool, closed: Refusal | None) -> Row:
+    """Row n of ZA, of which ``valid_bytes`` are transferred."""
+    switches = facts.kernel.switches
     place = state.ZA + n % switches.za_row_alias_rows % state.ZA_ROWS * state.Z_BYTES
-    reads = switches.za_get_writes
-    return Row(id, state.Z_BYTES, place, length, listed=listed, get=closed, set=closed, torn=True, backwards=reads)
+    getter = _copy_in if switches.za_get_writes and closed is None else None
+    return Row(
+        id, state.Z_BYTES, place, valid_bytes, listed=listed, get=closed, set=closed, partial=True, getter=getter
+    )
 
 
-def _rows(system: System, mode: Mode) -> Iterator[Row]:
+def _copy_in(vcpu: Owner, row: Row, buffer: Buffer) -> Refusal | None:
+    """KVM_GET_ONE_REG of a kernel that copies from userspace instead of to it: the register takes the buffer."""
+    data = buffer.take(row.valid_bytes)
+    if len(data) < row.valid_bytes:
+        return FAULT
+    vcpu.store(row, data)
+    return None
+
+
+def _rows(facts: Facts, mode: Mode) -> Iterator[Row]:
     if not mode.sme:
         return
-    switches = system.kernel.switches
+    switches = facts.kernel.switches
     vls_row = vls.row(mode, vls.SME_ID)
     vls_row.listed = switches.reg_list_sme
     yield vls_row
-    closed = _closed(system, mode)
+    closed = _closed(facts, mode)
     listed = switches.reg_list_sme and (mode.za or not switches.reg_list_follows_svcr)
-    length = _za_vq(system, mode) * 16
+    length = _za_vq(facts, mode) * 16
     for n, id in enumerate(ZA_IDS[:length]):
-        yield _za_row(system, id, n, length, listed, closed)
-    if "sme2" in mode.shown and switches.zt0_accessible:
-        yield Row(ZT0_ID, state.ZT_BYTES, state.ZT0, state.ZT_BYTES, listed=listed, get=closed, set=closed, torn=True)
+        yield _za_row(facts, id, n, length, listed, closed)
+    if "sme2" in mode.exposed and switches.zt0_accessible:
+        yield Row(ZT0_ID, state.ZT_BYTES, state.ZT0, state.ZT_BYTES, listed=listed, get=closed, set=closed, partial=True)
 
 
-def _refuse(system: System, mode: Mode, id: int) -> Row:
-    switches = system.kernel.switches
+def _refuse(map: RegisterMap, id: int) -> Row:
+    facts, mode = map.facts, map.mode
+    switches = facts.kernel.switches
     if id == vls.SME_ID:
         return refuse(id, NO_SME)
     if id == ZT0_ID and switches.zt0_accessible:
         return refuse(id, NO_SME2 if mode.sme else NO_SME)
-    # The kernel's bound is the last row's number cut to the id's field, so no row at all is all of them.
-    last = (_za_vq(system, mode) * 16 - 1) % switches.za_id_rows
+    # The kernel's bound is the last row's number cut to the ID's field, so no row at all is all of them.
+    last = (_za_vq(facts, mode) * 16 - 1) % switches.za_id_rows
     row, slice = divmod(id - ZA_IDS[0], uapi.KVM_ARM64_SVE_MAX_SLICES)
     if not 0 <= row <= last:
         return refuse(id, BAD_SME_ID)
@@ -93,53 +102,53 @@ def _refuse(system: System, mode: Mode, id: int) -> Row:
         return refuse(id, NO_SME)
     if slice:
         return refuse(id, sve.NO_SLICE)
-    return _za_row(system, id, row, 0, False, _closed(system, mode))
+    return _za_row(facts, id, row, 0, False, _closed(facts, mode))
 
 
-def set_svcr(vcpu: Vcpu, row: Row, data: bytes) -> Iterable[Effect]:
+def set_svcr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Write SVCR: a change of SM resets V, Z, P, FFR, FPSR and FPMR; ZA and ZT0 are zero whenever ZA becomes 1.
 
-    Nothing can see ZA while SVCR.ZA = 0, so it is zeroed when ZA is left: that is when its value is lost.
+    ZA is not accessible while SVCR.ZA = 0, so it is zeroed when ZA is left: that is when its value is lost.
     """
     value = int.from_bytes(data, "little")
     if value & ~(SVCR_SM | SVCR_ZA):
-        raise vcpu.refused(row, BAD_SVCR)
+        return BAD_SVCR
     if not vcpu.mode.finalized and not vcpu.system.kernel.switches.svcr_before_finalize:
-        raise vcpu.refused(row, sve.NOT_FINALIZED)
+        return sve.VECTORS_NOT_FINALIZED
     sm, za = bool(value & SVCR_SM), bool(value & SVCR_ZA)
-    effects: list[Iterable[Effect]] = []
+    effects = Effects()
     if za and not vcpu.mode.za:
         warn_of_overflow(vcpu)
     if vcpu.mode.za and not za:
-        effects.append(vcpu.wipe(state.ZA, state.ZT0 + state.ZT_BYTES, ZA_PLACES))
+        vcpu.wipe(effects, state.ZA, state.ZT0 + state.ZT_BYTES, ZA_PLACES)
     if sm != vcpu.mode.sm:
-        effects.append(vcpu.wipe(state.V, state.V + 32 * state.V_BYTES, core.V_PLACES))
-        effects.append(vcpu.wipe(state.Z, state.FFR + state.P_BYTES, sve.PLACES))
-        effects.append(vcpu.overwrite(core.FPSR_ID, state.FPSR, FPSR_RESET))
-        effects.append(vcpu.overwrite(FPMR_ID, vcpu.system.sysreg_offset(FPMR_ID), FPMR_RESET))
+        vcpu.wipe(effects, state.V, state.V + 32 * state.V_BYTES, core.V_PLACES)
+        vcpu.wipe(effects, state.Z, state.FFR + state.P_BYTES, sve.PLACES)
+        vcpu.overwrite(effects, core.FPSR_ID, state.FPSR, FPSR_RESET)
+        vcpu.overwrite(effects, FPMR_ID, vcpu.system.sysreg_offset(FPMR_ID), FPMR_RESET)
     vcpu.store(row, data)
     vcpu.remap(sm=sm, za=za)
-    return chain.from_iterable(effects)
+    return effects
 
 
-def warn_of_overflow(vcpu: Vcpu) -> None:
+def warn_of_overflow(vcpu: Owner) -> None:
     """Warn where a real kernel would now write ZT0 beyond the memory that FINALIZE gave the vCPU."""
-    if vcpu.mode.finalized and "sme2" in vcpu.mode.shown and not vcpu.zt0_room:
+    if vcpu.mode.finalized and "sme2" in vcpu.mode.exposed and not vcpu.zt0_room:
         vcpu.warn(OVERFLOW)
 
 
-def get_smprimap(vcpu: Vcpu, row: Row) -> bytes:
+def get_smprimap(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """SMPRIMAP_EL2 on a kernel that keeps SMCR_EL2 in its place."""
     if not vcpu.system.kernel.switches.smprimap_reads_smcr:
         return bytes(row.size_bytes)
     start = vcpu.system.sysreg_offset(SMCR_EL2_ID)
-    return vcpu.file.memory[start : start + row.size_bytes]
+    return bytes(vcpu.memory[start : start + row.size_bytes])
 
 
 FAMILY = Family(
     "sme",
     (uapi.KVM_REG_ARM64_SME,),
-    lambda mode: (mode.sme, mode.finalized, mode.sme_vq, mode.za, "sme2" in mode.shown),
+    lambda mode: (mode.sme, mode.finalized, mode.sme_vq, mode.za, "sme2" in mode.exposed),
     _rows,
     _refuse,
 )

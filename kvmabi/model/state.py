@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The register file of a vCPU: one flat buffer.
 
-Every register has one fixed place, whatever the vCPU's mode; the register map says which places
-can be seen. Vector registers stand 256 bytes apart, the most that SVE and SME allow, and what
-lies beyond the valid length of one is zero: a get is a plain copy of the transfer size.
+Every register has one fixed place, whatever the vCPU's mode; the register map says which places are
+visible. Vector registers are 256 bytes apart, the most that SVE and SME allow, and what lies beyond the valid
+length of one is zero: a get is a plain copy of the transfer size.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 
 from kvmabi import uapi
 
@@ -49,40 +50,69 @@ BANKED_EL1 = tuple(CORE + uapi.ffi.offsetof("struct kvm_regs", name) for name in
 PSTATE = CORE + uapi.ffi.offsetof("struct kvm_regs", "regs") + uapi.ffi.offsetof("struct user_pt_regs", "pstate")
 
 
+
+
+def sysreg_offset(slot: int) -> int:
+    """The place of the system register with a slot of the table (profiles/sysregs.toml)."""
+    return SYSREG + slot * 8
+
+
 SPARE_FILES = 8
-_spare: list[mmap.mmap] = []
 
 
 class RegisterFile:
-    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory.
+    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory that other processes can map: ``fd`` is its memfd.
 
-    New memory costs more than all that a short-lived vCPU does, so a closed file's is zeroed and kept for the next.
+    New memory costs more than all that a short-lived vCPU does, so a closed file's memory is zeroed and kept for the
+    next one, unless it was ``shared``: the process that mapped it may go on writing. A child of fork has the
+    parent's memory, not a copy, and leaves it alone.
     """
 
-    __slots__ = ("memory",)
+    __slots__ = ("_forks", "fd", "memory", "shared")
 
     def __init__(self) -> None:
+        self.shared = False
+        self._forks = _forks
+        if _spare:
+            self.fd, self.memory = _spare.pop()
+            return
+        self.fd = os.memfd_create("kvm-registers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            self.memory = _spare.pop()
-        except IndexError:
-            self.memory = mmap.mmap(-1, SIZE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            os.ftruncate(self.fd, SIZE_BYTES)
+            self.memory = mmap.mmap(self.fd, SIZE_BYTES)
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def zero(self, start: int, end: int) -> None:
         """Zero the bytes from offset ``start`` up to ``end``."""
         self.memory[start:end] = bytes(end - start)
 
     def close(self) -> None:
-        """Give the memory back; nothing may be done with the file then, and a second call does nothing."""
-        if self.memory is NOTHING:
+        """Give the memory back. Every use of the closed file is a ValueError; a second call does nothing."""
+        if self.memory is CLOSED:
             return
-        if len(_spare) < SPARE_FILES:
+        if len(_spare) < SPARE_FILES and not self.shared and self._forks == _forks:
             self.zero(0, SIZE_BYTES)
-            _spare.append(self.memory)
+            _spare.append((self.fd, self.memory))
         else:
             self.memory.close()
-        self.memory = NOTHING
+            os.close(self.fd)
+        self.memory = CLOSED
 
 
-NOTHING = mmap.mmap(-1, 1)
-"""What a closed register file has for memory: a ValueError for whoever looks."""
-NOTHING.close()
+_spare: list[tuple[int, mmap.mmap]] = []
+_forks = 0
+
+
+def _after_fork() -> None:
+    """In the child: the spare files are the parent's."""
+    global _forks
+    _forks += 1
+    _spare.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+CLOSED = mmap.mmap(-1, 1)
+"""The memory of a closed register file."""
+CLOSED.close()

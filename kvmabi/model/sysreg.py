@@ -4,46 +4,44 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from kvmabi import uapi
 from kvmabi.model import cache, idreg, pmu, sme, state, timer
+from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Effect, Family, Refusal, Row, refuse
+from kvmabi.model.registermap import Family, RegisterMap
+from kvmabi.model.row import Getter, Outcome, Owner, Refusal, Row, Rule, checked, refuse
 from kvmabi.profiles import sysregs
 
-if TYPE_CHECKING:
-    from kvmabi.model.system import System
-    from kvmabi.model.vcpu import Vcpu
-
-UNKNOWN = Refusal(errno.ENOENT, "this kernel gives no access to such a register")
+UNKNOWN = Refusal(errno.ENOENT, "this kernel does not give access to this register")
 HIDDEN = Refusal(errno.ENOENT, "the register does not exist on this vCPU: it needs {needs}")
-ONLY_LOCK = Refusal(errno.EINVAL, "of OSLSR_EL1 only the lock, bit 1, can be changed")
-RESERVED = Refusal(errno.EINVAL, "the register has no bits that can be 1")
+ONLY_LOCK = Refusal(errno.EINVAL, "only the lock, bit 1 of OSLSR_EL1, can be changed")
+RESERVED = Refusal(errno.EINVAL, "every bit of the register is reserved and zero")
 OSLK = 1 << 1
 
 
-def _set_oslsr(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def _set_oslsr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     if (int.from_bytes(data, "little") ^ vcpu.reset_value(row)) & ~OSLK:
-        raise vcpu.refused(row, ONLY_LOCK)
+        return ONLY_LOCK
     vcpu.store(row, data)
-    return []
+    return None
 
 
-def _set_zero(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def _set_zero(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     if any(data):
-        raise vcpu.refused(row, RESERVED)
-    return []
+        return RESERVED
+    return None
 
 
-def _ignore(_vcpu: Vcpu, _row: Row, _data: bytes) -> list[Effect]:
-    return []
+def _ignore(_vcpu: Owner, _row: Row, _data: bytes) -> Outcome:
+    return None
 
 
 # What a set and a get of a register do beyond storing and reading, by the table's columns "rule" and "get".
-SETTERS: dict[str, Callable[[Vcpu, Row, bytes], Iterable[Effect]]] = {
+RULES: dict[str, Rule] = {
     "svcr": sme.set_svcr,
     "feature_id": idreg.set_feature_id,
     "aarch32_id": idreg.set_aarch32_id,
@@ -62,7 +60,7 @@ SETTERS: dict[str, Callable[[Vcpu, Row, bytes], Iterable[Effect]]] = {
     "zero": _set_zero,
     "ignore": _ignore,
 }
-GETTERS: dict[str, Callable[[Vcpu, Row], bytes]] = {
+GETTERS: dict[str, Getter] = {
     "pmcr": pmu.get_pmcr,
     "pmu_counters": pmu.get_counters,
     "pmu_counter": pmu.get_counter,
@@ -72,43 +70,47 @@ GETTERS: dict[str, Callable[[Vcpu, Row], bytes]] = {
 }
 
 
-def offset(slot: int) -> int:
-    """Where in the register file the system register of a table row stands."""
-    return state.SYSREG + slot * 8
+Rows = dict[str, list[tuple[frozenset[str], Row]]]
+"""The rows of the system registers, each with what a vCPU needs to have it, by the kernel's groups."""
 
 
-def _group(name: str) -> Callable[[System, Mode], Iterator[Row]]:
-    def rows(system: System, mode: Mode) -> Iterator[Row]:
-        there = mode.features | mode.shown
-        return (row for needs, row in system.sysreg_rows[name] if needs <= there)
+def _all_rows(facts: Facts) -> Rows:
+    return {
+        group: [(reg.needs, _row_of(reg)) for reg in registers] for group, registers in facts.sysreg_groups.items()
+    }
+
+
+def _row_of(reg: sysregs.SysReg) -> Row:
+    """A register's row, which is the same in every mode that has the register."""
+    setter = checked(RULES[reg.rule]) if reg.rule else None
+    getter = GETTERS[reg.get] if reg.get else None
+    return Row(reg.id, 8, state.sysreg_offset(reg.slot), 8, shared=reg.shared, getter=getter, setter=setter)
+
+
+def _group(name: str) -> Callable[[Facts, Mode], Iterator[Row]]:
+    def rows(facts: Facts, mode: Mode) -> Iterator[Row]:
+        there = mode.features | mode.exposed
+        all_rows = facts.once("sysreg rows", partial(_all_rows, facts))
+        return (row for needs, row in all_rows[name] if needs <= there)
 
     return rows
 
 
-def row_of(reg: sysregs.SysReg) -> Row:
-    """A register's row, which is the same in every mode that has the register."""
-    row = Row(reg.id, 8, offset(reg.slot), 8, shared=reg.shared, fault_first=True)
-    row.rule = SETTERS[reg.rule] if reg.rule else None
-    row.get_rule = GETTERS[reg.get] if reg.get else None
-    return row
-
-
-def _refuse(system: System, mode: Mode, id: int) -> Row:
+def _refuse(map: RegisterMap, id: int) -> Row:
     alias = id & ~uapi.KVM_REG_ARM_COPROC_MASK | uapi.KVM_REG_ARM64_SYSREG
-    if system.kernel.switches.invariant_ids_loose and alias in system.invariant_ids:
-        row = system.map(mode).row(alias)
-        return replace(row, id=id, listed=False)
-    known = system.sysreg_by_id.get(id)
-    if known is None:
-        return refuse(id, UNKNOWN, fault_first=True)
-    missing = ", ".join(sorted(known.needs - mode.features - mode.shown))
+    if map.facts.kernel.switches.invariant_ids_loose and alias in map.facts.invariant_ids:
+        return replace(map.row(alias), id=id, listed=False)
+    reg = map.facts.sysreg_by_id.get(id)
+    if reg is None:
+        return refuse(id, UNKNOWN, after_copy=True)
+    missing = ", ".join(sorted(reg.needs - map.mode.features - map.mode.exposed))
     hidden = HIDDEN._replace(reason=HIDDEN.reason.format(needs=missing))
-    return refuse(id, hidden, fault_first=True)
+    return refuse(id, hidden, after_copy=True)
 
 
 def _key(mode: Mode) -> frozenset[str]:
     """Of what the vCPU has, only what some system register needs."""
-    return (mode.features | mode.shown) & sysregs.needs()
+    return (mode.features | mode.exposed) & sysregs.needs()
 
 
 COPROCS = (uapi.KVM_REG_ARM64_SYSREG,)

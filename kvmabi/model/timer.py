@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from kvmabi import regid
-from kvmabi.model.registermap import Effect, Row
-
-if TYPE_CHECKING:
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.row import Buffer, Outcome, Owner, Row
 
 ISTATUS = 1 << 2
 MASK = (1 << 64) - 1
@@ -27,35 +23,35 @@ def now(hz: int) -> int:
     return time.monotonic_ns() * hz // 1_000_000_000 & MASK
 
 
-def get_counter(vcpu: Vcpu, row: Row) -> bytes:
+def get_counter(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """A running counter: the host's, less the offset of the VM."""
     return _count(vcpu, row.id).to_bytes(8, "little")
 
 
-def set_counter(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_counter(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a running counter: all vCPUs of the VM count from the value on."""
     vcpu.vm.counter_offsets[row.id] = now(vcpu.system.host.counter_hz) - int.from_bytes(data, "little") & MASK
-    return []
+    return None
 
 
-def set_control(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_control(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a timer's control register; ISTATUS is not userspace's to write."""
     vcpu.store(row, (int.from_bytes(data, "little") & ~ISTATUS).to_bytes(8, "little"))
-    return []
+    return None
 
 
-def set_control_32bit(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def set_control_32bit(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """The same where the register is kept in 32 bits."""
     return set_control(vcpu, row, data[:4] + bytes(4))
 
 
-def get_control_status(vcpu: Vcpu, row: Row) -> bytes:
+def get_control_status(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """A timer's control register with the status that count and compare value give now."""
     count, compare = COMPARES[row.id]
     start = vcpu.system.sysreg_offset(compare)
-    due = int.from_bytes(vcpu.file.memory[start : start + 8], "little") <= _count(vcpu, count)
+    due = int.from_bytes(vcpu.memory[start : start + 8], "little") <= _count(vcpu, count)
     return (vcpu.value(row) | (ISTATUS if due else 0)).to_bytes(8, "little")
 
 
-def _count(vcpu: Vcpu, id: int) -> int:
+def _count(vcpu: Owner, id: int) -> int:
     return now(vcpu.system.host.counter_hz) - vcpu.vm.counter_offsets.get(id, 0) & MASK

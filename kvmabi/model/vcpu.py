@@ -1,51 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""A vCPU: its register file, its mode and the three register accesses, all answered by the register map."""
+"""A vCPU: its register file, its mode and the register accesses, all answered by the register map."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import mmap
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from kvmabi.errors import KvmError
+from kvmabi.model import reset
+from kvmabi.model.effects import Effect, Effects, Place
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Effect, Refusal, RegisterMap, Row
+from kvmabi.model.registermap import RegisterMap
+from kvmabi.model.row import FAULT, Buffer, Outcome, Refusal, Row
 from kvmabi.model.state import RegisterFile
+from kvmabi.model.system import System
+from kvmabi.model.vmstate import VmState
 
-if TYPE_CHECKING:
-    from kvmabi.model.vm import Vm
-
-Place = tuple[int, int, int]
-"""A register's id, its place in the register file and its size, both in bytes."""
-NO_EFFECTS: Sequence[Effect] = ()
-NOT_INITIALIZED = Refusal(errno.ENOEXEC, "the vCPU is not initialised", "call KVM_ARM_VCPU_INIT first")
-NOT_FINALIZED = Refusal(
+VCPU_NOT_INITIALIZED = Refusal(errno.ENOEXEC, "the vCPU is not initialised", "call KVM_ARM_VCPU_INIT first")
+VCPU_NOT_FINALIZED = Refusal(
     errno.EPERM,
     "a vCPU with SVE or SME is not complete before it is finalised",
     "call KVM_ARM_VCPU_FINALIZE(KVM_ARM_VCPU_VEC) first",
 )
-FAULT = Refusal(errno.EFAULT, "the payload's address cannot be accessed for the register's length")
+NO_VALUES: Mapping[int, bytes] = {}
 
 
 class Vcpu:
     """One vCPU of a VM, before and after KVM_ARM_VCPU_INIT (``map`` is None before).
 
-    ``index`` is the number given to KVM_CREATE_VCPU. ``pmu_ready`` tells whether the PMU was set up, with
-    ``pmu_irq`` if there is a vGIC. ``irq_owners`` are the PPIs that the PMU and, once a
-    run got that far (``timers_enabled``), the timers have claimed.
+    ``index`` is the number given to KVM_CREATE_VCPU; ``memory`` the register file's bytes; ``generation`` rises with
+    every access that may have changed a register. ``pmu_ready``: the PMU was set up, with ``pmu_irq`` next to a vGIC.
+    ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
-    that the next INIT gets too, and SVE that stays on. ``zt0_room`` tells whether FINALIZE made
-    room for ZT0; ``warnings`` holds what a real kernel would have done to itself, for whoever logs it.
+    that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made room for ZT0.
+    ``warnings`` holds what a real kernel would have done to itself, until somebody logs it.
     """
 
-    def __init__(self, vm: Vm, index: int) -> None:
+    def __init__(self, vm: VmState[Vcpu], system: System, index: int) -> None:
         self.vm = vm
-        self.system = vm.system
+        self.system = system
         self.index = index
         self.file = RegisterFile()
+        self.memory: mmap.mmap = self.file.memory
         self.features: frozenset[str] | None = None
         self.map: RegisterMap | None = None
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
+        self.generation = 0
         self.pmu_ready = False
         self.pmu_irq: int | None = None
         self.timers_enabled = False
@@ -54,19 +55,23 @@ class Vcpu:
         self.stuck_sve = False
         self.zt0_room = False
         self.warnings: list[str] = []
+        self._warned: set[str] = set()
+        self._values: tuple[int, Mapping[int, bytes]] = (-1, NO_VALUES)
+
+    # --- the register map
 
     def require_init(self) -> RegisterMap:
         """The register map; ENOEXEC before INIT."""
         if self.map is None:
-            raise refusal_error(NOT_INITIALIZED)
+            raise VCPU_NOT_INITIALIZED.error()
         return self.map
 
     def require_final(self) -> RegisterMap:
         """The register map; ENOEXEC before INIT, EPERM before FINALIZE where that is needed."""
-        known = self.require_init()
+        regmap = self.require_init()
         if self.mode.vector and not self.mode.finalized:
-            raise refusal_error(NOT_FINALIZED, mode=self.mode)
-        return known
+            raise VCPU_NOT_FINALIZED.error(mode=self.mode)
+        return regmap
 
     def remap(self, **changed: Any) -> None:
         """Take the register map of the mode that differs from the present one by ``changed``."""
@@ -74,125 +79,154 @@ class Vcpu:
         self.map = self.system.map(self.mode)
 
     def row(self, id: int) -> Row:
-        """The register map's row of a 64-bit id; ENOEXEC before INIT."""
+        """The register map's row of a 64-bit ID; ENOEXEC before INIT."""
         return self.require_init().row(id)
 
     def reg_list(self) -> list[int]:
-        """The ids of KVM_GET_REG_LIST in the kernel's order. Errors: ENOEXEC, EPERM."""
+        """The IDs of KVM_GET_REG_LIST in the kernel's order. Errors: ENOEXEC, EPERM."""
         return self.require_final().listed
 
-    def get_one_reg(self, id: int) -> bytes:
-        """A register's value, as many bytes as its id says, zero beyond its valid length; raises KvmError."""
-        return self.get(self.row(id))
+    # --- accesses
 
-    def get(self, row: Row) -> bytes:
-        """The same for a row of the present register map."""
-        if row.get is not None:
-            raise self.refused(row, row.get)
-        if row.get_rule is not None:
-            return row.get_rule(self, row)
-        return self.file.memory[row.offset : row.offset + row.size_bytes]
+    def read(self, row: Row, buffer: Buffer) -> Refusal | None:
+        """KVM_GET_ONE_REG of a row of the present map into the caller's buffer; returns why it fails, if it does."""
+        if row.plain_get:
+            value: bytes | Refusal | None = self.memory[row.offset : row.offset + row.size_bytes]
+        elif row.get is not None:
+            return row.get
+        else:
+            assert row.getter is not None
+            value = row.getter(self, row, buffer)
+        if type(value) is bytes:
+            return None if buffer.put(value, row.valid_bytes) else FAULT
+        return value if type(value) is Refusal else None
+
+    def write(self, row: Row, buffer: Buffer) -> Outcome:
+        """KVM_SET_ONE_REG of a row of the present map from the caller's buffer; returns why it fails, or its effects."""
+        self.generation += 1  # also where it fails: a partial copy has changed the register
+        if row.plain_set:
+            size = row.valid_bytes
+            data = buffer.take(size)
+            if len(data) == size:
+                self.memory[row.offset : row.offset + size] = data
+                return None
+            if row.partial:
+                self.memory[row.offset : row.offset + size] = data.ljust(size, b"\0")
+            return FAULT
+        return row.setter(self, row, buffer) if row.setter is not None else row.set
+
+    def get(self, row: Row) -> bytes | Refusal | None:
+        """A register's value in full size, zero beyond its valid length, or why it cannot be read."""
+        if row.plain_get:
+            return self.memory[row.offset : row.offset + row.size_bytes]
+        return row.get if row.getter is None else row.getter(self, row, NO_BUFFER)
+
+    def get_one_reg(self, id: int) -> bytes:
+        """A register's value; raises KvmError."""
+        row = self.row(id)
+        value = self.get(row)
+        if isinstance(value, bytes):
+            return value
+        raise (value or FAULT).error(row, self.mode)
+
+    def set_one_reg(self, id: int, data: bytes) -> list[Effect]:
+        """Write a register and return what else changed; raises KvmError.
+
+        ``data`` holds the payload up to the first byte that could not be read: fewer than the row's ``valid_bytes``
+        is a fault, EFAULT, in the order in which the kernel notices it.
+        """
+        row = self.row(id)
+        outcome = self.write(row, Payload(data))
+        if isinstance(outcome, Refusal):
+            raise outcome.error(row, self.mode)
+        return list(outcome or ())
+
+    # --- what rules do
 
     def value(self, row: Row) -> int:
         """What the register file holds of a row with at most 8 bytes, as a number."""
-        return int.from_bytes(self.file.memory[row.offset : row.offset + row.size_bytes], "little")
+        return int.from_bytes(self.memory[row.offset : row.offset + row.size_bytes], "little")
 
     def reset_value(self, row: Row) -> int:
         """The value that a register of 64 bits has right after INIT with the vCPU's features."""
-        image = self.system.reset_image(self.mode.features)
+        image = reset.image(self.system, self.mode.features)
         return int.from_bytes(image[row.offset : row.offset + 8], "little")
 
-    def set_one_reg(self, id: int, data: bytes) -> list[Effect]:
-        """Write a register and tell what else changed; raises KvmError.
-
-        ``data`` holds the payload's bytes up to the first that could not be read: fewer than the
-        row's ``valid_bytes`` is a fault, EFAULT, in the order in which the kernel notices it.
-        """
-        return list(self.set(self.row(id), data))
-
-    def set(self, row: Row, data: bytes) -> Iterable[Effect]:
-        """The same for a row of the present register map; the effects are looked for when somebody asks for them."""
-        short = len(data) < row.valid_bytes
-        if row.set is not None:
-            raise self.refused(row, FAULT if short and row.fault_first else row.set)
-        if short:
-            if row.torn:
-                self.store(row, data.ljust(row.valid_bytes, b"\0"))
-            raise self.refused(row, FAULT)
-        data = data[: row.valid_bytes]
-        if row.rule is not None:
-            return row.rule(self, row, data)
-        self.store(row, data)
-        return NO_EFFECTS
-
     def store(self, row: Row, data: bytes) -> None:
-        """Put a register's valid bytes into its place, in every vCPU of the VM if it is the VM's."""
+        """Put a register's valid bytes into its place, in every vCPU of the VM if it is VM-wide."""
         end = row.offset + len(data)
         if not row.shared:
-            self.file.memory[row.offset : end] = data
+            self.memory[row.offset : end] = data
             return
         self.vm.shared[row.offset] = data
         for vcpu in self.vm.vcpus.values():
-            vcpu.file.memory[row.offset : end] = data
+            vcpu.memory[row.offset : end] = data
+            vcpu.generation += 1
 
-    def overwrite(self, id: int, offset: int, value: bytes) -> list[Effect]:
-        """Give a register another value as a side effect of some ioctl; tells it unless nothing changed."""
+    def overwrite(self, effects: Effects, id: int, offset: int, value: bytes) -> None:
+        """Give a register another value as a side effect of some ioctl."""
         end = offset + len(value)
-        before = self.file.memory[offset:end]
-        if before == value:
-            return []
-        self.file.memory[offset:end] = value
-        return [Effect(id, before, value)]
+        before = self.memory[offset:end]
+        if before != value:
+            self.memory[offset:end] = value
+            effects.changed(Effect(id, before, value))
 
-    def wipe(self, start: int, end: int, places: Iterable[Place]) -> Iterable[Effect]:
-        """Zero the bytes from ``start`` to ``end``; tells which of the registers at ``places`` lost a value in view."""
-        before = self.file.memory[start:end]
-        if before == bytes(end - start):
-            return ()
-        self.file.zero(start, end)
-        return _lost(self.require_init(), before, ((id, offset - start, size) for id, offset, size in places))
-
-    def refused(self, row: Row, refusal: Refusal) -> KvmError:
-        """The error that tells why an access to ``row`` failed in the present mode."""
-        return refusal_error(refusal, row, self.mode)
-
-    def state(self) -> dict[int, bytes]:
-        """The value of every register in view, by id; empty before INIT."""
-        if self.map is None:
-            return {}
-        rows, memory = self.map.rows, self.file.memory[:]
-        return {
-            id: row.get_rule(self, row) if row.get_rule else memory[row.offset : row.offset + row.size_bytes]
-            for id, row in rows.items()
-            if row.listed and row.get is None and not row.backwards
-        }
-
-    def swallow(self, row: Row, data: bytes) -> None:
-        """A get that works backwards: the register takes what the caller's buffer holds; EFAULT if that is short."""
-        if row.get is not None:
-            raise self.refused(row, row.get)
-        if len(data) < row.valid_bytes:
-            raise self.refused(row, FAULT)
-        self.store(row, data[: row.valid_bytes])
+    def wipe(self, effects: Effects, start: int, end: int, places: Iterable[Place]) -> None:
+        """Zero the bytes from ``start`` to ``end``; the visible registers at ``places`` there lose their values."""
+        before = self.memory[start:end]
+        if before != bytes(end - start):
+            self.file.zero(start, end)
+            effects.wiped(before, start, places, self.require_init().is_visible)
 
     def warn(self, text: str) -> None:
-        """Leave a warning for the next event; the same one is left once."""
-        if text not in self.warnings:
+        """Leave a warning to be logged; each is left once."""
+        if text not in self._warned:
+            self._warned.add(text)
             self.warnings.append(text)
+
+    # --- the whole
+
+    def values(self) -> Mapping[int, bytes]:
+        """The value of every visible register by ID; empty before INIT."""
+        if self._values[0] != self.generation or self.map is None:
+            self._values = self.generation, self._read_all()
+        return self._values[1]
+
+    def _read_all(self) -> Mapping[int, bytes]:
+        if self.map is None:
+            return NO_VALUES
+        memory = self.memory[:]
+        values: dict[int, bytes] = {}
+        for id, row in self.map.rows.items():
+            if not row.listed or row.get is not None:
+                continue
+            value = memory[row.offset : row.offset + row.size_bytes] if row.plain_get else self.get(row)
+            if isinstance(value, bytes):
+                values[id] = value
+        return values
 
     def close(self) -> None:
         """Give the register file back."""
         self.file.close()
+        self.memory = self.file.memory
 
 
-def _lost(known: RegisterMap, before: bytes, places: Iterable[Place]) -> Iterator[Effect]:
-    """The registers whose bytes ``before``, at these places in it, were in view and not zero."""
-    for id, offset, size in places:
-        value = before[offset : offset + size]
-        if any(value) and (row := known.find(id)) is not None and row.get is None:
-            yield Effect(id, value, bytes(size))
+class Payload:
+    """A buffer of this process: ``data`` is what a set takes, or what a get has put there."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+
+    def take(self, size_bytes: int) -> bytes:
+        """See Buffer.take."""
+        return self.data[:size_bytes]
+
+    def put(self, data: bytes, valid_bytes: int) -> bool:
+        """See Buffer.put."""
+        self.data = data
+        return True
 
 
-def refusal_error(refusal: Refusal, register: Row | None = None, mode: Mode | str = "") -> KvmError:
-    """A refusal as the exception that carries it to the VMM and to the user."""
-    return KvmError(refusal.errno, refusal.reason, register=register, mode=mode, remedy=refusal.remedy)
+NO_BUFFER = Payload()

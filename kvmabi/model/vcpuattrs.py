@@ -7,20 +7,14 @@ Source: Documentation/virt/kvm/devices/vcpu.rst, and the answers of Linux 6.1 to
 from __future__ import annotations
 
 import errno
-import struct
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from kvmabi.errors import KvmError
 from kvmabi.model import pmu
-from kvmabi.model.registermap import Refusal
-from kvmabi.model.vcpu import refusal_error
-from kvmabi.model.vgic import NOT_A_PPI, is_ppi, is_spi
+from kvmabi.model.row import Refusal
+from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.vgic import NOT_A_PPI, Vgic, is_ppi, is_spi
 
-if TYPE_CHECKING:
-    from kvmabi.model.vcpu import Vcpu
-    from kvmabi.model.vgic import Vgic
-
-FILTER = struct.Struct("=HHB3x")
 FILTER_ACTIONS = 2
 EVENTS = 1 << 16
 
@@ -32,7 +26,7 @@ IRQ_SET = Refusal(errno.EBUSY, "the PMU's interrupt is set already")
 BAD_IRQ = Refusal(errno.EINVAL, "the interrupt is neither a PPI nor an SPI")
 OTHER_IRQ = Refusal(errno.EINVAL, "the vCPUs' PMUs have the same PPI, or an SPI each of its own")
 VGIC_NOT_READY = Refusal(
-    errno.ENODEV, "a PMU beside a vGIC is initialised after it", "set KVM_DEV_ARM_VGIC_CTRL_INIT first"
+    errno.ENODEV, "next to a vGIC, the PMU is initialised after it", "set KVM_DEV_ARM_VGIC_CTRL_INIT first"
 )
 BAD_FILTER = Refusal(errno.EINVAL, "the event filter goes beyond the last event, or has no such action")
 FIXED_BY_RUN = Refusal(errno.EBUSY, "a vCPU of the VM has run")
@@ -44,34 +38,36 @@ COUNTERS_OF_NOTHING = NO_PMU_CHOSEN._replace(errno=errno.EINVAL)
 NO_SUCH_IRQ = Refusal(
     errno.EINVAL, "the vGIC has no such interrupt", "set KVM_DEV_ARM_VGIC_GRP_NR_IRQS before its INIT"
 )
-OWNED = Refusal(errno.EEXIST, "interrupt {irq} is {owner}'s")
+OWNED = Refusal(errno.EEXIST, "interrupt {irq} belongs to {owner}")
 SAME_IRQS = Refusal(
     errno.EINVAL,
     "a timer of the vCPU has the interrupt of another timer or of the PMU",
     "give each its own by KVM_ARM_VCPU_TIMER_CTRL and KVM_ARM_VCPU_PMU_V3_CTRL",
 )
-NO_SUCH_TIMER = Refusal(errno.ENXIO, "the kernel lets userspace set no such timer's interrupt")
+NO_SUCH_ATTR = Refusal(errno.ENXIO, "the group does not have this attribute")
+NO_SUCH_TIMER = Refusal(errno.ENXIO, "userspace cannot set the interrupt of this timer")
 TOO_MANY_COUNTERS = Refusal(errno.EINVAL, "the host's PMU has fewer counters")
 
 
-def check_pmu(vcpu: Vcpu) -> None:
-    """What is refused of a PMU's attribute before its value is read."""
+class Value(Protocol):
+    """The caller's value of an attribute."""
+
+    def take(self) -> int:
+        """Read it. Raises KvmError, EFAULT."""
+
+
+def _require_fresh_pmu(vcpu: Vcpu) -> None:
+    """ENODEV without a PMU, EBUSY once it is initialised."""
     if not has_pmu(vcpu):
-        raise refusal_error(NO_PMU)
+        raise NO_PMU.error()
     if vcpu.pmu_ready:
-        raise refusal_error(PMU_READY)
+        raise PMU_READY.error()
 
 
-def check_vgic(vcpu: Vcpu) -> None:
+def _require_vgic(vcpu: Vcpu) -> None:
     """EINVAL without a vGIC."""
     if vcpu.vm.vgic is None:
-        raise refusal_error(NO_VGIC)
-
-
-def check_pmu_irq(vcpu: Vcpu) -> None:
-    """What is refused of the PMU's interrupt before its number is read: no PMU, or no vGIC."""
-    check_pmu(vcpu)
-    check_vgic(vcpu)
+        raise NO_VGIC.error()
 
 
 def has_pmu(vcpu: Vcpu) -> bool:
@@ -87,101 +83,120 @@ def _features(vcpu: Vcpu) -> frozenset[str]:
 
 def pmu_irq(vcpu: Vcpu) -> int:
     """KVM_ARM_VCPU_PMU_V3_IRQ as it reads."""
-    check_vgic(vcpu)
+    _require_vgic(vcpu)
     if not has_pmu(vcpu):
-        raise refusal_error(NO_PMU)
+        raise NO_PMU.error()
     if vcpu.pmu_irq is None:
-        raise refusal_error(NO_PMU_IRQ)
+        raise NO_PMU_IRQ.error()
     return vcpu.pmu_irq
 
 
-def set_pmu_irq(vcpu: Vcpu, irq: int) -> None:
+def set_pmu_irq(vcpu: Vcpu, value: Value) -> None:
     """KVM_ARM_VCPU_PMU_V3_IRQ: a PPI that all vCPUs share, or an SPI for this one alone."""
+    _require_fresh_pmu(vcpu)
+    _require_vgic(vcpu)
+    irq = value.take()
     if not is_ppi(irq) and not is_spi(irq):
-        raise refusal_error(BAD_IRQ)
+        raise BAD_IRQ.error()
     others = [other.pmu_irq for other in vcpu.vm.vcpus.values() if other.pmu_irq is not None]
     if any((other == irq) != is_ppi(irq) for other in others):
-        raise refusal_error(OTHER_IRQ)
+        raise OTHER_IRQ.error()
     if vcpu.pmu_irq is not None:
-        raise refusal_error(IRQ_SET)
+        raise IRQ_SET.error()
     vcpu.pmu_irq = irq
 
 
-def init_pmu(vcpu: Vcpu, _value: int) -> None:
+def init_pmu(vcpu: Vcpu, _value: Value) -> None:
     """KVM_ARM_VCPU_PMU_V3_INIT."""
+    _require_fresh_pmu(vcpu)
     _check_chosen(vcpu, NO_PMU_CHOSEN)
     if vcpu.vm.vgic is not None:
         if not vcpu.vm.vgic.initialized:
-            raise refusal_error(VGIC_NOT_READY)
+            raise VGIC_NOT_READY.error()
         if vcpu.pmu_irq is None:
-            raise refusal_error(NO_PMU_IRQ)
+            raise NO_PMU_IRQ.error()
         if not vcpu.vm.vgic.has_irq(vcpu.pmu_irq):
-            raise refusal_error(NO_SUCH_IRQ)
+            raise NO_SUCH_IRQ.error()
         claim(vcpu, vcpu.pmu_irq, "the PMU")
     vcpu.pmu_ready = True
 
 
-def set_filter(vcpu: Vcpu, value: int) -> None:
+def set_filter(vcpu: Vcpu, value: Value) -> None:
     """KVM_ARM_VCPU_PMU_V3_FILTER, which changes nothing that is modelled."""
-    first, count, action = FILTER.unpack(value.to_bytes(8, "little"))
+    _require_fresh_pmu(vcpu)
+    event_filter = value.take()
+    first, count, action = event_filter & 0xFFFF, event_filter >> 16 & 0xFFFF, event_filter >> 32 & 0xFF
     if first + count > EVENTS or action >= FILTER_ACTIONS:
-        raise refusal_error(BAD_FILTER)
+        raise BAD_FILTER.error()
     _check_chosen(vcpu, NO_PMU_CHOSEN)
     if vcpu.vm.has_run:
-        raise refusal_error(FIXED_BY_RUN)
+        raise FIXED_BY_RUN.error()
 
 
 def _check_chosen(vcpu: Vcpu, refusal: Refusal) -> None:
     """With KVM_ARM_VCPU_PMU_V3_STRICT no PMU is the vCPU's before userspace chose one."""
     if pmu.STRICT in _features(vcpu):
-        raise refusal_error(refusal)
+        raise refusal.error()
 
 
-def set_pmu(_vcpu: Vcpu, _value: int) -> None:
-    """KVM_ARM_VCPU_PMU_V3_SET_PMU: of the host's PMUs no number is known."""
-    raise refusal_error(NO_SUCH_PMU)
+def set_pmu(vcpu: Vcpu, value: Value) -> None:
+    """KVM_ARM_VCPU_PMU_V3_SET_PMU: the model knows no number of a host's PMU."""
+    _require_fresh_pmu(vcpu)
+    value.take()
+    raise NO_SUCH_PMU.error()
 
 
-def set_counters(vcpu: Vcpu, count: int) -> None:
+def set_counters(vcpu: Vcpu, value: Value) -> None:
     """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS: how many event counters the VM's PMU has."""
+    _require_fresh_pmu(vcpu)
+    count = value.take()
     _check_chosen(vcpu, COUNTERS_OF_NOTHING)
     if count > pmu.counters(vcpu.system):
-        raise refusal_error(TOO_MANY_COUNTERS)
+        raise TOO_MANY_COUNTERS.error()
     vcpu.vm.pmu_counters = count
+
+
+def no_pmu_attr(vcpu: Vcpu, _value: Value) -> None:
+    """An attribute that the kernel's PMU group does not have."""
+    _require_fresh_pmu(vcpu)
+    raise NO_SUCH_ATTR.error()
 
 
 def claim(vcpu: Vcpu, irq: int, owner: str) -> None:
     """Let the PMU or a timer of the vCPU have an interrupt. Errors: EEXIST if it is another's."""
     if vcpu.irq_owners.setdefault(irq, owner) != owner:
-        raise refusal_error(OWNED._replace(reason=OWNED.reason.format(irq=irq, owner=vcpu.irq_owners[irq])))
+        reason = OWNED.reason.format(irq=irq, owner=vcpu.irq_owners[irq])
+        raise OWNED._replace(reason=reason).error()
 
 
 def enable_timers(vcpu: Vcpu) -> None:
-    """Beside a vGIC the first run of a vCPU gives its timers, two or with EL2 four, their interrupts for good."""
+    """Next to a vGIC the first run of a vCPU gives its timers, two or with EL2 four, their interrupts for good."""
     irqs = vcpu.vm.timer_irqs[: 4 if "has_el2" in vcpu.mode.features else 2]
     if len(set(irqs)) < len(irqs) and not vcpu.system.kernel.switches.timer_irqs_stay_claimed:
-        raise refusal_error(SAME_IRQS, mode=vcpu.mode)
+        raise SAME_IRQS.error(mode=vcpu.mode)
     for timer, irq in enumerate(irqs):
         try:
             claim(vcpu, irq, f"timer {timer}")
         except KvmError:
-            raise refusal_error(SAME_IRQS, mode=vcpu.mode) from None
+            raise SAME_IRQS.error(mode=vcpu.mode) from None
     vcpu.timers_enabled = True
 
 
 def check_pmu_at_run(vcpu: Vcpu, vgic: Vgic) -> None:
-    """Beside a vGIC a PMU that is initialised has an interrupt: EINVAL if that was done before there was a vGIC."""
+    """Next to a vGIC a PMU that is initialised has an interrupt: EINVAL if that was done before there was a vGIC."""
     if vcpu.pmu_ready and (vcpu.pmu_irq is None or not vgic.has_irq(vcpu.pmu_irq)):
-        raise refusal_error(NO_PMU_IRQ._replace(errno=errno.EINVAL), mode=vcpu.mode)
+        raise NO_PMU_IRQ._replace(errno=errno.EINVAL).error(mode=vcpu.mode)
 
 
-def set_timer_irq(vcpu: Vcpu, timer: int | None, irq: int) -> None:
-    """KVM_ARM_VCPU_TIMER_IRQ_*: the PPI of a timer (None: of none that there is), in all vCPUs of the VM."""
+def set_timer_irq(vcpu: Vcpu, timer: int | None, value: Value) -> None:
+    """KVM_ARM_VCPU_TIMER_IRQ_*: the PPI of a timer (None: of one that does not exist), in all vCPUs of the VM."""
+    _require_vgic(vcpu)
+    irq = value.take()
     if not is_ppi(irq):
-        raise refusal_error(NOT_A_PPI)
+        raise NOT_A_PPI.error()
     alone = vcpu.system.kernel.switches.timer_irqs_stay_claimed
     if any(other.timers_enabled for other in ((vcpu,) if alone else vcpu.vm.vcpus.values())):
-        raise refusal_error(FIXED_BY_RUN)
+        raise FIXED_BY_RUN.error()
     if timer is None:
-        raise refusal_error(NO_SUCH_TIMER)
+        raise NO_SUCH_TIMER.error()
     vcpu.vm.timer_irqs[timer] = irq

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The vGICv3 of a VM, as far as KVM_RUN and the making of vCPUs depend on it: where it is, and whether it is ready.
+"""The vGICv3 of a VM, as far as KVM_RUN and KVM_CREATE_VCPU depend on it: its addresses, and whether it is ready.
 
 The registers of the GIC itself are not modelled. Source: Documentation/virt/kvm/devices/arm-vgic-v3.rst, and the
 answers of Linux 6.1 to 7.3 in tests/golden/devices.
@@ -12,13 +12,12 @@ from collections.abc import Collection
 
 from kvmabi import uapi
 from kvmabi.errors import KvmError
-from kvmabi.model.registermap import Refusal
-from kvmabi.model.vcpu import refusal_error
+from kvmabi.model.row import Refusal
 
 ALIGNMENT_BYTES = 0x10000
 DIST_BYTES, REDIST_BYTES = int(uapi.KVM_VGIC_V3_DIST_SIZE), int(uapi.KVM_VGIC_V3_REDIST_SIZE)
-NOWHERE = (1 << 64) - 1
-"""What an address reads as before it is set."""
+UNSET_ADDRESS = (1 << 64) - 1
+"""The value of an address before it is set."""
 IRQS_OF_A_VCPU = 32
 FIRST_PPI = 16
 LAST_IRQ = 1019
@@ -28,21 +27,21 @@ BASE_MASK = 0x000F_FFFF_FFFF_0000
 COUNT_SHIFT, FLAGS_SHIFT, FLAGS_MASK, INDEX_MASK = 52, 12, 0xF, 0xFFF
 
 ALREADY = Refusal(errno.EEXIST, "the address is set already")
-MISALIGNED = Refusal(errno.EINVAL, "the address is no multiple of 64 KiB")
+MISALIGNED = Refusal(errno.EINVAL, "the address is not a multiple of 64 KiB")
 BEYOND = Refusal(errno.E2BIG, "the frames lie beyond the VM's guest-physical addresses")
-WRAPS = Refusal(errno.EINVAL, "the frames go beyond the last address of all")
+WRAPS = Refusal(errno.EINVAL, "the frames wrap around the end of the address space")
 OVERLAP = Refusal(errno.EINVAL, "redistributors overlap other frames, or grew beyond the guest's addresses")
 MIXED = Refusal(errno.EINVAL, "KVM_VGIC_V3_ADDR_TYPE_REDIST cannot follow redistributor regions")
 BAD_REGION = Refusal(errno.EINVAL, "a region has a count, no flags, and the index after the last region's")
 NO_REGION = Refusal(errno.ENOENT, "there is no redistributor region of this index")
 BAD_IRQS = Refusal(errno.EINVAL, "the number of interrupts is a multiple of 32 from 64 to 992")
 IRQS_FIXED = Refusal(errno.EBUSY, "the number of interrupts is fixed: it was set, or the vGIC is initialised")
-NOT_A_PPI = Refusal(errno.EINVAL, "the interrupt is no PPI, 16 to 31")
+NOT_A_PPI = Refusal(errno.EINVAL, "the interrupt is not a PPI, 16 to 31")
 INITIALIZED = Refusal(errno.EBUSY, "the vGIC is initialised already")
 NOTHING_TO_SAVE = Refusal(errno.ENXIO, "the vGIC is not initialised")
 NO_PLACE = Refusal(
     errno.ENXIO,
-    "the vGIC has no distributor's address, or too few redistributors for the VM's vCPUs",
+    "the vGIC has no distributor address, or fewer redistributors than the VM has vCPUs",
     "set KVM_VGIC_V3_ADDR_TYPE_DIST and KVM_VGIC_V3_ADDR_TYPE_REDIST before KVM_RUN",
 )
 NOT_INITIALIZED = Refusal(
@@ -57,7 +56,7 @@ class Region:
         self.base, self.frames, self.used = base, frames, 0
 
     def size_bytes(self, vcpus: int) -> int:
-        """How much of the guest's addresses it takes in a VM with so many vCPUs."""
+        """How many guest-physical addresses it takes in a VM with ``vcpus`` vCPUs."""
         return (self.frames or vcpus) * REDIST_BYTES
 
     def overlaps(self, base: int, size_bytes: int, vcpus: int) -> bool:
@@ -87,50 +86,50 @@ class Vgic:
     def set_redist(self, address: int, vcpus: Collection[int]) -> None:
         """KVM_VGIC_V3_ADDR_TYPE_REDIST: one region that has room for all vCPUs."""
         if self.regions:
-            raise refusal_error(MIXED if self.regions[-1].frames else ALREADY)
+            raise (MIXED if self.regions[-1].frames else ALREADY).error()
         region = Region(address, 0)
         if self.dist is not None and region.overlaps(self.dist, DIST_BYTES, len(vcpus)):
-            raise refusal_error(OVERLAP)
+            raise OVERLAP.error()
         self._add(region, vcpus)
 
     @property
     def redist(self) -> int:
         """KVM_VGIC_V3_ADDR_TYPE_REDIST as it reads: the first region's address."""
-        return self.regions[0].base if self.regions else NOWHERE
+        return self.regions[0].base if self.regions else UNSET_ADDRESS
 
     def add_region(self, value: int, vcpus: Collection[int]) -> None:
         """KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION: count, base, flags and index in one number."""
         frames, index = value >> COUNT_SHIFT, value & INDEX_MASK
         if value >> FLAGS_SHIFT & FLAGS_MASK or not frames or index != len(self.regions):
-            raise refusal_error(BAD_REGION)
+            raise BAD_REGION.error()
         self._add(Region(value & BASE_MASK, frames), vcpus)
 
     def region(self, value: int) -> int:
         """The region whose index ``value`` names, as it was set."""
         index = value & INDEX_MASK
         if index >= len(self.regions):
-            raise refusal_error(NO_REGION)
+            raise NO_REGION.error()
         region = self.regions[index]
         return region.frames << COUNT_SHIFT | region.base | index
 
     def set_irqs(self, count: int) -> None:
         """KVM_DEV_ARM_VGIC_GRP_NR_IRQS."""
         if not 2 * IRQS_OF_A_VCPU <= count <= MAX_IRQS or count % IRQS_OF_A_VCPU:
-            raise refusal_error(BAD_IRQS)
+            raise BAD_IRQS.error()
         if self.irqs > IRQS_OF_A_VCPU:
-            raise refusal_error(IRQS_FIXED)
+            raise IRQS_FIXED.error()
         self.irqs = count
 
     def set_maint_irq(self, irq: int) -> None:
         """KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ."""
         if self.initialized:
-            raise refusal_error(INITIALIZED)
+            raise INITIALIZED.error()
         if not is_ppi(irq):
-            raise refusal_error(NOT_A_PPI)
+            raise NOT_A_PPI.error()
         self.maint_irq = irq
 
     def init(self) -> None:
-        """KVM_DEV_ARM_VGIC_CTRL_INIT; again and again if need be."""
+        """KVM_DEV_ARM_VGIC_CTRL_INIT; repeated calls succeed."""
         if self.irqs == IRQS_OF_A_VCPU:
             self.irqs = DEFAULT_IRQS
         self.initialized = True
@@ -140,9 +139,9 @@ class Vgic:
         return is_ppi(irq) or IRQS_OF_A_VCPU <= irq < self.irqs
 
     def save_pending_tables(self) -> None:
-        """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, of which there are none."""
+        """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES: there are none to save."""
         if not self.initialized:
-            raise refusal_error(NOTHING_TO_SAVE)
+            raise NOTHING_TO_SAVE.error()
 
     def place(self, vcpu: int, vcpus: int) -> None:
         """Give a vCPU the next free redistributor, if there is one and the frames are sound."""
@@ -152,24 +151,24 @@ class Vgic:
         if region is None:
             return
         if not self._sound(vcpus):
-            raise refusal_error(OVERLAP)
+            raise OVERLAP.error()
         region.used += 1
         self._placed.add(vcpu)
 
     def map_resources(self, vcpus: Collection[int]) -> None:
-        """What the first KVM_RUN of a VM needs of it."""
+        """What the first KVM_RUN of a VM requires."""
         if self.dist is None or not self._placed.issuperset(vcpus):
-            raise refusal_error(NO_PLACE)
+            raise NO_PLACE.error()
         if not self._sound(len(vcpus)):
-            raise refusal_error(OVERLAP)
+            raise OVERLAP.error()
         if not self.initialized:
-            raise refusal_error(NOT_INITIALIZED)
+            raise NOT_INITIALIZED.error()
 
     def _add(self, region: Region, vcpus: Collection[int]) -> None:
         """Add a region and give its redistributors to the vCPUs that have none; if that fails, there is no region."""
         size_bytes = region.size_bytes(len(vcpus))
         if any(other.overlaps(region.base, size_bytes, len(vcpus)) for other in self.regions):
-            raise refusal_error(OVERLAP)
+            raise OVERLAP.error()
         check_place(region.base, size_bytes, self.ipa_bits)
         self.regions.append(region)
         try:
@@ -180,7 +179,7 @@ class Vgic:
             raise
 
     def _sound(self, vcpus: int) -> bool:
-        """Every region, as large as so many vCPUs make it, is within the guest's addresses and off the distributor."""
+        """Whether every region, with ``vcpus`` vCPUs, is within the guest's addresses and clear of the distributor."""
         if any(region.base + region.size_bytes(vcpus) > 1 << self.ipa_bits for region in self.regions):
             return False
         dist = self.dist
@@ -188,7 +187,7 @@ class Vgic:
 
 
 class Its:
-    """An ITS beside a vGICv3: a place, and nothing that depends on it."""
+    """An ITS next to a vGICv3: an address, and nothing that depends on it."""
 
     def __init__(self, ipa_bits: int) -> None:
         self.ipa_bits = ipa_bits
@@ -200,9 +199,9 @@ class Its:
 
 
 def placed(old: int | None, address: int, size_bytes: int, ipa_bits: int) -> int:
-    """The address that takes the place of ``old``, which must not be set."""
+    """The new address; fails with EEXIST if one is already set."""
     if old is not None:
-        raise refusal_error(ALREADY)
+        raise ALREADY.error()
     check_place(address, size_bytes, ipa_bits)
     return address
 
@@ -210,15 +209,15 @@ def placed(old: int | None, address: int, size_bytes: int, ipa_bits: int) -> int
 def check_place(address: int, size_bytes: int, ipa_bits: int) -> None:
     """EINVAL for an address that is not aligned or wraps, E2BIG for frames beyond the guest's addresses."""
     if address % ALIGNMENT_BYTES:
-        raise refusal_error(MISALIGNED)
+        raise MISALIGNED.error()
     if address + size_bytes >= 1 << 64:
-        raise refusal_error(WRAPS)
+        raise WRAPS.error()
     if address + size_bytes > 1 << ipa_bits:
-        raise refusal_error(BEYOND)
+        raise BEYOND.error()
 
 
 def is_ppi(irq: int) -> bool:
-    """Whether an interrupt is private to a vCPU but no SGI."""
+    """Whether an interrupt is private to a vCPU and not an SGI."""
     return FIRST_PPI <= irq < IRQS_OF_A_VCPU
 
 

@@ -8,15 +8,11 @@ lengths are independent of one another.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from kvmabi import uapi
 from kvmabi.model import state
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import Effect, Refusal, Row
-
-if TYPE_CHECKING:
-    from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.row import Outcome, Owner, Refusal, Row, checked
 
 FINALIZED = Refusal(
     errno.EPERM,
@@ -36,27 +32,24 @@ def row(mode: Mode, id: int) -> Row:
     """The row of SVE_VLS or SME_VLS on a vCPU that has the feature."""
     offset = state.SVE_VLS if id == SVE_ID else state.SME_VLS
     fixed = FINALIZED if mode.finalized else None
-    return Row(id, state.VLS_BYTES, offset, state.VLS_BYTES, set=fixed, rule=_set)
+    return Row(id, state.VLS_BYTES, offset, state.VLS_BYTES, set=fixed, setter=None if fixed else checked(_set))
 
 
-def _set(vcpu: Vcpu, row: Row, data: bytes) -> list[Effect]:
+def _set(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Take over a vector-length set: the host's, cut off after one of its members."""
     sve = row.id == SVE_ID
     host = vcpu.system.sve_vqs if sve else vcpu.system.sme_vqs
     max_vq = int.from_bytes(data, "little").bit_length()
     if max_vq not in host or data != encode(host, max_vq):
         lengths = ", ".join(str(vq * 128) for vq in sorted(host))
-        raise vcpu.refused(
-            row,
-            Refusal(
-                errno.EINVAL,
-                "not the host's vector-length set cut off at the top",
-                f"the host has {lengths} bits: keep all up to the largest one you want",
-            ),
+        return Refusal(
+            errno.EINVAL,
+            "not the host's vector-length set cut off at the top",
+            f"the host has {lengths} bits: keep all up to the largest one you want",
         )
     vcpu.store(row, data)
     if sve:
         vcpu.remap(sve_vq=max_vq)
     else:
         vcpu.remap(sme_vq=max_vq)
-    return []
+    return None
