@@ -27,7 +27,7 @@ def layout(name: str) -> struct.Struct:
     """The layout of a type by its C name, padding included, in the machine's byte order.
 
     Fields come in their order. Arrays of numbers are flattened into their elements, structs into their fields; an array
-    of bytes, a union and bit fields that share a unit are one ``bytes`` value each. A flexible array at the end takes no space.
+    of bytes, a union and bit fields that share a unit are one ``bytes`` value each. A flexible array takes no space.
     """
     ctype = ffi.typeof(name)
     made = struct.Struct("=" + "".join(_formats(ctype)))
