@@ -336,11 +336,24 @@ def _offsetof(struct: str, member: str) -> int:
 '''
 
 
+# The system calls that copy between address spaces with the kernel's own faults, for uapi.libc.
+COPIES = """
+struct kvmabi_iovec { uintptr_t base; size_t size_bytes; };
+ssize_t pread(int fd, uintptr_t to, size_t size_bytes, long offset);
+ssize_t pwrite(int fd, uintptr_t from, size_t size_bytes, long offset);
+ssize_t process_vm_readv(int pid, struct kvmabi_iovec *here, unsigned long, struct kvmabi_iovec *there, unsigned long,
+                         unsigned long flags);
+ssize_t process_vm_writev(int pid, struct kvmabi_iovec *here, unsigned long, struct kvmabi_iovec *there, unsigned long,
+                          unsigned long flags);
+"""
+
+
 def generate(include: Path) -> dict[str, str]:
     """The generated modules, file name to Python source, from the headers in include/."""
     headers = _Headers(include)
     ffi = cffi.FFI()
     ffi.cdef(headers.text)
+    ffi.cdef(COPIES)
     empty = set(re.findall(r"(struct \w+)\s*\{\s*\}", headers.text))
     translator = Translator({}, lambda name: 0 if name in empty else ffi.sizeof(name))
     enumerators = _enumerators(headers.text, translator)

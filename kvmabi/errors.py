@@ -19,9 +19,8 @@ class KvmError(OSError):
     """A refusal as the kernel gives it, with what a person needs to mend it.
 
     ``errno`` is what the VMM sees. ``register`` is the register's name or None, ``mode`` the
-    vCPU's mode when it happened, ``reason`` the rule that refused and ``remedy`` the way out
-    (both may be empty). ``waits`` is true for a KVM_RUN that the kernel would end with this
-    errno only once a signal arrives: whoever stands between model and caller waits for it.
+    vCPU's mode when it happened, ``reason`` the rule that refused and ``hint`` how to do it right
+    (both may be empty).
     """
 
     def __init__(
@@ -31,15 +30,13 @@ class KvmError(OSError):
         *,
         register: str | Named | None = None,
         mode: object = "",
-        remedy: str = "",
-        waits: bool = False,
+        hint: str = "",
     ) -> None:
         super().__init__(errno, reason or _errno.errorcode.get(errno, str(errno)))
         self._register = register
         self._mode = mode
         self.reason = reason
-        self.remedy = remedy
-        self.waits = waits
+        self.hint = hint
 
     @property
     def register(self) -> str | None:
@@ -59,7 +56,7 @@ class KvmError(OSError):
     def __str__(self) -> str:
         who = f"{self.register}: " if self.register else ""
         mode = f" [{self.mode}]" if self.mode else ""
-        way = f": {self.remedy}" if self.remedy else ""
+        way = f": {self.hint}" if self.hint else ""
         return f"{self.name}: {who}{self.reason or 'refused'}{mode}{way}"
 
 

@@ -1,52 +1,108 @@
 # SPDX-License-Identifier: MIT
-"""What happened: one event for every ioctl. Reports, the order checker and test assertions read this stream only."""
+"""What happened: one event for every ioctl, and a few for what is not an ioctl.
+
+Reports, the order checker and test assertions read this stream only.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+
+from kvmabi.model.effects import Effect
+from kvmabi.model.row import Refusal
 
 KEPT = 10_000
-WARNING = "warning"
-"""``Event.what`` where a real kernel would have done something to itself or to a VM that no errno tells."""
+NO_VALUES: Mapping[int, bytes] = {}
 
 
-class Lost(NamedTuple):
-    """A register whose value an ioctl on another register changed; ``set_by`` is the event that had set it, if any."""
+class Kind(Enum):
+    """What an event is about. Only an IOCTL takes a number of its own; the others have the last ioctl's.
 
-    id: int
-    before: bytes
-    after: bytes
-    set_by: int | None
-
-
-@dataclass(slots=True, eq=False)
-class Event:
-    """One ioctl and its answer.
-
-    ``number`` counts from 1. ``vm`` and ``vcpu`` are None where there is none; ``what`` is the ioctl's
-    name. ``register`` is the register's id and ``data`` what was read or written of it. ``errno``
-    is 0 for success, otherwise ``reason`` and ``remedy`` explain. ``mode`` is the vCPU's mode before the
-    ioctl, ``svcr`` the value afterwards. ``effects`` tells what else changed. ``state``, only where
-    somebody watches: every register after KVM_ARM_VCPU_INIT, at the first read that follows a change,
-    and when the vCPU runs or is closed.
+    RUN comes before the KVM_RUN that it belongs to, while the vCPU's registers are still as the VMM left them.
+    WARNING is what a real kernel would have done to itself or to a VM without an errno.
     """
 
-    number: int
-    vm: int | None
-    vcpu: int | None
-    what: str
-    register: int | None
-    data: bytes | None
-    errno: int
-    reason: str
-    remedy: str
-    mode: str
-    svcr: int
-    effects: Sequence[Lost]
-    state: Mapping[int, bytes] | None
+    IOCTL = "ioctl"
+    RUN = "run"
+    CLOSED = "closed"
+    WARNING = "warning"
+
+
+class Event:
+    """One ioctl and its answer, or something else that happened to a vCPU.
+
+    ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
+    ``vcpu`` are None where there is none. ``register`` is the register's ID and ``data`` what was read or written of
+    it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. ``mode`` is the vCPU's mode before the
+    ioctl, ``svcr`` the value of SVCR afterwards.
+    """
+
+    __slots__ = (
+        "_effects",
+        "_values",
+        "data",
+        "errno",
+        "hint",
+        "kind",
+        "mode",
+        "number",
+        "reason",
+        "register",
+        "svcr",
+        "vcpu",
+        "vm",
+        "what",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        kind: Kind,
+        what: str,
+        vm: int | None,
+        vcpu: int | None,
+        mode: object,
+        svcr: int,
+        refusal: Refusal | None = None,
+        register: int | None = None,
+        data: bytes | None = None,
+        effects: Iterable[Effect] = (),
+        values: Callable[[], Mapping[int, bytes]] | None = None,
+    ) -> None:
+        self.number = number
+        self.kind = kind
+        self.what = what
+        self.vm = vm
+        self.vcpu = vcpu
+        self.mode = mode
+        self.svcr = svcr
+        self.errno, self.reason, self.hint = refusal or (0, "", "")
+        self.register = register
+        self.data = data
+        self._effects = effects
+        self._values = values
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """The other registers that the ioctl changed, with their values before and after."""
+        if not isinstance(self._effects, tuple):
+            self._effects = tuple(self._effects)
+        return self._effects
+
+    @property
+    def registers(self) -> Mapping[int, bytes]:
+        """Every visible register of the vCPU, read on demand while watchers look at the event; empty afterwards."""
+        return NO_VALUES if self._values is None else self._values()
+
+    def is_over(self) -> None:
+        """The vCPU goes on: its registers are no longer those of this event."""
+        self._values = None
+
+    def __repr__(self) -> str:
+        place = "".join(f" {kind} {n}" for kind, n in (("VM", self.vm), ("vCPU", self.vcpu)) if n is not None)
+        return f"<Event {self.number} {self.what}{place} errno {self.errno}>"
 
 
 class EventLog:
@@ -59,12 +115,13 @@ class EventLog:
 
     @property
     def idle(self) -> bool:
-        """Nobody will see an event: none is kept and nobody watches."""
-        return not self.events.maxlen and not self.watchers
+        """Events would reach neither a watcher nor the kept ones."""
+        return not self.watchers and not self.events.maxlen
 
     def append(self, event: Event) -> None:
-        """Add an event; its ``state``, meant for watchers, is not kept."""
+        """Hand an event to the watchers and keep it. A RUN is not kept: the event of its ioctl follows."""
         for watcher in self.watchers:
             watcher(event)
-        event.state = None
-        self.events.append(event)
+        event.is_over()
+        if event.kind is not Kind.RUN:
+            self.events.append(event)

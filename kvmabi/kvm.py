@@ -1,64 +1,111 @@
 # SPDX-License-Identifier: MIT
-"""/dev/kvm in this process: ``Kvm.ioctl`` takes what ``fcntl.ioctl`` takes, on file descriptors that are real."""
+"""/dev/kvm in this process: ``Kvm.ioctl`` takes what ``fcntl.ioctl`` takes; ``Vm`` and ``Vcpu`` are objects above it.
+
+>>> import kvmabi
+>>> with kvmabi.open(host="sme-demo") as kvm:
+...     vcpu = kvm.create_vm().create_vcpu(0)
+...     vcpu.init({"sve", "sme"})
+...     vcpu.finalize()
+...     vcpu["svcr"] = 2
+...     vcpu["za.h[3]"] = b"\\x07" * 256
+...     vcpu["za.h[3]"][:2]
+b'\\x07\\x07'
+"""
 
 from __future__ import annotations
 
-import errno
-import os
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from kvmabi import uapi
-from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile, VmFile, open_system
-from kvmabi.device.file import no_descriptor
+from kvmabi import forks, regid, uapi
+from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, open_system
+from kvmabi.device.descriptors import Descriptors, HasFileno
+from kvmabi.device.file import Answer, Refused, Wait
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
-from kvmabi.model.vcpu import Vcpu
-from kvmabi.objects import Vm
+from kvmabi.model.row import Refusal, size_of
+from kvmabi.model.vcpu import Payload
+from kvmabi.model.vcpu import Vcpu as VcpuModel
 from kvmabi.order import Finding, OrderChecker
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.waiting import wait_for_signal
 
 MAX_ARG = (1 << 64) - 1
+WORD = (1 << 32) - 1
 SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
-ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a buffer that can be written"
-Identity = tuple[int, int]
+ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a writable buffer"
+USUAL_IDS = 1024  # room in the first KVM_GET_REG_LIST
+UNSET_BUFFER = bytes(1 << 15)
+"""What the buffer of a get holds before: as many zeroes as an ID's size field can ask for."""
+MORE = bytes(8)
+"""What follows a value in memory: the kernel reads 8 bytes of an ID that it does not have, whatever its size field."""
+# What people say for the kernel's names of features.
+SHORT_NAMES = {
+    "pmu": ("pmu_v3",),
+    "psci": ("psci_0_2",),
+    "ptrauth": ("ptrauth_address", "ptrauth_generic"),
+    "el2": ("has_el2",),
+}
 
 
-class HasFileno(Protocol):
-    """A file object."""
+def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
+    """The bits of features[] in struct kvm_vcpu_init, 32 a word, for features by name.
 
-    def fileno(self) -> int:
-        """The object's descriptor."""
+    Names are a kernel profile's, or their short forms. Raises UsageError for a name that the kernel does not know.
+    """
+    if isinstance(features, str):
+        raise UsageError(f"features are a set of names, not one text: {{{features!r}}}")
+    bits = 0
+    for given in features:
+        for name in SHORT_NAMES.get(given, (given,)):
+            feature = kernel.features.get(name)
+            if feature is None:
+                names = ", ".join(sorted({*kernel.features, *SHORT_NAMES}))
+                raise UsageError(f"kernel {kernel.name} has no vCPU feature {given!r}: take some of {names}")
+            bits |= 1 << feature.bit
+    return bits
 
 
 class Kvm:
     """An open /dev/kvm of a host under a kernel. ``fd`` is its file descriptor, ``log`` its stream of events.
 
-    File descriptors that its ioctls hand out are the process's own: a vCPU's can be mapped with
-    mmap, all can be closed with ``close`` (or with os.close, which ``Kvm`` learns of at its own close).
+    File descriptors that its ioctls hand out are the process's own: a vCPU's can be mapped with mmap, all can be closed
+    with ``close`` (or with os.close, which ``Kvm`` notices at its own close). ``checked``: the order checker watches.
     """
 
-    def __init__(self, host: Host, kernel: Kernel, *, kept_events: int = KEPT) -> None:
+    def __init__(self, host: Host, kernel: Kernel, *, kept_events: int = KEPT, checked: bool = True) -> None:
         self.host = host
         self.kernel = kernel
         self.log = EventLog(kept=kept_events)
         self._checker = OrderChecker()
-        self.log.watchers.append(self._checker.watch)
-        self._files: dict[Identity, DeviceFile] = {}
-        self._fds: dict[Identity, int] = {}
-        self._memory = ProcessMemory(os.getpid(), os.getpid())
-        self.fd = self._install(open_system(host, kernel, self.log))
+        if checked:
+            self.log.watchers.append(self._checker.watch)
+        self._descriptors = Descriptors()
+        self._memory = OwnMemory()
+        self.fd = self._descriptors.install(open_system(host, kernel, self.log))
+
+    @property
+    def memory(self) -> OwnMemory:
+        """The memory of this process; a child of fork has another address space than its parent."""
+        if self._memory.forks != forks.count:
+            self._memory = OwnMemory()
+        return self._memory
 
     def ioctl(self, fd: int | HasFileno, request: int, arg: Any = 0) -> int | bytes:
         """Do an ioctl on a file descriptor of this Kvm, or on a file object that has one.
 
-        ``arg`` is a number (an address, or a value for ioctls that take one), a cffi pointer, a writable
-        buffer, which is changed in place, or bytes: then the changed bytes are the result.
-        Raises KvmError with the errno that the kernel gives, EBADF for a foreign descriptor.
+        ``arg`` is a number (an address, or a value for ioctls that take one), a cffi pointer, a writable buffer, which
+        is changed in place, or bytes: then the changed bytes are the result. Raises KvmError with the errno that the
+        kernel gives, EBADF for a foreign descriptor.
+
+        >>> import kvmabi
+        >>> from kvmabi import uapi
+        >>> with kvmabi.open() as kvm:
+        ...     kvm.ioctl(kvm.fd, uapi.KVM_GET_API_VERSION)
+        12
         """
-        file = self.file(fd)
+        file = self._descriptors.file(fd)
         if isinstance(arg, int):
             if not -(1 << 63) <= arg <= MAX_ARG:
                 raise UsageError(f"an ioctl's argument has 64 bits: {arg:#x} is too large")
@@ -80,53 +127,39 @@ class Kvm:
         return Vm(self, int(self.ioctl(self.fd, uapi.KVM_CREATE_VM, ipa_bits)))
 
     def findings(self) -> list[Finding]:
-        """What the order checker found so far, judging every vCPU as if it were closed now."""
-        self._checker.current.clear()
-        for file in self._files.values():
-            if isinstance(file, VcpuFile):
-                file.tell_state("state")
-        return [*self._checker.findings, *self._checker.current]
+        """What the order checker has found, judging every open vCPU as if it were closed now. Changes nothing."""
+        open_vcpus = [file for file in self._descriptors.files() if isinstance(file, VcpuFile)]
+        findings = list(self._checker.findings)
+        for file in open_vcpus:
+            findings += self._checker.preview(file.vm.vm.number, file.vcpu.index, file.values(), file.svcr)
+        return findings
 
     def file(self, fd: int | HasFileno) -> DeviceFile:
-        """The device file behind a descriptor; EBADF if it is none of this Kvm's."""
-        file = self._files.get(_identity(fd))
-        if file is None:
-            raise KvmError(errno.EBADF, f"file descriptor {fd} was not opened through this Kvm")
-        return file
+        """The device file behind a descriptor of this Kvm. Raises KvmError, EBADF, for any other."""
+        return self._descriptors.file(fd)
 
-    def vcpu_model(self, fd: int) -> Vcpu:
-        """The modelled vCPU behind a vCPU's descriptor; UsageError for any other."""
+    def vcpu_file(self, fd: int | HasFileno) -> VcpuFile:
+        """The file behind a vCPU's descriptor. Raises UsageError for another kind of file."""
         file = self.file(fd)
         if not isinstance(file, VcpuFile):
-            raise UsageError(f"file descriptor {fd} is no vCPU's")
-        return file.vcpu
+            raise UsageError(f"file descriptor {fd} is not a vCPU")
+        return file
+
+    def vcpu_model(self, fd: int) -> VcpuModel:
+        """The modelled vCPU behind a vCPU's descriptor. Raises UsageError for another kind of file."""
+        return self.vcpu_file(fd).vcpu
 
     def close(self, fd: int | None = None) -> None:
-        """Close one descriptor of this Kvm, or (None) all that it handed out. As in the kernel, a vCPU keeps its VM.
+        """Close one descriptor of this Kvm, or (None) all that it handed out.
 
-        A file is released with the descriptor that this Kvm handed out, whatever duplicates there are.
+        As in the kernel, a VM is kept by its vCPUs and devices. A file is closed with the descriptor that this Kvm
+        handed out, even if there are duplicates of it.
         """
         if fd is None:
-            for known in reversed(list(self._files)):
-                self._close(known)
-            return
-        self.file(fd)
-        known = _identity(fd)
-        if fd == self._fds[known]:
-            self._close(known)
+            self._descriptors.close_all()
+            self._memory.close()
         else:
-            os.close(fd)
-
-    def _close(self, known: Identity) -> None:
-        file, fd = self._files.pop(known), self._fds.pop(known)
-        if isinstance(file, VcpuFile):
-            file.release()
-        vm = file.vm if isinstance(file, VcpuFile) else file
-        if isinstance(vm, VmFile) and {vm, *vm.vcpus}.isdisjoint(self._files.values()):
-            vm.release()
-        with suppress(KvmError):  # whoever closed it by os.close may have another file under the same number
-            if _identity(fd) == known:
-                os.close(fd)
+            self._descriptors.close(fd)
 
     def __enter__(self) -> Kvm:
         return self
@@ -136,8 +169,11 @@ class Kvm:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<Kvm of host {self.host.name} under {self.kernel.name}, fd {self.fd}>"
+
     def _do_on_copy(self, file: DeviceFile, request: int, arg: Any, view: memoryview) -> int | bytes:
-        """An ioctl on a copy with room to spare: what it reads or writes beyond a short buffer hits nobody."""
+        """An ioctl on a copy with room to spare: accesses beyond a short buffer stay inside the copy."""
         if view.readonly and not isinstance(arg, bytes):
             raise UsageError(ARGUMENT_KINDS)
         copy = uapi.ffi.new("char[]", max(len(view), SMALL_BYTES))
@@ -150,57 +186,175 @@ class Kvm:
         return result
 
     def _do(self, file: DeviceFile, request: int, arg: int) -> int:
-        pid = os.getpid()
-        if pid != self._memory.pid:  # we are a fork's child: another address space
-            self._memory = ProcessMemory(pid, pid)
-        try:
-            result = file.ioctl(request, arg, self._memory)
-        except KvmError as error:
-            if error.waits:
-                wait_for_signal(file.sigmask if isinstance(file, VcpuFile) else None)
-            raise
-        if not isinstance(result, DeviceFile):
-            return result
-        fd = self._install(result)
-        if result.fd_place is None:
+        answer = file.ioctl(request, arg, self.memory)
+        if isinstance(answer, int):
+            return answer
+        if not isinstance(answer, DeviceFile):
+            raise self.failure(answer)
+        fd = self._descriptors.install(answer)
+        if answer.fd_place is None:
             return fd
-        self._memory.write(arg + result.fd_place, fd.to_bytes(4, "little"))
+        self.memory.write(arg + answer.fd_place, fd.to_bytes(4, "little"))
         return 0
 
-    def _install(self, file: DeviceFile) -> int:
+    def failure(self, answer: Answer) -> KvmError:
+        """The exception for an ioctl that failed; one that waits for a signal fails when the signal has come."""
+        if isinstance(answer, Wait):
+            wait_for_signal(answer.sigmask)
+            return answer.then.error()
+        assert isinstance(answer, Refused)
+        refusal: Refusal = answer.refusal
+        register = None if answer.register is None else regid.name_of(answer.register)
+        return KvmError(refusal.errno, refusal.reason, register=register, mode=answer.mode, hint=refusal.hint)
+
+
+class Vm:
+    """A VM of a Kvm: ``fd`` is its file descriptor."""
+
+    def __init__(self, kvm: Kvm, fd: int) -> None:
+        self.kvm = kvm
+        self.fd = fd
+        self.number = kvm.file(fd).vm_number
+
+    def create_vcpu(self, index: int) -> Vcpu:
+        """KVM_CREATE_VCPU. Errors: EEXIST, EINVAL."""
+        return Vcpu(self, int(self.kvm.ioctl(self.fd, uapi.KVM_CREATE_VCPU, index)))
+
+    def close(self) -> None:
+        """Close the VM's file descriptor."""
+        self.kvm.close(self.fd)
+
+    def __repr__(self) -> str:
+        return f"<Vm {self.number}, fd {self.fd}>"
+
+
+class Vcpu:
+    """A vCPU: ``fd`` is its file descriptor. Registers are named as in ``kvmabi reg``, or given by ID."""
+
+    def __init__(self, vm: Vm, fd: int) -> None:
+        self.vm = vm
+        self.kvm = vm.kvm
+        self.fd = fd
+        self._file = vm.kvm.vcpu_file(fd)
+        self.index = self._file.vcpu.index
+
+    def init(self, features: Iterable[str] = (), *, target: int | None = None) -> None:
+        """KVM_ARM_VCPU_INIT with features by name ("sve", "sme", "pmu_v3" …). Errors: EINVAL, ENOENT."""
+        init = uapi.ffi.new("struct kvm_vcpu_init *")
+        init.target = (self.kvm.kernel.target if target is None else target) & WORD
+        bits = feature_bits(self.kvm.kernel, features)
+        init.features = [bits >> 32 * n & WORD for n in range(len(init.features))]
+        self._ioctl(uapi.KVM_ARM_VCPU_INIT, init)
+
+    def finalize(self, feature: int = uapi.KVM_ARM_VCPU_VEC) -> None:
+        """KVM_ARM_VCPU_FINALIZE: fixes both vector lengths. Errors: ENOEXEC, EINVAL, EPERM."""
+        self._ioctl(uapi.KVM_ARM_VCPU_FINALIZE, uapi.ffi.new("int *", uapi.ffi.cast("int", feature)))
+
+    def reg_list(self) -> list[int]:
+        """KVM_GET_REG_LIST: the IDs of the visible registers, in the kernel's order. Errors: ENOEXEC, EPERM."""
+        room = USUAL_IDS
+        while True:
+            ids = uapi.ffi.new("struct kvm_reg_list *", {"n": room, "reg": room})
+            try:
+                self._ioctl(uapi.KVM_GET_REG_LIST, ids)
+            except KvmError as error:
+                if error.name != "E2BIG":
+                    raise
+                room = ids.n
+                continue
+            return list(uapi.ffi.unpack(ids.reg, ids.n)) if ids.n else []
+
+    def names(self) -> list[str]:
+        """The names of the visible registers, in the kernel's order."""
+        return [regid.name_of(id) for id in self.reg_list()]
+
+    def __getitem__(self, register: str | int) -> bytes:
+        """KVM_GET_ONE_REG: the register's value, as many bytes as its ID says, the lowest first."""
+        id = regid.parse(register) if type(register) is str else _id(register)
+        buffer = Payload(UNSET_BUFFER)
+        file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
+        answer = file.get_register(id, buffer, self.kvm.memory)
+        if answer != 0 or buffer.data is None:
+            raise self.kvm.failure(answer)
+        return buffer.data
+
+    def __setitem__(self, register: str | int, value: bytes | int) -> None:
+        """KVM_SET_ONE_REG: bytes as long as the register, or a number of that many bytes."""
+        id = _id(register)
+        size_bytes = size_of(id)
+        if isinstance(value, int):
+            try:
+                data = value.to_bytes(size_bytes, "little")
+            except OverflowError:
+                raise UsageError(f"{regid.name_of(id)}: {value:#x} does not fit into {size_bytes} bytes") from None
+        else:
+            try:
+                data = bytes(memoryview(value))
+            except TypeError:
+                raise UsageError(f"{regid.name_of(id)}: takes bytes or a number") from None
+        if len(data) != size_bytes:
+            raise UsageError(f"{regid.name_of(id)}: has {size_bytes} bytes, {len(data)} were given")
+        file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
+        answer = file.set_register(id, Payload(data + MORE), self.kvm.memory)
+        if answer != 0:
+            raise self.kvm.failure(answer)
+
+    def __contains__(self, register: str | int) -> bool:
+        """Whether KVM_GET_REG_LIST names the register now."""
+        return _id(register) in self.reg_list()
+
+    def __iter__(self) -> Iterator[int]:
+        """The IDs of the visible registers, in the kernel's order."""
+        return iter(self.reg_list())
+
+    def read(self, register: str | int) -> int:
+        """A register's value as a number."""
+        return int.from_bytes(self[register], "little")
+
+    def run(self) -> None:
+        """KVM_RUN with kvm_run.immediate_exit set; raises KvmError with EINTR where a guest would have run."""
+        self._file.immediate_exit(True)
         try:
-            fd = os.dup(file.run_fd) if isinstance(file, VcpuFile) else os.memfd_create(f"kvm-{file.kind}")
-        except OSError as error:
-            file.discard()
-            raise no_descriptor(error) from None
-        known = _identity(fd)
-        self._files[known], self._fds[known] = file, fd
-        return fd
+            self._ioctl(uapi.KVM_RUN, 0)
+        finally:
+            self._file.immediate_exit(False)
+
+    def __repr__(self) -> str:
+        mode = f", {self._file.mode}" if str(self._file.mode) else ""
+        return f"<Vcpu {self.index} of VM {self.vm.number}, fd {self.fd}{mode}>"
+
+    def _ioctl(self, request: int, arg: Any) -> None:
+        self.kvm.ioctl(self.fd, request, arg)
+
+
+def _id(register: str | int) -> int:
+    if isinstance(register, str):
+        return regid.parse(register)
+    if not isinstance(register, int) or not 0 <= register < 1 << 64:
+        raise UsageError(f"a register is a name or an ID of 64 bits, not {register!r:.40}")
+    return register
 
 
 def _address(arg: Any) -> int:
-    """Where a cffi object is, or points to."""
+    """The address of a cffi object, or the one that it holds."""
     try:
         return int(uapi.ffi.cast("uintptr_t", arg))
     except TypeError as error:
         raise UsageError(f"{ARGUMENT_KINDS}: {error}") from None
 
 
-def _identity(fd: int | HasFileno) -> Identity:
-    """What stays of a descriptor through dup: the inode. EBADF if it is closed."""
-    number = fd if isinstance(fd, int) else fd.fileno()
-    try:
-        stat = os.fstat(number)
-    except (OSError, OverflowError):
-        raise KvmError(errno.EBADF, f"file descriptor {number} is not open") from None
-    return stat.st_dev, stat.st_ino
-
-
-def open_kvm(*, host: str | Host = "sme-demo", kernel: str | Kernel | None = None, kept_events: int = KEPT) -> Kvm:
+def open_kvm(
+    *,
+    host: str | Host = "sme-demo",
+    kernel: str | Kernel | None = None,
+    kept_events: int = KEPT,
+    checked: bool = True,
+) -> Kvm:
     """Open /dev/kvm of ``host`` under ``kernel``: names of built-in profiles, files, or loaded profiles.
 
-    Without ``kernel`` it is the one that the host was recorded with. Raises UsageError naming the choices.
+    Without ``kernel`` it is the one that the host was recorded with. ``kept_events`` is how many events ``log.events``
+    holds, ``checked`` whether the order checker watches. Raises UsageError that lists the choices.
     """
-    found = load_host(host) if isinstance(host, str) else host
-    chosen = kernel if isinstance(kernel, Kernel) else load_kernel(kernel or found.kernel)
-    return Kvm(found, chosen, kept_events=kept_events)
+    chosen_host = host if isinstance(host, Host) else load_host(host)
+    chosen_kernel = kernel if isinstance(kernel, Kernel) else load_kernel(kernel or chosen_host.kernel)
+    return Kvm(chosen_host, chosen_kernel, kept_events=kept_events, checked=checked)

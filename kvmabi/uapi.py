@@ -18,6 +18,9 @@ from kvmabi._uapi_macros import IOCTL_ARGUMENTS
 ffi: Final[Any] = _uapi_cffi.ffi
 """The cffi instance that knows the structs. V registers are two __u64 each there, low half first."""
 
+libc: Final[Any] = ffi.dlopen(None)
+"""The C library's pread, pwrite, process_vm_readv and process_vm_writev, with addresses as numbers."""
+
 IOCTL_NAMES: Final[dict[int, str]] = {vars(_uapi_macros)[name]: name for name in IOCTL_ARGUMENTS}
 """Request number to name. One number is two ioctls: KVM_GET_ONE_REG on a vCPU, KVM_ARM_SET_DEVICE_ADDR on a VM."""
 

@@ -16,7 +16,7 @@ from vmms import opened, vcpu_of
 
 import kvmabi
 from kvmabi import KvmError, UsageError, regid, uapi
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 from kvmabi.profiles import load_host, load_kernel
 
 X0 = regid.parse("x0")
@@ -89,7 +89,7 @@ def test_descriptors_of_two_kvms_are_not_mixed_up() -> None:
     with opened() as one, opened() as other:
         with pytest.raises(KvmError, match="EBADF"):
             other.ioctl(one.fd, uapi.KVM_GET_API_VERSION)
-        with pytest.raises(UsageError, match="no vCPU"):
+        with pytest.raises(UsageError, match="is not a vCPU"):
             one.vcpu_model(one.fd)
 
 
@@ -106,15 +106,38 @@ def test_close_leaves_no_descriptor() -> None:
 
 
 def test_scratch_vms_leave_nothing() -> None:
-    """A VM closed with its vCPUs gives everything back while the Kvm stays open."""
+    """A VM closed with its vCPUs gives everything back while the Kvm stays open, except memory for the next vCPU."""
     with opened() as kvm:
-        before = descriptors()
-        for _ in range(20):
+
+        def make_and_close() -> None:
             vm = kvm.create_vm()
             vcpu = vcpu_of(vm)
             vm.close()
             kvm.close(vcpu.fd)
+
+        make_and_close()
+        before = descriptors()
+        for _ in range(20):
+            make_and_close()
         assert descriptors() == before
+
+
+def test_device_keeps_its_vm() -> None:
+    """As in the kernel: a VM whose vGIC is open is not released, though its own and its vCPU's descriptors are closed."""
+    with opened("qemu-max") as kvm:
+        vm = kvm.create_vm()
+        vcpu = vm.create_vcpu(0)
+        device = uapi.ffi.new("struct kvm_create_device *", {"type": uapi.KVM_DEV_TYPE_ARM_VGIC_V3})
+        kvm.ioctl(vm.fd, uapi.KVM_CREATE_DEVICE, device)
+        model = kvm.vcpu_model(vcpu.fd)
+        vm.close()
+        kvm.close(vcpu.fd)
+        attr = uapi.ffi.new("struct kvm_device_attr *", {"group": uapi.KVM_DEV_ARM_VGIC_GRP_CTRL})
+        assert kvm.ioctl(device.fd, uapi.KVM_HAS_DEVICE_ATTR, attr) == 0
+        assert len(model.memory) > 0
+        kvm.close(device.fd)
+        with pytest.raises(ValueError, match="closed"):
+            len(model.memory)
 
 
 def test_close_twice_and_behind_the_back() -> None:
@@ -156,7 +179,7 @@ def test_no_descriptor_left_is_emfile() -> None:
             made: list[Vcpu] = []
             with pytest.raises(KvmError, match="EMFILE") as refused:
                 made.extend(vm.create_vcpu(index) for index in range(100))
-            assert "ulimit" in refused.value.remedy
+            assert "ulimit" in refused.value.hint
         vm.create_vcpu(len(made)).init({"sve"})
 
 

@@ -9,7 +9,7 @@ import pytest
 from vmms import opened, vcpu_of
 
 from kvmabi import Kvm, KvmError, UsageError, regid
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 from kvmabi.profiles import load_kernel
 
 
@@ -71,7 +71,7 @@ def test_refusal_tells_register_rule_mode_and_way_out(vcpu: Vcpu) -> None:
     error = refused.value
     assert (error.name, error.register, error.mode) == ("EBUSY", "zt0", "SVCR.SM=0 SVCR.ZA=0")
     assert "SVCR.ZA = 0" in error.reason
-    assert "svcr" in error.remedy
+    assert "svcr" in error.hint
 
 
 def test_features_by_name(kvm: Kvm) -> None:

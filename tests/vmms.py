@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kvmabi
 from kvmabi import Kvm, KvmError, regid
-from kvmabi.objects import Vcpu, Vm
+from kvmabi.kvm import Vcpu, Vm
 from kvmabi.profiles import Host, load_host
 
 SVE_BITS, SME_BITS = (128, 256), (256, 512, 1024)

@@ -6,7 +6,7 @@ Run it with: python vmm_examples/save_restore.py
 
 import kvmabi
 from kvmabi import regid
-from kvmabi.objects import Vcpu, Vm
+from kvmabi.kvm import Vcpu, Vm
 
 FEATURES = {"sve", "sme"}
 VECTOR_LENGTHS = ("sve_vls", "sme_vls")

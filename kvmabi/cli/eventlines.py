@@ -10,7 +10,7 @@ from typing import TextIO
 
 from kvmabi import hexruns, regid
 from kvmabi.errors import UsageError
-from kvmabi.events import WARNING, Event
+from kvmabi.events import Event, Kind
 
 REFUSALS_KEPT = WARNINGS_KEPT = 5
 
@@ -23,7 +23,7 @@ def line(event: Event) -> str:
     register = f" {regid.name_of(event.register)}" if event.register is not None else ""
     value = f" = {hexruns.compress(event.data)}" if event.data else ""
     told = f"{event.number}{where} {event.what}{register}{value}: {errno.errorcode.get(event.errno, 'OK')}"
-    for part in (event.reason, event.remedy):
+    for part in (event.reason, event.hint):
         told += f": {part}" if part else ""
     if event.effects:
         told += f"; changed {' '.join(regid.name_of(lost.id) for lost in event.effects)}"
@@ -50,7 +50,7 @@ class Warnings:
 
     def watch(self, event: Event) -> None:
         """Take in an event."""
-        if event.what == WARNING and len(self.first) < WARNINGS_KEPT:
+        if event.kind is Kind.WARNING and len(self.first) < WARNINGS_KEPT:
             self.first.append(event)
 
 
@@ -66,7 +66,8 @@ class LogFile:
 
     def watch(self, event: Event) -> None:
         """Take in an event."""
-        print(line(event), file=self._stream)
+        if event.kind is not Kind.RUN:
+            print(line(event), file=self._stream)
 
     def __enter__(self) -> LogFile:
         return self

@@ -10,7 +10,7 @@ from typing import Any
 from kvmabi.cli import common
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm
-from kvmabi.model.registermap import Refusal, Row
+from kvmabi.model.row import Refusal, Row
 
 EXAMPLE = """\
   kvmabi regs --host sme-demo --features sve,sme --svcr sm,za"""

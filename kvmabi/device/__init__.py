@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""/dev/kvm as userspace sees it: files that answer ioctls, out of a model and somebody's memory."""
+"""/dev/kvm as userspace sees it: files that answer ioctls from a model and the caller's memory."""
 
 from kvmabi.device.file import DeviceFile
-from kvmabi.device.memory import Memory, ProcessMemory
+from kvmabi.device.memory import Memory, OwnMemory, ProcessMemory
 from kvmabi.device.system import SystemFile, open_system
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vm import VmFile
 
-__all__ = ["DeviceFile", "Memory", "ProcessMemory", "SystemFile", "VcpuFile", "VmFile", "open_system"]
+__all__ = ["DeviceFile", "Memory", "OwnMemory", "ProcessMemory", "SystemFile", "VcpuFile", "VmFile", "open_system"]

@@ -4,32 +4,46 @@
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from kvmabi import uapi
 from kvmabi.device.file import Call, Handler
+from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
 
-ATTR = struct.Struct("=IIQQ")
+ATTR = layout("struct kvm_device_attr")
 ANY = None
-"""In a table's key: whatever the attribute is."""
+"""In a table's key: any attribute of the group."""
+
+
+class UserValue:
+    """The caller's value of an attribute, read when the attribute's rule says so."""
+
+    __slots__ = ("_addr", "_call", "_size_bytes")
+
+    def __init__(self, call: Call, addr: int, size_bytes: int) -> None:
+        self._call, self._addr, self._size_bytes = call, addr, size_bytes
+
+    def take(self) -> int:
+        """Read it. Raises KvmError, EFAULT."""
+        return int.from_bytes(self._call.read(self._addr, self._size_bytes), "little")
+
+    def give(self, number: int) -> None:
+        """Write a number in its place. Raises KvmError, EFAULT."""
+        self._call.write(self._addr, number.to_bytes(self._size_bytes, "little"))
 
 
 class Attribute(NamedTuple):
     """One attribute: its value's size in bytes, and what a get and a set do (None: ENXIO), called with the file.
 
-    ``check`` refuses a set before the value is read; ``present`` tells whether the attribute is there at all.
-    ``selects``: a get reads from its value what it is asked for.
+    Both take the caller's value where and if they need it. ``present`` says whether KVM_HAS_DEVICE_ATTR finds it.
     """
 
     size_bytes: int
-    get: Callable[[Any], int] | None = None
-    set: Callable[[Any, int], object] | None = None
-    check: Callable[[Any], object] | None = None
+    get: Callable[[Any, UserValue], int] | None = None
+    set: Callable[[Any, UserValue], object] | None = None
     present: Callable[[Any], bool] | None = None
-    selects: Callable[[Any, int], int] | None = None
 
 
 Attributes = Mapping[tuple[int, int | None], Attribute]
@@ -43,51 +57,45 @@ class HasAttributes(Protocol):
 
 
 def absent(_file: object) -> bool:
-    """For ``present``: the attribute is not there, though a set looks at more before it says so."""
+    """For ``present``: the attribute does not exist, though a set checks other things first."""
     return False
 
 
-def no_such_attr(*_: object) -> int:
-    """ENXIO."""
-    raise KvmError(errno.ENXIO, "there is no such attribute in this group")
+def no_such_attr(_file: object, value: UserValue) -> int:
+    """ENXIO, after the value was read."""
+    value.take()
+    raise KvmError(errno.ENXIO, "the group does not have this attribute")
 
 
-def _find(file: HasAttributes, call: Call) -> tuple[Attribute, int]:
-    """The attribute that a call names, and the address of its value; ENXIO if there is none."""
+def _find(file: HasAttributes, call: Call) -> tuple[Attribute, UserValue]:
+    """The attribute that a call names, and the caller's value; ENXIO if there is none."""
     _flags, group, attr, addr = ATTR.unpack(call.read(call.arg, ATTR.size))
-    found = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
-    if found is None:
-        raise KvmError(errno.ENXIO, f"there is no attribute {attr:#x} in group {group}, or kvmabi does not model it")
-    return found, addr
+    attribute = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
+    if attribute is None:
+        raise KvmError(errno.ENXIO, f"group {group} has no attribute {attr:#x}, or kvmabi does not model it")
+    return attribute, UserValue(call, addr, attribute.size_bytes)
 
 
 def _has(file: HasAttributes, call: Call) -> int:
     attribute, _ = _find(file, call)
     if attribute.present is not None and not attribute.present(file):
-        raise KvmError(errno.ENXIO, "this file has no such attribute")
+        raise KvmError(errno.ENXIO, "this file does not have this attribute")
     return 0
 
 
 def _set(file: HasAttributes, call: Call) -> int:
-    attribute, addr = _find(file, call)
+    attribute, value = _find(file, call)
     if attribute.set is None:
         raise KvmError(errno.ENXIO, "the attribute cannot be set")
-    if attribute.check is not None:
-        attribute.check(file)
-    attribute.set(file, int.from_bytes(call.read(addr, attribute.size_bytes), "little"))
+    attribute.set(file, value)
     return 0
 
 
 def _get(file: HasAttributes, call: Call) -> int:
-    attribute, addr = _find(file, call)
-    if attribute.selects is not None:
-        asked = int.from_bytes(call.read(addr, attribute.size_bytes), "little")
-        value = attribute.selects(file, asked)
-    elif attribute.get is not None:
-        value = attribute.get(file)
-    else:
+    attribute, value = _find(file, call)
+    if attribute.get is None:
         raise KvmError(errno.ENXIO, "the attribute cannot be read")
-    call.write(addr, value.to_bytes(attribute.size_bytes, "little"))
+    value.give(attribute.get(file, value))
     return 0
 
 

@@ -1,140 +1,183 @@
 # SPDX-License-Identifier: MIT
-"""What the kinds of KVM file have in common: an ioctl table, and an event for every call."""
+"""What the kinds of KVM file have in common: an ioctl table, an answer and an event for every call."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
+from kvmabi.device.lifetime import Kept
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
-from kvmabi.events import Event, EventLog, Lost
+from kvmabi.events import Event, EventLog, Kind
+from kvmabi.model.effects import Effect
+from kvmabi.model.row import Refusal
 
 REQUEST_MASK = (1 << 32) - 1
-NOBODY_ASKS = "", None, None
-"""What DeviceFile.where need not tell when no event will be made."""
+WORD_MASK = (1 << 32) - 1
+
+
+class Refused(NamedTuple):
+    """The ioctl fails: why, and for the user the register's ID and the vCPU's mode, if there are any."""
+
+    refusal: Refusal
+    register: int | None
+    mode: object
+
+    @property
+    def errno(self) -> int:
+        """What the caller sees."""
+        return self.refusal.errno
+
+
+class Wait(NamedTuple):
+    """The ioctl fails like ``then``, but only once a signal has come to the calling thread.
+
+    ``sigmask`` is the mask of KVM_SET_SIGNAL_MASK that holds while it waits, None for the thread's own.
+    """
+
+    then: Refusal
+    sigmask: bytes | None
 
 
 class Call:
-    """One ioctl under way: its argument, the caller's memory, and what its event will tell."""
+    """One ioctl under way: its argument, the caller's memory, and what its event reports."""
 
-    register: int | None = None
-    data: bytes | None = None
-    effects: Sequence[Lost] = ()
-    state: Mapping[int, bytes] | None = None
+    __slots__ = ("arg", "data", "effects", "memory", "register")
 
     def __init__(self, arg: int, memory: Memory) -> None:
         self.arg = arg
         self.memory = memory
+        self.register: int | None = None
+        self.data: bytes | None = None
+        self.effects: Iterable[Effect] = ()
 
     def read(self, addr: int, size: int) -> bytes:
-        """``size`` bytes of the caller's memory, or EFAULT."""
+        """``size`` bytes of the caller's memory. Raises KvmError, EFAULT."""
         data = self.memory.read(addr, size)
         if len(data) < size:
-            raise fault(addr)
+            raise fault(addr).error()
         return data
 
     def write(self, addr: int, data: bytes) -> None:
-        """Write to the caller's memory; EFAULT if not all of it could be written."""
+        """Write to the caller's memory. Raises KvmError, EFAULT, if not all of it could be written."""
         if self.memory.write(addr, data) < len(data):
-            raise fault(addr)
+            raise fault(addr).error()
 
 
-def fault(addr: int) -> KvmError:
+def fault(addr: int) -> Refusal:
     """EFAULT for an address."""
-    return KvmError(errno.EFAULT, f"the caller's memory at {addr:#x} cannot be accessed")
+    return Refusal(errno.EFAULT, f"the caller's memory at {addr:#x} cannot be accessed")
 
 
 def no_descriptor(error: OSError) -> KvmError:
-    """What stopped this process from opening one more file: EMFILE as a rule."""
-    return KvmError(error.errno or errno.EMFILE, "no file descriptor is left", remedy="raise RLIMIT_NOFILE (ulimit -n)")
+    """The error for running out of file descriptors, usually EMFILE."""
+    return KvmError(error.errno or errno.EMFILE, "no file descriptor is left", hint="raise RLIMIT_NOFILE (ulimit -n)")
 
 
-Handler = Callable[[Any, Call], "int | DeviceFile"]
-
-
-class DeviceFile:
+class DeviceFile(Kept):
     """A KVM file descriptor's other side. ``kind`` is "system", "vm", "vcpu" or "device".
 
     ``fd_place`` is where in the struct of the ioctl that opened it its number goes (None: the number is the result),
-    ``unknown_errno`` what ioctls that this kind of file does not have answer.
+    ``unknown_errno`` what ioctls that this kind of file does not have fail with. ``vm_number`` and ``vcpu_number`` are
+    those that events report.
     """
 
     kind: ClassVar[str]
     fd_place: ClassVar[int | None] = None
     unknown_errno: ClassVar[int] = errno.EINVAL
     table: ClassVar[Mapping[int, tuple[str, Handler]]]
+    vm_number: int | None = None
+    vcpu_number: int | None = None
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, parent: DeviceFile | None = None) -> None:
+        super().__init__(parent)
         self.log = log
 
-    def ioctl(self, request: int, arg: int, memory: Memory) -> int | DeviceFile:
-        """Answer an ioctl: a result >= 0, or the file that it opened.
-
-        Raises KvmError with the errno for the caller; one with ``waits`` set (KVM_RUN) is to be
-        answered once a signal arrived.
-        """
-        name, handler = self.table.get(request & REQUEST_MASK) or (f"ioctl {request & REQUEST_MASK:#x}", unknown)
+    def ioctl(self, request: int, arg: int, memory: Memory) -> Answer:
+        """Answer an ioctl: a result >= 0, the file that it opened, why it fails, or what it waits for."""
+        request &= REQUEST_MASK
+        name, handler = self.table.get(request) or (f"ioctl {request:#x}", unknown)
         call = Call(arg, memory)
-        mode, vm, vcpu = NOBODY_ASKS if self.log.idle else self.where()
+        before = self.mode
         try:
-            self.check(memory)
-            result = handler(self, call)
+            outcome = self.denies(memory) or handler(self, call)
         except KvmError as error:
-            self._log(name, call, error, mode, vm, vcpu)
-            raise
-        self._log(name, call, None, mode, vm, vcpu)
-        return result
+            outcome = Refusal(error.errno or errno.EIO, error.reason, error.hint)
+        return self.done(name, call, before, outcome)
 
-    def check(self, memory: Memory) -> None:
-        """Refuse callers that may not use this file at all."""
+    def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
+        """Record the event of an ioctl that was carried out in the mode ``before``; returns the answer to it."""
+        log = self.log
+        log.count += 1
+        refusal = outcome if type(outcome) is Refusal else outcome.then if type(outcome) is Wait else None
+        if not log.idle:
+            log.append(
+                Event(
+                    log.count,
+                    Kind.IOCTL,
+                    name,
+                    self.vm_number,
+                    self.vcpu_number,
+                    before,
+                    self.svcr,
+                    refusal,
+                    call.register,
+                    call.data,
+                    call.effects,
+                    self.values,
+                )
+            )
+        return Refused(outcome, call.register, before) if isinstance(outcome, Refusal) else outcome
 
-    def where(self) -> tuple[Any, int | None, int | None]:
-        """The mode, VM number and vCPU number that an event tells."""
-        return "", None, None
+    def report(self, kind: Kind, reason: str = "") -> None:
+        """Record an event that is not an ioctl."""
+        log = self.log
+        if not log.idle:
+            place = self.vm_number, self.vcpu_number
+            why = Refusal(0, reason)
+            log.append(Event(log.count, kind, kind.value, *place, self.mode, self.svcr, why, values=self.values))
 
+    def denies(self, memory: Memory) -> Refusal | None:
+        """Why a caller with this memory cannot use the file at all, if it cannot."""
+        return None
+
+    @property
+    def mode(self) -> object:
+        """The vCPU's mode, "" where there is no vCPU."""
+        return ""
+
+    @property
     def svcr(self) -> int:
         """SVCR's value now, 0 where there is none."""
         return 0
 
-    def release(self) -> None:
-        """The last descriptor of this file was closed."""
+    def values(self) -> Mapping[int, bytes]:
+        """Every visible register now, by ID."""
+        return {}
 
     def discard(self) -> None:
         """No descriptor could be handed out: undo what opened this file."""
         self.release()
 
-    def _log(self, name: str, call: Call, error: KvmError | None, mode: Any, vm: int | None, vcpu: int | None) -> None:
-        log = self.log
-        log.count += 1
-        if log.idle:
-            return
-        log.append(
-            Event(
-                log.count,
-                vm,
-                vcpu,
-                name,
-                call.register,
-                call.data,
-                (error.errno or 0) if error else 0,
-                error.reason if error else "",
-                error.remedy if error else "",
-                mode,
-                self.svcr(),
-                call.effects,
-                call.state,
-            )
-        )
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of VM {self.vm_number}, vCPU {self.vcpu_number}>"
 
 
-def unknown(file: DeviceFile, _call: Call) -> int:
+Outcome = int | DeviceFile | Refusal | Wait
+"""What a handler returns."""
+Answer = int | DeviceFile | Refused | Wait
+"""What a caller gets."""
+Handler = Callable[[Any, Call], Outcome]
+
+
+def unknown(file: DeviceFile, _call: Call) -> Refusal:
     """An ioctl that this kind of file does not have."""
-    raise KvmError(file.unknown_errno, "this file has no such ioctl, or kvmabi does not emulate it")
+    return Refusal(file.unknown_errno, "this file does not have this ioctl, or kvmabi does not emulate it")
 
 
 def no_argument(call: Call) -> None:
     """EINVAL unless the ioctl's argument is 0."""
     if call.arg:
-        raise KvmError(errno.EINVAL, "this ioctl takes no argument but 0")
+        raise KvmError(errno.EINVAL, "this ioctl takes no argument except 0")

@@ -3,27 +3,22 @@
 
 from __future__ import annotations
 
-import ctypes
+import mmap
+import os
 from collections.abc import Hashable
+from threading import get_ident
 from typing import Protocol
+
+from kvmabi import forks
+from kvmabi.uapi import ffi, libc
 
 ADDRESS_MASK = (1 << 64) - 1
 PAGE_BYTES = 4096
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t))
-
-
-_libc = ctypes.CDLL(None)
-for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
-    _vector = ctypes.POINTER(_Iovec), ctypes.c_ulong
-    _call.argtypes = (ctypes.c_int, *_vector, *_vector, ctypes.c_ulong)
-    _call.restype = ctypes.c_ssize_t
+SCRATCH_BYTES = 1 << 16
 
 
 class Memory(Protocol):
-    """Somebody's memory. ``address_space`` is its identity: a VM belongs to the one that created it."""
+    """The memory of a caller. ``address_space`` is its identity: a VM belongs to the one that created it."""
 
     address_space: Hashable
 
@@ -31,27 +26,96 @@ class Memory(Protocol):
         """The bytes from ``addr`` up to the first that cannot be read: fewer than ``size`` is a fault."""
 
     def write(self, addr: int, data: bytes) -> int:
-        """Write ``data`` to ``addr``; tells how many bytes were written before the first that could not be."""
+        """Write ``data`` to ``addr``; returns the number of bytes before the first that could not be written."""
 
 
 class ProcessMemory:
-    """The memory of a process, this one included, through process_vm_readv and process_vm_writev."""
+    """The memory of a process through process_vm_readv and process_vm_writev. For one thread."""
 
     def __init__(self, pid: int, address_space: Hashable) -> None:
         self.pid = pid
         self.address_space = address_space
+        self._here, self._there = ffi.new("struct kvmabi_iovec *"), ffi.new("struct kvmabi_iovec *")
+        self._resize(SCRATCH_BYTES)
+
+    def _resize(self, size: int) -> None:
+        self._room = size
+        self._scratch = ffi.new("char[]", size)
+        self._bytes = ffi.buffer(self._scratch)
+        self._here.base = int(ffi.cast("uintptr_t", self._scratch))
 
     def read(self, addr: int, size: int) -> bytes:
         """See Memory.read."""
-        buffer = ctypes.create_string_buffer(size)
-        here, there = _Iovec(ctypes.addressof(buffer), size), _Iovec(addr & ADDRESS_MASK, size)
-        done = _libc.process_vm_readv(self.pid, here, 1, there, 1, 0)
-        return buffer.raw[: max(0, done)]
+        done = libc.process_vm_readv(self.pid, self._vector(size), 1, self._remote(addr, size), 1, 0)
+        return self._bytes[: max(0, done)]  # type: ignore[no-any-return]
 
     def write(self, addr: int, data: bytes) -> int:
         """See Memory.write."""
         size = len(data)
-        buffer = ctypes.create_string_buffer(data, size)
-        here, there = _Iovec(ctypes.addressof(buffer), size), _Iovec(addr & ADDRESS_MASK, size)
-        done: int = _libc.process_vm_writev(self.pid, here, 1, there, 1, 0)
+        here = self._vector(size)
+        self._bytes[:size] = data
+        done: int = libc.process_vm_writev(self.pid, here, 1, self._remote(addr, size), 1, 0)
         return max(0, done)
+
+    def _vector(self, size: int) -> object:
+        if size > self._room:
+            self._resize(size)
+        self._here.size_bytes = size
+        return self._here
+
+    def _remote(self, addr: int, size: int) -> object:
+        self._there.base, self._there.size_bytes = addr & ADDRESS_MASK, size
+        return self._there
+
+
+class OwnMemory:
+    """The memory of this process. Copies go through a memfd: pread and pwrite cost half of process_vm_readv.
+
+    A short copy is done again by process_vm_readv or process_vm_writev, which stop at the very byte that faults.
+    """
+
+    def __init__(self) -> None:
+        self.address_space: Hashable = object()
+        self.forks = forks.count
+        self._scratches: dict[int, _Scratch] = {}
+
+    def read(self, addr: int, size: int) -> bytes:
+        """See Memory.read."""
+        scratch = self._scratches.get(get_ident()) or self._scratch()
+        if size <= SCRATCH_BYTES and libc.pwrite(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
+            return scratch.memory[:size]
+        return ProcessMemory(os.getpid(), None).read(addr, size)
+
+    def write(self, addr: int, data: bytes) -> int:
+        """See Memory.write."""
+        size = len(data)
+        scratch = self._scratches.get(get_ident()) or self._scratch()
+        if size <= SCRATCH_BYTES:
+            scratch.memory[:size] = data
+            if libc.pread(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
+                return size
+        return ProcessMemory(os.getpid(), None).write(addr, data)
+
+    def close(self) -> None:
+        """Give the scratch memory back."""
+        for scratch in self._scratches.values():
+            scratch.close()
+        self._scratches.clear()
+
+    def _scratch(self) -> _Scratch:
+        """This thread's scratch memory: the copies release the interpreter's lock."""
+        scratch = self._scratches[get_ident()] = _Scratch()
+        return scratch
+
+
+class _Scratch:
+    __slots__ = ("fd", "memory")
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("kvmabi-copies", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, SCRATCH_BYTES)
+        self.memory = mmap.mmap(self.fd, SCRATCH_BYTES)
+
+    def close(self) -> None:
+        self.memory.close()
+        os.close(self.fd)

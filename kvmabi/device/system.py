@@ -26,7 +26,7 @@ def open_system(host: Host, kernel: Kernel, log: EventLog) -> SystemFile:
 
 
 class SystemFile(DeviceFile):
-    """The file behind open("/dev/kvm")."""
+    """The file behind open("/dev/kvm"). VMs do not keep it."""
 
     kind = "system"
 
@@ -35,6 +35,10 @@ class SystemFile(DeviceFile):
         self.system = system
         self._numbers = count(1)
         self._vcpu_attributes = vcpuattrs.attributes(system.kernel)
+
+    def release(self) -> None:
+        """Give back the memory of closed vCPUs."""
+        self.system.close()
 
     def _get_api_version(self, call: Call) -> int:
         no_argument(call)

@@ -16,11 +16,51 @@ PAIR = 16
 UNROLLED = 64
 
 
+class ExactBuffer:
+    """A register's payload at an address, copied as by a kernel with MOPS (see kvmabi.model.row.Buffer)."""
+
+    __slots__ = ("_addr", "_memory", "data")
+
+    def __init__(self, memory: Memory, addr: int) -> None:
+        self._memory = memory
+        self._addr = addr
+        self.data: bytes | None = None
+
+    def take(self, size_bytes: int) -> bytes:
+        """See Buffer.take."""
+        self.data = data = self._memory.read(self._addr, size_bytes)
+        return data
+
+    def put(self, data: bytes, valid_bytes: int) -> bool:
+        """See Buffer.put."""
+        self.data = data
+        return self._memory.write(self._addr, data) == len(data)
+
+
+class BlockBuffer(ExactBuffer):
+    """The same, copied as by a kernel without MOPS."""
+
+    __slots__ = ()
+
+    def take(self, size_bytes: int) -> bytes:
+        """See Buffer.take."""
+        data = self._memory.read(self._addr, size_bytes)
+        if len(data) < size_bytes:
+            data = data[: from_user(self._addr, size_bytes, len(data))]
+        self.data = data
+        return data
+
+    def put(self, data: bytes, valid_bytes: int) -> bool:
+        """See Buffer.put."""
+        self.data = data
+        return to_user(self._memory, self._addr, data, valid_bytes) == len(data)
+
+
 def to_user(memory: Memory, addr: int, data: bytes, valid: int) -> int:
     """Write a register's ``valid`` bytes and the zeroes after them as a kernel without MOPS does.
 
-    Tells how many bytes were written. Only a page's end stops a copy halfway: what follows it is written first,
-    so that nothing needs to be taken back. Source: what the golden records of partial gets tell.
+    Returns the number of bytes written. A copy can stop only at a page boundary. The part after the boundary is
+    written first, so nothing has to be undone. Source: the golden records of partial gets.
     """
     here, size = PAGE_BYTES - addr % PAGE_BYTES, len(data)
     if here >= size or not memory.write(addr, data[:1]):
@@ -32,7 +72,7 @@ def to_user(memory: Memory, addr: int, data: bytes, valid: int) -> int:
 
 
 def _fitting(size: int, writable: int) -> Iterator[int]:
-    """The stores of a copy of ``size`` bytes that the first ``writable`` have room for."""
+    """The stores of a copy of ``size`` bytes that fit into the first ``writable`` bytes."""
     done = 0
     for unit in (*(STORE,) * (size // STORE), *_tail(size % STORE, 0)):
         done += unit

@@ -5,169 +5,186 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import struct
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr, usercopy
-from kvmabi.device.file import Call, DeviceFile, Handler, fault, no_argument
-from kvmabi.device.memory import Memory, ProcessMemory
+from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Wait, fault, no_argument
+from kvmabi.device.memory import Memory
+from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
-from kvmabi.events import WARNING, Lost
+from kvmabi.events import Kind
 from kvmabi.model import lifecycle, run
-from kvmabi.model.registermap import Effect
-from kvmabi.model.vgic import NOWHERE
+from kvmabi.model.mode import Mode
+from kvmabi.model.row import Buffer, Refusal
+from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
+from kvmabi.model.vgic import UNSET_ADDRESS
 
 if TYPE_CHECKING:
     from kvmabi.device.vm import VmFile
-    from kvmabi.model.vcpu import Vcpu
 
-ONE_REG = struct.Struct("=QQ")
-INIT = struct.Struct("=8I")
-COUNT = struct.Struct("=Q")
-INT = struct.Struct("=i")
-WORD = struct.Struct("=I")
-IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
+ONE_REG = layout("struct kvm_one_reg")
+INIT = layout("struct kvm_vcpu_init")
+COUNT = layout("struct kvm_reg_list")
+MP_STATE = layout("struct kvm_mp_state")
+FEATURE = layout("int")
+MASK_LENGTH = layout("struct kvm_signal_mask")
+SIGSET_BYTES = 8
+KVM_RUN = "struct kvm_run"
+IMMEDIATE_EXIT = uapi.ffi.offsetof(KVM_RUN, "immediate_exit")
+RUN_FIELDS = {
+    name: (field.offset, uapi.ffi.sizeof(field.type)) for name, field in uapi.ffi.typeof(KVM_RUN).fields if name
+}
+"""Place and size in bytes of the fields of struct kvm_run."""
 EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")
 SERROR_PENDING = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_pending")
 SERROR_HAS_ESR = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_has_esr")
-SIGSET_BYTES = 8
-NOBODY = ProcessMemory(0, None)
+MP_STATES = frozenset({uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED, uapi.KVM_MP_STATE_SUSPENDED})
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+GET, SET = "KVM_GET_ONE_REG", "KVM_SET_ONE_REG"
 
 
 class VcpuFile(DeviceFile):
     """The file that KVM_CREATE_VCPU opens.
 
-    ``run_fd`` is a memfd with struct kvm_run, which a VMM maps; ``sigmask`` the signal mask that
-    KVM_SET_SIGNAL_MASK gave for KVM_RUN (None: the thread's own).
+    ``sigmask`` is the signal mask that KVM_SET_SIGNAL_MASK gave for KVM_RUN (None: the thread's own).
     """
 
     kind = "vcpu"
 
     def __init__(self, vm: VmFile, vcpu: Vcpu) -> None:
-        super().__init__(vm.log)
+        super().__init__(vm.log, vm)
         self.vm = vm
         self.vcpu = vcpu
+        self.vm_number, self.vcpu_number = vm.vm_number, vcpu.index
         self.attributes = vm.vcpu_attributes
-        size = vcpu.system.kernel.vcpu_mmap_bytes
-        self.run_fd = os.memfd_create("kvm-vcpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self.run_fd, size)
-            fcntl.fcntl(self.run_fd, fcntl.F_ADD_SEALS, SEALS)
-            self._run = mmap.mmap(self.run_fd, size)
-        except OSError:
-            os.close(self.run_fd)
-            raise
+        self._copies_exactly = vcpu.system.copies_exactly
+        self._run_fd: int | None = None
         self.sigmask: bytes | None = None
-        self.stolen_time = NOWHERE
+        self.stolen_time = UNSET_ADDRESS
         self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
         self._has_esr = vcpu.system.check_extension(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR, on_vm=True)
         self._events = bytearray(EVENTS_BYTES)
         self._events[SERROR_HAS_ESR] = self._has_esr
-        self._set_by: dict[int, int] = {}
-        self._changed = True  # since the last read
-        self._judgeable = True  # a set was tried since the last run
 
-    def check(self, memory: Memory) -> None:
-        """See VmFile.check."""
-        self.vm.check(memory)
+    @property
+    def run_fd(self) -> int:
+        """A memfd with struct kvm_run, which a VMM maps; made when first asked for. Errors: OSError."""
+        if self._run_fd is None:
+            fd = os.memfd_create("kvm-vcpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            try:
+                os.ftruncate(fd, self.vcpu.system.kernel.vcpu_mmap_bytes)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            except OSError:
+                os.close(fd)
+                raise
+            self._run_fd = fd
+        return self._run_fd
 
-    def where(self) -> tuple[Any, int | None, int | None]:
-        """See DeviceFile.where."""
-        return self.vcpu.mode, self.vcpu.vm.number, self.vcpu.index
+    def denies(self, memory: Memory) -> Refusal | None:
+        """See VmFile.denies."""
+        return self.vm.denies(memory)
 
+    @property
+    def mode(self) -> Mode:
+        """The vCPU's mode now."""
+        return self.vcpu.mode
+
+    @property
     def svcr(self) -> int:
-        """See DeviceFile.svcr."""
+        """SVCR's value now."""
         return self.vcpu.mode.svcr
 
+    def values(self) -> Mapping[int, bytes]:
+        """See DeviceFile.values."""
+        return self.vcpu.values()
+
+    def on_close(self) -> None:
+        """Report the end of the vCPU's use, while it still has its registers."""
+        if self.vcpu.map is not None:
+            self.report(Kind.CLOSED)
+
     def release(self) -> None:
-        """Tell watchers the vCPU's last state; give its memory back."""
-        if self._run.closed:
-            return
-        self.tell_state("close")
-        self._run.close()
-        os.close(self.run_fd)
+        """Close struct kvm_run. The vCPU itself lives as long as its VM."""
+        if self._run_fd is not None:
+            os.close(self._run_fd)
+            self._run_fd = None
 
     def discard(self) -> None:
         """See DeviceFile.discard: the VM gets its number back."""
         self.release()
         self.vm.forget(self.vcpu.index)
 
-    def tell_state(self, what: str) -> None:
-        """Log an event that is no ioctl and carries the vCPU's registers, if somebody watches."""
-        if self.log.watchers and self.vcpu.map is not None:
-            call = Call(0, NOBODY)
-            call.state = self.vcpu.state()
-            self._log(what, call, None, *self.where())
-
     def immediate_exit(self, value: bool) -> None:
         """Set kvm_run.immediate_exit, as a VMM does through its mapping."""
-        self._run[IMMEDIATE_EXIT] = value
+        os.pwrite(self.run_fd, bytes((value,)), IMMEDIATE_EXIT)
 
     # --- registers
 
-    def _get_one_reg(self, call: Call) -> int:
-        known = self.vcpu.require_init()
-        id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
-        call.register = id
-        row = known.row(id)
-        if row.backwards and row.get is None:
-            self.vcpu.swallow(row, call.memory.read(addr, row.valid_bytes))
-            self._changed = True
-            return 0
-        data = self.vcpu.get(row)
-        call.data = data
-        if self.vcpu.system.copies_exactly:
-            done = call.memory.write(addr, data)
-        else:
-            done = usercopy.to_user(call.memory, addr, data, row.valid_bytes)
-        if done < len(data):
-            raise fault(addr)
-        if self._changed and self.log.watchers:
-            call.state = self.vcpu.state()
-            self._changed = False
-        return 0
+    def get_register(self, id: int, buffer: Buffer, memory: Memory) -> Answer:
+        """KVM_GET_ONE_REG without its struct, for callers in this process; answer and event are the same."""
+        call = Call(0, memory)
+        before = self.vcpu.mode
+        return self.done(GET, call, before, self.denies(memory) or self._get(call, id, buffer))
 
-    def _set_one_reg(self, call: Call) -> int:
+    def set_register(self, id: int, buffer: Buffer, memory: Memory) -> Answer:
+        """KVM_SET_ONE_REG without its struct, for callers in this process; answer and event are the same."""
+        call = Call(0, memory)
+        before = self.vcpu.mode
+        return self.done(SET, call, before, self.denies(memory) or self._set(call, id, buffer))
+
+    def _get(self, call: Call, id: int, buffer: Buffer) -> Outcome:
+        regmap = self.vcpu.map
+        if regmap is None:
+            return VCPU_NOT_INITIALIZED
+        call.register = id
+        refusal = self.vcpu.read(regmap.row(id), buffer)
+        call.data = buffer.data
+        return 0 if refusal is None else refusal
+
+    def _set(self, call: Call, id: int, buffer: Buffer) -> Outcome:
         vcpu = self.vcpu
-        known = vcpu.require_init()
-        id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
+        if vcpu.map is None:
+            return VCPU_NOT_INITIALIZED
         call.register = id
-        row = known.row(id)
-        reads = row.set is None or row.fault_first
-        data = call.memory.read(addr, row.valid_bytes) if reads else b""
-        if len(data) < row.valid_bytes and not vcpu.system.copies_exactly:
-            data = data[: usercopy.from_user(addr, row.valid_bytes, len(data))]
-        call.data = data
-        self._changed = self._judgeable = True  # a set that faults halfway has changed the register, too
-        effects = vcpu.set(row, data)
-        if not self.log.idle:
-            call.effects = self._lost(effects)
-        if vcpu.warnings:
-            self._warn()
-        self._set_by[id] = self.log.count + 1
+        outcome = vcpu.write(vcpu.map.row(id), buffer)
+        call.data = buffer.data
+        if outcome is None:
+            return 0
+        if isinstance(outcome, Refusal):
+            return outcome
+        call.effects = outcome
         return 0
 
-    def _warn(self) -> None:
-        """Log what a real kernel would have done to itself."""
-        while self.vcpu.warnings:
-            warning = KvmError(0, self.vcpu.warnings.pop(0))
-            self._log(WARNING, Call(0, NOBODY), warning, *self.where())
+    def _get_one_reg(self, call: Call) -> Outcome:
+        return self._one_reg(call, self._get)
 
-    def _lost(self, effects: Iterable[Effect]) -> tuple[Lost, ...]:
-        return tuple(Lost(*effect, self._set_by.pop(effect.id, None)) for effect in effects)
+    def _set_one_reg(self, call: Call) -> Outcome:
+        return self._one_reg(call, self._set)
+
+    def _one_reg(self, call: Call, access: Callable[[Call, int, Buffer], Outcome]) -> Outcome:
+        if self.vcpu.map is None:  # before the struct is read
+            return VCPU_NOT_INITIALIZED
+        memory = call.memory
+        argument = memory.read(call.arg, ONE_REG.size)
+        if len(argument) < ONE_REG.size:
+            return fault(call.arg)
+        id, addr = ONE_REG.unpack(argument)
+        if self._copies_exactly:
+            return access(call, id, usercopy.ExactBuffer(memory, addr))
+        return access(call, id, usercopy.BlockBuffer(memory, addr))
 
     def _get_reg_list(self, call: Call) -> int:
-        ids = self.vcpu.reg_list()
+        regmap = self.vcpu.require_final()
+        ids = regmap.listed
         (room,) = COUNT.unpack(call.read(call.arg, COUNT.size))
-        count = len(ids) + self.vcpu.require_init().unwritten
+        count = len(ids) + regmap.unwritten
         call.write(call.arg, COUNT.pack(count))
         if room < count:
-            raise KvmError(errno.E2BIG, f"room for {room} ids where {count} are", remedy="call again with that n")
+            raise KvmError(errno.E2BIG, f"room for {room} IDs, the vCPU has {count}", hint="call again with that n")
         call.write(call.arg + COUNT.size, struct.pack(f"={len(ids)}Q", *ids))
         return 0
 
@@ -176,52 +193,47 @@ class VcpuFile(DeviceFile):
     def _init(self, call: Call) -> int:
         target, *features = INIT.unpack(call.read(call.arg, INIT.size))
         lifecycle.init(self.vcpu, target, features)
-        self._warn()
         off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1 or "power_off" in self.vcpu.mode.features
         self._mp_state = uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE
-        self._set_by.clear()
-        self._changed = True
-        if self.log.watchers:
-            call.state = self.vcpu.state()
         return 0
 
     def _finalize(self, call: Call) -> int:
         self.vcpu.require_init()
-        (feature,) = INT.unpack(call.read(call.arg, INT.size))
+        (feature,) = FEATURE.unpack(call.read(call.arg, FEATURE.size))
         lifecycle.finalize(self.vcpu, feature)
-        self._changed = True
         return 0
 
-    def _run_vcpu(self, call: Call) -> int:
+    def _run_vcpu(self, call: Call) -> Outcome:
         no_argument(call)
         self.vcpu.require_final()
-        if self._judgeable and self.log.watchers:
-            call.state = self.vcpu.state()  # before the run, which takes the GIC's fields out of ID registers
-            self._judgeable = False
-        self._changed = True
-        try:
-            raise run.run(self.vcpu, immediate_exit=bool(self._run[IMMEDIATE_EXIT]))
-        finally:
-            self._warn()
+        self.report(Kind.RUN)
+        immediate = bool(os.pread(self.run_fd, 1, IMMEDIATE_EXIT)[0])
+        exit = run.run(self.vcpu, immediate_exit=immediate)
+        for field, value in exit.written.items():
+            offset, size_bytes = RUN_FIELDS[field]
+            os.pwrite(self.run_fd, value.to_bytes(size_bytes, "little"), offset)
+        if exit.waits and isinstance(exit.result, Refusal):
+            return Wait(exit.result, self.sigmask)
+        return exit.result
 
     def _set_signal_mask(self, call: Call) -> int:
         if not call.arg:
             self.sigmask = None
             return 0
-        (size,) = WORD.unpack(call.read(call.arg, WORD.size))
+        (size,) = MASK_LENGTH.unpack(call.read(call.arg, MASK_LENGTH.size))
         if size != SIGSET_BYTES:
             raise KvmError(errno.EINVAL, f"a signal mask has {SIGSET_BYTES} bytes")
-        self.sigmask = call.read(call.arg + WORD.size, SIGSET_BYTES)
+        self.sigmask = call.read(call.arg + MASK_LENGTH.size, SIGSET_BYTES)
         return 0
 
     def _get_mp_state(self, call: Call) -> int:
-        call.write(call.arg, WORD.pack(self._mp_state))
+        call.write(call.arg, MP_STATE.pack(self._mp_state))
         return 0
 
     def _set_mp_state(self, call: Call) -> int:
-        (state,) = WORD.unpack(call.read(call.arg, WORD.size))
-        if state not in (uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED, uapi.KVM_MP_STATE_SUSPENDED):
-            raise KvmError(errno.EINVAL, f"an arm64 vCPU has no state {state}")
+        (state,) = MP_STATE.unpack(call.read(call.arg, MP_STATE.size))
+        if state not in MP_STATES:
+            raise KvmError(errno.EINVAL, f"an arm64 vCPU does not have the state {state}")
         self._mp_state = state
         return 0
 
@@ -238,9 +250,20 @@ class VcpuFile(DeviceFile):
         self._events[SERROR_HAS_ESR] = self._has_esr
         return 0
 
+    def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
+        """See DeviceFile.done; what the kernel would have done to itself is reported with the ioctl that did it."""
+        answer = super().done(name, call, before, outcome)
+        warnings = self.vcpu.warnings
+        while warnings:
+            self.report(Kind.WARNING, warnings.pop(0))
+        return answer
+
+    def __repr__(self) -> str:
+        return f"<VcpuFile {self.vcpu_number} of VM {self.vm_number}>"
+
     table: ClassVar[dict[int, tuple[str, Handler]]] = {
-        uapi.KVM_GET_ONE_REG: ("KVM_GET_ONE_REG", _get_one_reg),
-        uapi.KVM_SET_ONE_REG: ("KVM_SET_ONE_REG", _set_one_reg),
+        uapi.KVM_GET_ONE_REG: (GET, _get_one_reg),
+        uapi.KVM_SET_ONE_REG: (SET, _set_one_reg),
         uapi.KVM_GET_REG_LIST: ("KVM_GET_REG_LIST", _get_reg_list),
         uapi.KVM_ARM_VCPU_INIT: ("KVM_ARM_VCPU_INIT", _init),
         uapi.KVM_ARM_VCPU_FINALIZE: ("KVM_ARM_VCPU_FINALIZE", _finalize),

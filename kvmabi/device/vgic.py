@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The files of KVM_CREATE_DEVICE: the vGICv3 and its ITS. What a device's registers hold is not modelled."""
+"""The files of KVM_CREATE_DEVICE: the vGICv3 and its ITS. A device's registers are not modelled."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr
@@ -13,16 +13,17 @@ from kvmabi.device.attr import Attribute, Attributes, absent
 from kvmabi.device.file import DeviceFile, Handler
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
-from kvmabi.model.vgic import NOWHERE, Its, Vgic
+from kvmabi.model.row import Refusal
+from kvmabi.model.vgic import UNSET_ADDRESS, Its, Vgic
 
 if TYPE_CHECKING:
     from kvmabi.device.vm import VmFile
 
-LONG_BYTES, WORD_BYTES = 8, 4
+LONG_BYTES, WORD_BYTES = uapi.ffi.sizeof("__u64"), uapi.ffi.sizeof("__u32")
 
 
 class ControlFile(DeviceFile):
-    """A device's file; it belongs to the address space that made the VM."""
+    """A device's file; it belongs to the address space that created the VM."""
 
     kind = "device"
     fd_place = uapi.ffi.offsetof("struct kvm_create_device", "fd")
@@ -30,16 +31,13 @@ class ControlFile(DeviceFile):
     table: ClassVar[dict[int, tuple[str, Handler]]] = attr.IOCTLS
 
     def __init__(self, vm: VmFile) -> None:
-        super().__init__(vm.log)
+        super().__init__(vm.log, vm)
         self.vm = vm
+        self.vm_number = vm.vm_number
 
-    def check(self, memory: Memory) -> None:
-        """See DeviceFile.check."""
-        self.vm.check(memory)
-
-    def where(self) -> tuple[Any, int | None, int | None]:
-        """See DeviceFile.where."""
-        return self.vm.where()
+    def denies(self, memory: Memory) -> Refusal | None:
+        """See VmFile.denies."""
+        return self.vm.denies(memory)
 
 
 class VgicFile(ControlFile):
@@ -68,7 +66,7 @@ class ItsFile(ControlFile):
 
 
 def _address(value: int | None) -> int:
-    return NOWHERE if value is None else value
+    return UNSET_ADDRESS if value is None else value
 
 
 def _no_address(*_: object) -> int:
@@ -76,24 +74,26 @@ def _no_address(*_: object) -> int:
 
 
 def _nothing_to_do(*_: object) -> None:
-    """The controls of an ITS: no table holds anything to be saved."""
+    """The controls of an ITS, whose tables are empty."""
 
 
 VGIC: dict[tuple[int, int | None], Attribute] = {
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_V3_ADDR_TYPE_DIST): Attribute(
-        LONG_BYTES, lambda file: _address(file.vgic.dist), lambda file, value: file.vgic.set_dist(value)
+        LONG_BYTES, lambda file, _value: _address(file.vgic.dist), lambda file, value: file.vgic.set_dist(value.take())
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_V3_ADDR_TYPE_REDIST): Attribute(
-        LONG_BYTES, lambda file: file.vgic.redist, lambda file, value: file.vgic.set_redist(value, file.vcpus)
+        LONG_BYTES,
+        lambda file, _value: file.vgic.redist,
+        lambda file, value: file.vgic.set_redist(value.take(), file.vcpus),
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION): Attribute(
         LONG_BYTES,
-        set=lambda file, value: file.vgic.add_region(value, file.vcpus),
-        selects=lambda file, value: file.vgic.region(value),
+        lambda file, value: file.vgic.region(value.take()),
+        lambda file, value: file.vgic.add_region(value.take(), file.vcpus),
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(LONG_BYTES, set=attr.no_such_attr, present=absent),
     (uapi.KVM_DEV_ARM_VGIC_GRP_NR_IRQS, attr.ANY): Attribute(
-        WORD_BYTES, lambda file: file.vgic.irqs, lambda file, value: file.vgic.set_irqs(value)
+        WORD_BYTES, lambda file, _value: file.vgic.irqs, lambda file, value: file.vgic.set_irqs(value.take())
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, uapi.KVM_DEV_ARM_VGIC_CTRL_INIT): Attribute(
         0, set=lambda file, _value: file.vgic.init()
@@ -102,16 +102,14 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
         0, set=lambda file, _value: file.vgic.save_pending_tables()
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ, attr.ANY): Attribute(
-        WORD_BYTES, lambda file: file.vgic.maint_irq, lambda file, value: file.vgic.set_maint_irq(value)
+        WORD_BYTES, lambda file, _value: file.vgic.maint_irq, lambda file, value: file.vgic.set_maint_irq(value.take())
     ),
 }
 ITS: dict[tuple[int, int | None], Attribute] = {
     (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_ITS_ADDR_TYPE): Attribute(
-        LONG_BYTES, lambda file: _address(file.its.base), lambda file, value: file.its.set_base(value)
+        LONG_BYTES, lambda file, _value: _address(file.its.base), lambda file, value: file.its.set_base(value.take())
     ),
-    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(
-        LONG_BYTES, _no_address, _no_address, check=_no_address, present=absent
-    ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(LONG_BYTES, _no_address, _no_address, present=absent),
     **{
         (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, control): Attribute(0, set=_nothing_to_do)
         for control in (

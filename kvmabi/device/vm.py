@@ -1,35 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""A VM's file: making vCPUs, what they prefer, and the memory slots."""
+"""A VM's file: vCPUs, devices, capabilities and memory slots."""
 
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Hashable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from kvmabi import uapi
 from kvmabi.device.attr import Attributes
-from kvmabi.device.file import Call, DeviceFile, Handler, no_descriptor, unknown
+from kvmabi.device.file import Call, DeviceFile, Handler, Outcome, no_descriptor, unknown
 from kvmabi.device.memory import PAGE_BYTES, Memory
+from kvmabi.device.structs import layout
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
+from kvmabi.model.row import Refusal
 from kvmabi.model.vm import Vm
 
-MASKS_BYTES = 8 * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
-CREATE_DEVICE = struct.Struct("=III")
+CREATE_DEVICE = layout("struct kvm_create_device")
+ENABLE_CAP = layout("struct kvm_enable_cap")
+MASK_RANGE = layout("struct reg_mask_range")
+SLOT = layout("struct kvm_userspace_memory_region")
+DEVICE_ADDR = layout("struct kvm_arm_device_addr")
+MASKS_BYTES = uapi.ffi.sizeof("__u64") * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
 DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS})
-ENABLE_CAP = struct.Struct("=II4Q")
-MASK_RANGE = struct.Struct("=QI13I")
-SLOT = struct.Struct("=IIQQQ")
 READONLY = uapi.KVM_MEM_READONLY
 SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | READONLY
 
 
+FOREIGN_MEMORY = Refusal(errno.EIO, "a VM can be used only from the address space that created it")
+DEAD = Refusal(errno.EIO, "the VM is dead: a KVM_RUN found its vGIC unfit")
+
+
 class Slot(NamedTuple):
-    """A memory slot: guest-physical place, size in bytes, place in the VMM, and whether the guest may write."""
+    """A memory slot: guest-physical address, size in bytes, address in the VMM, and whether the guest can only read."""
 
     guest: int
     size: int
@@ -38,49 +44,42 @@ class Slot(NamedTuple):
 
 
 class VmFile(DeviceFile):
-    """The file that KVM_CREATE_VM opens. It belongs to the address space that made it."""
+    """The file that KVM_CREATE_VM opens. It belongs to the address space that created it."""
 
     kind = "vm"
 
     def __init__(self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes) -> None:
         super().__init__(log)
         self.vm = vm
+        self.vm_number = vm.number
         self.address_space = address_space
         self.slots: dict[int, Slot] = {}
         self.vcpus: list[VcpuFile] = []
         self.vcpu_attributes = vcpu_attributes
 
-    def check(self, memory: Memory) -> None:
-        """EIO for every address space but the VM's own, and for everybody once the VM is dead."""
-        if memory.address_space != self.address_space:
-            raise KvmError(errno.EIO, "a VM can be used from the address space that created it only")
-        if self.vm.dead:
-            raise KvmError(errno.EIO, "the VM is dead: a KVM_RUN found its vGIC unfit")
-
-    def where(self) -> tuple[Any, int | None, int | None]:
-        """See DeviceFile.where."""
-        return "", self.vm.number, None
+    def denies(self, memory: Memory) -> Refusal | None:
+        """EIO for every address space except the VM's own, and for all callers once the VM is dead."""
+        if memory.address_space is not self.address_space and memory.address_space != self.address_space:
+            return FOREIGN_MEMORY
+        return DEAD if self.vm.dead else None
 
     def release(self) -> None:
-        """Give back what the VM and its vCPUs hold; their files are of no more use."""
-        for vcpu in self.vcpus:
-            vcpu.release()
+        """Give back what the VM holds, the vCPUs' register files among it."""
         self.vm.close()
 
     def _create_vcpu(self, call: Call) -> DeviceFile:
         index = call.arg & 0xFFFFFFFF
         try:
             vcpu = VcpuFile(self, self.vm.create_vcpu(index))
+        except KvmError:
+            raise
         except OSError as error:
-            if isinstance(error, KvmError):
-                raise
-            self.forget(index)
             raise no_descriptor(error) from None
         self.vcpus.append(vcpu)
         return vcpu
 
     def forget(self, index: int) -> None:
-        """Undo the making of a vCPU that nobody got a descriptor of."""
+        """Undo KVM_CREATE_VCPU when no file descriptor could be returned."""
         self.vcpus = [file for file in self.vcpus if file.vcpu.index != index]
         left = self.vm.vcpus.pop(index, None)
         if left is not None:
@@ -89,16 +88,16 @@ class VmFile(DeviceFile):
     def _create_device(self, call: Call) -> int | DeviceFile:
         kind, fd, flags = CREATE_DEVICE.unpack(call.read(call.arg, CREATE_DEVICE.size))
         if kind not in DEVICES:
-            raise KvmError(errno.ENODEV, f"there is no device of type {kind}, or kvmabi does not model it")
+            raise KvmError(errno.ENODEV, f"this kernel has no device of type {kind}, or kvmabi does not model it")
         made: int | DeviceFile = 0
         if not flags & uapi.KVM_CREATE_DEVICE_TEST:
             its = kind == uapi.KVM_DEV_TYPE_ARM_VGIC_ITS
             made = ItsFile(self) if its else VgicFile(self, self.vm.create_vgic())
-        call.write(call.arg, CREATE_DEVICE.pack(kind, fd, flags))  # what is made stays made if this is EFAULT
+        call.write(call.arg, CREATE_DEVICE.pack(kind, fd, flags))  # EFAULT here does not undo the device
         return made
 
     def _create_irqchip(self, _call: Call) -> int:
-        raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", remedy="KVM_CREATE_DEVICE makes a vGICv3")
+        raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", hint="KVM_CREATE_DEVICE creates a vGICv3")
 
     def _check_extension(self, call: Call) -> int:
         if call.arg == uapi.KVM_CAP_MSI_DEVID and self.vm.has_its:
@@ -106,49 +105,48 @@ class VmFile(DeviceFile):
         return self.vm.system.check_extension(call.arg, on_vm=True)
 
     def _preferred_target(self, call: Call) -> int:
-        init = uapi.ffi.new("struct kvm_vcpu_init *")
-        init.target = self.vm.system.kernel.target
+        init = uapi.ffi.new("struct kvm_vcpu_init *", {"target": self.vm.system.kernel.target})
         call.write(call.arg, bytes(uapi.ffi.buffer(init)))
         return 0
 
     def _set_device_addr(self, call: Call) -> int:
-        """KVM_ARM_SET_DEVICE_ADDR, which has the number of KVM_GET_ONE_REG: there is no vGIC of the old kind."""
-        call.read(call.arg, uapi.ffi.sizeof("struct kvm_arm_device_addr"))
-        raise KvmError(errno.ENODEV, "the VM has no such device; registers are read and written on a vCPU's file")
+        """KVM_ARM_SET_DEVICE_ADDR, which has the number of KVM_GET_ONE_REG: the VM has no vGICv2."""
+        call.read(call.arg, DEVICE_ADDR.size)
+        raise KvmError(errno.ENODEV, "the VM has no such device; registers belong to a vCPU's file")
 
     def _set_memory_region(self, call: Call) -> int:
         slot, flags, guest, size, user = SLOT.unpack(call.read(call.arg, SLOT.size))
         if flags & ~SLOT_FLAGS or (guest | size | user) % PAGE_BYTES or slot >> 16 or guest + size >= 1 << 64:
-            raise KvmError(errno.EINVAL, "a memory slot has page-aligned places, a known number and known flags")
+            raise KvmError(errno.EINVAL, "a memory slot needs page-aligned addresses, a valid number and known flags")
         if not size:
             if self.slots.pop(slot, None) is None:
-                raise KvmError(errno.EINVAL, f"there is no memory slot {slot} to remove")
+                raise KvmError(errno.EINVAL, f"memory slot {slot} does not exist, so it cannot be removed")
             return 0
         old = self.slots.get(slot)
         if old is not None and (old.size, old.user, old.readonly) != (size, user, bool(flags & READONLY)):
-            raise KvmError(errno.EINVAL, "a memory slot can be moved and logged, not resized or backed otherwise")
-        for other, known in self.slots.items():
-            if other != slot and guest < known.guest + known.size and known.guest < guest + size:
-                raise KvmError(errno.EEXIST, f"the memory slot overlaps slot {other}")
+            raise KvmError(errno.EINVAL, "a memory slot can be moved and logged, but not resized or given other memory")
+        for number, other in self.slots.items():
+            if number != slot and guest < other.guest + other.size and other.guest < guest + size:
+                raise KvmError(errno.EEXIST, f"the memory slot overlaps slot {number}")
         self.slots[slot] = Slot(guest, size, user, bool(flags & READONLY))
         return 0
 
     def _enable_cap(self, call: Call) -> int:
-        capability, flags, *args = ENABLE_CAP.unpack(call.read(call.arg, ENABLE_CAP.size))
-        known = capability == uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS
-        if not known or flags or any(args) or not self.vm.system.check_extension(capability, on_vm=True):
-            raise KvmError(errno.EINVAL, f"capability {capability} cannot be enabled so")
+        capability, flags, *args, _padding = ENABLE_CAP.unpack(call.read(call.arg, ENABLE_CAP.size))
+        modelled = capability == uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS
+        if not modelled or flags or any(args) or not self.vm.system.check_extension(capability, on_vm=True):
+            raise KvmError(errno.EINVAL, f"capability {capability} cannot be enabled with these arguments")
         if self.vm.vcpus:
-            raise KvmError(errno.EINVAL, "this is to be enabled before the first vCPU is made")
+            raise KvmError(errno.EINVAL, "this capability can be enabled only before the first vCPU is created")
         self.vm.enabled.add(capability)
         return 0
 
-    def _writable_masks(self, call: Call) -> int:
+    def _writable_masks(self, call: Call) -> Outcome:
         if not self.vm.system.kernel.switches.writable_masks_ioctl:
             return unknown(self, call)
         addr, reach, *reserved = MASK_RANGE.unpack(call.read(call.arg, MASK_RANGE.size))
         if reach or any(reserved):
-            raise KvmError(errno.EINVAL, "the only range is 0, and what is reserved is 0")
+            raise KvmError(errno.EINVAL, "range must be 0 and reserved fields zero")
         table = bytearray(MASKS_BYTES)
         for id, mask in self.vm.system.writable_masks().items():
             place = _mask_index(id)

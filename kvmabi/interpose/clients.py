@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One client: the connection of an address space, whose every message may be a lie."""
+"""One client of the preloaded library: the connection of an address space. Every message may be a lie."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import struct
 import sys
 from collections.abc import Callable
 
-from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
-from kvmabi.errors import KvmError
-from kvmabi.interpose.files import OpenFile, OpenFiles
+from kvmabi.device.file import Refused, Wait
+from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.protocol import REPLY, REQUEST, VERSION, Flag, Message
+from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
 
 CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
 
-_FOREIGN = REPLY.pack(-1, 0, Flag.FOREIGN, 0, 0)
 _EXCESS = 1
-"""Bytes received beyond a request, so that a longer message is told from a right one."""
+"""Bytes received beyond a request: a message that is too long is recognised."""
 
 
 class Disconnect(Exception):
-    """The client left or broke the protocol; there is nobody to answer."""
+    """The client left or broke the protocol: there is nobody to answer."""
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int]:
@@ -34,21 +33,20 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int]:
 
 
 class Client:
-    """A connected process. ``complain`` is told what went wrong in the device, which the client sees as EIO."""
+    """A connected process. ``complain`` hears of errors of kvmabi itself."""
 
     def __init__(self, sock: socket.socket, pid: int, files: OpenFiles, complain: Callable[[Exception], None]) -> None:
-        self.closed = False
         self._sock = sock
         self._pid = pid
         self._files = files
         self._complain = complain
-        self._memory: ProcessMemory | None = None
-        self._sent: tuple[DeviceFile, OpenFile] | None = None
+        self._session: Session | None = None
         sock.setblocking(False)
 
     def close(self) -> None:
         """Hang up."""
-        self.closed = True
+        if self._session is not None:
+            self._session.closed = True
         self._sock.close()
 
     def serve(self) -> None:
@@ -62,96 +60,57 @@ class Client:
         if len(data) != REQUEST.size:
             raise Disconnect
         message, request, identity, argument = REQUEST.unpack(data)
-        memory = self._memory
-        if memory is None:
+        session = self._session
+        if session is None:
             if message != Message.HELLO or request != VERSION:
                 raise Disconnect
-            self._memory = ProcessMemory(self._pid, identity)
+            self._session = Session(self._pid, identity, self._files, self._complain)
         elif message == Message.IOCTL:
-            self._ioctl(identity, request, argument, memory)
+            self._answer(session.ioctl(identity, request, argument))
         elif message == Message.OPEN:
-            self._open()
+            self._answer(session.open())
         elif message == Message.UNDO:
-            self._undo()
+            self._answer(session.undo())
         else:
             raise Disconnect
 
-    def _open(self) -> None:
-        try:
-            fd = self._files.open_system(self)
-        except OSError as error:
-            self._send(_refusal(error.errno or errno.EIO))
+    def _answer(self, answer: Answer) -> None:
+        """Encode and send. Raises Disconnect."""
+        if isinstance(answer, NewFd):
+            self._send_fd(answer)
         else:
-            self._send_fd(fd)
-
-    def _undo(self) -> None:
-        """The client had no room for the fd of the vCPU that it was sent last."""
-        if self._sent is not None:
-            self._files.undo(*self._sent)
-            self._sent = None
-        self._send(REPLY.pack(0, 0, 0, 0, 0))
-
-    def _ioctl(self, identity: bytes, request: int, argument: int, memory: ProcessMemory) -> None:
-        self._sent = None
-        file = self._files.find(identity)
-        if file is None:
-            self._send(_FOREIGN)
-            return
-        answer = self._ask(file.device, request, argument, memory)
-        if isinstance(answer, bytes):
-            self._send(answer)
-        else:
-            self._hand_out(answer, file)
-
-    def _ask(self, device: DeviceFile, request: int, argument: int, memory: ProcessMemory) -> bytes | DeviceFile:
-        """What the device answers: a reply, or the file that it opened."""
-        try:
-            result = device.ioctl(request, argument, memory)
-            return result if isinstance(result, DeviceFile) else REPLY.pack(result, 0, 0, 0, 0)
-        except KvmError as error:
-            return _wait(device) if error.waits else _refusal(error.errno or errno.EIO)
-        except Exception as error:
-            self._complain(error)
-            return _refusal(errno.EIO)
-
-    def _hand_out(self, device: DeviceFile, parent: OpenFile) -> None:
-        """Answer with an fd for what an ioctl on ``parent`` made."""
-        try:
-            fd = self._files.add(device, parent, self)
-        except OSError as error:
-            device.discard()
-            self._send(_refusal(error.errno or errno.EIO))
-        else:
-            self._sent = device, parent
-            self._send_fd(fd, device.fd_place)
+            self._send(_encoded(answer))
 
     def _send(self, reply: bytes) -> None:
-        """Send without waiting: who has not read its last answers has no claim to another. Raises Disconnect."""
+        """Send without waiting: a client that does not drain its replies is disconnected. Raises Disconnect."""
         try:
             self._sock.send(reply, socket.MSG_NOSIGNAL)
         except OSError as error:
             raise Disconnect from error
 
-    def _send_fd(self, fd: int, place: int | None = None) -> None:
-        """Send an fd, closed here in any case; its number goes to ``place`` in the argument. Raises Disconnect."""
-        flags = Flag.FD if place is None else Flag.FD | Flag.STORE
+    def _send_fd(self, answer: NewFd) -> None:
+        """Send a descriptor, which is closed here in any case. Raises Disconnect."""
+        flags = Flag.FD if answer.place is None else Flag.FD | Flag.STORE
+        reply = REPLY.pack(0, 0, flags, answer.place or 0, 0)
         try:
-            socket.send_fds(self._sock, [REPLY.pack(0, 0, flags, place or 0, 0)], [fd], socket.MSG_NOSIGNAL)
+            socket.send_fds(self._sock, [reply], [answer.fd], socket.MSG_NOSIGNAL)
         except OSError as error:
             if error.errno != errno.ETOOMANYREFS:
                 raise Disconnect from error
-            self._send(_refusal(errno.EMFILE))  # too many fds that somebody does not receive
+            self._send(REPLY.pack(-1, errno.EMFILE, 0, 0, 0))  # too many descriptors that nobody has received
         finally:
-            os.close(fd)
+            os.close(answer.fd)
 
 
-def _refusal(error: int) -> bytes:
-    return REPLY.pack(-1, error, 0, 0, 0)
-
-
-def _wait(device: DeviceFile) -> bytes:
-    """The answer to KVM_RUN: EINTR, once a signal has come."""
-    mask = device.sigmask if isinstance(device, VcpuFile) else None
-    if mask is None:
-        return REPLY.pack(-1, errno.EINTR, Flag.WAIT, 0, 0)
-    return REPLY.pack(-1, errno.EINTR, Flag.WAIT | Flag.SIGMASK, 0, int.from_bytes(mask, sys.byteorder))
+def _encoded(answer: int | Refused | Wait | NotOurs) -> bytes:
+    """An answer without a descriptor as a reply (protocol.h)."""
+    if isinstance(answer, int):
+        return REPLY.pack(answer, 0, 0, 0, 0)
+    if isinstance(answer, Refused):
+        return REPLY.pack(-1, answer.errno, 0, 0, 0)
+    if isinstance(answer, NotOurs):
+        return REPLY.pack(-1, 0, Flag.FOREIGN, 0, 0)
+    if answer.sigmask is None:
+        return REPLY.pack(-1, answer.then.errno, Flag.WAIT, 0, 0)
+    mask = int.from_bytes(answer.sigmask, sys.byteorder)
+    return REPLY.pack(-1, answer.then.errno, Flag.WAIT | Flag.SIGMASK, 0, mask)

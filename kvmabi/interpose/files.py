@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The fds that clients hold: which device file stands behind one, and when the last copy of it is closed.
+"""The descriptors that clients hold: which device file is behind one, and when the last copy of it is closed.
 
-A client may dup an fd, pass it on or inherit it; what stays is its inode, so that names it. System and VM
-fds are sockets whose other end the server keeps: it hangs up with the last close. A vCPU's fd must be one
-that can be mapped, so it is a file that the client has open by itself: nobody tells when it is closed, but
+A client can dup a descriptor, pass it on or inherit it; the inode stays the same, so that identifies it. The
+descriptors of /dev/kvm, VMs and devices are sockets whose other end the server keeps: it hangs up with the last close.
+A vCPU's must be one that can be mapped, so it is a file that the client opened by itself: its close goes unnoticed, but
 the kernel grants a write lease (fcntl(2), F_SETLEASE) only to the single opener of a file.
+
+What a close ends, and what keeps a VM, is decided in kvmabi.device.lifetime.
 """
 
 from __future__ import annotations
@@ -23,16 +25,16 @@ from kvmabi.interpose.protocol import IDENTITY
 
 
 class Owner(Protocol):
-    """Who made a file: the connection of a process."""
+    """The session that a file was made in."""
 
     closed: bool
 
 
 @dataclass(eq=False, slots=True)
 class OpenFile:
-    """A system, VM or vCPU file that clients have open.
+    """A file that clients have open.
 
-    ``end`` is the server's end of a socket, None for a vCPU. ``vcpus`` are those of a VM that are open.
+    ``end`` is the server's end of a socket, None for a vCPU. ``vcpus`` are the vCPUs of a VM that are open.
     """
 
     device: DeviceFile
@@ -43,10 +45,10 @@ class OpenFile:
 
 
 class OpenFiles:
-    """All files that clients have open, by the identity of their inode. ``poll`` hears of hang-ups.
+    """All files that clients have open, by the identity of their inode. ``poll`` reports hang-ups.
 
-    ``system`` is the file behind /dev/kvm: all opens share it, and whoever made it releases it.
-    ``complain`` is told what goes wrong in the device when something is released.
+    ``system`` is the file behind /dev/kvm: all opens share it, and its maker releases it. ``complain`` hears of errors
+    of kvmabi itself when something is released.
     """
 
     def __init__(self, system: DeviceFile, poll: select.epoll, complain: Callable[[Exception], None]) -> None:
@@ -62,11 +64,11 @@ class OpenFiles:
 
     @property
     def leaving(self) -> bool:
-        """There are VMs of which only vCPUs are open: nothing but `sweep` sees these closed."""
+        """There are vCPUs whose VM's descriptor is closed: only `sweep` notices when theirs are."""
         return bool(self._leaving)
 
     def find(self, identity: bytes) -> OpenFile | None:
-        """The file of this inode, None if it is none of ours."""
+        """The file of this inode, None if it is not one of these files."""
         return self._files.get(identity)
 
     def open_system(self, owner: Owner) -> int:
@@ -81,14 +83,16 @@ class OpenFiles:
         file = OpenFile(device, _identity(fd), owner)
         self._files[file.identity] = file
         parent.vcpus.append(file)
+        device.opened()
         return fd
 
     def undo(self, device: DeviceFile, parent: OpenFile) -> None:
-        """Nobody got the fd of a vCPU that an ioctl on ``parent`` made; sockets tell of themselves."""
+        """The client did not get the descriptor of a vCPU that an ioctl on ``parent`` made; sockets hang up."""
         for vcpu in parent.vcpus:
             if vcpu.device is device:
                 parent.vcpus.remove(vcpu)
                 self._files.pop(vcpu.identity, None)
+                device.closed()
                 device.discard()
                 return
 
@@ -97,55 +101,55 @@ class OpenFiles:
         return fd in self._ends
 
     def hang_up(self, fd: int) -> None:
-        """The server's end ``fd`` hung up: nobody has the system or VM file behind it open any more."""
+        """The server's end ``fd`` hung up: the last descriptor of the file behind it is closed."""
         file = self._ends.pop(fd)
         del self._files[file.identity]
         self._poll.unregister(fd)
         if file.end is not None:
             file.end.close()
         if file.device is not self._system:
-            self._leaving.append(file)
-            self.sweep()
+            self._close(file)
+            if file.vcpus:
+                self._leaving.append(file)
+                self.sweep()
 
     def sweep(self) -> None:
-        """Release what nobody has open any more: as in the kernel, an open vCPU keeps its VM."""
-        leaving = []
+        """Close the vCPUs of closed VMs whose last descriptor and mapping are gone."""
         for vm in self._leaving:
             vm.vcpus = [vcpu for vcpu in vm.vcpus if not self._is_closed(vcpu)]
-            if vm.vcpus:
-                leaving.append(vm)
-            else:
-                self._release(vm)
-        self._leaving = leaving
+        self._leaving = [vm for vm in self._leaving if vm.vcpus]
 
     def close(self) -> None:
-        """Release everything."""
+        """Close everything."""
         for fd in list(self._ends):
             self.hang_up(fd)
         for vm in self._leaving:
-            self._release(vm)
+            for vcpu in vm.vcpus:
+                self._close(vcpu)
         self._leaving.clear()
         self._files.clear()
 
     def _add_socket(self, device: DeviceFile, owner: Owner) -> int:
         ours, theirs = socket.socketpair()
         file = OpenFile(device, _identity(theirs.fileno()), owner, ours)
-        self._poll.register(ours, 0)  # a hang-up is always told; what a client writes need not be
+        self._poll.register(ours, 0)  # hang-ups are always reported; what a client writes is ignored
         self._files[file.identity] = file
         self._ends[ours.fileno()] = file
+        if device is not self._system:
+            device.opened()
         return theirs.detach()
 
     def _is_closed(self, vcpu: OpenFile) -> bool:
-        """Whether nobody has a vCPU open any more, which then is released."""
+        """Whether no process has the vCPU open any more; then it is closed here."""
         if _is_open_elsewhere(vcpu):
             return False
         del self._files[vcpu.identity]
-        self._release(vcpu)
+        self._close(vcpu)
         return True
 
-    def _release(self, file: OpenFile) -> None:
+    def _close(self, file: OpenFile) -> None:
         try:
-            file.device.release()
+            file.device.closed()
         except Exception as error:
             self._complain(error)
 
@@ -156,12 +160,12 @@ def _identity(fd: int) -> bytes:
 
 
 def _open_anew(fd: int) -> int:
-    """Open the file behind an fd once more, which makes its openers countable."""
+    """Open the file behind a descriptor once more, so that its openers can be counted."""
     return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
 def _is_open_elsewhere(vcpu: OpenFile) -> bool:
-    """Whether anybody has a vCPU's file open or mapped; where leases do not tell, its maker's life decides."""
+    """Whether a process has a vCPU's file open or mapped; where leases are not available, its maker's life decides."""
     assert isinstance(vcpu.device, VcpuFile)
     try:
         probe = _open_anew(vcpu.device.run_fd)

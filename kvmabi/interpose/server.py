@@ -19,7 +19,7 @@ from kvmabi.interpose.files import OpenFiles
 
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
-"""How often the vCPUs of closed VMs are looked at: nothing tells when they are closed."""
+"""How often the vCPUs of closed VMs are looked at: their close is not reported."""
 SPIN_SECONDS = 60e-6
 """How long the server stays awake for the next request: being woken takes longer than answering."""
 
@@ -27,7 +27,7 @@ SPIN_SECONDS = 60e-6
 class Server:
     """Serves a device file on a Unix socket at ``path``, to processes of the same user.
 
-    ``failures`` counts errors of kvmabi itself, each told on standard error; clients see them as EIO.
+    ``failures`` counts errors of kvmabi itself, each printed on standard error; clients see them as EIO.
     """
 
     def __init__(self, path: Path, system: DeviceFile) -> None:
@@ -73,7 +73,7 @@ class Server:
         return watched
 
     def close(self) -> None:
-        """Hang up on everybody and release every file."""
+        """Hang up on every client and release every file."""
         self._listener.close()
         for client in self._clients.values():
             client.close()
@@ -84,7 +84,7 @@ class Server:
             os.close(self._spare)
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """What happens within ``timeout`` seconds, watched without sleep at first."""
+        """The events within ``timeout`` seconds: polled without sleep at first."""
         end = time.monotonic() + SPIN_SECONDS
         while not (happened := self._poll.poll(0)):
             if time.monotonic() >= end:
@@ -114,7 +114,7 @@ class Server:
         self._poll.register(sock, select.EPOLLIN)
 
     def _turn_away(self) -> None:
-        """No fd is left for another client: use the spare one to hang up on it, lest it wait for ever."""
+        """No descriptor is left for another client: use the spare one to hang up, so that it does not block forever."""
         if self._spare is None:
             return
         os.close(self._spare)

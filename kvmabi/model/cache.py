@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+
 from kvmabi import regid
 from kvmabi.model.facts import Facts
 from kvmabi.model.row import Outcome, Owner, Refusal, Row

@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from kvmabi import regid, uapi
+from kvmabi import regid
 from kvmabi.model import state
 from kvmabi.model.row import Refusal
 from kvmabi.profiles import idregs, sysregs

@@ -98,7 +98,7 @@ def _leave_behind(vcpu: Vcpu, features: frozenset[str]) -> None:
 
 
 def reset(vcpu: Vcpu) -> None:
-    """Put registers to their reset values; vector lengths are preserved once the vCPU is finalised, VM-wide registers always."""
+    """Reset the registers; vector lengths are preserved once the vCPU is finalised, VM-wide registers always."""
     system = vcpu.system
     features = (vcpu.features or frozenset()) | (STUCK_SVE if vcpu.stuck_sve else frozenset())
     old = vcpu.mode

@@ -38,6 +38,10 @@ class Refusal(NamedTuple):
 class Buffer(Protocol):
     """The caller's buffer of a register access."""
 
+    @property
+    def data(self) -> bytes | None:
+        """What was taken from the buffer, or put into it."""
+
     def take(self, size_bytes: int) -> bytes:
         """The bytes up to the first that cannot be read: fewer than ``size_bytes`` is a fault."""
 

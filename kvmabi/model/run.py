@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""KVM_RUN: what it refuses, what the first one freezes; the guest itself does nothing but wait."""
+"""KVM_RUN: when it fails, what the first one freezes, how it ends. The guest idles."""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from kvmabi import uapi
 from kvmabi.errors import KvmError
 from kvmabi.model import idreg, vcpuattrs
-from kvmabi.model.registermap import Refusal
-from kvmabi.model.vcpu import refusal_error
-
-if TYPE_CHECKING:
-    from kvmabi.model.vcpu import Vcpu
-    from kvmabi.model.vgic import Vgic
+from kvmabi.model.row import Refusal
+from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.vgic import Vgic
 
 PMU_NOT_READY = Refusal(
     errno.EINVAL,
@@ -21,16 +20,35 @@ PMU_NOT_READY = Refusal(
     "use KVM_SET_DEVICE_ATTR with KVM_ARM_VCPU_PMU_V3_CTRL and KVM_ARM_VCPU_PMU_V3_INIT first",
 )
 DEAD = "the VM is dead: from now on every ioctl on it and on its vCPUs and devices is EIO"
-INTERRUPTED = "a signal or immediate_exit ended the run"
+INTERRUPTED = Refusal(errno.EINTR, "a signal or immediate_exit ended the run")
 
 
-def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
-    """Run a vCPU until something ends it; tells the EINTR that did, or raises what refused the run.
+class Exit(NamedTuple):
+    """How a KVM_RUN ended.
 
-    A VM without a vGIC loses the GIC fields of its ID registers at the first attempt; ID
-    registers are frozen only by one that gets as far as the guest.
+    ``result`` is what the ioctl returns: 0, or why it fails. ``waits``: only once a signal has come. ``written`` are
+    the fields of struct kvm_run that the kernel wrote, by name.
+    """
+
+    result: int | Refusal
+    waits: bool = False
+    written: Mapping[str, int] = {}  # read only
+
+
+IMMEDIATE = Exit(INTERRUPTED)
+"""kvm_run.immediate_exit was set: the guest is not entered and struct kvm_run stays as it is."""
+SIGNAL = Exit(INTERRUPTED, waits=True, written={"exit_reason": int(uapi.KVM_EXIT_INTR), "flags": 0})
+"""The guest idles until a signal comes."""
+
+
+def run(vcpu: Vcpu, *, immediate_exit: bool) -> Exit:
+    """KVM_RUN of a vCPU whose guest idles. Raises KvmError where the kernel does not get as far as the guest.
+
+    A VM without a vGIC loses the GIC fields of its ID registers at the first attempt; ID registers are frozen only by
+    one that gets as far as the guest.
     """
     vcpu.require_final()
+    vcpu.generation += 1
     vgic = vcpu.vm.vgic
     if vgic is not None:
         if not vcpu.vm.has_run:
@@ -44,11 +62,11 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> KvmError:
         raise PMU_NOT_READY.error(mode=vcpu.mode)
     vcpu.vm.has_run = True
     _pass_through_cpu(vcpu)
-    return KvmError(errno.EINTR, INTERRUPTED, mode=vcpu.mode, waits=not immediate_exit)
+    return IMMEDIATE if immediate_exit else SIGNAL
 
 
 def _map_vgic(vcpu: Vcpu, vgic: Vgic) -> None:
-    """A vGIC that is not fit for a run is the end of its VM."""
+    """Map the vGIC at the first run; a failure kills the VM."""
     try:
         vgic.map_resources(vcpu.vm.vcpus)
     except KvmError:
@@ -58,7 +76,7 @@ def _map_vgic(vcpu: Vcpu, vgic: Vgic) -> None:
 
 
 def _pass_through_cpu(vcpu: Vcpu) -> None:
-    """With VHE, EL1 registers are loaded into the CPU and saved from it, which keeps only bits that it has."""
+    """With VHE, EL1 registers are loaded into the CPU and saved from it, which keeps the bits that it has."""
     for id, keeps in vcpu.system.cpu_keeps:
         row = vcpu.row(id)
         if row.get is None:

@@ -83,7 +83,9 @@ def _rows(facts: Facts, mode: Mode) -> Iterator[Row]:
     for n, id in enumerate(ZA_IDS[:length]):
         yield _za_row(facts, id, n, length, listed, closed)
     if "sme2" in mode.exposed and switches.zt0_accessible:
-        yield Row(ZT0_ID, state.ZT_BYTES, state.ZT0, state.ZT_BYTES, listed=listed, get=closed, set=closed, partial=True)
+        yield Row(
+            ZT0_ID, state.ZT_BYTES, state.ZT0, state.ZT_BYTES, listed=listed, get=closed, set=closed, partial=True
+        )
 
 
 def _refuse(map: RegisterMap, id: int) -> Row:

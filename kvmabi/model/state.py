@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from kvmabi import uapi
+from kvmabi import forks, uapi
 
 Z_BYTES = 256
 P_BYTES = 32
@@ -50,32 +50,21 @@ BANKED_EL1 = tuple(CORE + uapi.ffi.offsetof("struct kvm_regs", name) for name in
 PSTATE = CORE + uapi.ffi.offsetof("struct kvm_regs", "regs") + uapi.ffi.offsetof("struct user_pt_regs", "pstate")
 
 
-
-
 def sysreg_offset(slot: int) -> int:
     """The place of the system register with a slot of the table (profiles/sysregs.toml)."""
     return SYSREG + slot * 8
 
 
-SPARE_FILES = 8
-
-
 class RegisterFile:
-    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory that other processes can map: ``fd`` is its memfd.
+    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory that other processes can map: ``fd`` is its memfd."""
 
-    New memory costs more than all that a short-lived vCPU does, so a closed file's memory is zeroed and kept for the
-    next one, unless it was ``shared``: the process that mapped it may go on writing. A child of fork has the
-    parent's memory, not a copy, and leaves it alone.
-    """
+    __slots__ = ("_forks", "_pool", "fd", "memory", "shared")
 
-    __slots__ = ("_forks", "fd", "memory", "shared")
-
-    def __init__(self) -> None:
+    def __init__(self, pool: RegisterFiles | None = None) -> None:
+        self._pool = pool
+        self._forks = forks.count
         self.shared = False
-        self._forks = _forks
-        if _spare:
-            self.fd, self.memory = _spare.pop()
-            return
+        """Another process has mapped the memory, and may write to it even when the file is closed."""
         self.fd = os.memfd_create("kvm-registers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, SIZE_BYTES)
@@ -88,31 +77,55 @@ class RegisterFile:
         """Zero the bytes from offset ``start`` up to ``end``."""
         self.memory[start:end] = bytes(end - start)
 
+    @property
+    def is_reusable(self) -> bool:
+        """Only this process has the memory. A child of fork has its parent's memory, not a copy."""
+        return not self.shared and self._forks == forks.count
+
     def close(self) -> None:
-        """Give the memory back. Every use of the closed file is a ValueError; a second call does nothing."""
-        if self.memory is CLOSED:
-            return
-        if len(_spare) < SPARE_FILES and not self.shared and self._forks == _forks:
-            self.zero(0, SIZE_BYTES)
-            _spare.append((self.fd, self.memory))
-        else:
+        """Give the memory back to the pool, or to the kernel."""
+        if self._pool is None or not self._pool.give_back(self):
             self.memory.close()
             os.close(self.fd)
-        self.memory = CLOSED
 
 
-_spare: list[tuple[int, mmap.mmap]] = []
-_forks = 0
+class RegisterFiles:
+    """Makes register files and keeps a few closed ones: new memory costs more than a short-lived vCPU's whole life.
+
+    A file that another process mapped is not used again.
+    """
+
+    KEPT = 8
+
+    def __init__(self) -> None:
+        self._spare: list[RegisterFile] = []
+        self._is_closed = False
+
+    def take(self) -> RegisterFile:
+        """A register file full of zeroes. Errors: OSError."""
+        while self._spare:
+            file = self._spare.pop()
+            if file.is_reusable:
+                return file
+        return RegisterFile(self)
+
+    def give_back(self, file: RegisterFile) -> bool:
+        """Keep a file that was closed; False if there is no room, or somebody else has it."""
+        if self._is_closed or len(self._spare) >= self.KEPT or not file.is_reusable:
+            return False
+        file.zero(0, SIZE_BYTES)
+        self._spare.append(file)
+        return True
+
+    def close(self) -> None:
+        """Give the spare memory back to the kernel, and from now on every closed file."""
+        self._is_closed = True
+        while self._spare:
+            file = self._spare.pop()
+            file.memory.close()
+            os.close(file.fd)
 
 
-def _after_fork() -> None:
-    """In the child: the spare files are the parent's."""
-    global _forks
-    _forks += 1
-    _spare.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 CLOSED = mmap.mmap(-1, 1)
-"""The memory of a closed register file."""
+"""The memory of a vCPU without a register file: every use is a ValueError."""
 CLOSED.close()

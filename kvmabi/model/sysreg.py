@@ -75,9 +75,7 @@ Rows = dict[str, list[tuple[frozenset[str], Row]]]
 
 
 def _all_rows(facts: Facts) -> Rows:
-    return {
-        group: [(reg.needs, _row_of(reg)) for reg in registers] for group, registers in facts.sysreg_groups.items()
-    }
+    return {group: [(reg.needs, _row_of(reg)) for reg in registers] for group, registers in facts.sysreg_groups.items()}
 
 
 def _row_of(reg: sysregs.SysReg) -> Row:

@@ -9,6 +9,7 @@ from kvmabi.model import core, demux, firmware, sme, sve, sysreg
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Families, Family, Part, RegisterMap
+from kvmabi.model.state import RegisterFiles
 from kvmabi.profiles.host import Host
 from kvmabi.profiles.kernel import Kernel
 
@@ -37,6 +38,11 @@ class System(Facts):
         self._families = Families([FAMILIES[name] for name in kernel.list_order])
         self._maps: dict[Mode, RegisterMap] = {}
         self._parts: dict[Hashable, Part] = {}
+        self.register_files = RegisterFiles()
+
+    def close(self) -> None:
+        """Give back the memory of closed vCPUs."""
+        self.register_files.close()
 
     def map(self, mode: Mode) -> RegisterMap:
         """The register map of a mode."""

@@ -13,7 +13,7 @@ from kvmabi.model.effects import Effect, Effects, Place
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import FAULT, Buffer, Outcome, Refusal, Row
-from kvmabi.model.state import RegisterFile
+from kvmabi.model.state import CLOSED
 from kvmabi.model.system import System
 from kvmabi.model.vmstate import VmState
 
@@ -41,7 +41,7 @@ class Vcpu:
         self.vm = vm
         self.system = system
         self.index = index
-        self.file = RegisterFile()
+        self.file = system.register_files.take()
         self.memory: mmap.mmap = self.file.memory
         self.features: frozenset[str] | None = None
         self.map: RegisterMap | None = None
@@ -102,7 +102,7 @@ class Vcpu:
         return value if type(value) is Refusal else None
 
     def write(self, row: Row, buffer: Buffer) -> Outcome:
-        """KVM_SET_ONE_REG of a row of the present map from the caller's buffer; returns why it fails, or its effects."""
+        """KVM_SET_ONE_REG of a row of the present map from the caller's buffer; returns why it fails, or effects."""
         self.generation += 1  # also where it fails: a partial copy has changed the register
         if row.plain_set:
             size = row.valid_bytes
@@ -206,22 +206,25 @@ class Vcpu:
         return values
 
     def close(self) -> None:
-        """Give the register file back."""
-        self.file.close()
-        self.memory = self.file.memory
+        """Give the register file back. Every later access is a ValueError; a second call does nothing."""
+        if self.memory is not CLOSED:
+            self.memory = CLOSED
+            self.file.close()
 
 
 class Payload:
-    """A buffer of this process: ``data`` is what a set takes, or what a get has put there."""
+    """A buffer of this process that holds ``held``; ``data`` is what a set took of it, or a get put there."""
 
-    __slots__ = ("data",)
+    __slots__ = ("_held", "data")
 
-    def __init__(self, data: bytes = b"") -> None:
-        self.data = data
+    def __init__(self, held: bytes = b"") -> None:
+        self._held = held
+        self.data: bytes | None = None
 
     def take(self, size_bytes: int) -> bytes:
         """See Buffer.take."""
-        return self.data[:size_bytes]
+        self.data = self._held[:size_bytes]
+        return self.data
 
     def put(self, data: bytes, valid_bytes: int) -> bool:
         """See Buffer.put."""

@@ -15,7 +15,9 @@ from kvmabi.model.vmstate import VmState
 IPA_BITS = 40
 """The width of guest-physical addresses where KVM_CREATE_VM does not give one."""
 VGIC_READY = Refusal(
-    errno.EBUSY, "the vGIC is initialised, so no more vCPUs can be created", "create them before KVM_DEV_ARM_VGIC_CTRL_INIT"
+    errno.EBUSY,
+    "the vGIC is initialised, so no more vCPUs can be created",
+    "create them before KVM_DEV_ARM_VGIC_CTRL_INIT",
 )
 VGIC_EXISTS = Refusal(errno.EEXIST, "the VM already has a vGIC")
 VGIC_TOO_LATE = Refusal(errno.EBUSY, "a vCPU has run", "create the vGIC before KVM_RUN")

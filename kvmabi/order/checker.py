@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Watching events for lost state: verdicts fall when a vCPU runs and when it is closed."""
+"""Watching events for lost state: a verdict is issued when a vCPU runs and when it is closed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import errno
 from collections.abc import Iterable, Iterator
 
 from kvmabi import regid
-from kvmabi.events import Event
+from kvmabi.events import Event, Kind
 from kvmabi.order.findings import Finding, Loss
 from kvmabi.order.lives import RUNNING, Life, Save, Values, same
 
 VLS = frozenset({regid.parse("sve_vls"), regid.parse("sme_vls")})
 SVCR = regid.parse("svcr")
+VERDICTS = (Kind.RUN, Kind.CLOSED)
 SAVES_KEPT = 256
 NO_AGREEMENT = (-(1 << 16), 0)
 PLAIN_LEAST = 16
@@ -21,13 +22,11 @@ PLAIN_LEAST = 16
 class OrderChecker:
     """Reads every event as it happens (give ``watch`` to ``EventLog.watchers``) and collects ``findings``.
 
-    ``ignored`` are the ids of registers that findings leave out. ``current`` collects verdicts on vCPUs that go
-    on: events named "state" ask for them, and nothing is forgotten then.
+    ``ignored`` are the IDs of registers that findings leave out.
     """
 
     def __init__(self, ignored: Iterable[int] = ()) -> None:
         self.findings: list[Finding] = []
-        self.current: list[Finding] = []
         self._ignored = frozenset(ignored)
         self._lives: dict[tuple[int, int], Life] = {}
         self._saves: list[Save] = []
@@ -39,27 +38,34 @@ class OrderChecker:
         place = event.vm, event.vcpu
         if event.what == "KVM_ARM_VCPU_INIT":
             if not event.errno:
-                self._lives[place] = Life(event.vm, event.vcpu, event.state or {})
+                self._lives[place] = Life(event.vm, event.vcpu, event.registers)
             return
         life = self._lives.get(place)
         if life is None:
             return
-        if event.what == "KVM_SET_ONE_REG":
-            life.wrote(event)
-        elif event.what == "KVM_GET_ONE_REG":
+        if event.what == "KVM_GET_ONE_REG":
             save = life.read(event)
             if save is not None:
                 self._saves.append(save)
                 del self._saves[:-SAVES_KEPT]
-        elif event.state is not None and event.what == "state":
-            self.current += self._judge(life, event.state, event.svcr)
-        elif event.state is not None:
-            self.findings += self._judge(life, event.state, event.svcr)
+        elif event.what == "KVM_SET_ONE_REG":
+            life.wrote(event)
+        elif event.kind in VERDICTS:
+            self.findings += self._judge(life, event)
             life.forget()
-        if event.what == "close":
+        if event.kind is Kind.CLOSED:
             del self._lives[place]
 
-    def _judge(self, life: Life, state: Values, svcr: int) -> list[Finding]:
+    def preview(self, vm: int, vcpu: int, registers: Values, svcr: int) -> list[Finding]:
+        """The verdict on a vCPU that has these registers now, as if it were closed. Changes nothing."""
+        life = self._lives.get((vm, vcpu))
+        return [] if life is None else self._verdict(life, registers, svcr)
+
+    def _judge(self, life: Life, event: Event) -> list[Finding]:
+        """The verdict at an event."""
+        return self._verdict(life, event.registers, event.svcr) if life.writes or life.refused else []
+
+    def _verdict(self, life: Life, state: Values, svcr: int) -> list[Finding]:
         """What is wrong with a vCPU that is left in this state."""
         if not (life.writes or life.refused):
             return []

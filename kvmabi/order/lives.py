@@ -78,7 +78,7 @@ class Life:
     """A vCPU from one KVM_ARM_VCPU_INIT to the next; ``reset`` is every register right after INIT.
 
     ``writes``, ``refused`` and ``destroyed`` hold the latest of a register that still counts: a write
-    that succeeds mends what was refused or destroyed before.
+    that succeeds mends what was refused or destroyed before. ``standing``: events whose values are still there.
     """
 
     vm: int
@@ -87,6 +87,7 @@ class Life:
     writes: dict[int, Write] = field(default_factory=dict)
     refused: dict[int, Refused] = field(default_factory=dict)
     destroyed: dict[int, Destroyed] = field(default_factory=dict)
+    standing: dict[int, int] = field(default_factory=dict)
     save: Save | None = None
 
     def wrote(self, event: Event) -> None:
@@ -101,16 +102,19 @@ class Life:
         self.destroyed.pop(id, None)
         self.writes[id] = Write(event.number, event.data or b"")
         for lost in event.effects:
-            if lost.set_by is not None:
-                self.destroyed[lost.id] = Destroyed(lost.set_by, event.number, event.svcr)
+            set_by = self.standing.pop(lost.id, None)
+            if set_by is not None:
+                self.destroyed[lost.id] = Destroyed(set_by, event.number, event.svcr)
+        self.standing[id] = event.number
 
     def read(self, event: Event) -> Save | None:
         """Take in a KVM_GET_ONE_REG; tells the save that it opens, if it opens one."""
         if event.errno or event.register is None or event.data is None:
             return None
         save, opened = self.save, None
-        if save is None or (event.state is not None and not _unchanged(event.state, save.state)):
-            opened = Save(event.number, event.svcr, event.state or {}, self.reset)
+        registers = event.registers
+        if save is None or (registers is not save.state and not _unchanged(registers, save.state)):
+            opened = Save(event.number, event.svcr, registers, self.reset)
             if save is not None and save.svcr == event.svcr:
                 opened.take_over(save)
             save = self.save = opened

@@ -11,7 +11,7 @@ from kvmabi import hexruns, uapi
 from kvmabi.device import SystemFile, VcpuFile, VmFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
-from kvmabi.model.registermap import size_of
+from kvmabi.model.row import size_of
 from kvmabi.model.system import System
 from kvmabi.replay.trace import Step
 
@@ -82,14 +82,15 @@ class Machine:
     def close(self) -> None:
         """Release the VM."""
         if self.vm is not None:
-            self.vm.release()
+            for file in (*self.vcpus.values(), self.vm):
+                file.closed()
         self.vm, self.vcpus = None, {}
 
     def _ioctl(self, vcpu: str, request: int, argument: bytes, payload: bytes = b"") -> None:
         memory = self.memory
         memory.argument, memory.payload = argument, payload
         memory.written.clear()
-        self._vcpu(vcpu).ioctl(request, ARGUMENT, memory)
+        _done(self._vcpu(vcpu).ioctl(request, ARGUMENT, memory))
 
     def _vcpu(self, vcpu: str) -> VcpuFile:
         file = self.vcpus.get(vcpu)
@@ -103,10 +104,12 @@ class Machine:
         vm = self.system.ioctl(uapi.KVM_CREATE_VM, 0, self.memory)
         assert isinstance(vm, VmFile)
         self.vm = vm
+        vm.opened()
         for index in range(int(vcpus)):
             vcpu = vm.ioctl(uapi.KVM_CREATE_VCPU, index, self.memory)
             assert isinstance(vcpu, VcpuFile)
             self.vcpus[str(index)] = vcpu
+            vcpu.opened()
         return "OK"
 
     def init(self, vcpu: str, target: str, features: str, *_: str) -> str:
@@ -173,7 +176,7 @@ class Machine:
         memory = self.memory
         memory.argument = struct.pack("=QI13I", PAYLOAD, 0, *(0,) * 13)
         memory.written.clear()
-        self.vm.ioctl(uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, ARGUMENT, memory)
+        _done(self.vm.ioctl(uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, ARGUMENT, memory))
         table = struct.unpack(f"={len(memory.written) // 8}Q", memory.written)
         shown = [f"{_mask_id(place):x}={mask:x}" for place, mask in enumerate(table) if mask]
         return " ".join(["OK", *shown])
@@ -182,8 +185,13 @@ class Machine:
         """R: KVM_RUN with immediate_exit."""
         file = self._vcpu(vcpu)
         file.immediate_exit(True)
-        file.ioctl(uapi.KVM_RUN, 0, self.memory)
+        _done(file.ioctl(uapi.KVM_RUN, 0, self.memory))
         return "OK"
+
+
+def _done(answer: object) -> None:
+    if not isinstance(answer, int):
+        raise answer.refusal.error()
 
 
 @lru_cache(4096)

@@ -10,7 +10,7 @@ from pages import Edge
 from vmms import guest, opened
 
 from kvmabi import Kvm
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pages import NOWHERE, Edge
 from vmms import RUNNING, VLS, vcpu_of
 
 from kvmabi import Kvm, KvmError, regid, uapi
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 
 SVE, SME, PMU, EL1_32BIT = 1 << 4, 1 << 9, 1 << 3, 1 << 1
 TARGET = 5

@@ -17,7 +17,7 @@ from vmms import RUNNING, guest
 
 import kvmabi
 from kvmabi import Kvm, KvmError, UsageError, regid, uapi
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 
 ERRNOS = {"EINVAL", "ENOENT", "EFAULT", "EPERM", "EBUSY", "ENOEXEC", "E2BIG", "EEXIST", "ENODEV", "EINTR"}
 KNOWN = [value for name, value in vars(uapi).items() if name.startswith("KVM_") and isinstance(value, int)]
@@ -42,7 +42,7 @@ def _closed() -> Iterator[None]:
 
 def state(vcpu: Vcpu) -> dict[int, bytes]:
     """The registers in view that do not run by themselves."""
-    values = vcpu.kvm.vcpu_model(vcpu.fd).state()
+    values = vcpu.kvm.vcpu_model(vcpu.fd).values()
     return {id: value for id, value in values.items() if id not in STILL_RUNNING}
 
 

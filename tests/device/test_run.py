@@ -14,7 +14,7 @@ import pytest
 from vmms import vcpu_of
 
 from kvmabi import Kvm, KvmError, uapi, waiting
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 

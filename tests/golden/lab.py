@@ -12,7 +12,7 @@ from kvmabi import uapi
 from kvmabi.device import DeviceFile, SystemFile, VcpuFile, VmFile, open_system
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
-from kvmabi.model.registermap import size_of
+from kvmabi.model.row import size_of
 from kvmabi.profiles import Host, Kernel
 
 BUFFER = 0x10000

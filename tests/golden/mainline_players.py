@@ -12,7 +12,7 @@ from golden.mainline_cases import COMBOS, CORE, made, play_case
 from golden.mainline_scripts import FILL
 from golden.sme_players import BAD, SVE_VLS, Record, play_caps, play_preferred
 from kvmabi import uapi
-from kvmabi.model.registermap import size_of
+from kvmabi.model.row import size_of
 
 Z5, P5 = uapi.KVM_REG_ARM64_SVE_ZREG(5, 0), uapi.KVM_REG_ARM64_SVE_PREG(5, 0)
 RUNNING = ("df01", "df1a")

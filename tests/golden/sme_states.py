@@ -10,7 +10,7 @@ from golden.lab import Lab, LabVcpu
 from golden.sme_players import SME_VLS, SVCR, SVE_VLS, Record, lengths, started, vls
 from kvmabi import regid
 from kvmabi.model import core, sme, sve
-from kvmabi.model.registermap import size_of
+from kvmabi.model.row import size_of
 
 ROWS = 256
 GROUPS: dict[str, tuple[int, ...]] = {

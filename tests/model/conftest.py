@@ -58,7 +58,7 @@ def init(vcpu: Vcpu, *features: str) -> None:
 def still(vcpu: Vcpu) -> dict[int, bytes]:
     """The values of all registers in view but the counters, which run by themselves."""
     running = {reg.id for reg in vcpu.system.sysregs if reg.get == "counter"}
-    return {id: value for id, value in vcpu.state().items() if id not in running}
+    return {id: value for id, value in vcpu.values().items() if id not in running}
 
 
 def attempt(vcpu: Vcpu, id: int, data: bytes) -> str:

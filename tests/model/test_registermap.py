@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmabi import regid, uapi
-from kvmabi.model import sme, state, sysreg, vls
+from kvmabi.model import reset, sme, state, vls
 from kvmabi.model.mode import Mode
-from kvmabi.model.registermap import refuse, size_of
+from kvmabi.model.row import refuse, size_of
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
 
@@ -25,8 +25,8 @@ SYSTEMS = {name: System(HOST, load_kernel(name)) for name in KERNELS}
 def modes(name: str) -> list[Mode]:
     """Every combination of features, stage, lengths and SVCR that counts."""
     system = SYSTEMS[name]
-    shown = system.shown(system.reset_image(frozenset()))
-    found = []
+    exposed = system.exposed(reset.image(system, frozenset()))
+    combinations = []
     for sve, has_sme, final, sm, za in product((False, True), repeat=5):
         if (
             (has_sme and "sme" not in system.features)
@@ -35,9 +35,9 @@ def modes(name: str) -> list[Mode]:
         ):
             continue
         features = frozenset(n for n, has in (("sve", sve), ("sme", has_sme), ("psci_0_2", True)) if has)
-        for see in (shown, shown | {"sme2", "fa64", "fpmr"}):
-            found.append(Mode(features, final, 2 if sve else 0, 8 if has_sme else 0, sm, za, see))
-    return found
+        for see in (exposed, exposed | {"sme2", "fa64", "fpmr"}):
+            combinations.append(Mode(features, final, 2 if sve else 0, 8 if has_sme else 0, sm, za, see))
+    return combinations
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -55,11 +55,11 @@ def test_every_row_fits_its_place(name: str) -> None:
 def test_every_listed_register_can_be_read(name: str) -> None:
     """What KVM_GET_REG_LIST names answers a get, once finalised; v9 and v10 list what SVCR hides, too."""
     for mode in modes(name):
-        known = SYSTEMS[name].map(mode)
-        assert len(set(known.listed)) == len(known.listed)
+        regmap = SYSTEMS[name].map(mode)
+        assert len(set(regmap.listed)) == len(regmap.listed)
         if mode.vector and not mode.finalized:
             continue
-        closed = [id for id in known.listed if known.row(id).get is not None]
+        closed = [id for id in regmap.listed if regmap.row(id).get is not None]
         follows = SYSTEMS[name].kernel.switches.reg_list_follows_svcr
         assert not closed or not follows
         assert {regid.name_of(id).partition("[")[0] for id in closed} <= {"za.h", "zt0", "ffr"}
@@ -84,9 +84,9 @@ def _shared(system: System):
     seen: dict[int, int] = {}
     for reg in system.sysregs:
         seen[reg.slot] = seen.get(reg.slot, 0) + 1
-    known = {sysreg.offset(slot) for slot, count in seen.items() if count > 1}
+    offsets = {state.sysreg_offset(slot) for slot, count in seen.items() if count > 1}
     mode = modes(system.kernel.name)[0]
-    return [row for row in system.map(mode).rows.values() if row.offset in known]
+    return [row for row in system.map(mode).rows.values() if row.offset in offsets]
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -95,18 +95,18 @@ def _shared(system: System):
 def test_what_has_no_row_is_refused(name: str, data: st.DataObject) -> None:
     """An id without a row answers neither get nor set, and is not listed; find, row and rows agree."""
     mode = data.draw(st.sampled_from(modes(name)))
-    known = SYSTEMS[name].map(mode)
-    id = data.draw(st.one_of(st.sampled_from(list(known.rows)), st.integers(0, (1 << 64) - 1), _near(known.listed)))
-    row = known.row(id)
+    regmap = SYSTEMS[name].map(mode)
+    id = data.draw(st.one_of(st.sampled_from(list(regmap.rows)), st.integers(0, (1 << 64) - 1), _near(regmap.listed)))
+    row = regmap.row(id)
     assert row.id == id
-    if id in known.rows:
-        assert known.find(id) is row is known.rows[id]
+    if id in regmap.rows:
+        assert regmap.find(id) is row is regmap.rows[id]
         return
-    assert known.find(id) is None
-    assert id not in known.listed
+    assert regmap.find(id) is None
+    assert id not in regmap.listed
     loose = SYSTEMS[name].kernel.switches.invariant_ids_loose
     if row.get is None:
-        assert loose or row.torn
+        assert loose or row.partial
         return
     assert {row.get.errno, row.set.errno} <= {errno.ENOENT, errno.EINVAL, errno.EBUSY, errno.EPERM}
 

@@ -24,7 +24,7 @@ from vmms import (
 
 import kvmabi
 from kvmabi import Kvm, KvmError
-from kvmabi.objects import Vcpu
+from kvmabi.kvm import Vcpu
 from kvmabi.profiles import kernel_names
 
 MODES = [(name, svcr) for name, of in HOSTS.items() for svcr in ((0, 1, 2, 3) if of.sme_vector_bits else (0,))]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A scripted guest on the FP-ownership protocol of a kernel: what its bugs look like through KVM_GET_ONE_REG.
 
-The protocol model (kvmabi.fpstate) says whose value, and how new a one, each register and saved copy
-holds; here those tokens stand for bytes. Z's low 128 bits are V to the protocol, the rest of Z
-goes its own way: both are moved separately.
+The protocol model (kvmabi.fpstate) says whose value, and how recent, each register and saved copy holds; here those
+tokens stand for bytes. Z's low 128 bits are V to the protocol; it moves the rest of Z separately.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _FOREIGN = {"U": 0xA0, "K": 0xB0, "junk": 0xEE}
 
 
 class Write(NamedTuple):
-    """The guest writes Z registers: bytes by name, as many as it likes of each; what is beyond them becomes zero."""
+    """The guest writes Z registers: bytes by name, the rest of each register becomes zero."""
 
     registers: Mapping[str, bytes]
 
 
 class Read(NamedTuple):
-    """The guest reads its Z registers; ``run`` tells what it saw."""
+    """The guest reads its Z registers; ``run`` returns what it saw."""
 
 
 class ChooseVectorLength(NamedTuple):
@@ -52,9 +51,9 @@ CONFIG = replace(LIVE, nvhe=True, guest_vl=True)
 class Guest:
     """A vCPU's guest: ``run`` is one KVM_RUN with a script. It begins with the vCPU's registers as its own newest.
 
-    ``variant`` names a kernel's protocol ("v6.12"); without one it is a present kernel's, on which every step
+    ``variant`` names a kernel's protocol ("v6.12"); without one it is a present kernel's, where every step
     asserts that guest and VMM see their own registers (fpstate.Violation otherwise). On a named kernel nothing
-    is asserted: ``broken`` collects what the protocol got wrong. Raises UsageError for a vCPU without Z in view.
+    is asserted: ``broken`` collects what the protocol got wrong. Raises UsageError for a vCPU without SVE.
     """
 
     def __init__(self, vcpu: Vcpu, variant: str | None = None) -> None:
@@ -70,7 +69,7 @@ class Guest:
         self._protocol.run()
 
     def run(self, script: Iterable[Step]) -> list[dict[str, bytes]]:
-        """vcpu_load, the script in the guest, vcpu_put and back to the VMM; tells what each Read saw."""
+        """vcpu_load, the script in the guest, vcpu_put and back to the VMM; returns what each Read saw."""
         self._newest = self._registers()
         seen: list[dict[str, bytes]] = []
         protocol = self._protocol
@@ -124,9 +123,9 @@ class Guest:
     def _save(self) -> None:
         """What the kernel saved of the guest becomes the vCPU's registers, rightly or wrongly."""
         saved = self._protocol.machine.vcpus[0]
-        for n in range(32):
-            offset = state.Z + n * state.Z_BYTES
-            self.vcpu.file.memory[offset : offset + state.Z_BYTES] = self._value(n, saved.sV, saved.sZ)
+        for n, id in enumerate(sve.Z_IDS):
+            self.vcpu.store(self.vcpu.row(id), self._value(n, saved.sV, saved.sZ))
+        self.vcpu.generation += 1
 
     def _value(self, n: int, low: int, rest: int) -> bytes:
         """Z<n> where its low 128 bits hold one token and the rest another."""

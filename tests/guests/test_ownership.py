@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import kvmabi
 from kvmabi.errors import UsageError
-from kvmabi.model.guest import ChooseVectorLength, Guest, Preempt, Read, SoftirqNeon, Step, Write
+from kvmabi.guests.ownership import ChooseVectorLength, Guest, Preempt, Read, SoftirqNeon, Step, Write
 
 OLD, NEW = bytes([1]) * 32 + bytes(224), bytes([5]) * 32 + bytes(224)
 LOSING = [Write({"z3": NEW[:32]}), ChooseVectorLength(), SoftirqNeon(), Read()]

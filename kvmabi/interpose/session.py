@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""What one address space asks of /dev/kvm, and the answers as values: a transport only encodes them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kvmabi.device import DeviceFile, ProcessMemory
+from kvmabi.device.file import Refused, Wait
+from kvmabi.interpose.files import OpenFile, OpenFiles
+from kvmabi.model.row import Refusal
+
+
+class NewFd(NamedTuple):
+    """A file was opened: its descriptor in this process, to be closed once it is sent.
+
+    Its number in the client goes to ``place`` in the struct that the ioctl was given; None: it is the result.
+    """
+
+    fd: int
+    place: int | None
+
+
+class NotOurs(NamedTuple):
+    """The descriptor does not belong to this server: the kernel has the answer."""
+
+
+NOT_OURS = NotOurs()
+Answer = int | Refused | Wait | NewFd | NotOurs
+
+
+class Session:
+    """The calls of one address space, known by ``cookie`` and reached through the memory of process ``pid``.
+
+    ``complain`` hears of errors of kvmabi itself, which the client sees as EIO.
+    """
+
+    def __init__(self, pid: int, cookie: bytes, files: OpenFiles, complain: Callable[[Exception], None]) -> None:
+        self.closed = False
+        self._memory = ProcessMemory(pid, cookie)
+        self._files = files
+        self._complain = complain
+        self._last: tuple[DeviceFile, OpenFile] | None = None
+
+    def open(self) -> Answer:
+        """open("/dev/kvm")."""
+        try:
+            return NewFd(self._files.open_system(self), None)
+        except OSError as error:
+            return _failure(error)
+
+    def ioctl(self, identity: bytes, request: int, argument: int) -> Answer:
+        """An ioctl on the descriptor whose file has this identity."""
+        self._last = None
+        file = self._files.find(identity)
+        if file is None:
+            return NOT_OURS
+        try:
+            answer = file.device.ioctl(request, argument, self._memory)
+        except Exception as error:
+            self._complain(error)
+            return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
+        return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
+
+    def undo(self) -> int:
+        """The client had no room for the descriptor of the vCPU that it was sent last."""
+        if self._last is not None:
+            self._files.undo(*self._last)
+            self._last = None
+        return 0
+
+    def _hand_out(self, device: DeviceFile, parent: OpenFile) -> Answer:
+        """A descriptor for what an ioctl on ``parent`` opened."""
+        try:
+            fd = self._files.add(device, parent, self)
+        except OSError as error:
+            device.discard()
+            return _failure(error)
+        self._last = device, parent
+        return NewFd(fd, device.fd_place)
+
+
+def _failure(error: OSError) -> Refused:
+    return Refused(Refusal(error.errno or errno.EIO, str(error.strerror)), None, "")
