@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from vmms import guest, opened, vcpu_of
+from vmms import opened, vcpu_of
 
 import kvmabi
 from kvmabi import KvmError, regid, uapi

@@ -123,7 +123,7 @@ def test_scratch_vms_leave_nothing() -> None:
 
 
 def test_device_keeps_its_vm() -> None:
-    """As in the kernel: a VM whose vGIC is open is not released, though its own and its vCPU's descriptors are closed."""
+    """As in the kernel: a VM whose vGIC is open is not released when its own and its vCPU's descriptors are closed."""
     with opened("qemu-max") as kvm:
         vm = kvm.create_vm()
         vcpu = vm.create_vcpu(0)

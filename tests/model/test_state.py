@@ -1,36 +1,79 @@
 # SPDX-License-Identifier: MIT
-"""The register file: memory that is used again must not tell what it held."""
+"""The register file: memory that is used again must not show what it held, and that others may have is not used again."""
 
 from __future__ import annotations
 
-import pytest
+import mmap
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmabi.model import state
+from kvmabi.model.state import SIZE_BYTES, RegisterFiles
+
+MOST = 2 * RegisterFiles.KEPT
 
 
-@given(st.lists(st.integers(0, state.SIZE_BYTES - 1), min_size=1, max_size=9), st.integers(1, 2 * state.SPARE_FILES))
+@given(st.lists(st.integers(0, SIZE_BYTES - 1), min_size=1, max_size=9), st.integers(1, MOST))
 def test_a_new_file_is_zero_whatever_those_before_held(places: list[int], count: int) -> None:
     """Also after more files were closed than are kept."""
-    files = [state.RegisterFile() for _ in range(count)]
-    for file in files:
-        assert file.memory[:] == bytes(state.SIZE_BYTES)
-        for place in places:
-            file.memory[place] = 0xA5
-    for file in files:
-        file.close()
+    pool = RegisterFiles()
+    for _ in range(2):
+        files = [pool.take() for _ in range(count)]
+        for file in files:
+            assert file.memory[:] == bytes(SIZE_BYTES)
+            for place in places:
+                file.memory[place] = 0xA5
+        for file in files:
+            file.close()
+    pool.close()
 
 
 def test_two_open_files_share_nothing() -> None:
-    """A second close does not give the memory back a second time."""
-    first = state.RegisterFile()
-    first.close()
-    first.close()
-    second, third = state.RegisterFile(), state.RegisterFile()
-    second.memory[0] = 1
-    assert third.memory[0] == 0
-    second.close()
-    third.close()
-    with pytest.raises(ValueError, match="closed"):
-        assert second.memory[0:8]
+    """Each file that is taken has memory of its own."""
+    pool = RegisterFiles()
+    pool.take().close()
+    one, other = pool.take(), pool.take()
+    one.memory[0] = 1
+    assert other.memory[0] == 0
+    one.close()
+    other.close()
+    pool.close()
+
+
+def test_another_process_can_map_the_memory() -> None:
+    """What is written through the memfd is what the file holds."""
+    pool = RegisterFiles()
+    file = pool.take()
+    with mmap.mmap(file.fd, SIZE_BYTES) as mapping:
+        mapping[5] = 7
+        assert file.memory[5] == 7
+    file.close()
+    pool.close()
+
+
+def test_shared_memory_is_not_used_again() -> None:
+    """The process that mapped it could go on writing into another vCPU's registers."""
+    pool = RegisterFiles()
+    file = pool.take()
+    file.shared = True
+    file.close()
+    assert pool.take() is not file
+    pool.close()
+
+
+def test_child_of_fork_leaves_the_parents_memory_alone() -> None:
+    """Its closing zeroes nothing, and its next file is not one of the parent's spare ones."""
+    pool = RegisterFiles()
+    file = pool.take()
+    pool.take().close()
+    file.memory[0] = 1
+    child = os.fork()
+    if not child:
+        file.close()
+        pool.take().memory[0] = 9
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert file.memory[0] == 1
+    assert pool.take().memory[0] == 0
+    pool.close()
