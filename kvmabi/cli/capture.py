@@ -48,9 +48,9 @@ def capture(args: Namespace) -> int:
             table = record(backend, name, origin(backend), tick)
         finally:
             progress.close()
-        offer = backend.describe()
+        host_features = backend.describe()
     write(args.output, table)
-    print(offer)
+    print(host_features)
     counts = f"{len(table['registers'])} registers with {table['features']}, {len(table['resets'])} other sets"
     print(f"{args.output}: {counts}")
     return 0

@@ -8,8 +8,8 @@ from typing import Any
 
 from kvmabi.cli import backend_options, common
 from kvmabi.conformance import Outcome, load, run, select
-from kvmabi.conformance.backends import NAMES
 from kvmabi.conformance.report import FORMATS
+from kvmabi.steps.backends import NAMES
 
 EXAMPLE = """\
   kvmabi conformance --backend model --host sme-demo
@@ -61,6 +61,6 @@ def conformance(args: Namespace) -> int:
             outcomes = run(backend, cases, tick)
         finally:
             progress.close()
-        offer = backend.describe()
-    print(FORMATS[args.format](offer, outcomes))
+        host_features = backend.describe()
+    print(FORMATS[args.format](host_features, outcomes))
     return 1 if any(outcome.differences for outcome in outcomes) else 0

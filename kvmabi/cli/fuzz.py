@@ -12,15 +12,15 @@ from typing import Any
 
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
-from kvmabi.conformance.backends import Backend
-from kvmabi.conformance.backends.model import ModelBackend
-from kvmabi.conformance.offer import Offer
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
 from kvmabi.fuzz.state import State
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles.host import from_json
-from kvmabi.replay.trace import Trace, trace_paths
+from kvmabi.steps.backends import Backend
+from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.steps.trace import Trace, trace_paths
 
 EXAMPLE = """\
   kvmabi fuzz --against vm --kernel-image vmlinuz --seed 1 --steps 200000 --state run.json
@@ -115,8 +115,8 @@ def _hunt(
         progress.close()
 
 
-def _told(finding: Finding, seed: int, offer: Offer, kernel: Kernel) -> str:
-    return case_text(finding, f"seed-{seed}.{finding.sequence}", offer, kernel)
+def _told(finding: Finding, seed: int, host_features: HostFeatures, kernel: Kernel) -> str:
+    return case_text(finding, f"seed-{seed}.{finding.sequence}", host_features, kernel)
 
 
 def _recorded(args: Namespace) -> int:

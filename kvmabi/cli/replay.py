@@ -13,8 +13,9 @@ from kvmabi.cli import common
 from kvmabi.errors import UsageError
 from kvmabi.model.system import System
 from kvmabi.profiles import Host, host_names, load_host, load_kernel
-from kvmabi.replay.runner import FAMILIES, Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.doer import Doer
+from kvmabi.steps.replay import FAMILIES, Result, machine, replay
+from kvmabi.steps.trace import Trace
 
 EXAMPLE = """\
   kvmabi replay --hosts hosts --family core,sve,sme traces/*.random.trace.xz
@@ -51,16 +52,16 @@ def run(args: Namespace) -> int:
     common.one_of("register family", families, FAMILIES)
     traces = [(trace, _host(trace, args.hosts)) for trace in map(Trace, args.files)]
     result = Result()
-    systems: dict[tuple[str, str], System] = {}
+    doers: dict[tuple[str, str], Doer] = {}
     progress = common.Progress("replay", len(traces))
     for done, (trace, host) in enumerate(traces):
         name = Path(trace.path).name
         progress.update(done, name)
         tick = partial(_tick, progress, done, name)
-        names = trace.host, args.kernel or host.kernel
-        if names not in systems:
-            systems[names] = System(host, load_kernel(names[1]))
-        replay(trace, systems[names], result, families=families, tick=tick)
+        names = trace.host, args.kernel or trace.kernel or host.kernel
+        if names not in doers:
+            doers[names] = machine(System(host, load_kernel(names[1])))
+        replay(trace, doers[names], result, families=families, tick=tick)
     progress.close()
     if args.json:
         common.print_json(asdict(result))

@@ -11,7 +11,7 @@ import pytest
 
 from cli.conftest import Kvmabi
 from kvmabi.conformance import Backend
-from kvmabi.conformance.backends import model as model_backend
+from kvmabi.steps.backends import model as model_backend
 
 TRACE = "# host sme-demo\n# seq 1.0\nN 1\tOK\nI 0 5 0\tOK\nG 0 6030000000100000\t{}\n"
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from kvmabi.conformance import Backend
-from kvmabi.conformance.backends.model import ModelBackend
-from kvmabi.conformance.vm.compiler import CROSS_COMPILER
-from kvmabi.conformance.vm.qemu import QEMU
+from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.vm.compiler import CROSS_COMPILER
+from kvmabi.steps.vm.qemu import QEMU
 
 HOST = "sme-demo"
 IMAGE_VARIABLE = "KVMABI_KERNEL_IMAGE"

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kvmabi.conformance.backends.model import ModelBackend
-from kvmabi.conformance.steps import WORDS
 from kvmabi.fuzz import Generator, World
 from kvmabi.fuzz.world import LEFT_ALONE
+from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.grammar import WORDS
 
 SEQUENCES = 150
 

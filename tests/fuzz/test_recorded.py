@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kvmabi.replay.machine import Machine
 
 from kvmabi.events import EventLog
 from kvmabi.fuzz import Generator, World, recorded
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
-from kvmabi.replay.machine import Machine
-from kvmabi.replay.trace import WORDS, Step, Trace
+from kvmabi.steps.trace import WORDS, Step, Trace
 
 HOST, KERNEL = "sme-demo", "sme-v12"
 SEQUENCES = 30

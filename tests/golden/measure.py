@@ -18,8 +18,8 @@ from typing import Any
 from golden import devices, packs, test_mainline_records, test_sme_records
 from golden.lab import Lab
 from golden.sme_players import Record
-from kvmabi.replay.runner import Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.replay import Result, replay
+from kvmabi.steps.trace import Trace
 
 RESULTS = Path(__file__).parent / "results.json"
 PACKS = ("hosts", "records", "traces", "devices")

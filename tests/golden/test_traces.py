@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 
 from golden import packs
-from kvmabi.replay.runner import Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.replay import Result, replay
+from kvmabi.steps.trace import Trace
 
 SAMPLE = 40_000  # steps of one trace; more of them are in the one long trace of ids alone
 

@@ -11,10 +11,10 @@ import pytest
 from kvmabi import regid
 from kvmabi.capture import capture
 from kvmabi.capture.host import cpu_keeps
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.errors import UsageError
 from kvmabi.profiles import hosttoml, load_host, load_kernel
 from kvmabi.profiles.host import Host, cpus, from_json
+from kvmabi.steps.backends.model import ModelBackend
 
 ALL_BITS = (1 << 64) - 1
 SCTLR, TCR2, CSSELR = (regid.parse(name) for name in ("sctlr_el1", "tcr2_el1", "csselr_el1"))

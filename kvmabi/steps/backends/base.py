@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from types import TracebackType
 
-from kvmabi.conformance.offer import Offer, probe
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Kernel, load_kernel
 from kvmabi.profiles.kernel import kernel_names
+from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.steps.probe import probe
 
 RELEASE = re.compile(r"(\d+)\.(\d+)")
 MAINLINE = re.compile(r"linux-(\d+)\.(\d+)")
@@ -25,17 +26,17 @@ class Backend(ABC):
     release: str
 
     def __init__(self) -> None:
-        self._offer: Offer | None = None
+        self._host_features: HostFeatures | None = None
 
     @abstractmethod
     def answers(self, steps: Iterable[str]) -> list[str]:
-        """The answers to steps (kvmabi.conformance.steps), in order; what one call leaves, the next one finds."""
+        """The answers to steps (kvmabi.steps.grammar), in order; what one call leaves, the next one finds."""
 
-    def describe(self) -> Offer:
+    def describe(self) -> HostFeatures:
         """What the host offers, found out by asking it, once."""
-        if self._offer is None:
-            self._offer = probe(self)
-        return self._offer
+        if self._host_features is None:
+            self._host_features = probe(self)
+        return self._host_features
 
     @abstractmethod
     def close(self) -> None:

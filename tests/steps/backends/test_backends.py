@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from kvmabi.conformance.backends import open_backend
-from kvmabi.conformance.backends.base import kernel_for
-from kvmabi.conformance.backends.device import INTERPOSED, DeviceBackend
 from kvmabi.errors import UsageError
 from kvmabi.interpose.protocol import SOCKET_VARIABLE
+from kvmabi.steps.backends import open_backend
+from kvmabi.steps.backends.base import kernel_for
+from kvmabi.steps.backends.device import INTERPOSED, DeviceBackend
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from kvmabi import regid, uapi
-from kvmabi.conformance.backends.model import ModelBackend
+from kvmabi.steps.backends.model import ModelBackend
 
 X0, Z0, ZA0, SVCR = (f"{regid.parse(name):x}" for name in ("x0", "z0", "za.h[0]", "svcr"))
 BEGIN = ["N 1", "I 0 5 210", "F 0 4"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvmabi.cli import main
 from kvmabi.errors import UsageError
-from kvmabi.replay.trace import MAX_LINE_BYTES, WORDS, Trace, trace_paths
+from kvmabi.steps.trace import MAX_LINE_BYTES, WORDS, Trace, trace_paths
 
 HEAD = "# host h\n# seq 1.0\n"
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from kvmabi.conformance import load, run
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.interpose.launch import PRELOAD
+from kvmabi.steps.backends.model import ModelBackend
 
 KVMABI = [sys.executable, "-c", "import sys; from kvmabi.cli import main; sys.exit(main())"]
 PROGRAM = """

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What a host offers, found out with steps: the cases adapt to it, and a capture begins with it."""
+"""Finding out with steps what a host offers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Protocol
 
 from kvmabi import hexruns, regid, uapi
-
-if TYPE_CHECKING:
-    from kvmabi.conformance.backends.base import Backend
+from kvmabi.profiles import Kernel
+from kvmabi.steps.hostfeatures import HostFeatures
 
 CAPABILITIES = 301
 """How many capability numbers are asked for: all that Linux has given away, and room for more."""
@@ -26,37 +24,17 @@ SME2, SME_SHIFT = 2, 24
 EL0_32BIT = 2
 
 
-@dataclass(frozen=True)
-class Offer:
-    """What a kernel on a host offers to a VMM.
+class Answering(Protocol):
+    """What can be asked: a backend (kvmabi.steps.backends)."""
 
-    ``features`` are the vCPU features (names of the kernel's profile) that INIT takes. ``sve_vqs`` and ``sme_vqs`` are
-    the vector lengths in quadwords (16 bytes). ``capabilities_system`` and ``capabilities_vm`` hold what
-    KVM_CHECK_EXTENSION answers (an int, or the errno's name), without the zeroes. ``traits`` are
-    what else cases may need: sme2, fa64, el0_32bit, writable_masks, serror_esr.
-    """
-
-    kernel: str
+    kernel: Kernel
     release: str
-    target: int
-    features: frozenset[str]
-    sve_vqs: tuple[int, ...]
-    sme_vqs: tuple[int, ...]
-    traits: frozenset[str]
-    capabilities_system: Mapping[int, int | str] = field(repr=False)
-    capabilities_vm: Mapping[int, int | str] = field(repr=False)
 
-    def __str__(self) -> str:
-        lengths = [
-            f"{name} {','.join(str(vq * 128) for vq in vqs)} bits"
-            for name, vqs in (("SVE", self.sve_vqs), ("SME", self.sme_vqs))
-            if vqs
-        ]
-        rest = sorted((self.features | self.traits) - {"sve", "sme"})
-        return f"Linux {self.release} ({self.kernel}): {'; '.join([*lengths, ' '.join(rest)])}"
+    def answers(self, steps: Iterable[str]) -> list[str]:
+        """See Backend.answers."""
 
 
-def probe(backend: Backend) -> Offer:
+def probe(backend: Answering) -> HostFeatures:
     """Ask a backend what it offers."""
     kernel = backend.kernel
     bits = {name: 1 << feature.bit for name, feature in kernel.features.items()}
@@ -87,7 +65,7 @@ def probe(backend: Backend) -> Offer:
     capabilities = _capabilities(backend, "v")
     if capabilities.get(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR):
         traits.add("serror_esr")
-    return Offer(
+    return HostFeatures(
         kernel=kernel.name,
         release=backend.release,
         target=target,
@@ -100,16 +78,16 @@ def probe(backend: Backend) -> Offer:
     )
 
 
-def _capabilities(backend: Backend, file: str) -> dict[int, int | str]:
+def _capabilities(backend: Answering, file: str) -> dict[int, int | str]:
     asked = [f"X {file} {uapi.KVM_CHECK_EXTENSION:x} {number:x}" for number in range(CAPABILITIES)]
-    told: dict[int, int | str] = {}
+    answers: dict[int, int | str] = {}
     for number, answer in enumerate(backend.answers(["N 0", *asked])[1:]):
         result, _, value = answer.partition(" ")
         if result != "OK":
-            told[number] = result
+            answers[number] = result
         elif int(value):
-            told[number] = int(value)
-    return told
+            answers[number] = int(value)
+    return answers
 
 
 def _bytes(answer: str) -> bytes:

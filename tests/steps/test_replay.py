@@ -13,8 +13,8 @@ from kvmabi import regid, uapi
 from kvmabi.errors import UsageError
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
-from kvmabi.replay.runner import FAMILIES, LIFE_STEPS, SHOWN, Result, counts, replay
-from kvmabi.replay.trace import Step, Trace
+from kvmabi.steps.replay import FAMILIES, LIFE_STEPS, SHOWN, Result, counts, replay
+from kvmabi.steps.trace import Step, Trace
 
 OF = {
     "core": ["x0", "pc", "pstate"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmabi.conformance.vm.initramfs import ALIGNMENT_BYTES, initramfs
+from kvmabi.steps.vm.initramfs import ALIGNMENT_BYTES, initramfs
 
 
 def test_the_bytes_are_newc() -> None:

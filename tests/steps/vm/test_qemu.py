@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kvmabi.conformance.vm.qemu import Guest, is_kernel
 from kvmabi.errors import UsageError
+from kvmabi.steps.vm.qemu import Guest, is_kernel
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 
@@ -87,7 +87,7 @@ def test_close_leaves_nothing(image: str) -> None:
 def test_qemu_ends_with_its_parent(image: str) -> None:
     """A process that dies without closing its guest, even by SIGKILL, leaves no QEMU behind."""
     program = (
-        "import os, sys\nfrom kvmabi.conformance.vm.qemu import Guest\n"
+        "import os, sys\nfrom kvmabi.steps.vm.qemu import Guest\n"
         f"guest = Guest({image!r}, b'', qemu=sys.argv[1])\n"
         "print(guest._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kvmabi import regid
+from kvmabi.device import SystemFile
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.model.system import System
-from kvmabi.replay.machine import Machine
-from kvmabi.replay.trace import Step, Trace
+from kvmabi.steps.doer import Doer
+from kvmabi.steps.grammar import register_of
+from kvmabi.steps.modelport import ModelPort
+from kvmabi.steps.trace import Trace
 
 SHOWN = 10
-LIFE_STEPS = frozenset("NIFRL")
-ID_STEPS = frozenset("GSPBb")
+TICK_STEPS = 4096
+LIFE_STEPS = frozenset("NVIiFRLl")
 SME_SYSREGS = frozenset({"svcr", "smcr_el1", "tpidr2_el0", "smpri_el1", "smidr_el1", "fpmr"})
 FIRMWARE = frozenset({"fw", "fw_bmap"})
 FAMILIES = ("core", "sve", "sme", "sysreg", "firmware", "demux")
@@ -50,18 +53,17 @@ class Result:
     first: list[Mismatch] = field(default_factory=list)
 
 
-def counts(families: frozenset[str]) -> Callable[[Step], bool]:
+def counts(families: frozenset[str]) -> Callable[[str], bool]:
     """Which steps a replay of some register families counts: theirs, and those of a vCPU's life."""
     wanted: dict[str, bool] = {}
 
-    def counted(step: Step) -> bool:
-        if step.op not in ID_STEPS:
-            return step.op in LIFE_STEPS
-        id = step.words[1]
-        known = wanted.get(id)
-        if known is None:
-            known = wanted[id] = _family(id) in families
-        return known
+    def counted(step: str) -> bool:
+        id = register_of(step)
+        if not id:
+            return step[0] in LIFE_STEPS
+        if id not in wanted:
+            wanted[id] = _family(id) in families
+        return wanted[id]
 
     return counted
 
@@ -73,44 +75,55 @@ def _family(id: str) -> str:
     return "firmware" if decoded.family in FIRMWARE else decoded.family
 
 
+def machine(system: System) -> Doer:
+    """What does steps on a host's system; nobody watches."""
+    return Doer(ModelPort(SystemFile(system, EventLog(kept=0))))
+
+
 def replay(
     trace: Trace,
-    system: System,
+    doer: Doer,
     result: Result,
     *,
     families: Iterable[str] = (),
     tick: Callable[[int], None] | None = None,
 ) -> None:
-    """Replay one trace into ``result``; ``families`` restricts what is counted, ``tick`` hears of progress.
+    """Replay one trace into ``result``; ``families`` restricts what is counted, ``tick`` is called with the progress.
 
-    A system that has replayed other traces of the same host and kernel answers faster: it has their register maps.
-    Raises UsageError for a trace without steps or with one that cannot be read.
+    A doer that has replayed other traces of the same host and kernel (see ``machine``) is faster: its system has their
+    register maps, and it has their steps. Raises UsageError for a trace without steps or with one that cannot be read.
     """
     counted = counts(frozenset(families)) if families else None
-    machine = Machine(system, EventLog(kept=0))
-    number = left_out = 0
-    for number, step in enumerate(trace.steps(), 1):
-        try:
-            got = machine.do(step)
-        except ValueError as error:
-            raise UsageError(f"{trace.path}:{step.line}: {step.text[:60]!r} cannot be read: {error}") from None
-        if tick is not None and number % 4096 == 0:
-            tick(number)
-        if counted is not None and not counted(step):
-            left_out += 1
-            continue
-        if got == step.answer:
-            continue
-        result.mismatches += 1
-        if len(result.first) < SHOWN:
-            expected, got = _difference(step.answer, got)
-            result.first.append(
-                Mismatch(trace.path, step.line, step.sequence, step.text, expected, got, machine.reason)
-            )
-    machine.close()
+    do = doer.do
+    number = left_out = line = 0
+    try:
+        for line, text, answer in trace.steps():
+            got = do(text)
+            number += 1
+            if number % TICK_STEPS == 0 and tick is not None:
+                tick(number)
+            if counted is not None and not counted(text):
+                left_out += 1
+            elif got != answer:
+                _note(result, Mismatch(trace.path, line, trace.sequence, text, answer, got, _reason(doer, got)))
+    except ValueError as error:
+        raise UsageError(f"{trace.path}:{line}: {error}") from None
+    doer.close_vm()
     result.steps += number - left_out
     if not number:
         raise UsageError(f"{trace.path}: the trace has no steps")
+
+
+def _reason(doer: Doer, answer: str) -> str:
+    return "" if answer.startswith("OK") else doer.reason
+
+
+def _note(result: Result, mismatch: Mismatch) -> None:
+    """Count a mismatch, and keep it if it is one of the first."""
+    result.mismatches += 1
+    if len(result.first) < SHOWN:
+        mismatch.expected, mismatch.got = _difference(mismatch.expected, mismatch.got)
+        result.first.append(mismatch)
 
 
 def _difference(expected: str, got: str) -> tuple[str, str]:

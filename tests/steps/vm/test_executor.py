@@ -12,13 +12,13 @@ import pytest
 from ctools import CC, INCLUDE, STRICT
 
 from kvmabi.conformance import Backend, load, run
-from kvmabi.conformance.backends.model import ModelBackend
-from kvmabi.conformance.backends.vm import whole
-from kvmabi.conformance.vm.compiler import CROSS_COMPILER, SOURCE, VARIABLE, compiler, executor
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Generator, World
 from kvmabi.interpose.launch import PRELOAD
 from kvmabi.profiles import load_kernel
+from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.backends.vm import whole
+from kvmabi.steps.vm.compiler import CROSS_COMPILER, SOURCE, VARIABLE, compiler, executor
 
 HOST, KERNEL = "sme-demo", "sme-v12"
 KVMABI = [sys.executable, "-c", "import sys; from kvmabi.cli import main; sys.exit(main())"]

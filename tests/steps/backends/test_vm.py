@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from kvmabi.conformance import load, run, select
-from kvmabi.conformance.backends.vm import VmBackend
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends.vm import VmBackend
 
 
 @pytest.mark.parametrize("cpu", ["max,pauth-impdef=on,sve-max-vq=4", "neoverse-n1", "cortex-a57"])

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from kvmabi.conformance.backends.base import Backend
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends.base import Backend
 
 NAMES = ("model", "device", "vm")
 
@@ -34,16 +34,16 @@ def open_backend(
             raise UsageError(f"--{strange[0].replace('_', '-')} is for the backend {other}, not {name}")
     mine = {key: value for key, value in options[name].items() if value is not None}
     if name == "model":
-        from kvmabi.conformance.backends.model import ModelBackend
+        from kvmabi.steps.backends.model import ModelBackend
 
         return ModelBackend(mine.get("host", DEFAULT_HOST), kernel)
     if name == "device":
-        from kvmabi.conformance.backends.device import DeviceBackend
+        from kvmabi.steps.backends.device import DeviceBackend
 
         return DeviceBackend(**mine, kernel=kernel)
     if "kernel_image" not in mine:
         raise UsageError("the backend vm needs --kernel-image: an arm64 kernel (vmlinuz or Image)")
-    from kvmabi.conformance.backends.vm import VmBackend
+    from kvmabi.steps.backends.vm import VmBackend
 
     return VmBackend(mine.pop("kernel_image"), **mine, kernel=kernel)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvmabi.conformance.backends.base import Backend, kernel_for
-from kvmabi.conformance.vm.compiler import executor
-from kvmabi.conformance.vm.initramfs import initramfs
-from kvmabi.conformance.vm.qemu import CPU, QEMU, Guest, version
+from kvmabi.steps.backends.base import Backend, kernel_for
+from kvmabi.steps.vm.compiler import executor
+from kvmabi.steps.vm.initramfs import initramfs
+from kvmabi.steps.vm.qemu import CPU, QEMU, Guest, version
 
 
 class VmBackend(Backend):
