@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
+from kvmabi.errors import UsageError
 from kvmabi.fuzz.hunt import Finding
 from kvmabi.model.system import System
 from kvmabi.profiles import Host, Kernel
@@ -50,7 +51,10 @@ def hunt(
         key = host.name, kernel.name
         if key not in doers:
             doers[key] = machine(System(host, kernel))
-        finding = _finding(doers[key], number, sequence)
+        try:
+            finding = _finding(doers[key], number, sequence)
+        except ValueError as error:
+            raise UsageError(f"a trace of {host.name}: {error}") from None
         done += len(sequence)
         if tick is not None:
             tick(done)

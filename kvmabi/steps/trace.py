@@ -60,11 +60,11 @@ class Trace:
             with _open(self.path, "r") as stream:
                 while block := stream.read(BLOCK):
                     lines = (rest + block).split("\n")
+                    if len(lines[0]) > MAX_LINE:
+                        raise UsageError(f"{self.path}:{done + 1}: longer than {MAX_LINE >> 20} MiB")
                     rest = lines.pop()
                     done += len(lines)
                     yield lines
-                    if len(rest) > MAX_LINE:
-                        raise UsageError(f"{self.path}:{done + 1}: longer than {MAX_LINE >> 20} MiB")
         except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"{self.path}: cannot be read as a trace: {reason}") from None

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conformance.conftest import Answer, Liar
-
 from kvmabi import uapi
 from kvmabi.profiles import load_host
 from kvmabi.steps.backends.model import ModelBackend
 from kvmabi.steps.probe import probe
+from steps.conftest import Answer, Liar
 
 
 def test_the_demo_host(model: ModelBackend) -> None:

@@ -7,12 +7,10 @@ import lzma
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kvmabi.cli import main
 from kvmabi.errors import UsageError
-from kvmabi.steps.trace import MAX_LINE_BYTES, WORDS, Trace, trace_paths
+from kvmabi.steps.trace import MAX_LINE, Trace, trace_paths, write
 
 HEAD = "# host h\n# seq 1.0\n"
 
@@ -24,7 +22,8 @@ def steps(tmp_path: Path):
     def read(text: str):
         path = tmp_path / "a.trace"
         path.write_text(text, "utf-8")
-        return list(Trace(str(path)).steps())
+        trace = Trace(str(path))
+        return [(*step, trace.sequence) for step in trace.steps()]
 
     return read
 
@@ -32,10 +31,7 @@ def steps(tmp_path: Path):
 def test_steps_carry_line_and_sequence(steps) -> None:
     """Comments are no steps, empty lines count, the last sequence named is the step's."""
     found = steps(HEAD + "N 1\tOK\n\n# seq 1.1\n# a comment\nG 0 6030 3\tOK 00*8.\n")
-    assert [(step.text, step.answer, step.line, step.sequence) for step in found] == [
-        ("N 1", "OK", 3, "1.0"),
-        ("G 0 6030 3", "OK 00*8.", 7, "1.1"),
-    ]
+    assert found == [(3, "N 1", "OK", "1.0"), (7, "G 0 6030 3", "OK 00*8.", "1.1")]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +41,10 @@ def test_steps_carry_line_and_sequence(steps) -> None:
         ("N 1\tOK\n", ":1: a trace begins with"),
         ("# host \n", ":1: a trace begins with"),
         ("# seq # host h\n", ":1: a trace begins with"),
-        (HEAD + "N 1 OK\n", ":3: 'N 1 OK' is no step with an answer"),
+        (HEAD + "N 1 OK\n", ":3: 'N 1 OK' is not a step with an answer"),
         (HEAD + "\tOK\n", ":3: "),
-        (HEAD + "X 1 2 3\tOK\n", ":3: "),
-        (HEAD + "G 0\tOK\n", ":3: "),
-        (HEAD + "N " + "1" * MAX_LINE_BYTES + "\tOK\n", ":3: longer than 1 MiB"),
-        ("x" * (MAX_LINE_BYTES + 1), ":1: longer than 1 MiB"),
+        (HEAD + "N " + "1" * MAX_LINE + "\tOK\n", ":3: longer than 1 MiB"),
+        ("x" * (MAX_LINE + 1), ":1: longer than 1 MiB"),
     ],
 )
 def test_what_is_no_trace_is_one_clear_line(steps, text: str, told: str) -> None:
@@ -61,21 +55,40 @@ def test_what_is_no_trace_is_one_clear_line(steps, text: str, told: str) -> None
     assert len(str(error.value).splitlines()) == 1
 
 
-@given(st.sampled_from(sorted(WORDS)), st.integers(0, 6), st.integers(0, 9))
-def test_a_step_needs_its_words_and_may_have_more(op: str, words: int, number: int) -> None:
-    """More words than a step uses are noise of the generator; fewer are an error."""
-    from tempfile import NamedTemporaryFile
+def test_a_kernel_may_follow_the_host(steps, tmp_path: Path) -> None:
+    """The header's second line names the kernel; without one the host's profile does."""
+    path = tmp_path / "a.trace"
+    path.write_text("# host h\n# kernel k\nN 1\tOK\n")
+    trace = Trace(str(path))
+    assert (trace.host, trace.kernel) == ("h", "k")
+    assert list(trace.steps()) == [(3, "N 1", "OK")]
+    path.write_text(HEAD + "# kernel late\nN 1\tOK\n")
+    assert Trace(str(path)).kernel is None
 
-    with NamedTemporaryFile("w", suffix=".trace") as file:
-        file.write(f"{HEAD}{' '.join([op, *[str(number)] * words])}\tOK\n")
-        file.flush()
-        trace = Trace(file.name)
-        if words >= WORDS[op]:
-            (step,) = trace.steps()
-            assert (step.op, step.words) == (op, [str(number)] * words)
-        else:
-            with pytest.raises(UsageError, match="is no step"):
-                list(trace.steps())
+
+def test_lines_are_read_across_blocks(steps) -> None:
+    """A line that is longer than what is read at once is whole, the last one may lack its end."""
+    long = "S 0 0 " + "00" * 100_000
+    assert steps(f"{HEAD}{long}\tOK\nN 1\tOK") == [(3, long, "OK", "1.0"), (4, "N 1", "OK", "1.0")]
+
+
+@pytest.mark.parametrize("name", ["a.trace", "a.trace.xz"])
+def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+    """Plain or packed, all at once or by and by."""
+    path = str(tmp_path / name)
+    write(path, "h", [("1", [("N 1", "OK"), ("R 0", "ENOEXEC")])], kernel="k")
+    write(path, "h", [("2", [("N 2", "OK")])], kernel="k", more=True)
+    trace = Trace(path)
+    assert (trace.host, trace.kernel) == ("h", "k")
+    assert [(step, answer, trace.sequence) for _, step, answer in trace.steps()] == [
+        ("N 1", "OK", "1"),
+        ("R 0", "ENOEXEC", "1"),
+        ("N 2", "OK", "2"),
+    ]
+    write(path, "other", [])
+    assert Trace(path).host == "other"
+    with pytest.raises(UsageError, match="cannot be written"):
+        write(str(tmp_path / "nowhere" / name), "h", [])
 
 
 def test_packed_traces_are_read_too(tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from kvmabi.steps.backends.base import Backend, kernel_for
 from kvmabi.steps.vm.compiler import executor
 from kvmabi.steps.vm.initramfs import initramfs
-from kvmabi.steps.vm.qemu import CPU, QEMU, Guest, version
+from kvmabi.steps.vm.qemu import CPU, QEMU, Guest, check, version
 
 
 class VmBackend(Backend):
     """A booted kernel image, with the executor as its init.
 
     ``cpu`` is QEMU's -cpu, ``arguments`` go to the kernel's command line, ``kernel`` names a kernel profile
-    (by default the one of the kernel's release). Whatever fails is a UsageError.
+    (by default the one of the kernel's release). Whatever fails is a UsageError; the executor is compiled only if the
+    image and QEMU are there.
     """
 
     name = "vm"
@@ -26,6 +27,7 @@ class VmBackend(Backend):
         super().__init__()
         self.cpu = cpu
         self.arguments = arguments
+        check(kernel_image, qemu)
         self.qemu_version = version(qemu)
         self._guest = Guest(kernel_image, initramfs(executor()), cpu=cpu, qemu=qemu, arguments=arguments)
         self._lists: list[str] = []

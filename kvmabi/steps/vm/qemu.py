@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import select
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections import deque
 from pathlib import Path
+from typing import BinaryIO
 
 from kvmabi.errors import UsageError
 
@@ -37,7 +38,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 def version(qemu: str) -> str:
-    """What a QEMU says of its version; "" if it does not."""
+    """The first line that QEMU prints about its version; "" if it prints none."""
     try:
         done = subprocess.run([*shlex.split(qemu), "--version"], capture_output=True, text=True, timeout=BOOT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -62,31 +63,29 @@ class Guest:
         boot_seconds: float = BOOT_SECONDS,
         step_seconds: float = STEP_SECONDS,
     ) -> None:
-        command = shlex.split(qemu)
-        if not command or not shutil.which(command[0]):
-            raise UsageError(f"no {qemu}: install QEMU for arm64 (Debian: qemu-system-arm), or name it with --qemu")
-        if not Path(kernel_image).is_file():
-            raise UsageError(f"{kernel_image}: no such kernel image")
-        if not is_kernel(kernel_image):
-            raise UsageError(f"{kernel_image}: no arm64 kernel (Image, or that compressed)")
+        command = check(kernel_image, qemu)
         self._step_seconds = step_seconds
         self._pending = b""
         self._unsent = bytearray()
         self._heard: deque[str] = deque(maxlen=KEPT_LINES)
-        self._folder = tempfile.TemporaryDirectory(prefix="kvmabi-")
-        image = Path(self._folder.name, "initramfs")
-        image.write_bytes(initramfs)
+        self._errors = _memory("errors")
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
-        with theirs, open(Path(self._folder.name, "errors"), "wb") as errors:
-            self._process = subprocess.Popen(
-                [*command, *_options(kernel_image, image, cpu, arguments, theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                pass_fds=[theirs.fileno()],
-                preexec_fn=_end_with_parent,
-            )
+        try:
+            with theirs, _memory("initramfs", initramfs) as image:
+                fds = [theirs.fileno(), image.fileno()]
+                self._process = subprocess.Popen(
+                    [*command, *_options(kernel_image, cpu, arguments, *fds)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    pass_fds=fds,
+                    preexec_fn=_end_with_parent,
+                )
+        except OSError as error:
+            self._line.close()
+            self._errors.close()
+            raise UsageError(f"{command[0]}: {error.strerror}") from None
         try:
             self.release = self._greeting(boot_seconds)
         except BaseException:
@@ -112,7 +111,7 @@ class Guest:
         self._process.kill()
         self._process.wait()
         self._line.close()
-        self._folder.cleanup()
+        self._errors.close()
 
     def _greeting(self, seconds: float) -> str:
         end = time.monotonic() + seconds
@@ -163,14 +162,34 @@ class Guest:
 
     def _tail(self) -> str:
         """What QEMU or the guest's kernel last complained of, as the end of an error's line."""
-        complaints = Path(self._folder.name, "errors").read_text("utf-8", "replace").splitlines()
+        complaints = os.pread(self._errors.fileno(), MAX_LINE_BYTES, 0).decode("utf-8", "replace").splitlines()
         words = [line for line in self._heard if any(word in line for word in LAST_WORDS)]
         last = (words or complaints or [""])[0 if words else -1].strip()
         return f": {last[:200]}" if last else ""
 
 
+def check(kernel_image: str, qemu: str) -> list[str]:
+    """QEMU's command, if it and an arm64 kernel are there: a UsageError names what is not."""
+    if not Path(kernel_image).is_file():
+        raise UsageError(f"{kernel_image}: no such kernel image")
+    if not is_kernel(kernel_image):
+        raise UsageError(f"{kernel_image}: not an arm64 kernel (Image, or that compressed)")
+    command = shlex.split(qemu)
+    if not command or not shutil.which(command[0]):
+        raise UsageError(f"no {qemu}: install QEMU for arm64 (Debian: qemu-system-arm), or name it with --qemu")
+    return command
+
+
+def _memory(name: str, data: bytes = b"") -> BinaryIO:
+    """A file in memory: nothing is left of it, however its processes end."""
+    file = os.fdopen(os.memfd_create(f"kvmabi-{name}"), "w+b")
+    file.write(data)
+    file.flush()
+    return file
+
+
 def _end_with_parent() -> None:
-    """In QEMU's process, before it is QEMU: be killed when whoever started it dies, however that happens."""
+    """Runs in the child before exec: QEMU dies with the parent (PR_SET_PDEATHSIG)."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -184,9 +203,9 @@ def is_kernel(path: str) -> bool:
     return head[56:60] == IMAGE_MAGIC or head.startswith(GZIP_MAGIC) or (head[:2], head[4:8]) == EFI_MAGIC
 
 
-def _options(kernel: str, initramfs: Path, cpu: str, arguments: str, line: int) -> list[str]:
+def _options(kernel: str, cpu: str, arguments: str, line: int, initramfs: int) -> list[str]:
     machine = ["-M", MACHINE, "-cpu", cpu, "-accel", "tcg,thread=single", "-smp", "1", "-m", str(MEMORY_MIB)]
     bare = ["-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"]
     serial = ["-chardev", f"socket,id=line,fd={line}", "-serial", "chardev:line"]
     append = f"{KERNEL_ARGUMENTS} {arguments}".strip()
-    return [*machine, *bare, *serial, "-kernel", kernel, "-initrd", str(initramfs), "-append", append]
+    return [*machine, *bare, *serial, "-kernel", kernel, "-initrd", f"/proc/self/fd/{initramfs}", "-append", append]

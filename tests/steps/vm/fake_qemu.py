@@ -24,6 +24,9 @@ def main() -> None:
     if how == "no-kvm":
         line.sendall(b"! /dev/kvm: No such file or directory\n")
         time.sleep(60)
+    if how == "initrd":
+        with open(sys.argv[sys.argv.index("-initrd") + 1], "rb") as archive:
+            line.sendall(GREETING.replace(b"7.3-fake", archive.read()))
     line.sendall(GREETING)
     waiting = b""
     count = 0

@@ -76,6 +76,29 @@ def test_a_guest_that_dies(image: str, how: str, words: str) -> None:
         fake.close()
 
 
+def test_nothing_is_left_in_the_file_system(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a guest that was closed, by a boot that failed, or by a QEMU that cannot be started."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    guest(image, "good").close()
+    with pytest.raises(UsageError):
+        guest(image, "broken", boot_seconds=20)
+    program = tmp_path / "qemu"
+    program.write_text("not a program")
+    program.chmod(0o755)
+    with pytest.raises(UsageError, match="Exec format error"):
+        Guest(image, b"", qemu=str(program))
+    assert list(folder.iterdir()) == []
+
+
+def test_the_initramfs_arrives(image: str) -> None:
+    """QEMU opens what -initrd names and finds the archive."""
+    fake = Guest(image, b"ARCHIVE", qemu=shlex.join([sys.executable, str(FAKE), "initrd"]))
+    assert fake.release == "ARCHIVE"
+    fake.close()
+
+
 def test_close_leaves_nothing(image: str) -> None:
     """A closed guest's process is gone, twice closed is no harm."""
     fake = guest(image, "good")
