@@ -8,6 +8,7 @@ from collections import Counter
 from kvmabi.fuzz import Generator, World
 from kvmabi.fuzz.world import LEFT_ALONE
 from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.grammar import LETTERS, parse
 
 SEQUENCES = 150
 

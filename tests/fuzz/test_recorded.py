@@ -10,6 +10,7 @@ import pytest
 from kvmabi.fuzz import Generator, World, recorded
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
+from kvmabi.steps.replay import machine
 from kvmabi.steps.trace import Trace
 
 HOST, KERNEL = "sme-demo", "sme-v12"

@@ -22,7 +22,7 @@ from kvmabi.model.system import System
 from kvmabi.profiles import Kernel, files, kernel_names
 from kvmabi.profiles.kernel import kernel_of, table_of
 from kvmabi.profiles.switches import Value, described
-from kvmabi.steps.replay import Result, replay
+from kvmabi.steps.replay import Result, machine, replay
 from kvmabi.steps.trace import Trace
 
 SLOW = frozenset({"restore", "vls_all", "sweep", "reg", "wr"})
@@ -51,7 +51,7 @@ def trace_fails(kernel: Kernel, host: str) -> Iterator[str]:
         base, _, kind = name.removesuffix(".trace").rpartition(".")
         if base in names and kind != "sweep":
             result = Result()
-            replay(Trace(packs.path("traces", name)), system, result)
+            replay(Trace(packs.path("traces", name)), machine(system), result)
             if result.mismatches:
                 yield f"{name}: {result.mismatches} mismatches"
 
