@@ -36,13 +36,13 @@ FAMILIES: Final[dict[int, str]] = {
         uapi.KVM_REG_ARM_CORE: "core",
         uapi.KVM_REG_ARM_DEMUX: "demux",
         uapi.KVM_REG_ARM64_SYSREG: "sysreg",
-        uapi.KVM_REG_ARM_FW: "fw",
+        uapi.KVM_REG_ARM_FW: "firmware",
         uapi.KVM_REG_ARM64_SVE: "sve",
-        uapi.KVM_REG_ARM_FW_FEAT_BMAP: "fw_bmap",
+        uapi.KVM_REG_ARM_FW_FEAT_BMAP: "firmware_bitmap",
         uapi.KVM_REG_ARM64_SME: "sme",
     }.items()
 }
-"""Coprocessor field to the family of registers that arm64 keeps there."""
+"""Coprocessor field of an id to the family of registers. Kernel profiles and commands use these names, too."""
 
 ARCHITECTURES: Final[dict[int, str]] = {
     vars(uapi)[f"KVM_REG_{name.upper()}"] >> 56: name

@@ -23,7 +23,7 @@ FLOORS = (
     ("model",),
     ("profiles",),
     ("regid",),
-    ("events", "hexruns", "uapi", "build_uapi", "wholefile", "waiting"),
+    ("events", "hexruns", "tables", "uapi", "build_uapi", "wholefile", "waiting"),
     ("errors",),
 )
 NEIGHBOURS = {
@@ -34,7 +34,7 @@ NEIGHBOURS = {
     ("fuzz", "conformance"),
     ("fuzz", "replay"),
 }
-ALONE = {"fpstate": {"errors"}}
+ALONE = {"fpstate": {"errors", "tables"}}
 GUEST = PACKAGE / "model" / "guest.py"  # where the ownership protocol and the model meet
 HEIGHTS = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -17,7 +17,7 @@ SHOWN = 10
 LIFE_STEPS = frozenset("NIFRL")
 ID_STEPS = frozenset("GSPBb")
 SME_SYSREGS = frozenset({"svcr", "smcr_el1", "tpidr2_el0", "smpri_el1", "smidr_el1", "fpmr"})
-FIRMWARE = frozenset({"fw", "fw_bmap"})
+FIRMWARE = frozenset({"firmware", "firmware_bitmap"})
 FAMILIES = ("core", "sve", "sme", "sysreg", "firmware", "demux")
 
 

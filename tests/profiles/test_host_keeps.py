@@ -42,7 +42,7 @@ def test_without_a_measurement_the_version_of_qemu_tells() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
-    [(["a"], "cpu_keeps: must be a table"), ({"zz": "0x0"}, "no number"), ({"0x1": "-1"}, "whole number")],
+    [(["a"], "cpu_keeps: must be a table"), ({"zz": "0x0"}, "not a number"), ({"0x1": "-1"}, "whole number")],
 )
 def test_a_wrong_measurement_is_refused(wrong: object, complaint: str) -> None:
     """Whatever is no table of ids and masks is an error that names the field."""

@@ -50,9 +50,9 @@ def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> No
     [
         ({"max_feature": 3}, "max_feature: unknown key: did you mean max_features?"),
         ({"zzz": 1}, "zzz: unknown key: known ones are "),
-        ({"features": {"sme": {"bit": 9, "capabilty": 260}}}, "features.sme: capabilty: unknown key: did you mean cap"),
+        ({"features": {"sme": {"bit": 9, "capabilty": 260}}}, "features.sme.capabilty: unknown key: did you mean cap"),
         ({"writable_masks": {"id_aa64pfr9_el1": 1}}, "writable_masks.id_aa64pfr9_el1: "),
-        ({"replaces": ["writable_mask"]}, "replaces: 'writable_mask' is nothing"),
+        ({"replaces": ["writable_mask"]}, "replaces: 'writable_mask' is unknown: did you mean writable_masks?"),
         ({"replaces": "switches"}, "replaces: must be an array"),
     ],
 )
