@@ -17,14 +17,17 @@ MAX_BYTES = 16 << 20
 U64_MAX = 2**64 - 1
 
 
-def load(path: str | Path, what: str, *, max_bytes: int = MAX_BYTES) -> Table:
-    """Returns the table in a file, JSON if its name ends in .json, else TOML; ``what`` names its kind in errors."""
+def load(path: str | Path, what: str, *, as_json: bool | None = None, max_bytes: int = MAX_BYTES) -> Table:
+    """Returns the table in a file; ``what`` names its kind in errors.
+
+    ``as_json``: whether it is JSON rather than TOML (None: if its name ends in .json).
+    """
     file = Path(path)
     try:
         if file.stat().st_size > max_bytes:
             raise UsageError(f"{path}: larger than {max_bytes >> 20} MiB, so not {what}")
         text = file.read_text("utf-8")
-        table = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        table = json.loads(text) if (file.suffix == ".json" if as_json is None else as_json) else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as {what}: {error}") from None
     if not isinstance(table, dict):

@@ -160,7 +160,7 @@ def _register_names(read: Reader, key: str) -> tuple[str, ...]:
     named = read.items(key)
     for name in named:
         if name not in sysregs.names():
-            raise read.wrong(key, f"{name!r} is no system register")
+            raise read.wrong(key, f"{name!r} is not a system register")
     return tuple(named)
 
 
@@ -168,9 +168,10 @@ def _changes(read: Reader) -> dict[str, dict[str, Any]]:
     changes = read.sub("sysregs")
     for name, columns in changes.items():
         if name not in sysregs.names():
-            raise read.wrong(f"sysregs.{name}", "is no system register")
-        if not isinstance(columns, dict) or not columns.keys() <= sysregs.COLUMNS - {"enc", "id"}:
-            raise read.wrong(f"sysregs.{name}", "changes columns of the table of system registers")
+            raise read.wrong(f"sysregs.{name}", "is not a system register")
+        if not isinstance(columns, dict):
+            raise read.wrong(f"sysregs.{name}", "must be a table of columns of sysregs.toml")
+        sysregs.check(read.reader("sysregs").reader(name))
     return changes
 
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from kvmabi import regid
 from kvmabi.profiles import files
-from kvmabi.tables import Table
+from kvmabi.tables import Reader, Table
 
 UNKNOWN = 0x1DE7EC7EDBADC0DE
-COLUMNS = frozenset(
-    {"enc", "id", "needs", "reset", "rule", "get", "at", "kept", "served", "scope", "free_running", "status_bits"}
+CHANGEABLE = frozenset(
+    {"needs", "reset", "rule", "get", "at", "kept", "served", "scope", "free_running", "status_bits"}
 )
+"""The columns that a kernel profile can change."""
 
 
 class SysReg(NamedTuple):
@@ -80,6 +81,21 @@ def changed(changes: Mapping[str, Mapping[str, Any]]) -> tuple[SysReg, ...]:
 def names() -> frozenset[str]:
     """The names of all system registers, served or not."""
     return frozenset(_rows())
+
+
+def check(row: Reader) -> None:
+    """Fails for columns of a row that a kernel profile cannot change, or whose values have a wrong type."""
+    row.only(CHANGEABLE)
+    row.texts("needs")
+    for column in ("rule", "get"):
+        row.text(column, "")
+    row.one_of("at", names(), next(iter(names())))
+    row.one_of("scope", ("vm", "vcpu"), "vcpu")
+    for column in ("kept", "served", "free_running"):
+        row.flag(column, False)
+    row.number("status_bits", 0)
+    if not isinstance(row.table.get("reset"), str):
+        row.number("reset", 0)
 
 
 @cache
