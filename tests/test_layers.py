@@ -23,7 +23,7 @@ FLOORS = (
     ("model",),
     ("profiles",),
     ("regid",),
-    ("events", "hexruns", "tables", "uapi", "build_uapi", "wholefile", "waiting"),
+    ("environment", "events", "hexruns", "tables", "uapi", "build_uapi", "wholefile", "waiting"),
     ("errors",),
 )
 NEIGHBOURS = {

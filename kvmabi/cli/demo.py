@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from argparse import Namespace, _SubParsersAction
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import kvmabi
 from kvmabi.cli import common
-from kvmabi.cli.run import FINDINGS
+from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.errors import UsageError
 from kvmabi.profiles import load_host
 
@@ -24,21 +23,9 @@ exit status: 0 if every example was judged as it should be, 1 if not, 2 misuse""
 # What each example does, and the exit status with which kvmabi run ends.
 PROGRAMS = {
     "save_restore": ("vector lengths, FINALIZE, SVCR, then all else", 0),
-    "naive_list_order": ("in the order of KVM_GET_REG_LIST", FINDINGS),
-    "late_svcr": ("vectors and ZA first, SVCR last, errors ignored", FINDINGS),
+    "naive_list_order": ("in the order of KVM_GET_REG_LIST", ExitStatus.FINDINGS),
+    "late_svcr": ("vectors and ZA first, SVCR last, errors ignored", ExitStatus.FINDINGS),
 }
-
-
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "demo",
-        "Compile the examples of vmm_examples/ with the C compiler and run each on the emulated /dev/kvm: a VMM that "
-        "saves and restores an SME guest rightly, and two that lose state.",
-        EXAMPLE,
-    )
-    parser.set_defaults(run=run)
 
 
 def run(_args: Namespace) -> int:
@@ -77,3 +64,12 @@ def _judge(compiler: str, examples: Path, folder: Path, program: str) -> bool:
     as_should = ended.returncode == expected
     print(f"== exit status {ended.returncode}{'' if as_should else f', where {expected} was expected'}", flush=True)
     return as_should
+
+
+COMMAND = Command(
+    "demo",
+    "Compile the examples of vmm_examples/ with the C compiler and run each on the emulated /dev/kvm: a VMM that "
+    "saves and restores an SME guest rightly, and two that lose state.",
+    EXAMPLE,
+    run,
+)

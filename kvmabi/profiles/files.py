@@ -31,7 +31,7 @@ def builtin(name: str) -> Reader:
 def read(kind: str, name: str) -> tuple[Table, bool]:
     """Returns a profile as a table, and whether it was a JSON file; the UsageError names the choices."""
     if not isinstance(name, str):
-        raise UsageError(f"{name!r} is not a {_singular(kind)}: take the name of {_choices(kind)}")
+        raise UsageError(f"{name!r} is not a {_singular(kind)}: take {_choices(kind)}")
     if name in builtin_names(kind):
         return builtin_table(f"{kind}/{name}.toml"), False
     path = Path(name)

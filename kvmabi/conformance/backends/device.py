@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from kvmabi import uapi
 from kvmabi.conformance.backends.base import Backend, kernel_for
 from kvmabi.conformance.ioctls import Ioctls
+from kvmabi.environment import SOCKET_VARIABLE
 from kvmabi.errors import UsageError
 
 DEVICE = "/dev/kvm"
 MACHINES = ("aarch64", "arm64")
-INTERPOSED = "KVMABI_SOCKET"
+INTERPOSED = SOCKET_VARIABLE
 """Set where ``kvmabi run`` started this process: then /dev/kvm is an arm64 one on any machine."""
 
 
