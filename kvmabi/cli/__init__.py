@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
+import kvmabi
 from kvmabi.cli.command import Command, ExitStatus, Parser
 from kvmabi.errors import UsageError
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "run": "run a VMM against the emulated /dev/kvm and report what it lost",
     "reg": "decode and encode register ids",
     "regs": "list a vCPU's registers with sizes, valid lengths and errnos",
+    "include": "print the compiler flags for the KVM headers that kvmabi ships",
     "hosts": "list the built-in hosts",
     "kernels": "list the built-in kernels",
     "replay": "replay recorded ioctl sequences on the model",
@@ -29,13 +31,11 @@ COMMANDS = {
 
 
 class Version(Action):
-    """Prints the version; what knows it is slow to import, so only then."""
+    """Prints the version."""
 
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
         """Print and leave."""
-        from importlib.metadata import version
-
-        print(f"kvmabi {version('kvmabi')}")
+        print(f"kvmabi {kvmabi.__version__}")
         parser.exit()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 
 from kvmabi import regid, uapi
@@ -28,7 +28,7 @@ KEYS = frozenset(
 NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # the vCPU's number and INIT's features decide these
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Host:
     """A machine under one kernel.
 
@@ -46,12 +46,17 @@ class Host:
     recorded: str
     sve_vector_bits: tuple[int, ...]
     sme_vector_bits: tuple[int, ...]
-    capabilities_system: dict[int, int] = field(repr=False)
-    capabilities_vm: dict[int, int] = field(repr=False)
-    registers: dict[int, int] = field(repr=False)
+    capabilities_system: dict[int, int]
+    capabilities_vm: dict[int, int]
+    registers: dict[int, int]
     cpu: str = ""
     counter_hz: int = COUNTER_HZ
-    measured_keeps: dict[int, int] | None = field(default=None, repr=False)
+    measured_keeps: dict[int, int] | None = None
+
+    def __repr__(self) -> str:
+        vectors = (("SVE", self.sve_vector_bits), ("SME", self.sme_vector_bits))
+        lengths = ", ".join(f"{name} {'/'.join(map(str, bits))} bits" for name, bits in vectors if bits)
+        return f"<Host {self.name}: {lengths or 'no SVE, no SME'}, kernel {self.kernel}>"
 
     @property
     def cpu_keeps(self) -> dict[int, int]:

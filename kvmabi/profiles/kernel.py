@@ -26,7 +26,7 @@ class Feature(NamedTuple):
     capability: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """One kernel as userspace sees it; rules read these fields and never ask for a version.
 
@@ -71,6 +71,9 @@ class Kernel:
     timer_irqs: tuple[int, ...]
     vgic_groups: frozenset[int]
     switches: Switches
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.name}: {self.title}>"
 
 
 def kernel_names() -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hosttoml
 import pytest
 
 from kvmabi import regid
@@ -13,7 +14,7 @@ from kvmabi.capture import capture
 from kvmabi.capture.host import cpu_keeps
 from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.errors import UsageError
-from kvmabi.profiles import hosttoml, load_host, load_kernel
+from kvmabi.profiles import load_host, load_kernel
 from kvmabi.profiles.host import Host, cpus, from_json
 
 ALL_BITS = (1 << 64) - 1
