@@ -201,6 +201,6 @@ def open_kvm(*, host: str | Host = "sme-demo", kernel: str | Kernel | None = Non
 
     Without ``kernel`` it is the one that the host was recorded with. Raises UsageError naming the choices.
     """
-    found = load_host(host) if isinstance(host, str) else host
-    chosen = kernel if isinstance(kernel, Kernel) else load_kernel(kernel or found.kernel)
+    found = load_host(host)
+    chosen = load_kernel(found.kernel if kernel is None else kernel)
     return Kvm(found, chosen, kept_events=kept_events)

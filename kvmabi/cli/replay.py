@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kvmabi.cli import common
+from kvmabi.cli.command import Command
 from kvmabi.errors import UsageError
 from kvmabi.model.system import System
 from kvmabi.profiles import Host, host_names, load_host, load_kernel
@@ -23,15 +23,8 @@ EXAMPLE = """\
 exit status: 0 every answer agrees, 1 some differ, 2 misuse"""
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "replay",
-        "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
-        "its host, and the host the kernel that answered.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="a trace, plain or .xz")
     parser.add_argument("--hosts", metavar="DIR", help="a folder with the traces' hosts as NAME.json")
     parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file (default: the host's)")
@@ -43,7 +36,6 @@ def register(commands: _SubParsersAction[Any]) -> None:
         f"belong to sme ({', '.join(FAMILIES)})",
     )
     common.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
@@ -91,3 +83,13 @@ def _host(trace: Trace, folder: str | None) -> Host:
         choices = ", ".join(names) or f"none; built-in ones are {', '.join(host_names())}"
         raise UsageError(f"{trace.path}: its host {trace.host} is not in {folder}, which has {choices}")
     return load_host(str(path))
+
+
+COMMAND = Command(
+    "replay",
+    "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
+    "its host, and the host the kernel that answered.",
+    EXAMPLE,
+    run,
+    options,
+)

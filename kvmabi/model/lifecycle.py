@@ -13,6 +13,7 @@ from kvmabi.model import pmu, sme, state, vls
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import Refusal
 from kvmabi.model.vcpu import NOT_INITIALIZED, refusal_error
+from kvmabi.profiles import features as feature_rules
 
 if TYPE_CHECKING:
     from kvmabi.model.vcpu import Vcpu
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 MPIDR_ID = regid.parse("mpidr_el1")
 MPIDR_RES1 = 1 << 31
 
-# Both of a pair or neither; the second only with the first.
-PAIRS = (("ptrauth_address", "ptrauth_generic"),)
-DEPENDENT = (("pmu_v3_strict", "pmu_v3"),)
-EXCLUSIVE = (("el1_32bit", "has_el2"),)
-EPHEMERAL = frozenset({"power_off"})  # for one INIT only, not a feature that lasts
 STUCK_SVE = frozenset({"sve"})
 
 BAD_TARGET = Refusal(errno.EINVAL, "no such target", "take the one that KVM_ARM_PREFERRED_TARGET tells")
@@ -44,7 +40,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     bits = {32 * n + bit for n, word in enumerate(feature_words) if word for bit in range(32) if word >> bit & 1}
     names = {feature.bit: name for name, feature in system.kernel.features.items()}
     known = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
-    features = known if switches.power_off_lasts else known - EPHEMERAL
+    features = known if switches.power_off_lasts else feature_rules.lasting(known)
     again = vcpu.features is not None
     if again and switches.init_compares_first and features != vcpu.features:
         raise refusal_error(OTHER_FEATURES)
@@ -75,15 +71,8 @@ def _check(vcpu: Vcpu, features: frozenset[str]) -> None:
     missing = sorted(features - vcpu.system.features)
     if missing:
         raise refusal_error(Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}"))
-    for one, other in PAIRS:
-        if (one in features) != (other in features):
-            raise refusal_error(Refusal(errno.EINVAL, f"{one} and {other} go together"))
-    for one, other in DEPENDENT:
-        if one in features and other not in features:
-            raise refusal_error(Refusal(errno.EINVAL, f"{one} needs {other}"))
-    for one, other in EXCLUSIVE:
-        if one in features and other in features:
-            raise refusal_error(Refusal(errno.EINVAL, f"{one} and {other} exclude one another"))
+    if conflict := feature_rules.conflict(features):
+        raise refusal_error(Refusal(errno.EINVAL, conflict))
     if vcpu.vm.el1_32bit not in (None, "el1_32bit" in features):
         raise refusal_error(OTHER_FEATURES)
 

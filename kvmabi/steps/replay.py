@@ -20,7 +20,7 @@ SHOWN = 10
 TICK_STEPS = 4096
 LIFE_STEPS = frozenset("NVIiFRLl")
 SME_SYSREGS = frozenset({"svcr", "smcr_el1", "tpidr2_el0", "smpri_el1", "smidr_el1", "fpmr"})
-FIRMWARE = frozenset({"fw", "fw_bmap"})
+FIRMWARE = frozenset({"firmware", "firmware_bitmap"})
 FAMILIES = ("core", "sve", "sme", "sysreg", "firmware", "demux")
 
 

@@ -13,17 +13,13 @@ from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.registermap import size_of
-from kvmabi.profiles import Host, Kernel
+from kvmabi.profiles import Host, Kernel, features
 from kvmabi.steps.doer import name_of
 from kvmabi.steps.modelport import ModelPort
 
 BUFFER = 0x10000
 STRUCT = 0x20000
 LIST_ROOM = 4096
-SHORT_NAMES = {
-    "SVE": "sve", "SME": "sme", "PSCI": "psci_0_2", "PMU": "pmu_v3", "PA": "ptrauth_address", "PG": "ptrauth_generic",
-    "EL1_32": "el1_32bit", "OFF": "power_off", "EL2": "has_el2", "E2H0": "has_el2_e2h0",
-}  # fmt: skip
 
 
 class LabMemory:
@@ -204,7 +200,7 @@ class Lab:
             if name[0] == "b":
                 word |= 1 << int(name[1:])
             else:
-                feature = self.kernel.features.get(SHORT_NAMES[name])
+                feature = self.kernel.features.get(features.by_label()[name])
                 word |= 1 << (feature.bit if feature else uapi.KVM_ARM_VCPU_SME)
         return word
 

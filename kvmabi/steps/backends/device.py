@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable
 
 from kvmabi import uapi
+from kvmabi.environment import SOCKET_VARIABLE
 from kvmabi.errors import UsageError
 from kvmabi.steps.backends.base import Backend, kernel_for
 from kvmabi.steps.doer import Doer
@@ -15,7 +16,7 @@ from kvmabi.steps.libcport import LibcPort
 
 DEVICE = "/dev/kvm"
 MACHINES = ("aarch64", "arm64")
-INTERPOSED = "KVMABI_SOCKET"
+INTERPOSED = SOCKET_VARIABLE
 """Set where ``kvmabi run`` started this process: then /dev/kvm is an arm64 one on any machine."""
 
 

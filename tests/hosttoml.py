@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A captured host (JSON) as a host profile (TOML): what the host decides, by name, with the rest left to the rules."""
+"""A captured host (JSON) as a host profile (TOML): host-defined values by register name, not those that rules give."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import errno
 import json
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 from kvmabi import regid
-from kvmabi.profiles.host import COUNTER_HZ, Host, host_decides, load_host
+from kvmabi.profiles.host import COUNTER_HZ, Host, host_decides
 
 WIDTH = 120
 
@@ -36,12 +35,6 @@ def to_toml(host: Host, *, name: str, recorded: str) -> str:
         *_keeps(host),
     ]
     return "\n".join(lines) + "\n"
-
-
-def write(source: str, target: str, *, recorded: str) -> None:
-    """Turn a captured host into a host profile that is named after its file."""
-    path = Path(target)
-    path.write_text(to_toml(load_host(source), name=path.stem, recorded=recorded), "utf-8")
 
 
 def _registers(host: Host) -> Iterator[str]:
