@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The steps of the build that pyproject.toml cannot say: the uapi modules from include/, the interposer from C."""
+"""The steps of the build that pyproject.toml cannot express: the uapi modules from include/, the interposer from C."""
 
 import importlib.util
 import os
@@ -9,16 +9,20 @@ import subprocess
 from pathlib import Path
 
 from setuptools import Command, Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 INCLUDE = ROOT / "include"
+SHIPPED = (INCLUDE, ROOT / "vmm_examples")  # a checkout has them at its top, a wheel inside the package
+SOURCES = (".h", ".c", ".py")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 PRELOAD = ROOT / "kvmabi" / "interpose" / "preload.c"
 CFLAGS = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-pthread"]
 
 
 class BuildGenerated(Command):
-    """Generates kvmabi/_uapi_*.py and compiles kvmabi/interpose/preload.so."""
+    """Generates kvmabi/_uapi_*.py and compiles kvmabi/interpose/preload.so (CC, CFLAGS and LDFLAGS are honoured)."""
 
     description = __doc__
     user_options: list[tuple[str, str, str]] = []  # noqa: RUF012  # setuptools wants a plain list
@@ -37,10 +41,12 @@ class BuildGenerated(Command):
         if PRELOAD.exists():
             _compile(PRELOAD, package / "interpose" / "preload.so")
         if not self.editable_mode:
-            shutil.copytree(INCLUDE, package / "include", dirs_exist_ok=True)
+            for folder in SHIPPED:
+                shutil.copytree(folder, package / folder.name, dirs_exist_ok=True, ignore=LEFT_OUT)
 
     def get_source_files(self) -> list[str]:
-        return [str(path.relative_to(ROOT)) for path in sorted(INCLUDE.rglob("*.h"))]
+        files = (path for folder in SHIPPED for path in sorted(folder.rglob("*")) if path.suffix in SOURCES)
+        return [str(path.relative_to(ROOT)) for path in files]
 
     def get_outputs(self) -> list[str]:
         return []
@@ -59,7 +65,9 @@ def _build_uapi():
 
 def _compile(source: Path, target: Path) -> None:
     compiler = shlex.split(os.environ.get("CC", "gcc"))
-    subprocess.run([*compiler, *CFLAGS, f"-I{INCLUDE}", str(source), "-o", str(target), "-ldl"], check=True)
+    flags, libraries = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS"))
+    command = [*compiler, *CFLAGS, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), *libraries, "-ldl"]
+    subprocess.run(command, check=True)
 
 
 class Build(build):
@@ -67,10 +75,20 @@ class Build(build):
 
 
 class BinaryDistribution(Distribution):
-    """A wheel of one platform: it holds the interposer."""
+    """A distribution for one platform: it holds the interposer."""
 
     def has_ext_modules(self) -> bool:
         return PRELOAD.exists()
 
 
-setup(cmdclass={"build": Build, "build_generated": BuildGenerated}, distclass=BinaryDistribution)
+class PlatformWheel(bdist_wheel):
+    """A wheel for any Python 3 on one platform: the interposer is a library, but not an extension of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    cmdclass={"build": Build, "build_generated": BuildGenerated, "bdist_wheel": PlatformWheel},
+    distclass=BinaryDistribution,
+)

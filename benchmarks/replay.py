@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
-from kvmabi.replay.runner import Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.replay import Result, machine, replay
+from kvmabi.steps.trace import Trace
 
 
 def rounds(count: int, act: Callable[[], int]) -> tuple[int, list[float]]:
@@ -29,11 +29,11 @@ def rounds(count: int, act: Callable[[], int]) -> tuple[int, list[float]]:
 def main(path: str, host_name: str, times: int) -> None:
     """Print the rates and their ratio; the first round makes the register maps that the others find made."""
     host = load_host(host_name)
-    system = System(host, load_kernel(host.kernel))
+    doer = machine(System(host, load_kernel(host.kernel)))
 
     def replayed() -> int:
         result = Result()
-        replay(Trace(path), system, result)
+        replay(Trace(path), doer, result)
         if result.mismatches:
             print("\n".join(map(str, result.first)))
         return result.steps

@@ -17,25 +17,59 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvmabi.errors import KvmError, UsageError
-    from kvmabi.kvm import Kvm
+    from kvmabi.events import Event
+    from kvmabi.kvm import Kvm, Vcpu, Vm
     from kvmabi.kvm import open_kvm as open
+    from kvmabi.order import Finding
+    from kvmabi.profiles import Host, Kernel, host_names, kernel_names, load_host, load_kernel
 
-__all__ = ["Kvm", "KvmError", "UsageError", "open"]
+__version__ = "0.1.0"  # pyproject.toml reads it here
+__all__ = [
+    "Event",
+    "Finding",
+    "Host",
+    "Kernel",
+    "Kvm",
+    "KvmError",
+    "UsageError",
+    "Vcpu",
+    "Vm",
+    "__version__",
+    "host_names",
+    "kernel_names",
+    "load_host",
+    "load_kernel",
+    "open",
+]
 
-_WHERE = {
-    "Kvm": ("kvmabi.kvm", "Kvm"),
-    "KvmError": ("kvmabi.errors", "KvmError"),
-    "UsageError": ("kvmabi.errors", "UsageError"),
-    "open": ("kvmabi.kvm", "open_kvm"),
+_HOMES = {
+    "Event": "kvmabi.events",
+    "Finding": "kvmabi.order",
+    "Host": "kvmabi.profiles",
+    "Kernel": "kvmabi.profiles",
+    "Kvm": "kvmabi.kvm",
+    "KvmError": "kvmabi.errors",
+    "UsageError": "kvmabi.errors",
+    "Vcpu": "kvmabi.kvm",
+    "Vm": "kvmabi.kvm",
+    "host_names": "kvmabi.profiles",
+    "kernel_names": "kvmabi.profiles",
+    "load_host": "kvmabi.profiles",
+    "load_kernel": "kvmabi.profiles",
+    "open": "kvmabi.kvm",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used: a command that needs few of them starts fast."""
-    if name not in _WHERE:
+    """Imports a public name at its first use, so that a command that needs few of them starts fast."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'kvmabi' has no attribute {name!r}")
     from importlib import import_module
 
-    module, attribute = _WHERE[name]
-    value = globals()[name] = getattr(import_module(module), attribute)
+    value = globals()[name] = getattr(import_module(_HOMES[name]), "open_kvm" if name == "open" else name)
     return value
+
+
+def __dir__() -> list[str]:
+    """The API, also the names that are not imported yet."""
+    return sorted(__all__)

@@ -24,11 +24,12 @@ from kvmabi.device.descriptors import Descriptors, HasFileno
 from kvmabi.device.file import Answer, Refused, Wait
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
-from kvmabi.model.row import Refusal, size_of
+from kvmabi.model.row import size_of
 from kvmabi.model.vcpu import Payload
 from kvmabi.model.vcpu import Vcpu as VcpuModel
 from kvmabi.order import Finding, OrderChecker
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles import features as feature_rules
 from kvmabi.waiting import wait_for_signal
 
 MAX_ARG = (1 << 64) - 1
@@ -40,13 +41,6 @@ UNSET_BUFFER = bytes(1 << 15)
 """What the buffer of a get holds before: as many zeroes as an ID's size field can ask for."""
 MORE = bytes(8)
 """What follows a value in memory: the kernel reads 8 bytes of an ID that it does not have, whatever its size field."""
-# What people say for the kernel's names of features.
-SHORT_NAMES = {
-    "pmu": ("pmu_v3",),
-    "psci": ("psci_0_2",),
-    "ptrauth": ("ptrauth_address", "ptrauth_generic"),
-    "el2": ("has_el2",),
-}
 
 
 def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
@@ -54,16 +48,13 @@ def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
 
     Names are a kernel profile's, or their short forms. Raises UsageError for a name that the kernel does not know.
     """
-    if isinstance(features, str):
-        raise UsageError(f"features are a set of names, not one text: {{{features!r}}}")
     bits = 0
-    for given in features:
-        for name in SHORT_NAMES.get(given, (given,)):
-            feature = kernel.features.get(name)
-            if feature is None:
-                names = ", ".join(sorted({*kernel.features, *SHORT_NAMES}))
-                raise UsageError(f"kernel {kernel.name} has no vCPU feature {given!r}: take some of {names}")
-            bits |= 1 << feature.bit
+    for name in feature_rules.expand(features):
+        feature = kernel.features.get(name)
+        if feature is None:
+            names = ", ".join(sorted({*kernel.features, *feature_rules.aliases()}))
+            raise UsageError(f"kernel {kernel.name} has no vCPU feature {name!r}: take some of {names}")
+        bits |= 1 << feature.bit
     return bits
 
 
@@ -201,11 +192,8 @@ class Kvm:
         """The exception for an ioctl that failed; one that waits for a signal fails when the signal has come."""
         if isinstance(answer, Wait):
             wait_for_signal(answer.sigmask)
-            return answer.then.error()
-        assert isinstance(answer, Refused)
-        refusal: Refusal = answer.refusal
-        register = None if answer.register is None else regid.name_of(answer.register)
-        return KvmError(refusal.errno, refusal.reason, register=register, mode=answer.mode, hint=refusal.hint)
+        assert isinstance(answer, Refused | Wait)
+        return answer.error()
 
 
 class Vm:
@@ -355,6 +343,6 @@ def open_kvm(
     Without ``kernel`` it is the one that the host was recorded with. ``kept_events`` is how many events ``log.events``
     holds, ``checked`` whether the order checker watches. Raises UsageError that lists the choices.
     """
-    chosen_host = host if isinstance(host, Host) else load_host(host)
-    chosen_kernel = kernel if isinstance(kernel, Kernel) else load_kernel(kernel or chosen_host.kernel)
+    chosen_host = load_host(host)
+    chosen_kernel = load_kernel(chosen_host.kernel if kernel is None else kernel)
     return Kvm(chosen_host, chosen_kernel, kept_events=kept_events, checked=checked)

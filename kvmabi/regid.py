@@ -13,9 +13,8 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from kvmabi import uapi
 from kvmabi.errors import UsageError
@@ -23,6 +22,10 @@ from kvmabi.errors import UsageError
 _ARM64_U32: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32
 _ARM64_U64: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U64
 _ARM64_U128: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U128
+_ARCH_SHIFT: Final = 56
+_SIZE_SHIFT: Final = uapi.KVM_REG_SIZE_SHIFT
+_COPROC_SHIFT: Final = uapi.KVM_REG_ARM_COPROC_SHIFT
+_ARM64: Final = uapi.KVM_REG_ARM64 >> _ARCH_SHIFT
 _SLICE: Final = uapi.KVM_ARM64_SVE_MAX_SLICES - 1
 _NUMBERED: Final = {  # families of which only some members have a name of their own: id of [0], greatest index
     "ccsidr": (_ARM64_U32 | uapi.KVM_REG_ARM_DEMUX | uapi.KVM_REG_ARM_DEMUX_ID_CCSIDR, uapi.KVM_REG_ARM_DEMUX_VAL_MASK),
@@ -31,28 +34,27 @@ _NUMBERED: Final = {  # families of which only some members have a name of their
 }
 
 FAMILIES: Final[dict[int, str]] = {
-    id >> uapi.KVM_REG_ARM_COPROC_SHIFT: family
+    id >> _COPROC_SHIFT: family
     for id, family in {
         uapi.KVM_REG_ARM_CORE: "core",
         uapi.KVM_REG_ARM_DEMUX: "demux",
         uapi.KVM_REG_ARM64_SYSREG: "sysreg",
-        uapi.KVM_REG_ARM_FW: "fw",
+        uapi.KVM_REG_ARM_FW: "firmware",
         uapi.KVM_REG_ARM64_SVE: "sve",
-        uapi.KVM_REG_ARM_FW_FEAT_BMAP: "fw_bmap",
+        uapi.KVM_REG_ARM_FW_FEAT_BMAP: "firmware_bitmap",
         uapi.KVM_REG_ARM64_SME: "sme",
     }.items()
 }
-"""Coprocessor field to the family of registers that arm64 keeps there."""
+"""Coprocessor field of an id to the family of registers. Kernel profiles and commands use these names, too."""
 
 ARCHITECTURES: Final[dict[int, str]] = {
-    vars(uapi)[f"KVM_REG_{name.upper()}"] >> 56: name
+    vars(uapi)[f"KVM_REG_{name.upper()}"] >> _ARCH_SHIFT: name
     for name in ("generic", "ppc", "x86", "ia64", "arm", "s390", "arm64", "mips", "riscv", "loongarch")
 }
 """Architecture field to name."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegId:
+class RegId(NamedTuple):
     """A register id taken apart.
 
     ``arch`` and ``coproc`` are the fields' numbers, ``size_bytes`` the size of a transfer,
@@ -67,7 +69,7 @@ class RegId:
     arch: int
     size_bytes: int
     coproc: int
-    index: int
+    index: int  # type: ignore[assignment]  # in place of tuple.index
     n: int | None = None
     slice: int | None = None
     op0: int | None = None
@@ -90,46 +92,27 @@ class _Known(NamedTuple):
     sliced: bool = False
 
 
-@cache
-def codec() -> Any:
-    """The construct codec of a 64-bit id, big-endian bytes <-> arch, size_bytes, index_high, coproc, index_low."""
-    from construct import BitsInteger, BitStruct, ExprAdapter  # slow to import, and names do not need it
-
-    size = ExprAdapter(BitsInteger(4), lambda log2, _: 1 << log2, lambda size, _: size.bit_length() - 1)
-    return BitStruct(
-        "arch" / BitsInteger(8),
-        "size_bytes" / size,
-        "index_high" / BitsInteger(24),
-        "coproc" / BitsInteger(12),
-        "index_low" / BitsInteger(16),
-    )
-
-
-@cache
-def sysreg_codec() -> Any:
-    """The construct codec of a system register's index, 2 big-endian bytes <-> op0, op1, crn, crm, op2."""
-    from construct import BitsInteger, BitStruct
-
-    widths = {"op0": 2, "op1": 3, "crn": 4, "crm": 4, "op2": 3}
-    return BitStruct(*(name / BitsInteger(bits) for name, bits in widths.items()))
-
-
 def decode(id: int) -> RegId:
-    """An id's fields and name, for every 0 <= id < 2**64."""
-    fields = codec().parse(id.to_bytes(8, "big"))
-    family = FAMILIES.get(fields.coproc, "") if ARCHITECTURES.get(fields.arch) == "arm64" else ""
-    more: dict[str, int | None] = {}
+    """Returns an id's fields and name, for every 0 <= id < 2**64."""
+    arch, coproc = id >> _ARCH_SHIFT, id >> _COPROC_SHIFT & 0xFFF
+    family = FAMILIES.get(coproc, "") if arch == _ARM64 else ""
+    n = slice = op0 = op1 = crn = crm = op2 = None
     if family == "sysreg":
-        ops = sysreg_codec().parse(fields.index_low.to_bytes(2, "big"))
-        more = {name: ops[name] for name in ("op0", "op1", "crn", "crm", "op2")}
+        op0, op1, crn, crm, op2 = _encoding(id)
     elif known := _known().get(id):
-        more = {"n": known.n, "slice": 0 if known.sliced else None}
+        n, slice = known.n, 0 if known.sliced else None
     elif known := _sliced(id):
-        more = {"n": known.n, "slice": id & _SLICE}
+        n, slice = known.n, id & _SLICE
     elif numbered := _numbered(id):
-        more = {"n": numbered[1]}
-    index = fields.index_high << 16 | fields.index_low
-    return RegId(id, name_of(id), family, fields.arch, fields.size_bytes, fields.coproc, index, **more)
+        n = numbered[1]
+    size_bytes = 1 << (id >> _SIZE_SHIFT & 0xF)
+    index = id >> 12 & 0xFFFFFF0000 | id & 0xFFFF
+    return RegId(id, name_of(id), family, arch, size_bytes, coproc, index, n, slice, op0, op1, crn, crm, op2)
+
+
+def _encoding(id: int) -> tuple[int, int, int, int, int]:
+    """Op0, Op1, CRn, CRm and Op2 of a system register's id, as KVM_REG_ARM64_SYSREG_OP0_SHIFT and so on place them."""
+    return id >> 14 & 3, id >> 11 & 7, id >> 7 & 0xF, id >> 3 & 0xF, id & 7
 
 
 def encode(what: str | RegId | Mapping[str, int]) -> int:
@@ -146,8 +129,10 @@ def encode(what: str | RegId | Mapping[str, int]) -> int:
             raise UsageError(f"{name} of a register id is less than {limit:#x}, not {what[name]:#x}")
     if what["size_bytes"].bit_count() != 1:
         raise UsageError(f"size_bytes of a register id is a power of two, not {what['size_bytes']}")
-    high, low = divmod(what["index"], 1 << 16)
-    return int.from_bytes(codec().build({**what, "index_high": high, "index_low": low}), "big")
+    log2_size = what["size_bytes"].bit_length() - 1
+    index_high, index_low = divmod(what["index"], 1 << 16)
+    fields = what["arch"] << _ARCH_SHIFT | log2_size << _SIZE_SHIFT | what["coproc"] << _COPROC_SHIFT
+    return fields | index_high << 28 | index_low
 
 
 @lru_cache(4096)  # a client may ask for any id
@@ -214,8 +199,7 @@ def _numbered(id: int) -> tuple[str, int] | None:
 
 
 def _generic_name(id: int) -> str:
-    ops = sysreg_codec().parse((id & 0xFFFF).to_bytes(2, "big"))
-    return f"s{ops.op0}_{ops.op1}_c{ops.crn}_c{ops.crm}_{ops.op2}"
+    return "s{}_{}_c{}_c{}_{}".format(*_encoding(id))
 
 
 @cache

@@ -13,11 +13,11 @@ from pathlib import Path
 import kvmabi
 from kvmabi import Kvm, KvmError, regid
 from kvmabi.kvm import Vcpu, Vm
-from kvmabi.profiles import Host, load_host
+from kvmabi.profiles import Host, load_host, sysregs
 
 SVE_BITS, SME_BITS = (128, 256), (256, 512, 1024)
 VLS = ("sve_vls", "sme_vls")
-RUNNING = frozenset({"cntvct_el0", "cntpct_el0"})
+RUNNING = frozenset(map(regid.name_of, sysregs.free_running_ids()))
 Saved = dict[str, bytes]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kvmabi import hexruns, regid, uapi
-from kvmabi.conformance.backends import Backend
-from kvmabi.conformance.steps import MAX_IDS
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends import Backend
+from kvmabi.steps.grammar import MAX_IDS
 
 SHORT = {
     "el1_32bit": "EL1_32",
@@ -60,9 +60,9 @@ def capture(
 
     UsageError if not even a vCPU without features can be made.
     """
-    offer = backend.describe()
+    host_features = backend.describe()
     known = backend.kernel.features
-    richest = tuple(feature for feature in ("sve", "sme", *REST) if feature in offer.features)
+    richest = tuple(feature for feature in ("sve", "sme", *REST) if feature in host_features.features)
     others = [features for features in SETS if features != richest and all(feature in known for feature in features)]
     registers = _registers(backend, richest)
     if registers is None:
@@ -78,15 +78,15 @@ def capture(
         "qemu": getattr(backend, "qemu_version", ""),
         "cpu": getattr(backend, "cpu", ""),
         "kernel_args": getattr(backend, "arguments", ""),
-        "kernel_release": offer.release,
-        "kernel_profile": offer.kernel,
+        "kernel_release": host_features.release,
+        "kernel_profile": host_features.kernel,
         "cpuinfo_features": backend.answers(["Q"])[0][3:],
         "capabilities": {
-            "system": _capabilities(offer.capabilities_system),
-            "vm": _capabilities(offer.capabilities_vm),
+            "system": _capabilities(host_features.capabilities_system),
+            "vm": _capabilities(host_features.capabilities_vm),
         },
-        "sve_vector_bits": [vq * 128 for vq in offer.sve_vqs],
-        "sme_vector_bits": [vq * 128 for vq in offer.sme_vqs],
+        "sve_vector_bits": [vq * 128 for vq in host_features.sve_vqs],
+        "sme_vector_bits": [vq * 128 for vq in host_features.sme_vqs],
     }
     masks = _masks(backend)
     if masks is not None:

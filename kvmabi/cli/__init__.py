@@ -9,19 +9,17 @@ from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn
 
+import kvmabi
+from kvmabi.cli.command import Command, ExitStatus, Parser
 from kvmabi.errors import UsageError
-
-MISUSE = 2
-RUN_MISUSE = 125  # as env(1): what the program itself may answer with is left to the program
-INTERRUPTED = 130
 
 COMMANDS = {
     "demo": "three C programs save and restore an SME guest: one does it right",
     "run": "run a VMM against the emulated /dev/kvm and report what it lost",
     "reg": "decode and encode register ids",
     "regs": "list a vCPU's registers with sizes, valid lengths and errnos",
+    "include": "print the compiler flags for the KVM headers that kvmabi ships",
     "hosts": "list the built-in hosts",
     "kernels": "list the built-in kernels",
     "replay": "replay recorded ioctl sequences on the model",
@@ -32,22 +30,12 @@ COMMANDS = {
 }
 
 
-class Parser(ArgumentParser):
-    """Tells misuse as a UsageError, whose text is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-
 class Version(Action):
-    """Prints the version; what knows it is slow to import, so only then."""
+    """Prints the version."""
 
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
         """Print and leave."""
-        from importlib.metadata import version
-
-        print(f"kvmabi {version('kvmabi')}")
+        print(f"kvmabi {kvmabi.__version__}")
         parser.exit()
 
 
@@ -55,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status (2 for misuse, 125 for misuse of ``run``)."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), "")
-    misuse = RUN_MISUSE if command == "run" else MISUSE
+    misuse = ExitStatus.RUN_MISUSE if command == "run" else ExitStatus.MISUSE
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:
@@ -71,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return misuse
     except BrokenPipeError:
         _forget_output()
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except OSError as error:  # of our own output: whatever else fails is told as a UsageError
         _forget_output()
         complain(f"cannot go on: {error}")
         return misuse
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
 
 
 def _run(command: str, words: Sequence[str]) -> int:
@@ -120,9 +108,13 @@ def parser(command: str) -> Parser:
     )
     top.add_argument("--version", action=Version, nargs=0, help="print the version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, help in COMMANDS.items():
+    for name, summary in COMMANDS.items():
+        below = commands.add_parser(name, help=summary)
         if name == command:
-            import_module(f"kvmabi.cli.{name}").register(commands)
-        else:
-            commands.add_parser(name, help=help)
+            _command(name).fill(below)
     return top
+
+
+def _command(name: str) -> Command:
+    command: Command = import_module(f"kvmabi.cli.{name}").COMMAND
+    return command

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from kvmabi.conformance.backends import Backend, open_backend
+from kvmabi.steps.backends import Backend, open_backend
 
 OPTIONS = {
     "kernel": ("K", "a built-in kernel or a file (default: by the host, or by the kernel's release)"),

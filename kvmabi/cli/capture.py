@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 from kvmabi.capture import capture as record
 from kvmabi.capture import origin, write
 from kvmabi.cli import backend_options, common
+from kvmabi.cli.command import Command
 
 EXAMPLE = """\
   kvmabi capture -o my-server.json
@@ -19,19 +19,11 @@ EXAMPLE = """\
 exit status: 0 recorded, 2 misuse, or nothing could be recorded"""
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "capture",
-        "Record what a real /dev/kvm offers and every register of a vCPU after reset, for each set of features: a host "
-        "profile for --host.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     backend_options.add(parser, "--backend", ("device", "vm"), default="device")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the profile to write (.json)")
     parser.add_argument("--name", help="what the host is called (default: the file's name)")
-    parser.set_defaults(run=capture)
 
 
 def capture(args: Namespace) -> int:
@@ -48,9 +40,19 @@ def capture(args: Namespace) -> int:
             table = record(backend, name, origin(backend), tick)
         finally:
             progress.close()
-        offer = backend.describe()
+        host_features = backend.describe()
     write(args.output, table)
-    print(offer)
+    print(host_features)
     counts = f"{len(table['registers'])} registers with {table['features']}, {len(table['resets'])} other sets"
     print(f"{args.output}: {counts}")
     return 0
+
+
+COMMAND = Command(
+    "capture",
+    "Record what a real /dev/kvm offers and every register of a vCPU after reset, for each set of features: a host "
+    "profile for --host.",
+    EXAMPLE,
+    capture,
+    options,
+)

@@ -5,27 +5,14 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kvmabi import cli
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 DEMO_HOST = "sme-demo"
-
-
-def command(commands: _SubParsersAction[Any], name: str, about: str, example: str) -> ArgumentParser:
-    """The parser of a subcommand: its help text ends with an example."""
-    parser: ArgumentParser = commands.add_parser(
-        name,
-        help=cli.COMMANDS[name],
-        description=about,
-        epilog=f"example:\n{example}",
-        formatter_class=RawDescriptionHelpFormatter,
-    )
-    return parser
 
 
 def add_profiles(parser: ArgumentParser) -> None:
@@ -42,9 +29,9 @@ def profiles(host: str, kernel: str | None) -> tuple[Host, Kernel]:
     return found, load_kernel(kernel or found.kernel)
 
 
-def add_json(parser: ArgumentParser) -> None:
-    """The option --json."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def add_json(parser: ArgumentParser, *, nested: bool = False) -> None:
+    """The option --json; ``nested``: the parent command has it, too, and it counts in either place."""
+    parser.add_argument("--json", action="store_true", default=SUPPRESS if nested else False, help="print JSON")
 
 
 def print_json(value: Any) -> None:

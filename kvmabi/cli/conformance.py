@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, _SubParsersAction
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import backend_options, common
+from kvmabi.cli.command import Command
 from kvmabi.conformance import Outcome, load, run, select
-from kvmabi.conformance.backends import NAMES
 from kvmabi.conformance.report import FORMATS
+from kvmabi.steps.backends import NAMES
 
 EXAMPLE = """\
   kvmabi conformance --backend model --host sme-demo
@@ -19,15 +19,8 @@ EXAMPLE = """\
 exit status: 0 every case passed or was skipped, 1 some differ, 2 misuse, or nothing could be run"""
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "conformance",
-        "Run cases, each of which proves a rule of the ABI, and tell where answers differ. Cases adapt to what the "
-        "host offers; what cannot run there is skipped, and the reason told.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     backend_options.add(parser, "--backend", NAMES, default="model")
     parser.add_argument("--host", metavar="H", help="model: a built-in host or a file (default: sme-demo)")
     parser.add_argument(
@@ -39,7 +32,6 @@ def register(commands: _SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="form of the report (default: text)")
     parser.add_argument("--list", action="store_true", help="only tell the cases, their rules and sources")
-    parser.set_defaults(run=conformance)
 
 
 def conformance(args: Namespace) -> int:
@@ -61,6 +53,16 @@ def conformance(args: Namespace) -> int:
             outcomes = run(backend, cases, tick)
         finally:
             progress.close()
-        offer = backend.describe()
-    print(FORMATS[args.format](offer, outcomes))
+        host_features = backend.describe()
+    print(FORMATS[args.format](host_features, outcomes))
     return 1 if any(outcome.differences for outcome in outcomes) else 0
+
+
+COMMAND = Command(
+    "conformance",
+    "Run cases, each of which proves a rule of the ABI, and tell where answers differ. Cases adapt to what the "
+    "host offers; what cannot run there is skipped, and the reason told.",
+    EXAMPLE,
+    conformance,
+    options,
+)

@@ -8,13 +8,13 @@ was reached and nothing is decided.
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kvmabi.cli import fpstate_output as output
+from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.errors import UsageError
 from kvmabi.fpstate import catalogue, compare, config, invariants, matrix, trace, variants
 from kvmabi.fpstate.audit import audit, read_list
@@ -22,21 +22,14 @@ from kvmabi.fpstate.explain import explain
 from kvmabi.fpstate.explorer import BOUND, HOLDS, Bounds, Explorer
 from kvmabi.fpstate.render.json_ import dump, story_from, trace_dict
 
-HOLDS_, VIOLATED_, MISUSE, BOUND_ = 0, 1, 2, 3
 FORMATS = ("text", "json", "mermaid", "svg")
 PLAIN = ("text", "json")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Misuse is one line on stderr."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(MISUSE, f"{self.prog}: {message}\n")
+Options = Callable[[argparse.ArgumentParser], None]
 
 
 def _variants(args: argparse.Namespace) -> int:
     _write(output.variants_report(args.format))
-    return HOLDS_
+    return ExitStatus.SUCCESS
 
 
 def _config(args: argparse.Namespace) -> config.Config:
@@ -88,8 +81,8 @@ def _check(args: argparse.Namespace) -> int:
     else:
         _write(output.picture(found, args.format))
     if result.verdict == BOUND:
-        return BOUND_
-    return HOLDS_ if result.verdict == HOLDS else VIOLATED_
+        return ExitStatus.UNDECIDED
+    return ExitStatus.SUCCESS if result.verdict == HOLDS else ExitStatus.DIFFERENT
 
 
 def _bug(args: argparse.Namespace) -> int:
@@ -105,8 +98,8 @@ def _bug(args: argparse.Namespace) -> int:
     else:
         sys.stderr.write(output.finding(finding))
     if finding.outcome == catalogue.UNDECIDED:
-        return BOUND_
-    return HOLDS_ if finding.outcome == catalogue.REPRODUCES else VIOLATED_
+        return ExitStatus.UNDECIDED
+    return ExitStatus.SUCCESS if finding.outcome == catalogue.REPRODUCES else ExitStatus.DIFFERENT
 
 
 def _matrix(args: argparse.Namespace) -> int:
@@ -115,7 +108,7 @@ def _matrix(args: argparse.Namespace) -> int:
     _write(dump(found.as_dict()) if args.format == "json" else found.text())
     if args.format == "text":
         sys.stderr.write(matrix.LEGEND + "\n")
-    return BOUND_ if "?" in found.cells.values() else HOLDS_
+    return ExitStatus.UNDECIDED if "?" in found.cells.values() else ExitStatus.SUCCESS
 
 
 def _story(text: str) -> tuple[config.Config, tuple[Any, ...]]:
@@ -139,7 +132,7 @@ def _replay(args: argparse.Namespace) -> int:
         _write(output.picture(found, args.format))
         if stop:
             sys.stderr.write(f"the runs part at {stop}\n")
-    return VIOLATED_ if found.observation else HOLDS_
+    return ExitStatus.DIFFERENT if found.observation else ExitStatus.SUCCESS
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -151,13 +144,13 @@ def _diff(args: argparse.Namespace) -> int:
         _write(dump(output.diff_dict(first, second, (stop_first, stop_second))))
     else:
         _write(compare.side_by_side(first, second, (stop_first, stop_second)))
-    return VIOLATED_ if first.observation or second.observation else HOLDS_
+    return ExitStatus.DIFFERENT if first.observation or second.observation else ExitStatus.SUCCESS
 
 
 def _explain(args: argparse.Namespace) -> int:
     found = explain(args.name, variants.find_variant(args.variant))
     _write(output.explanation(found, args.format))
-    return HOLDS_
+    return ExitStatus.SUCCESS
 
 
 def _audit(args: argparse.Namespace) -> int:
@@ -168,7 +161,7 @@ def _audit(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.commits}: none of its {len(listed)} lines names a commit of the table")
     found = audit(variants.find_variant(args.base), listed, processes=args.processes)
     _write(output.audit_report(found, args.format))
-    return VIOLATED_ if found.remaining else HOLDS_
+    return ExitStatus.DIFFERENT if found.remaining else ExitStatus.SUCCESS
 
 
 def _read(name: str) -> str:
@@ -188,25 +181,15 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _add(
-    commands: Any, name: str, run_: Callable[[argparse.Namespace], int], words: str, example: str, formats: Any
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=words,
-        description=words[0].upper() + words[1:] + ".",
-        epilog=f"example:\n  kvmabi fpstate {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--format", choices=formats, default="text", help="default: text")
-    parser.set_defaults(fpstate_run=run_)
-    return parser
+def _formats(*formats: str) -> Options:
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--format", choices=formats, default="text", help="default: text")
+
+    return add
 
 
-def _add_check(commands: Any) -> None:
-    example = "check --variant v6.8 --tasks 2 --events neon,softirq --inv obs"
-    words = "explore a variant in a configuration: every reachable state, or the shortest counterexample"
-    parser = _add(commands, "check", _check, words, example, FORMATS)
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*FORMATS)(parser)
     newest = variants.default_variant().name
     names = f"v6.8, v6.6, v6.16-klazy, v6.6+e92bee9f861b (default {newest})"
     parser.add_argument("--variant", default=newest, help=names)
@@ -223,62 +206,87 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("--memory", type=_whole, default=4096, metavar="MIB", help="give up here (default 4096)")
 
 
-def register(subparsers: Any) -> None:
-    """Add ``fpstate`` and its commands to a program's subparsers."""
-    top = subparsers.add_parser(
-        "fpstate",
-        help="who owns the FP registers: explore the kernel's protocol",
-        description="Explore the kernel's protocol for who owns the FP registers, and its historical bugs.",
-        epilog="example:\n  kvmabi fpstate bug C1 --on v6.8\n\n"
-        "exit status: 0 it holds, 1 violated, 2 misuse, 3 a bound was reached",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _bug_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*FORMATS)(parser)
+    parser.add_argument("id", help=", ".join(catalogue.bugs()))
+    parser.add_argument("--on", metavar="VARIANT", help="default: the last preset that has it")
+
+
+def _matrix_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*PLAIN)(parser)
+    parser.add_argument("--variants", help="comma-separated; default: all presets")
+    parser.add_argument("--processes", type=_whole, help="default: one a core")
+
+
+def _replay_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*FORMATS)(parser)
+    parser.add_argument("trace", help="a bug's id, or a file as --format json writes it (- for stdin)")
+    parser.add_argument("--variant", required=True)
+    parser.add_argument("--inv", default="obs")
+
+
+def _diff_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*PLAIN)(parser)
+    parser.add_argument("first")
+    parser.add_argument("second")
+    parser.add_argument("--trace", required=True, help="a bug's id, or a file as --format json writes it")
+    parser.add_argument("--inv", default="obs")
+
+
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*PLAIN)(parser)
+    parser.add_argument("name", help="FOREIGN, fp_type, st, ...")
+    parser.add_argument("--variant", default=variants.default_variant().name)
+
+
+def _audit_options(parser: argparse.ArgumentParser) -> None:
+    _formats(*PLAIN)(parser)
+    parser.add_argument("--base", required=True, help="the kernel that the commits were put on")
+    parser.add_argument(
+        "--commits", required=True, metavar="FILE", help="git log --oneline, ids or titles (- for stdin)"
     )
-    commands = top.add_subparsers(dest="fpstate_command", metavar="COMMAND", parser_class=_Parser)
-    top.set_defaults(run=run)
-    top.error = functools.partial(_Parser.error, top)  # its class is the caller's
-    example = "variants --format json"
-    _add(commands, "variants", _variants, "list the known kernels, commit bits and releases", example, PLAIN)
-    _add_check(commands)
-    example = "bug C1 --on v6.8 --format svg > c1.svg"
-    bug = _add(commands, "bug", _bug, "show a catalogued bug on a kernel", example, FORMATS)
-    bug.add_argument("id", help=", ".join(catalogue.bugs()))
-    bug.add_argument("--on", metavar="VARIANT", help="default: the last preset that has it")
-    table = _add(commands, "matrix", _matrix, "search every bug on every kernel", "matrix --variants v6.8,v6.10", PLAIN)
-    table.add_argument("--variants", help="comma-separated; default: all presets")
-    table.add_argument("--processes", type=_whole, help="default: one a core")
-    _add_comparisons(commands)
-    example = "explain FOREIGN --variant v6.12"
-    what = _add(commands, "explain", _explain, "which events read and write a piece of state", example, PLAIN)
-    what.add_argument("name", help="FOREIGN, fp_type, st, ...")
-    what.add_argument("--variant", default=variants.default_variant().name)
-    example = "audit --base v5.15 --commits list.txt"
-    port = _add(commands, "audit", _audit, "what a backport mends, and what it leaves", example, PLAIN)
-    port.add_argument("--base", required=True, help="the kernel that the commits were put on")
-    port.add_argument("--commits", required=True, metavar="FILE", help="git log --oneline, ids or titles (- for stdin)")
-    port.add_argument("--processes", type=_whole, help="default: one a core")
+    parser.add_argument("--processes", type=_whole, help="default: one a core")
 
 
-def _add_comparisons(commands: Any) -> None:
-    example = "replay C1 --variant v6.10"
-    again = _add(commands, "replay", _replay, "let the same events happen on another kernel", example, FORMATS)
-    again.add_argument("trace", help="a bug's id, or a file as --format json writes it (- for stdin)")
-    again.add_argument("--variant", required=True)
-    again.add_argument("--inv", default="obs")
-    example = "diff v6.12 v6.14 --trace B1"
-    apart = _add(commands, "diff", _diff, "the same events on two kernels, side by side", example, PLAIN)
-    apart.add_argument("first")
-    apart.add_argument("second")
-    apart.add_argument("--trace", required=True, help="a bug's id, or a file as --format json writes it")
-    apart.add_argument("--inv", default="obs")
+def _command(run: Callable[[argparse.Namespace], int], options: Options, summary: str, example: str) -> Command:
+    about = f"{summary[0].upper()}{summary[1:]}."
+    return Command(example.split()[0], about, f"  kvmabi fpstate {example}", run, options, summary)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the chosen command; misuse is one line on stderr and 2."""
-    try:
-        if getattr(args, "fpstate_run", None) is None:
-            raise UsageError("name a command: variants, check, bug, matrix, replay, diff, explain or audit")
-        status: int = args.fpstate_run(args)
-        return status
-    except UsageError as error:
-        sys.stderr.write(f"kvmabi fpstate: {error}\n")
-        return MISUSE
+COMMANDS = (
+    _command(
+        _variants,
+        _formats(*PLAIN),
+        "list the known kernels, commit bits and releases",
+        "variants --format json",
+    ),
+    _command(
+        _check,
+        _check_options,
+        "explore a variant in a configuration: every reachable state, or the shortest counterexample",
+        "check --variant v6.8 --tasks 2 --events neon,softirq --inv obs",
+    ),
+    _command(_bug, _bug_options, "show a catalogued bug on a kernel", "bug C1 --on v6.8 --format svg > c1.svg"),
+    _command(_matrix, _matrix_options, "search every bug on every kernel", "matrix --variants v6.8,v6.10"),
+    _command(_replay, _replay_options, "let the same events happen on another kernel", "replay C1 --variant v6.10"),
+    _command(_diff, _diff_options, "the same events on two kernels, side by side", "diff v6.12 v6.14 --trace B1"),
+    _command(
+        _explain,
+        _explain_options,
+        "which events read and write a piece of state",
+        "explain FOREIGN --variant v6.12",
+    ),
+    _command(
+        _audit,
+        _audit_options,
+        "what a backport mends, and what it leaves",
+        "audit --base v5.15 --commits list.txt",
+    ),
+)
+COMMAND = Command(
+    "fpstate",
+    "Explore the kernel's protocol for who owns the FP registers, and its historical bugs.",
+    "  kvmabi fpstate bug C1 --on v6.8\n\nexit status: 0 it holds, 1 violated, 2 misuse, 3 a bound was reached",
+    run=None,
+    commands=COMMANDS,
+)

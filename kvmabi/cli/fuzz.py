@@ -4,23 +4,23 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
-from kvmabi.conformance.backends import Backend
-from kvmabi.conformance.backends.model import ModelBackend
-from kvmabi.conformance.offer import Offer
+from kvmabi.cli.command import Command
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
 from kvmabi.fuzz.state import State
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles.host import from_json
-from kvmabi.replay.trace import Trace, trace_paths
+from kvmabi.steps.backends import Backend
+from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.steps.trace import Trace, trace_paths
 
 EXAMPLE = """\
   kvmabi fuzz --against vm --kernel-image vmlinuz --seed 1 --steps 200000 --state run.json
@@ -33,15 +33,8 @@ CAPTURED = "captured"
 STEPS = 10_000
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "fuzz",
-        "Do random ioctl sequences on the model and on a real kernel, and compare every answer. The model takes the "
-        "real host's place: it is captured first, unless --host names a profile.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     backend_options.add(parser, "--against", ("vm", "device", "trace"))
     parser.add_argument("files", nargs="*", metavar="FILE", help="trace: recorded sequences, plain or .xz")
     parser.add_argument("--hosts", metavar="DIR", help="trace: a folder with the traces' hosts as NAME.json")
@@ -54,7 +47,6 @@ def register(commands: _SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--findings", type=int, default=10, metavar="N", help="stop at so many kinds (default: 10)")
     parser.add_argument("--state", metavar="FILE", help="where to keep how far the run came; it goes on from there")
-    parser.set_defaults(run=fuzz)
 
 
 def fuzz(args: Namespace) -> int:
@@ -115,8 +107,8 @@ def _hunt(
         progress.close()
 
 
-def _told(finding: Finding, seed: int, offer: Offer, kernel: Kernel) -> str:
-    return case_text(finding, f"seed-{seed}.{finding.sequence}", offer, kernel)
+def _told(finding: Finding, seed: int, host_features: HostFeatures, kernel: Kernel) -> str:
+    return case_text(finding, f"seed-{seed}.{finding.sequence}", host_features, kernel)
 
 
 def _recorded(args: Namespace) -> int:
@@ -153,3 +145,13 @@ def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
         raise UsageError(f"{trace.path}:1: {trace.host!r} is no name of a host")
     host = load_host(str(Path(args.hosts, f"{trace.host}.json")) if args.hosts else trace.host)
     return host, load_kernel(args.kernel or host.kernel)
+
+
+COMMAND = Command(
+    "fuzz",
+    "Do random ioctl sequences on the model and on a real kernel, and compare every answer. The model takes the "
+    "real host's place: it is captured first, unless --host names a profile.",
+    EXAMPLE,
+    fuzz,
+    options,
+)

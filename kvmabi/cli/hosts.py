@@ -3,23 +3,16 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, _SubParsersAction
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import common
+from kvmabi.cli.command import Command
 from kvmabi.profiles import host_names, load_host
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "hosts",
-        "List the built-in hosts: vector lengths in bits, kernel, and what was recorded.",
-        "  kvmabi hosts",
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     common.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
@@ -49,3 +42,12 @@ def run(args: Namespace) -> int:
 
 def _lengths(bits: tuple[int, ...]) -> str:
     return "/".join(map(str, bits)) if len(bits) < 6 else f"{bits[0]}-{bits[-1]} ({len(bits)})" if bits else "-"
+
+
+COMMAND = Command(
+    "hosts",
+    "List the built-in hosts: vector lengths in bits, kernel, and what was recorded.",
+    "  kvmabi hosts",
+    run,
+    options,
+)

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import textwrap
-from argparse import Namespace, _SubParsersAction
-from typing import Any
+from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import common
-from kvmabi.errors import UsageError
+from kvmabi.cli.command import Command
 from kvmabi.profiles import kernel_names, load_kernel
 from kvmabi.profiles.compare import diff
 
@@ -18,27 +17,21 @@ EXAMPLE = """\
 WIDTH = 100
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "kernels",
-        "List the built-in kernel profiles and the vCPU features that each knows, or tell what changed for userspace "
-        "from one kernel to another.",
-        EXAMPLE,
-    )
-    parser.add_argument("diff", nargs="*", metavar="diff A B", help="compare two kernels: built-in ones or files")
-    common.add_json(parser)
-    parser.set_defaults(run=run)
-
-
 def run(args: Namespace) -> int:
-    """Print the kernels, or what differs between two."""
-    if not args.diff:
-        return _list(args.json)
-    if args.diff[0] != "diff" or len(args.diff) != 3:
-        raise UsageError("two kernels are compared by: kvmabi kernels diff A B")
-    return _diff(args.diff[1], args.diff[2], args.json)
+    """Print the kernels."""
+    return _list(args.json)
+
+
+def run_diff(args: Namespace) -> int:
+    """Print what differs between two kernels."""
+    return _diff(args.first, args.second, args.json)
+
+
+def diff_options(parser: ArgumentParser) -> None:
+    """Adds the options of ``kernels diff``."""
+    parser.add_argument("first", metavar="A", help="a built-in kernel or a file")
+    parser.add_argument("second", metavar="B", help="another one")
+    common.add_json(parser, nested=True)
 
 
 def _list(as_json: bool) -> int:
@@ -70,3 +63,21 @@ def _diff(one: str, other: str, as_json: bool) -> int:
         print(textwrap.fill(what, WIDTH, initial_indent="    ", subsequent_indent="    "))
     print(f"{len(found)} differences between {one} and {other}")
     return 0
+
+
+DIFF = Command(
+    "diff",
+    "Show what changed for userspace from kernel A to kernel B, and what each difference means.",
+    "  kvmabi kernels diff sme-v10 sme-v12\n  kvmabi kernels diff linux-7.2 my-kernel.toml --json",
+    run_diff,
+    diff_options,
+    summary="compare two kernels",
+)
+COMMAND = Command(
+    "kernels",
+    "List the built-in kernel profiles and the vCPU features of each, or compare two.",
+    EXAMPLE,
+    run,
+    common.add_json,
+    commands=(DIFF,),
+)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from kvmabi import regid
 from kvmabi.cli import common
+from kvmabi.cli.command import Command
 
 EXAMPLE = """\
   kvmabi reg za.h[3] svcr
@@ -15,12 +16,10 @@ EXAMPLE = """\
 FIELDS = ("n", "slice", "op0", "op1", "crn", "crm", "op2")
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(commands, "reg", "Decode register ids and encode register names.", EXAMPLE)
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("registers", nargs="+", metavar="ID|NAME", help="an id (hex or decimal) or a name")
     common.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
@@ -48,3 +47,12 @@ def _describe(id: int) -> dict[str, Any]:
         "index": f"{decoded.index:#x}",
         **fields,
     }
+
+
+COMMAND = Command(
+    "reg",
+    "Decode register ids and encode register names.",
+    EXAMPLE,
+    run,
+    options,
+)

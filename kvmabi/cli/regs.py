@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import errno
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from kvmabi.cli import common
+from kvmabi.cli.command import Command
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm
 from kvmabi.model.row import Refusal, Row
@@ -17,15 +18,8 @@ EXAMPLE = """\
 SVCR_BITS = {"sm": 1, "za": 2}
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "regs",
-        "List the registers of a vCPU: number in KVM_GET_REG_LIST (- if it is not listed), id, transfer size and valid "
-        "length in bytes, and what a get and a set answer.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     common.add_profiles(parser)
     parser.add_argument(
         "--features", default="", metavar="F,…", help="vCPU features for INIT, such as sve,sme,pmu,ptrauth"
@@ -33,7 +27,6 @@ def register(commands: _SubParsersAction[Any]) -> None:
     parser.add_argument("--svcr", default="", metavar="B,…", help="bits of SVCR that are set: sm, za")
     parser.add_argument("--not-finalized", action="store_true", help="the vCPU before KVM_ARM_VCPU_FINALIZE")
     common.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
@@ -83,3 +76,13 @@ def _describe(row: Row, number: int | None) -> dict[str, Any]:
 
 def _answer(refusal: Refusal | None) -> str:
     return "OK" if refusal is None else errno.errorcode[refusal.errno]
+
+
+COMMAND = Command(
+    "regs",
+    "List the registers of a vCPU: number in KVM_GET_REG_LIST (- if it is not listed), id, transfer size and valid "
+    "length in bytes, and what a get and a set answer.",
+    EXAMPLE,
+    run,
+    options,
+)

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kvmabi.cli import common
+from kvmabi.cli.command import Command
 from kvmabi.errors import UsageError
 from kvmabi.model.system import System
 from kvmabi.profiles import Host, host_names, load_host, load_kernel
-from kvmabi.replay.runner import FAMILIES, Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.doer import Doer
+from kvmabi.steps.replay import FAMILIES, Result, machine, replay
+from kvmabi.steps.trace import Trace
 
 EXAMPLE = """\
   kvmabi replay --hosts hosts --family core,sve,sme traces/*.random.trace.xz
@@ -22,15 +23,8 @@ EXAMPLE = """\
 exit status: 0 every answer agrees, 1 some differ, 2 misuse"""
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "replay",
-        "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
-        "its host, and the host the kernel that answered.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="a trace, plain or .xz")
     parser.add_argument("--hosts", metavar="DIR", help="a folder with the traces' hosts as NAME.json")
     parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file (default: the host's)")
@@ -42,7 +36,6 @@ def register(commands: _SubParsersAction[Any]) -> None:
         f"belong to sme ({', '.join(FAMILIES)})",
     )
     common.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
@@ -51,16 +44,16 @@ def run(args: Namespace) -> int:
     common.one_of("register family", families, FAMILIES)
     traces = [(trace, _host(trace, args.hosts)) for trace in map(Trace, args.files)]
     result = Result()
-    systems: dict[tuple[str, str], System] = {}
+    doers: dict[tuple[str, str], Doer] = {}
     progress = common.Progress("replay", len(traces))
     for done, (trace, host) in enumerate(traces):
         name = Path(trace.path).name
         progress.update(done, name)
         tick = partial(_tick, progress, done, name)
-        names = trace.host, args.kernel or host.kernel
-        if names not in systems:
-            systems[names] = System(host, load_kernel(names[1]))
-        replay(trace, systems[names], result, families=families, tick=tick)
+        names = trace.host, args.kernel or trace.kernel or host.kernel
+        if names not in doers:
+            doers[names] = machine(System(host, load_kernel(names[1])))
+        replay(trace, doers[names], result, families=families, tick=tick)
     progress.close()
     if args.json:
         common.print_json(asdict(result))
@@ -90,3 +83,13 @@ def _host(trace: Trace, folder: str | None) -> Host:
         choices = ", ".join(names) or f"none; built-in ones are {', '.join(host_names())}"
         raise UsageError(f"{trace.path}: its host {trace.host} is not in {folder}, which has {choices}")
     return load_host(str(path))
+
+
+COMMAND = Command(
+    "replay",
+    "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
+    "its host, and the host the kernel that answered.",
+    EXAMPLE,
+    run,
+    options,
+)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import REMAINDER, ArgumentTypeError, Namespace, _SubParsersAction
+from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common
+from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Warnings, line
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
@@ -20,7 +20,6 @@ from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
 from kvmabi.order import Finding, OrderChecker
 
-FINDINGS = 99
 MOST_STATUS = 255
 EXAMPLE = """\
   kvmabi run --host sme-demo --report json -- ./my-vmm --restore snapshot
@@ -31,15 +30,8 @@ failure or misuse of kvmabi run; 126 and 127 if the program cannot be run or
 is not found"""
 
 
-def register(commands: _SubParsersAction[Any]) -> None:
-    """Add the command."""
-    parser = common.command(
-        commands,
-        "run",
-        "Run a dynamically linked program of this machine's architecture on an emulated /dev/kvm, and report on stderr "
-        "which registers its saves and restores lost. Needs no root, no KVM and no Arm hardware.",
-        EXAMPLE,
-    )
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
     common.add_profiles(parser)
     parser.add_argument(
         "--report", choices=("text", "json"), default="text", help="how findings are told (default: text)"
@@ -47,7 +39,7 @@ def register(commands: _SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--error-exitcode",
         type=_status,
-        default=FINDINGS,
+        default=int(ExitStatus.FINDINGS),
         metavar="N",
         help="the exit status for findings (default: 99)",
     )
@@ -55,7 +47,6 @@ def register(commands: _SubParsersAction[Any]) -> None:
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
-    parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
@@ -114,3 +105,13 @@ def _status(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_STATUS:
         raise ArgumentTypeError(f"{text!r} is no exit status: take a number from 0 to {MOST_STATUS}")
     return int(text)
+
+
+COMMAND = Command(
+    "run",
+    "Run a dynamically linked program of this machine's architecture on an emulated /dev/kvm, and report on stderr "
+    "which registers its saves and restores lost. Needs no root, no KVM and no Arm hardware.",
+    EXAMPLE,
+    run,
+    options,
+)

@@ -5,9 +5,9 @@
 says of each whether it passed, failed or was skipped, and why.
 """
 
-from kvmabi.conformance.backends import Backend, open_backend
 from kvmabi.conformance.case import Case, load, read
-from kvmabi.conformance.offer import Offer
 from kvmabi.conformance.runner import Difference, Outcome, run, select
+from kvmabi.steps.backends import Backend, open_backend
+from kvmabi.steps.hostfeatures import HostFeatures
 
-__all__ = ["Backend", "Case", "Difference", "Offer", "Outcome", "load", "open_backend", "read", "run", "select"]
+__all__ = ["Backend", "Case", "Difference", "HostFeatures", "Outcome", "load", "open_backend", "read", "run", "select"]

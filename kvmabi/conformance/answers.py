@@ -7,13 +7,13 @@ import re
 
 from kvmabi import hexruns, regid
 from kvmabi.conformance import values
-from kvmabi.conformance.offer import Offer
+from kvmabi.steps.hostfeatures import HostFeatures
 
 NAME = re.compile(r"\$([a-z_]\w*)([+-]\d+)?")
 Names = dict[str, str]
 
 
-def agrees(expected: str, got: str, size: int, offer: Offer, names: Names) -> bool:
+def agrees(expected: str, got: str, size: int, host_features: HostFeatures, names: Names) -> bool:
     """Whether ``got`` is what ``expected`` says; new names in ``expected`` are bound in ``names``."""
     if expected == "any":
         return True
@@ -35,7 +35,7 @@ def agrees(expected: str, got: str, size: int, offer: Offer, names: Names) -> bo
         return first == rest
     if not size:
         return told_rest == rest
-    return _bytes(first) == values.data(rest, size, offer)
+    return _bytes(first) == values.data(rest, size, host_features)
 
 
 def _bytes(told: str) -> bytes | None:

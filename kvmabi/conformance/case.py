@@ -19,8 +19,8 @@ from itertools import product
 from typing import Any
 
 from kvmabi.conformance.language import Line, needed_features, parse
-from kvmabi.conformance.offer import Offer
 from kvmabi.errors import UsageError
+from kvmabi.steps.hostfeatures import HostFeatures
 
 FIELDS = frozenset({"name", "rule", "source", "needs", "kernels", "each", "steps"})
 REQUIRED = ("name", "rule", "source", "steps")
@@ -43,9 +43,9 @@ class Case:
         """The lines of its steps."""
         return parse(self.steps)
 
-    def for_host(self, offer: Offer) -> Iterator[Case]:
+    def for_host(self, host_features: HostFeatures) -> Iterator[Case]:
         """The case once for every combination of its parameters' values; with the host's own, which may be none."""
-        choices = [_values(values, offer) for values in self.each.values()]
+        choices = [_values(values, host_features) for values in self.each.values()]
         if not all(choices):
             yield replace(self, each={})
             return
@@ -55,12 +55,12 @@ class Case:
             needs = tuple(_put_in(need, texts) for need in self.needs)
             yield replace(self, name=name, needs=needs, steps=_put_in(self.steps, texts), each={})
 
-    def missing(self, offer: Offer) -> str:
+    def missing(self, host_features: HostFeatures) -> str:
         """Why the case cannot run on a host: "" if it can."""
-        if self.kernels and not any(fnmatchcase(offer.kernel, pattern) for pattern in self.kernels):
-            return f"a rule of {', '.join(self.kernels)}, not of {offer.kernel}"
+        if self.kernels and not any(fnmatchcase(host_features.kernel, pattern) for pattern in self.kernels):
+            return f"a rule of {', '.join(self.kernels)}, not of {host_features.kernel}"
         for need in self.needs:
-            reason = _lacks(need, offer)
+            reason = _lacks(need, host_features)
             if reason:
                 return reason
         return ""
@@ -98,10 +98,10 @@ def _case(file: str, row: Any) -> Case:
     )
 
 
-def _values(values: list[Any] | str, offer: Offer) -> list[str]:
+def _values(values: list[Any] | str, host_features: HostFeatures) -> list[str]:
     if isinstance(values, list):
         return [str(value) for value in values]
-    host = {"sve_vqs": offer.sve_vqs, "sme_vqs": offer.sme_vqs}
+    host = {"sve_vqs": host_features.sve_vqs, "sme_vqs": host_features.sme_vqs}
     if values not in host:
         raise UsageError(f"each = {values!r}: take a list, sve_vqs or sme_vqs")
     return [str(vq) for vq in host[values]]
@@ -113,13 +113,13 @@ def _put_in(text: str, texts: dict[str, str]) -> str:
     return text
 
 
-def _lacks(need: str, offer: Offer) -> str:
+def _lacks(need: str, host_features: HostFeatures) -> str:
     """Why a host does not have what a case needs, or "". Alternatives are not needed, so there are none."""
     name, several, least = need.partition(">")
     if several:
-        lengths = {"sve_vqs": offer.sve_vqs, "sme_vqs": offer.sme_vqs}[name]
+        lengths = {"sve_vqs": host_features.sve_vqs, "sme_vqs": host_features.sme_vqs}[name]
         return "" if len(lengths) > int(least) else f"the host has {len(lengths)} of {name}"
-    have = offer.features | offer.traits
+    have = host_features.features | host_features.traits
     if need.startswith("!"):
         return f"the host has {need[1:]}" if need[1:] in have else ""
     lacking = [feature for feature in needed_features(need) if feature not in have and not feature.startswith("bit")]

@@ -2,7 +2,7 @@
 """The lines of a case: steps with names in place of numbers, and the answers they must get.
 
 A line is ``STEP -> ANSWER``; without an answer it must be OK. Steps are those of
-kvmabi.conformance.steps, but for what is said here:
+kvmabi.steps.grammar, but for what is said here:
 
 ==============================  =================================================================================
 I V FEATURES [target N]         feature names of the kernel's profile joined by +, ``ptrauth`` for both of the pair,
@@ -34,9 +34,9 @@ from typing import NamedTuple
 
 from kvmabi import regid, uapi
 from kvmabi.conformance import values
-from kvmabi.conformance.offer import Offer
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Kernel
+from kvmabi.steps.hostfeatures import HostFeatures
 
 ARROW = " -> "
 MACROS = ("save", "restore", "same")
@@ -97,36 +97,38 @@ def features_word(names: str, kernel: Kernel) -> int:
     return word
 
 
-def registers(text: str, offer: Offer) -> list[int]:
+def registers(text: str, host_features: HostFeatures) -> list[int]:
     """The ids that a register's name in a case stands for."""
     if text == "za*":
-        return [uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0) for n in range(values.number("sme_vl", offer))]
+        return [uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0) for n in range(values.number("sme_vl", host_features))]
     if text in BANKS:
         form, count = BANKS[text]
         return [regid.parse(form.format(n)) for n in range(count)]
     if match := SIZE.fullmatch(text):
-        (id,) = registers(match[1], offer)
+        (id,) = registers(match[1], host_features)
         log2 = int(match[2]).bit_length() - 1
         return [id & ~uapi.KVM_REG_SIZE_MASK | log2 << uapi.KVM_REG_SIZE_SHIFT]
     if match := SUM.fullmatch(text):
-        (id,) = registers(match[1], offer)
+        (id,) = registers(match[1], host_features)
         return [(id + int(match[2], 0)) % (1 << 64)]
     return [regid.parse(text)]
 
 
-def concrete(line: Line, offer: Offer, kernel: Kernel) -> list[Concrete]:
+def concrete(line: Line, host_features: HostFeatures, kernel: Kernel) -> list[Concrete]:
     """The steps that a line stands for; UsageError or ValueError if it is none. Macros are not for this."""
     op, *words = line.step.split()
     if op in REGISTER_STEPS:
-        return list(_register_steps(op, words, line.answer, offer))
+        return list(_register_steps(op, words, line.answer, host_features))
     if op == "I":
-        target = words[3] if len(words) == 4 and words[2] == "target" else str(offer.target)
+        target = words[3] if len(words) == 4 and words[2] == "target" else str(host_features.target)
         return [Concrete(f"I {words[0]} {target} {features_word(words[1], kernel):x}", line.answer)]
     if op == "i":
         more = [0] * 7
         more[0] = features_word(words[1], kernel)
         more[int(words[3])] |= int(words[4], 0)
-        return [Concrete(" ".join(["i", words[0], str(offer.target), *(f"{word:x}" for word in more)]), line.answer)]
+        return [
+            Concrete(" ".join(["i", words[0], str(host_features.target), *(f"{word:x}" for word in more)]), line.answer)
+        ]
     if op == "F" and len(words) == 1:
         return [Concrete(f"F {words[0]} {uapi.KVM_ARM_VCPU_VEC}", line.answer)]
     if op == "L" and len(words) == 1:
@@ -135,19 +137,19 @@ def concrete(line: Line, offer: Offer, kernel: Kernel) -> list[Concrete]:
         request = vars(uapi).get(words[1])
         words[1] = f"{request:x}" if isinstance(request, int) else words[1].removeprefix("0x")
         if op == "X":
-            words[2] = f"{values.number(words[2], offer):x}"
+            words[2] = f"{values.number(words[2], host_features):x}"
     return [Concrete(" ".join([op, *words]), line.answer)]
 
 
-def _register_steps(op: str, words: list[str], answer: str, offer: Offer) -> Iterable[Concrete]:
+def _register_steps(op: str, words: list[str], answer: str, host_features: HostFeatures) -> Iterable[Concrete]:
     vcpu, name, *rest = words
-    for n, id in enumerate(registers(name, offer)):
+    for n, id in enumerate(registers(name, host_features)):
         size = uapi.KVM_REG_SIZE(id)
         more = [_shifted(word, n) for word in rest]
         if op == "S" and not more[0].startswith("$"):
-            more[0] = values.data(more[0], size, offer).hex()
+            more[0] = values.data(more[0], size, host_features).hex()
         elif op in "gs":
-            more[0] = str(values.number(more[0], offer))
+            more[0] = str(values.number(more[0], host_features))
         if op in SEEDED:
             place = SEEDED[op]
             more[place] = str((int(more[place]) + n) % 256)

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kvmabi import regid
-from kvmabi.conformance.backends.base import Backend
 from kvmabi.conformance.language import RUNNING, group
-from kvmabi.conformance.steps import MAX_IDS
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends.base import Backend
+from kvmabi.steps.grammar import MAX_IDS
 
 Saved = dict[int, str]
 """Register ids, in the order of the list, and the bytes of each."""

@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
-from kvmabi.conformance.offer import Offer
 from kvmabi.conformance.runner import Difference, Outcome
+from kvmabi.steps.hostfeatures import HostFeatures
 
 STATUSES = ("passed", "failed", "skipped")
 
 
-def text(offer: Offer, outcomes: Sequence[Outcome]) -> str:
+def text(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
     """For people: every difference with its rule, the skipped ones by reason, and a line of counts."""
-    lines = [str(offer), ""]
+    lines = [str(host_features), ""]
     for outcome in outcomes:
         if outcome.status == "failed":
             lines += [
@@ -50,16 +50,16 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return f"{told} ({sum(outcome.steps for outcome in outcomes)} steps)"
 
 
-def as_json(offer: Offer, outcomes: Sequence[Outcome]) -> str:
-    """For programs: the host's offer, the counts, and every case."""
+def as_json(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
+    """For programs: what the host offers, the counts, and every case."""
     counts = Counter(outcome.status for outcome in outcomes)
     return json.dumps(
         {
-            "kernel": offer.kernel,
-            "release": offer.release,
-            "features": sorted(offer.features | offer.traits),
-            "sve_vector_bits": [vq * 128 for vq in offer.sve_vqs],
-            "sme_vector_bits": [vq * 128 for vq in offer.sme_vqs],
+            "kernel": host_features.kernel,
+            "release": host_features.release,
+            "features": sorted(host_features.features | host_features.traits),
+            "sve_vector_bits": [vq * 128 for vq in host_features.sve_vqs],
+            "sme_vector_bits": [vq * 128 for vq in host_features.sme_vqs],
             "counts": {status: counts[status] for status in STATUSES},
             "cases": [_case(outcome) for outcome in outcomes],
         },
@@ -83,12 +83,12 @@ def _case(outcome: Outcome) -> dict[str, object]:
     return row
 
 
-def junit(offer: Offer, outcomes: Sequence[Outcome]) -> str:
+def junit(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
     """For continuous integration: JUnit's XML, one test case a case."""
     counts = Counter(outcome.status for outcome in outcomes)
     suite = ElementTree.Element(
         "testsuite",
-        name=f"kvmabi conformance {offer.kernel} {offer.release}",
+        name=f"kvmabi conformance {host_features.kernel} {host_features.release}",
         tests=str(len(outcomes)),
         failures=str(counts["failed"]),
         skipped=str(counts["skipped"]),
@@ -107,4 +107,4 @@ def junit(offer: Offer, outcomes: Sequence[Outcome]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
 
 
-FORMATS: dict[str, Callable[[Offer, Sequence[Outcome]], str]] = {"text": text, "json": as_json, "junit": junit}
+FORMATS: dict[str, Callable[[HostFeatures, Sequence[Outcome]], str]] = {"text": text, "json": as_json, "junit": junit}

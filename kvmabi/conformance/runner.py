@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from time import monotonic
 
 from kvmabi.conformance import answers, macros
-from kvmabi.conformance.backends.base import Backend
 from kvmabi.conformance.case import Case
 from kvmabi.conformance.language import MACROS, Concrete, Line, concrete
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends.base import Backend
 
 SHOWN = 5
 
@@ -54,10 +54,10 @@ def select(cases: Iterable[Case], *patterns: str) -> list[Case]:
 
 def run(backend: Backend, cases: Iterable[Case], tick: Callable[[Outcome], None] | None = None) -> list[Outcome]:
     """Run cases; ``tick`` hears of each. UsageError if not one could be run, or a case is written wrong."""
-    offer = backend.describe()
+    host_features = backend.describe()
     outcomes = []
     for case in cases:
-        for instance in case.for_host(offer):
+        for instance in case.for_host(host_features):
             outcomes.append(_run_one(backend, instance))
             if tick is not None:
                 tick(outcomes[-1])

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from kvmabi import regid
 from kvmabi.device.lifetime import Kept
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
@@ -30,6 +31,12 @@ class Refused(NamedTuple):
         """What the caller sees."""
         return self.refusal.errno
 
+    def error(self) -> KvmError:
+        """The refusal as an exception, with the register's name and the mode."""
+        register = None if self.register is None else regid.name_of(self.register)
+        why = self.refusal
+        return KvmError(why.errno, why.reason, register=register, mode=self.mode, hint=why.hint)
+
 
 class Wait(NamedTuple):
     """The ioctl fails like ``then``, but only once a signal has come to the calling thread.
@@ -39,6 +46,15 @@ class Wait(NamedTuple):
 
     then: Refusal
     sigmask: bytes | None
+
+    @property
+    def errno(self) -> int:
+        """What the caller sees."""
+        return self.then.errno
+
+    def error(self) -> KvmError:
+        """The refusal as an exception."""
+        return self.then.error()
 
 
 class Call:

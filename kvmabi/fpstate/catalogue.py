@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import functools
-import tomllib
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, fields
 
 from kvmabi.errors import UsageError
-from kvmabi.fpstate.config import Config, config_from
+from kvmabi.fpstate.config import Config, builtin, config_from
 from kvmabi.fpstate.explorer import BOUND, VIOLATED, Bounds, Explorer, Result
 from kvmabi.fpstate.invariants import Selection, select
 from kvmabi.fpstate.trace import Trace, trace_of
-from kvmabi.fpstate.variants import Variant
+from kvmabi.fpstate.variants import Knobs, Variant
+from kvmabi.tables import Reader
 
 REPRODUCES, ABSENT, UNDECIDED, NOT_APPLICABLE = "reproduces", "absent", "undecided", "not applicable"
 SEARCH = Bounds(states=2_000_000)
@@ -72,24 +71,25 @@ class Finding:
 @functools.cache
 def bugs() -> dict[str, Bug]:
     """All catalogued bugs, in the file's order."""
-    result = {}
-    for name, row in tomllib.loads(resources.files("kvmabi.fpstate").joinpath("bugs.toml").read_text()).items():
-        result[name] = Bug(
-            name,
-            row["title"],
-            tuple(row["introduced"]),
-            tuple(row["fixed_by"]),
-            row["releases"],
-            select(row["looks_for"]),
-            row["lie"],
-            config_from(row["config"]),
-            row["observed"],
-            row["story"],
-            tuple(row.get("needs", ())),
-            "sme" in row.get("forces", ()),
-            tuple(row["present_in"]),
-        )
-    return result
+    return {name: _bug(name, row) for name, row in builtin("bugs.toml").readers().items()}
+
+
+def _bug(name: str, row: Reader) -> Bug:
+    return Bug(
+        name,
+        row.text("title"),
+        row.texts("introduced"),
+        row.texts("fixed_by"),
+        row.text("releases"),
+        select(row.text("looks_for")),
+        row.text("lie"),
+        config_from(row.sub("config"), f"bugs.toml: {name}.config"),
+        row.text("observed"),
+        row.text("story"),
+        row.texts("needs", (field.name for field in fields(Knobs))),
+        "sme" in row.texts("forces"),
+        row.texts("present_in"),
+    )
 
 
 def find_bug(name: str) -> Bug:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kvmabi.errors import UsageError
 from kvmabi.fpstate.tokens import LIMIT
+from kvmabi.tables import Reader, Table
 
 HARDWARE = ("sve", "sme", "za", "fpmr", "nvhe", "pkvm", "rt")
 EVENTS = ("neon", "softirq", "signal", "prctl_vl", "smc", "execve", "clone", "cpu_pm", "idle", "svc_window")
@@ -88,21 +89,21 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def config_from(table: dict[str, Any]) -> Config:
-    """A configuration from a mapping such as a TOML table or JSON object; UsageError on unknown keys."""
-    known = {f.name: f.type for f in fields(Config)}
-    flags: dict[str, Any] = {}
-    for key, value in table.items():
-        if key == "with":
-            flags |= dict.fromkeys(value, True)
-        else:
-            flags[key] = value
-    for key, value in flags.items():
-        if key not in known:
-            raise UsageError(f"a configuration has no {key!r}: it has {', '.join(known)}")
-        if type(value) is not (int if known[key] == "int" else bool):
-            raise UsageError(f"{key} must be {known[key]}, not {value!r}")
-    return Config(**flags)
+COUNTS = frozenset(f.name for f in fields(Config) if f.type == "int")
+FLAGS = frozenset(f.name for f in fields(Config)) - COUNTS
+
+
+def config_from(table: Table, name: str = "a configuration") -> Config:
+    """Returns the configuration in a table, where ``with`` lists flags; an error begins with ``name``."""
+    return _config(Reader(name, table))
+
+
+def _config(read: Reader) -> Config:
+    read.only({*COUNTS, *FLAGS, "with"})
+    chosen: dict[str, Any] = dict.fromkeys(read.texts("with", FLAGS), True)
+    for key in read.table.keys() - {"with"}:
+        chosen[key] = read.number(key) if key in COUNTS else read.flag(key)
+    return Config(**chosen)
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,22 @@ class NamedConfig:
 @functools.cache
 def named_configs() -> dict[str, NamedConfig]:
     """The named configurations, in the file's order."""
-    text = resources.files("kvmabi.fpstate").joinpath("configurations.toml").read_text()
-    result = {}
-    for name, row in tomllib.loads(text).items():
-        result[name] = NamedConfig(
+    return {
+        name: NamedConfig(
             name,
-            row["title"],
-            config_from(row["config"]),
-            tuple(row["variants"]),
-            row.get("invariants", "all"),
-            row.get("slow", False),
+            row.text("title"),
+            _config(row.reader("config")),
+            row.texts("variants"),
+            row.text("invariants", "all"),
+            row.flag("slow", False),
         )
-    return result
+        for name, row in builtin("configurations.toml").readers().items()
+    }
+
+
+def builtin(name: str) -> Reader:
+    """Returns the reader of a table that ships with the package, by its path below kvmabi/fpstate."""
+    return Reader(name, tomllib.loads(resources.files("kvmabi.fpstate").joinpath(name).read_text("utf-8")))
 
 
 def named_config(name: str) -> NamedConfig:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from importlib import resources
 from typing import Any
 
 from kvmabi.errors import UsageError
+from kvmabi.fpstate.config import builtin
 
 
 @dataclass(frozen=True)
@@ -104,21 +103,15 @@ class Variant:
         return Variant(name, self.title, (), tuple(b for b in commits() if b in bits))
 
 
-def _table() -> dict[str, Any]:
-    return tomllib.loads(resources.files("kvmabi.fpstate").joinpath("variants.toml").read_text())
-
-
 @functools.cache
 def commits() -> dict[str, Commit]:
     """All commit bits, by bit name, oldest first."""
-    known = {f.name for f in fields(Knobs)}
     result = {}
-    for row in _table()["commit"]:
-        sets = tuple(row.get("sets", {}).items())
-        unknown = [k for k, _ in sets if k not in known]
-        if unknown:
-            raise ValueError(f"variants.toml: {row['bit']} sets unknown knobs {unknown}")
-        result[row["bit"]] = Commit(row["bit"], row["id"], row["title"], row["release"], row["what"], sets)
+    for row in builtin("variants.toml").rows("commit"):
+        row.only((field.name for field in fields(Knobs)), "sets")
+        bit = row.text("bit")
+        sets = tuple(row.sub("sets").items())
+        result[bit] = Commit(bit, row.text("id"), row.text("title"), row.text("release"), row.text("what"), sets)
     return result
 
 
@@ -126,14 +119,12 @@ def commits() -> dict[str, Commit]:
 def presets() -> dict[str, Variant]:
     """All named variants, in the file's order."""
     result: dict[str, Variant] = {}
-    for row in _table()["preset"]:
-        bits = {*result[row["base"]].bits} if "base" in row else set()
-        unknown = set(row["adds"]) - set(commits())
-        if unknown:
-            raise ValueError(f"variants.toml: preset {row['name']} adds unknown bits {sorted(unknown)}")
-        bits |= set(row["adds"])
+    for row in builtin("variants.toml").rows("preset"):
+        bits = set(row.texts("adds", commits()))
+        if "base" in row.table:
+            bits |= {*result[row.one_of("base", result)].bits}
         ordered = tuple(b for b in commits() if b in bits)
-        result[row["name"]] = Variant(row["name"], row["title"], tuple(row["window"]), ordered)
+        result[row.text("name")] = Variant(row.text("name"), row.text("title"), row.texts("window"), ordered)
     return result
 
 

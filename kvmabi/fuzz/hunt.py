@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from kvmabi.conformance.backends import Backend
 from kvmabi.fuzz.shrink import shrink
+from kvmabi.steps.backends import Backend
 
 BATCH_STEPS = 4000
 

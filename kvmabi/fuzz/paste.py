@@ -5,28 +5,28 @@ from __future__ import annotations
 
 from kvmabi import hexruns, regid, uapi
 from kvmabi.conformance import language
-from kvmabi.conformance.offer import Offer
 from kvmabi.errors import UsageError
 from kvmabi.fuzz.hunt import Finding
 from kvmabi.profiles import Kernel
+from kvmabi.steps.hostfeatures import HostFeatures
 
 NUMBER_BYTES = 8
 
 
-def case_text(finding: Finding, name: str, offer: Offer, kernel: Kernel) -> str:
+def case_text(finding: Finding, name: str, host_features: HostFeatures, kernel: Kernel) -> str:
     """The finding as TOML, ready to be pasted into a file of cases; the model's answer stands in a comment."""
     lines = []
     for step, answer in zip(finding.steps, finding.expected, strict=True):
-        line, told = _step(step, offer, kernel), _answer(step, answer)
+        line, told = _step(step, host_features, kernel), _answer(step, answer)
         lines.append(line if told == "OK" else f"{line} -> {told}")
     if finding.steps[-1].startswith("L "):
-        lines[-1] = _list_line(finding, offer, kernel)
+        lines[-1] = _list_line(finding, host_features, kernel)
     return "\n".join(
         [
             "[[case]]",
             f'name = "found.{name}"',
             'rule = "TODO: what this proves"',
-            f'source = "Linux {offer.release}, {offer.kernel}"',
+            f'source = "Linux {host_features.release}, {host_features.kernel}"',
             'steps = """',
             *lines,
             f"# the model answers: {_answer(finding.steps[-1], finding.got[-1])[:120]}",
@@ -35,11 +35,11 @@ def case_text(finding: Finding, name: str, offer: Offer, kernel: Kernel) -> str:
     )
 
 
-def _step(step: str, offer: Offer, kernel: Kernel) -> str:
+def _step(step: str, host_features: HostFeatures, kernel: Kernel) -> str:
     op, *words = step.split()
     if op == "I":
         vcpu, target, word = words
-        other = "" if int(target) == offer.target else f" target {target}"
+        other = "" if int(target) == host_features.target else f" target {target}"
         return f"I {vcpu} {_features(int(word, 16), kernel)}{other}"
     if op == "i":
         return _wide_init(words, kernel)
@@ -90,9 +90,9 @@ def _answer(step: str, answer: str) -> str:
     return result
 
 
-def _list_line(finding: Finding, offer: Offer, kernel: Kernel) -> str:
+def _list_line(finding: Finding, host_features: HostFeatures, kernel: Kernel) -> str:
     """A list whose difference is named: what the kernel lists and the model does not, and the other way round."""
-    line, expected, got = _step(finding.steps[-1], offer, kernel), finding.expected[-1], finding.got[-1]
+    line, expected, got = _step(finding.steps[-1], host_features, kernel), finding.expected[-1], finding.got[-1]
     theirs, ours = expected.split()[2:], got.split()[2:]
     missing = [_register(int(id, 16)) for id in theirs if id not in set(ours)]
     extra = [_register(int(id, 16)) for id in ours if id not in set(theirs)]

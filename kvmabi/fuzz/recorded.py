@@ -6,24 +6,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
-from kvmabi.events import EventLog
+from kvmabi.errors import UsageError
 from kvmabi.fuzz.hunt import Finding
 from kvmabi.model.system import System
 from kvmabi.profiles import Host, Kernel
-from kvmabi.replay.machine import Machine
-from kvmabi.replay.trace import Step, Trace
+from kvmabi.steps.doer import Doer
+from kvmabi.steps.replay import machine
+from kvmabi.steps.trace import Trace
 
-READS = frozenset("GBL")
+READS = frozenset("GBgLl")
+Sequence = list[tuple[str, str]]
+"""Steps with their recorded answers."""
 
 
-def sequences(trace: Trace) -> Iterator[list[Step]]:
+def sequences(trace: Trace) -> Iterator[Sequence]:
     """The independent sequences of a trace."""
-    current: list[Step] = []
-    for step in trace.steps():
-        if step.op == "N" and current:
+    current: Sequence = []
+    for _, step, answer in trace.steps():
+        if step.startswith("N ") and current:
             yield current
             current = []
-        current.append(step)
+        current.append((step, answer))
     if current:
         yield current
 
@@ -34,50 +37,50 @@ def hunt(
     steps: int,
     tick: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[Finding, Host, Kernel]]:
-    """Do at least ``steps`` recorded steps, of sequences that ``seed`` chooses, and tell what differs on the model.
+    """Do at least ``steps`` recorded steps, of sequences that ``seed`` chooses, and yield what differs on the model.
 
-    ``tick`` hears how many steps were done. Stops when the traces have no more.
+    ``tick`` is called with the number of steps done. Stops when the traces have no more.
     """
     drawn = [(host, kernel, sequence) for trace, host, kernel in traces for sequence in sequences(trace)]
     Random(seed).shuffle(drawn)
     done = 0
-    machines: dict[tuple[str, str], Machine] = {}
+    doers: dict[tuple[str, str], Doer] = {}
     for number, (host, kernel, sequence) in enumerate(drawn):
         if done >= steps:
             break
         key = host.name, kernel.name
-        if key not in machines:
-            machines[key] = Machine(System(host, kernel), EventLog(kept=0))
-        finding = _finding(machines[key], number, sequence)
+        if key not in doers:
+            doers[key] = machine(System(host, kernel))
+        try:
+            finding = _finding(doers[key], number, sequence)
+        except ValueError as error:
+            raise UsageError(f"a trace of {host.name}: {error}") from None
         done += len(sequence)
         if tick is not None:
             tick(done)
         if finding is not None:
             yield finding, host, kernel
-    for machine in machines.values():
-        machine.close()
+    for doer in doers.values():
+        doer.close()
 
 
-def _finding(machine: Machine, number: int, sequence: list[Step]) -> Finding | None:
-    for place, step in enumerate(sequence):
-        got = machine.do(step)
-        if got != step.answer:
-            return _shrunk(machine, number, sequence[: place + 1], got)
+def _finding(doer: Doer, number: int, sequence: Sequence) -> Finding | None:
+    for place, (step, answer) in enumerate(sequence):
+        got = doer.do(step)
+        if got != answer:
+            return _shrunk(doer, number, sequence[: place + 1], got)
     return None
 
 
-def _shrunk(machine: Machine, number: int, sequence: list[Step], wrong: str) -> Finding:
-    """The finding without reads and refusals, if it stays one: the record tells nothing of other sequences."""
-
-    def needed(step: Step) -> bool:
-        return step.op not in READS and step.answer.startswith("OK")
-
-    kept = [*sequence[:1], *filter(needed, sequence[1:-1]), sequence[-1]]
-    answers = [machine.do(step) for step in kept]
+def _shrunk(doer: Doer, number: int, sequence: Sequence, wrong: str) -> Finding:
+    """The finding without reads and refusals, if it still reproduces; a recording cannot answer a new sequence."""
+    needed = [(step, answer) for step, answer in sequence[1:-1] if step[0] not in READS and answer.startswith("OK")]
+    kept = [*sequence[:1], *needed, sequence[-1]]
+    answers = [doer.do(step) for step, _ in kept]
     if answers[-1] != wrong:
         kept = sequence
-        answers = [machine.do(step) for step in kept]
-    return Finding(number, [step.text for step in kept], [step.answer for step in kept], answers)
+        answers = [doer.do(step) for step, _ in kept]
+    return Finding(number, [step for step, _ in kept], [answer for _, answer in kept], answers)
 
 
 __all__ = ["hunt", "sequences"]

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kvmabi.errors import UsageError
+from kvmabi.tables import Reader
+from kvmabi.tables import load as load_table
 from kvmabi.wholefile import replace
 
 MAX_BYTES = 64 << 20
@@ -39,15 +41,19 @@ def load(path: str | None, seed: int, against: str) -> State:
     fresh = State(seed, against)
     if path is None or not Path(path).exists():
         return fresh
-    try:
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
-        state = State(**json.loads(Path(path).read_text("utf-8")))
-        kinds = {"seed": int, "against": str, "next": int, "steps": int, "found": list, "kinds": list}
-        if any(type(getattr(state, name)) is not kind for name, kind in kinds.items()):
-            raise ValueError("a field is of the wrong type")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read as a state of kvmabi fuzz: {error}") from None
+    read = Reader(path, load_table(path, "a state of kvmabi fuzz", max_bytes=MAX_BYTES, as_json=True))
+    read.only(asdict(fresh))
+    kinds = read.items("kinds")
+    if not all(isinstance(kind, list) and all(isinstance(word, str) for word in kind) for kind in kinds):
+        raise read.wrong("kinds", "must be an array of arrays of strings")
+    state = State(
+        seed=read.number("seed"),
+        against=read.text("against"),
+        next=read.number("next", 0),
+        steps=read.number("steps", 0),
+        found=list(read.texts("found")),
+        kinds=kinds,
+    )
     if (state.seed, state.against) != (seed, against):
         raise UsageError(f"{path}: the state of another run (seed {state.seed}, {state.against}): take another file")
     return state

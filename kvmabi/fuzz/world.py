@@ -8,8 +8,9 @@ from random import Random
 
 from kvmabi import hexruns, regid, uapi
 from kvmabi.capture.host import Captured
-from kvmabi.conformance.offer import TOGETHER, Offer
 from kvmabi.profiles import Kernel
+from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.steps.probe import TOGETHER
 
 SIZE_SHIFT = int(uapi.KVM_REG_SIZE_SHIFT)
 SVCR, PSTATE = regid.parse("svcr"), regid.parse("pstate")
@@ -56,12 +57,12 @@ ID_GROUP = regid.parse("s3_0_c0_c0_0") & ~0x7F
 class World:
     """A host as its capture tells it (kvmabi.capture), under a kernel profile."""
 
-    def __init__(self, offer: Offer, kernel: Kernel, captured: Captured) -> None:
-        self.target = offer.target
+    def __init__(self, host_features: HostFeatures, kernel: Kernel, captured: Captured) -> None:
+        self.target = host_features.target
         self._kernel = kernel
-        self._vqs = {SVE_VLS: offer.sve_vqs, SME_VLS: offer.sme_vqs}
+        self._vqs = {SVE_VLS: host_features.sve_vqs, SME_VLS: host_features.sme_vqs}
         self._bits = {name: 1 << feature.bit for name, feature in kernel.features.items()}
-        self._features = sorted(offer.features)
+        self._features = sorted(host_features.features)
         self._values = _numbers(captured["registers"])
         for table in captured["resets"].values():
             self._values = _numbers(table or {}) | self._values
@@ -69,7 +70,7 @@ class World:
         self._others = [id for id in self._listed if id not in VECTORS]
         self._ids = [id for id in self._others if id & ~0x7F == ID_GROUP]
         vectors = [id for id, vqs in self._vqs.items() if vqs]
-        self._special = [SVCR, *SME_SYSREGS, *STATUS] if offer.sme_vqs else [*STATUS, *STATUS, SVCR]
+        self._special = [SVCR, *SME_SYSREGS, *STATUS] if host_features.sme_vqs else [*STATUS, *STATUS, SVCR]
         self._special += [*(vectors or [SVE_VLS]) * 3, PSTATE, PSCI_VERSION]
 
     # --- the life of a vCPU

@@ -6,8 +6,9 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
+from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
+
 VERSION = 2
-SOCKET_VARIABLE = "KVMABI_SOCKET"
 
 
 class Message(IntEnum):

@@ -34,8 +34,7 @@ def set_feature_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
         if switches.impdef_pmu_is_none and field.get(value) == field.most:
             value &= ~field.mask
     for demand in idregs.demands(row.id):
-        asked = demand.needs <= vcpu.mode.features and getattr(switches, demand.switch, True)
-        if asked and not demand.met(value):
+        if demand.applies(vcpu.mode.features, switches) and not demand.met(value):
             return _too_little(demand, value)
     if vcpu.vm.has_run and switches.id_registers_fixed_by_run:
         if value != vcpu.value(row):

@@ -13,15 +13,11 @@ from kvmabi.model import reset as images
 from kvmabi.model.mode import Mode
 from kvmabi.model.row import Refusal
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
+from kvmabi.profiles import features as feature_rules
 
 MPIDR_ID = regid.parse("mpidr_el1")
 MPIDR_RES1 = 1 << 31
 
-# Both of a pair or neither; the second only with the first.
-PAIRS = (("ptrauth_address", "ptrauth_generic"),)
-DEPENDENT = (("pmu_v3_strict", "pmu_v3"),)
-EXCLUSIVE = (("el1_32bit", "has_el2"),)
-EPHEMERAL = frozenset({"power_off"})  # for one INIT only, not a feature that lasts
 STUCK_SVE = frozenset({"sve"})
 
 BAD_TARGET = Refusal(errno.EINVAL, "no such target", "take the one that KVM_ARM_PREFERRED_TARGET returns")
@@ -41,7 +37,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     bits = {32 * n + bit for n, word in enumerate(feature_words) if word for bit in range(32) if word >> bit & 1}
     names = {feature.bit: name for name, feature in system.kernel.features.items()}
     asked = frozenset(names.get(bit, f"bit {bit}") for bit in bits if bit < system.kernel.max_features)
-    features = asked if switches.power_off_lasts else asked - EPHEMERAL
+    features = asked if switches.power_off_lasts else feature_rules.lasting(asked)
     again = vcpu.features is not None
     if again and switches.init_compares_first and features != vcpu.features:
         raise OTHER_FEATURES.error()
@@ -72,15 +68,8 @@ def _check(vcpu: Vcpu, features: frozenset[str]) -> None:
     missing = sorted(features - vcpu.system.features)
     if missing:
         raise Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}").error()
-    for one, other in PAIRS:
-        if (one in features) != (other in features):
-            raise Refusal(errno.EINVAL, f"{one} and {other} go together").error()
-    for one, other in DEPENDENT:
-        if one in features and other not in features:
-            raise Refusal(errno.EINVAL, f"{one} needs {other}").error()
-    for one, other in EXCLUSIVE:
-        if one in features and other in features:
-            raise Refusal(errno.EINVAL, f"{one} and {other} exclude one another").error()
+    if conflict := feature_rules.conflict(features):
+        raise Refusal(errno.EINVAL, conflict).error()
     if vcpu.vm.el1_32bit not in (None, "el1_32bit" in features):
         raise OTHER_FEATURES.error()
 

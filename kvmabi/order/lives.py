@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kvmabi import regid
 from kvmabi.events import Event
+from kvmabi.profiles import sysregs
 
 Values = Mapping[int, bytes]
-# Registers that run by themselves, so that no restore brings back what was saved.
-RUNNING = frozenset({regid.parse("cntpct_el0"), regid.parse("cntvct_el0")})
-# ISTATUS of a timer's control register follows the running count.
-STATUS_BITS = {regid.parse(name): 1 << 2 for name in ("cntv_ctl_el0", "cntp_ctl_el0")}
+RUNNING = sysregs.free_running_ids()
+STATUS_BITS = sysregs.status_bits()
 
 
 def same(id: int, value: bytes, other: bytes | None) -> bool:

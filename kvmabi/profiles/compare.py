@@ -11,6 +11,7 @@ from typing import Any
 from kvmabi import regid
 from kvmabi.profiles import files, switches
 from kvmabi.profiles.kernel import Kernel, load_kernel
+from kvmabi.tables import Table
 
 Difference = tuple[str, str, str, str]
 NAMES = frozenset({"name", "title", "switches"})
@@ -31,7 +32,7 @@ def diff(a: str | Kernel, b: str | Kernel) -> list[Difference]:
 
 
 @cache
-def meanings() -> files.Table:
+def meanings() -> Table:
     """What each field of a kernel profile means (kernel_fields.toml)."""
     return files.builtin_table("kernel_fields.toml")
 

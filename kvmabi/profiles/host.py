@@ -6,12 +6,14 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 
 from kvmabi import regid, uapi
 from kvmabi.hexruns import expand
 from kvmabi.profiles import files, sysregs
+from kvmabi.profiles.files import Reader
+from kvmabi.tables import Table
 
 KIND = "hosts"
 MAX_VECTOR_BITS = 2048
@@ -26,7 +28,7 @@ KEYS = frozenset(
 NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # the vCPU's number and INIT's features decide these
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Host:
     """A machine under one kernel.
 
@@ -44,12 +46,17 @@ class Host:
     recorded: str
     sve_vector_bits: tuple[int, ...]
     sme_vector_bits: tuple[int, ...]
-    capabilities_system: dict[int, int] = field(repr=False)
-    capabilities_vm: dict[int, int] = field(repr=False)
-    registers: dict[int, int] = field(repr=False)
+    capabilities_system: dict[int, int]
+    capabilities_vm: dict[int, int]
+    registers: dict[int, int]
     cpu: str = ""
     counter_hz: int = COUNTER_HZ
-    measured_keeps: dict[int, int] | None = field(default=None, repr=False)
+    measured_keeps: dict[int, int] | None = None
+
+    def __repr__(self) -> str:
+        vectors = (("SVE", self.sve_vector_bits), ("SME", self.sme_vector_bits))
+        lengths = ", ".join(f"{name} {'/'.join(map(str, bits))} bits" for name, bits in vectors if bits)
+        return f"<Host {self.name}: {lengths or 'no SVE, no SME'}, kernel {self.kernel}>"
 
     @property
     def cpu_keeps(self) -> dict[int, int]:
@@ -61,7 +68,7 @@ class Host:
 
 
 @cache
-def cpus() -> files.Table:
+def cpus() -> Table:
     """The CPUs of which it is known what they keep (cpus.toml)."""
     return files.builtin_table("cpus.toml")
 
@@ -82,16 +89,21 @@ def host_names() -> list[str]:
     return files.builtin_names(KIND)
 
 
-def load_host(name: str) -> Host:
-    """A built-in host profile, or one from a TOML or JSON file; raises UsageError."""
+def load_host(name: str | Host) -> Host:
+    """Returns a built-in host profile, or one from a TOML or JSON file; a Host is returned as it is.
+
+    Raises UsageError for anything else.
+    """
+    if isinstance(name, Host):
+        return name
     table, is_json = files.read(KIND, name)
     return from_json(name, table) if is_json else _from_toml(name, table)
 
 
-def from_json(name: str, table: files.Table) -> Host:
+def from_json(name: str, table: Table) -> Host:
     """A host in the form in which hosts are captured (JSON: ids in hex, values as in traces)."""
-    read = files.Reader(name, table)
-    capabilities = files.Reader(f"{name}: capabilities", read.sub("capabilities"))
+    read = Reader(name, table)
+    capabilities = read.reader("capabilities")
     registers: dict[int, int] = {}
     sets = {read.text("features", ""): _register_values(read, "registers"), **_resets(read)}
     for features, found in sets.items():
@@ -115,7 +127,7 @@ def from_json(name: str, table: files.Table) -> Host:
     )
 
 
-def _emulator(read: files.Reader) -> str:
+def _emulator(read: Reader) -> str:
     """The CPU profile of a host that was recorded under QEMU; "" for a machine that is not known."""
     if "QEMU" not in read.text("recorded_from", ""):
         return ""
@@ -123,16 +135,17 @@ def _emulator(read: files.Reader) -> str:
     return "qemu-10" if version and int(version[1]) < 11 else "qemu-11"
 
 
-def _resets(read: files.Reader) -> dict[str, dict[int, int]]:
-    """The values of every feature set that the host was recorded with."""
+def _resets(read: Reader) -> dict[str, dict[int, int]]:
+    """The values after INIT with each further set of features."""
+    resets = read.reader("resets")
     return {
-        features: _register_values(files.Reader(f"{read.name}: resets", {features: values}), features)
-        for features, values in read.sub("resets").items()
-        if isinstance(values, dict)
+        features: _register_values(resets, features)
+        for features, values in resets.table.items()
+        if isinstance(values, dict)  # otherwise INIT refused these features
     }
 
 
-def _register_values(read: files.Reader, key: str) -> dict[int, int]:
+def _register_values(read: Reader, key: str) -> dict[int, int]:
     values: dict[int, int] = {}
     for text, value in read.sub(key).items():
         id = _hex_id(read, key, text)
@@ -147,23 +160,23 @@ def _register_values(read: files.Reader, key: str) -> dict[int, int]:
     return values
 
 
-def _hex_id(read: files.Reader, key: str, text: str) -> int:
+def _hex_id(read: Reader, key: str, text: str) -> int:
     """A register id as captures write it: in hex, with or without 0x."""
     return read.as_number(f"{key}.{text}", text if text.startswith("0x") else f"0x{text}")
 
 
-def _keeps(read: files.Reader, id_of: Callable[[str], int]) -> dict[int, int] | None:
+def _keeps(read: Reader, id_of: Callable[[str], int]) -> dict[int, int] | None:
     """What was measured of the bits that the CPU keeps; None where nothing was."""
     if "cpu_keeps" not in read.table:
         return None
     return {id_of(text): read.as_number(f"cpu_keeps.{text}", mask) for text, mask in read.sub("cpu_keeps").items()}
 
 
-def _from_toml(name: str, table: files.Table) -> Host:
-    read = files.Reader(name, table)
+def _from_toml(name: str, table: Table) -> Host:
+    read = Reader(name, table)
     read.only(KEYS)
     read.only(("both", "system", "vm"), "capabilities")
-    capabilities = files.Reader(f"{name}: capabilities", read.sub("capabilities"))
+    capabilities = read.reader("capabilities")
     both = _capabilities(capabilities, "both")
     return Host(
         name=read.text("name", name),
@@ -183,20 +196,20 @@ def _from_toml(name: str, table: files.Table) -> Host:
     )
 
 
-def _vector_bits(read: files.Reader, key: str) -> tuple[int, ...]:
+def _vector_bits(read: Reader, key: str) -> tuple[int, ...]:
     lengths = [read.as_number(key, value, MAX_VECTOR_BITS) for value in read.items(key)]
     if any(bits % 128 or not bits for bits in lengths) or lengths != sorted(set(lengths)):
         raise read.wrong(key, f"must rise in multiples of 128 bits up to {MAX_VECTOR_BITS}")
     return tuple(lengths)
 
 
-def _capabilities(read: files.Reader, key: str) -> dict[int, int]:
+def _capabilities(read: Reader, key: str) -> dict[int, int]:
     answers: dict[int, int] = {}
     for number, value in read.sub(key).items():
         if isinstance(value, str) and value.startswith("-"):
             code = getattr(errno, value[1:], None)
             if not isinstance(code, int):
-                raise read.wrong(f"{key}.{number}", f"{value!r} is no errno")
+                raise read.wrong(f"{key}.{number}", f"{value!r} is not an errno")
             answers[read.as_number(key, number)] = -code
         else:
             answers[read.as_number(key, number)] = read.as_number(f"{key}.{number}", value, 2**31 - 1)

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.profiles import files, switches, sysregs
+from kvmabi.profiles.files import Reader
 from kvmabi.profiles.switches import Switches
+from kvmabi.tables import Table
 
 KIND = "kernels"
-FAMILIES = ("core", "sve", "sme", "firmware", "firmware_bitmap", "invariant", "timer", "sysreg", "demux")
+LIST_GROUPS = frozenset({*regid.FAMILIES.values(), "invariant", "timer"})
+"""The groups of KVM_GET_REG_LIST: register families, and system registers that a kernel lists apart."""
 
 
 class Feature(NamedTuple):
@@ -22,7 +26,7 @@ class Feature(NamedTuple):
     capability: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """One kernel as userspace sees it; rules read these fields and never ask for a version.
 
@@ -68,29 +72,37 @@ class Kernel:
     vgic_groups: frozenset[int]
     switches: Switches
 
+    def __repr__(self) -> str:
+        return f"<Kernel {self.name}: {self.title}>"
+
 
 def kernel_names() -> list[str]:
     """The names of the built-in kernel profiles."""
     return files.builtin_names(KIND)
 
 
-def load_kernel(name: str) -> Kernel:
-    """A built-in kernel profile, or one from a TOML or JSON file of the user's; raises UsageError."""
+def load_kernel(name: str | Kernel) -> Kernel:
+    """Returns a built-in kernel profile, or one from a TOML or JSON file; a Kernel is returned as it is.
+
+    Raises UsageError for anything else.
+    """
+    if isinstance(name, Kernel):
+        return name
     return kernel_of(name, table_of(name))
 
 
-def table_of(name: str) -> files.Table:
+def table_of(name: str) -> Table:
     """A profile's table on top of the ones it is based on; raises UsageError."""
     return _with_base(name, depth=0)
 
 
-def kernel_of(name: str, table: files.Table) -> Kernel:
+def kernel_of(name: str, table: Table) -> Kernel:
     """The kernel that a table describes; raises UsageError naming the field that is wrong."""
-    read = files.Reader(name, table)
+    read = Reader(name, table)
     features = {key: _feature(read, key, value) for key, value in read.sub("features").items() if value is not False}
-    order = tuple(read.items("list_order"))
-    if not order or len(set(order)) != len(order) or not set(order) <= set(FAMILIES):
-        raise read.wrong("list_order", f"names the families {', '.join(FAMILIES)}, each once")
+    order = read.texts("list_order", LIST_GROUPS)
+    if not order or len(set(order)) != len(order):
+        raise read.wrong("list_order", f"must name each of {', '.join(sorted(LIST_GROUPS))} at most once")
     return Kernel(
         name=read.text("name", name),
         title=read.text("title", name),
@@ -127,45 +139,46 @@ def kernel_of(name: str, table: files.Table) -> Kernel:
     )
 
 
-def _feature(read: files.Reader, key: str, value: Any) -> Feature:
+def _feature(read: Reader, key: str, value: Any) -> Feature:
     if not isinstance(value, dict):
-        raise read.wrong(f"features.{key}", "must be a table with bit and capability")
-    field = files.Reader(f"{read.name}: features.{key}", value)
+        raise read.wrong(f"features.{key}", "must be a table with bit and capability, or false")
+    field = read.reader("features").reader(key)
     field.only(Feature._fields)
     capability = field.number("capability", most=2**31 - 1) if "capability" in value else None
     return Feature(field.number("bit", most=7 * 32 - 1), capability)
 
 
-def _target(read: files.Reader, row: Any) -> tuple[int, int, int]:
+def _target(read: Reader, row: Any) -> tuple[int, int, int]:
     if not isinstance(row, list) or len(row) != 3:
         raise read.wrong("cpu_targets", "lists MIDR's implementer and part and the target")
     implementer, part, target = (read.as_number("cpu_targets", value, 0xFFF) for value in row)
     return implementer, part, target
 
 
-def _numbers(read: files.Reader, key: str) -> tuple[int, ...]:
+def _numbers(read: Reader, key: str) -> tuple[int, ...]:
     return tuple(read.as_number(key, value) for value in read.items(key)[:16])
 
 
-def _register_names(read: files.Reader, key: str) -> tuple[str, ...]:
+def _register_names(read: Reader, key: str) -> tuple[str, ...]:
     named = read.items(key)
     for name in named:
         if name not in sysregs.names():
-            raise read.wrong(key, f"{name!r} is no system register")
+            raise read.wrong(key, f"{name!r} is not a system register")
     return tuple(named)
 
 
-def _changes(read: files.Reader) -> dict[str, dict[str, Any]]:
+def _changes(read: Reader) -> dict[str, dict[str, Any]]:
     changes = read.sub("sysregs")
     for name, columns in changes.items():
         if name not in sysregs.names():
-            raise read.wrong(f"sysregs.{name}", "is no system register")
-        if not isinstance(columns, dict) or not columns.keys() <= sysregs.COLUMNS - {"enc", "id"}:
-            raise read.wrong(f"sysregs.{name}", "changes columns of the table of system registers")
+            raise read.wrong(f"sysregs.{name}", "is not a system register")
+        if not isinstance(columns, dict):
+            raise read.wrong(f"sysregs.{name}", "must be a table of columns of sysregs.toml")
+        sysregs.check(read.reader("sysregs").reader(name))
     return changes
 
 
-def _with_base(name: str, depth: int) -> files.Table:
+def _with_base(name: str, depth: int) -> Table:
     """A profile's table on top of the one that its ``base`` names.
 
     Tables are merged but for those that ``replaces`` names, anything else is replaced.
@@ -173,7 +186,7 @@ def _with_base(name: str, depth: int) -> files.Table:
     if depth > 8:
         raise UsageError(f"{name}: profiles are based on one another in a circle")
     table, _ = files.read(KIND, name)
-    read = files.Reader(name, table)
+    read = Reader(name, table)
     known = {"base", "replaces", *(field.name for field in fields(Kernel))}
     read.only(known)
     base = table.get("base")
@@ -182,23 +195,14 @@ def _with_base(name: str, depth: int) -> files.Table:
     if not isinstance(base, str):
         raise UsageError(f"{name}: base: must be a string")
     below = _with_base(base, depth + 1)
-    for key in read.items("replaces"):
-        if key not in known:
-            raise read.wrong("replaces", f"{key!r} is nothing that a kernel profile says")
+    for key in read.texts("replaces", known):
         below.pop(key, None)
     return _merge(below, table)
 
 
-def _merge(base: files.Table, over: Mapping[str, Any]) -> files.Table:
+def _merge(base: Table, over: Mapping[str, Any]) -> Table:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def diff(a: str | Kernel, b: str | Kernel) -> list[tuple[str, str, str, str]]:
-    """See profiles.compare.diff."""
-    from kvmabi.profiles import compare  # it reads kernels itself
-
-    return compare.diff(a, b)

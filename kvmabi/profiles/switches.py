@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The named switches in which kernels behave differently (switches.toml tells what each one decides)."""
+"""The named switches in which kernels differ; switches.toml says what each one decides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from kvmabi.profiles import files
+from kvmabi.tables import Reader
 
 Value = bool | int | str
 
@@ -51,7 +52,7 @@ class Switches:
 
 
 class Switch(NamedTuple):
-    """What a switch decides, its values in a profile, and the one it has where a profile does not say."""
+    """What a switch decides, the values that a profile can give it, and its default."""
 
     name: str
     text: str
@@ -62,9 +63,9 @@ class Switch(NamedTuple):
 @cache
 def described() -> dict[str, Switch]:
     """Every switch by name."""
-    rows = files.builtin_table("switches.toml")
+    rows = files.builtin("switches.toml").readers()
     return {
-        name: Switch(name, row["text"], row["default"], tuple(row.get("values", (True, False))))
+        name: Switch(name, row.text("text"), row.table["default"], tuple(row.items("values")) or (True, False))
         for name, row in rows.items()
     }
 
@@ -74,12 +75,16 @@ def names() -> list[str]:
     return [field.name for field in fields(Switches)]
 
 
-def load(read: files.Reader) -> Switches:
-    """The switches of a profile, from its table ``switches``; UsageError for one that is none or has no such value."""
+@cache
+def flags() -> frozenset[str]:
+    """The names of the switches that are true or false."""
+    return frozenset(name for name, switch in described().items() if isinstance(switch.default, bool))
+
+
+def load(read: Reader) -> Switches:
+    """Returns the switches of a profile, from its table ``switches``; UsageError for an unknown name or value."""
     given = read.sub("switches")
-    for name in given:
-        if name not in described():
-            raise read.wrong(f"switches.{name}", f"is no switch: they are {', '.join(described())}")
+    read.only(described(), "switches")
     chosen: dict[str, Any] = {}
     for name, switch in described().items():
         value = given.get(name, switch.default)

@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 from kvmabi import regid
 from kvmabi.profiles import files
+from kvmabi.tables import Reader, Table
 
 UNKNOWN = 0x1DE7EC7EDBADC0DE
-COLUMNS = frozenset({"enc", "id", "needs", "reset", "rule", "get", "at", "kept", "served"})
+CHANGEABLE = frozenset(
+    {"needs", "reset", "rule", "get", "at", "kept", "served", "scope", "free_running", "status_bits"}
+)
+"""The columns that a kernel profile can change."""
 
 
 class SysReg(NamedTuple):
@@ -19,9 +23,10 @@ class SysReg(NamedTuple):
 
     ``slot`` is its place among all of the table (two views of one value share it), ``needs`` the vCPU
     features and ID-register predicates without which it does not exist, ``reset`` its value after INIT
-    (None: the host decides; a name: model/reset.py does), ``shared`` whether it belongs to the VM, ``rule``
-    and ``get`` the names of what a set and a get do beyond storing and reading ("" for nothing),
-    ``kept`` whether INIT again leaves it alone.
+    (None: host-defined; a name: model/reset.py computes it), ``shared`` whether all vCPUs of a VM share it,
+    ``rule`` and ``get`` the names of what a set and a get do beyond storing and reading ("" for nothing),
+    ``kept`` whether INIT again preserves it. ``free_running`` marks a counter whose value changes without
+    a set, ``status_bits`` the bits that follow such a counter.
     """
 
     name: str
@@ -33,6 +38,8 @@ class SysReg(NamedTuple):
     rule: str
     get: str
     kept: bool
+    free_running: bool
+    status_bits: int
 
 
 @cache
@@ -45,6 +52,18 @@ def table() -> tuple[SysReg, ...]:
 def by_id() -> dict[int, SysReg]:
     """The same table by register id."""
     return {reg.id: reg for reg in table()}
+
+
+@cache
+def free_running_ids() -> frozenset[int]:
+    """The free-running counters: a restored value does not stay."""
+    return frozenset(reg.id for reg in table() if reg.free_running)
+
+
+@cache
+def status_bits() -> dict[int, int]:
+    """The bits that follow a free-running counter, by register id: ISTATUS of the timers."""
+    return {reg.id: reg.status_bits for reg in table() if reg.status_bits}
 
 
 @cache
@@ -64,8 +83,23 @@ def names() -> frozenset[str]:
     return frozenset(_rows())
 
 
+def check(row: Reader) -> None:
+    """Fails for columns of a row that a kernel profile cannot change, or whose values have a wrong type."""
+    row.only(CHANGEABLE)
+    row.texts("needs")
+    for column in ("rule", "get"):
+        row.text(column, "")
+    row.one_of("at", names(), next(iter(names())))
+    row.one_of("scope", ("vm", "vcpu"), "vcpu")
+    for column in ("kept", "served", "free_running"):
+        row.flag(column, False)
+    row.number("status_bits", 0)
+    if not isinstance(row.table.get("reset"), str):
+        row.number("reset", 0)
+
+
 @cache
-def _rows() -> dict[str, files.Table]:
+def _rows() -> dict[str, Table]:
     rows = files.builtin_table("sysregs.toml")
     return {name: row for _, name, row in sorted((row["enc"], name, row) for name, row in rows.items())}
 
@@ -75,17 +109,18 @@ def _slots() -> dict[str, int]:
     return {name: slot for slot, name in enumerate(_rows())}
 
 
-def _row(name: str, row: files.Table) -> SysReg:
+def _row(name: str, row: Table) -> SysReg:
     reset = row.get("reset")
-    rule = row.get("rule", "")
     return SysReg(
         name=name,
         id=regid.parse(name),
         slot=_slots()[row.get("at", name)],
         needs=frozenset(row.get("needs", ())),
         reset=UNKNOWN if reset == "unknown" else reset,
-        shared=rule.endswith("_id"),
-        rule=rule,
+        shared=row.get("scope") == "vm",
+        rule=row.get("rule", ""),
         get=row.get("get", ""),
         kept=row.get("kept", False),
+        free_running=row.get("free_running", False),
+        status_bits=row.get("status_bits", 0),
     )

@@ -12,10 +12,10 @@ from kvmabi import uapi
 from kvmabi.capture import capture, write
 from kvmabi.capture.host import Captured, label
 from kvmabi.conformance import load, run
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Generator, World
 from kvmabi.profiles import load_host
+from kvmabi.steps.backends.model import ModelBackend
 
 KEYS = [
     *("name", "recorded_from", "qemu", "cpu", "kernel_args", "kernel_release", "kernel_profile", "cpuinfo_features"),
@@ -72,9 +72,9 @@ def test_nothing_to_record() -> None:
             return ["EINVAL" if step.startswith("I ") else "OK" for step in steps]
 
         def describe(self):  # type: ignore[no-untyped-def]
-            return offer
+            return host_features
 
     with ModelBackend("sme-demo") as model:
-        offer = model.describe()
+        host_features = model.describe()
     with Refuses("sme-demo") as backend, pytest.raises(UsageError, match="no vCPU can be made"):
         capture(backend, "x", "y")

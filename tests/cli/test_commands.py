@@ -185,3 +185,27 @@ def test_output_that_cannot_be_encoded() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([*KVMABI, "regs", "--help"], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("--json", "diff"), ("diff", "--json")])
+def test_kernels_diff_is_a_subcommand(kvmabi: Kvmabi, words: tuple[str, ...]) -> None:
+    """It has a help of its own, and --json counts before and after its name."""
+    rows = json.loads(kvmabi("kernels", *words, "sme-v10", "sme-v12").out)
+    assert {"zt0_space", "za_id_rows"} <= {row["name"] for row in rows}
+    assert kvmabi("kernels", "diff", "sme-v10", "sme-v12").out.endswith("differences between sme-v10 and sme-v12\n")
+    ended = kvmabi("kernels", "diff", "--help")
+    assert re.search(r"(?m)^example:\n +kvmabi kernels diff sme-v10 sme-v12$", ended.out)
+
+
+@pytest.mark.parametrize("words", [("diff",), ("diff", "sme-v10"), ("diff", "a", "b", "c"), ("dif", "a", "b")])
+def test_kernels_diff_takes_two_kernels(kvmabi: Kvmabi, words: tuple[str, ...]) -> None:
+    """Anything else is misuse, in one line that names the help."""
+    ended = kvmabi("kernels", *words)
+    assert (ended.status, ended.out) == (2, "")
+    assert re.fullmatch(r"kvmabi: .* \(see kvmabi .*--help\)\n", ended.err)
+
+
+def test_no_private_names_of_argparse() -> None:
+    """The commands are data: none of them touches argparse's internals."""
+    sources = Path(cli.__file__).parent.glob("*.py")
+    assert [source.name for source in sources if "_SubParsersAction" in source.read_text("utf-8")] == []

@@ -11,7 +11,7 @@ import pytest
 
 from cli.conftest import Kvmabi
 from kvmabi.cli import backend_options
-from kvmabi.conformance.backends.model import ModelBackend
+from kvmabi.steps.backends.model import ModelBackend
 
 
 class Kernel(ModelBackend):

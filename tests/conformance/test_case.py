@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from kvmabi.conformance import load, read
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends.model import ModelBackend
 
 GOOD = '[[case]]\nname = "a.b"\nrule = "r"\nsource = "s"\nsteps = "N 1"\n'
 
@@ -39,11 +39,11 @@ def test_the_whole_abi_is_covered() -> None:
 def test_parameters(model: ModelBackend) -> None:
     """A case is repeated for every combination of its parameters, the host's own vector lengths among them."""
     (case,) = read("f", GOOD.replace("N 1", "I {v} {w}") + 'each = { v = [0, 1], w = "sve_vqs" }\nneeds = ["{v}"]\n')
-    offer = model.describe()
-    found = list(case.for_host(offer))
-    assert len(found) == 2 * len(offer.sve_vqs)
-    assert found[0].name == f"a.b[v=0][w={offer.sve_vqs[0]}]"
-    assert found[0].steps == f"I 0 {offer.sve_vqs[0]}"
+    host_features = model.describe()
+    found = list(case.for_host(host_features))
+    assert len(found) == 2 * len(host_features.sve_vqs)
+    assert found[0].name == f"a.b[v=0][w={host_features.sve_vqs[0]}]"
+    assert found[0].steps == f"I 0 {host_features.sve_vqs[0]}"
     assert found[0].needs == ("0",)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from kvmabi import regid, uapi
 from kvmabi.conformance import language
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.conformance.language import Line, parse
 from kvmabi.errors import UsageError
+from kvmabi.steps.backends.model import ModelBackend
 
 
 def steps(model: ModelBackend, text: str) -> list[str]:

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from kvmabi.conformance import Outcome, read, run
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.conformance.report import FORMATS
+from kvmabi.steps.backends.model import ModelBackend
 
 CASES = """
 [[case]]

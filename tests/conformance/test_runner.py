@@ -10,9 +10,9 @@ import pytest
 from conformance.conftest import Answer, Liar
 from kvmabi import regid
 from kvmabi.conformance import load, read, run, select
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.errors import UsageError
 from kvmabi.profiles import host_names
+from kvmabi.steps.backends.model import ModelBackend
 
 FORM = '[[case]]\nname = "a.b"\nrule = "r"\nsource = "s"\nsteps = """\n{}\n"""\n'
 SVCR, ZT0, FPSR = (f"{regid.parse(name):x}" for name in ("svcr", "zt0", "fpsr"))

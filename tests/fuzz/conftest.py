@@ -9,8 +9,8 @@ import pytest
 
 from kvmabi.capture import capture
 from kvmabi.capture.host import Captured
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.fuzz import World
+from kvmabi.steps.backends.model import ModelBackend
 
 HOST = "sme-demo"
 

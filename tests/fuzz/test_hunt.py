@@ -9,8 +9,8 @@ import pytest
 
 from kvmabi import regid
 from kvmabi.conformance import Backend, read, run
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, shrink
+from kvmabi.steps.backends.model import ModelBackend
 
 SEQUENCES = 60
 SVCR, ZT0 = (f"{regid.parse(name):x}" for name in ("svcr", "zt0"))

@@ -32,12 +32,24 @@ def test_another_run_is_refused(tmp_path: Path, seed: int, against: str) -> None
         state.load(path, seed, against)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"seed": 1}', '{"seed": 1, "against": "x", "next": "y"}', "\0"])
-def test_no_state(tmp_path: Path, text: str) -> None:
-    """A file that is no state is a UsageError that names it."""
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "cannot be read as a state of kvmabi fuzz"),
+        ("{", "cannot be read as a state of kvmabi fuzz"),
+        ("\0", "cannot be read as a state of kvmabi fuzz"),
+        ("[]", "a state of kvmabi fuzz is a table of names and values"),
+        ('{"seed": 1}', "against: is missing: must be a string"),
+        ('{"seed": 1, "against": "x", "next": "y"}', "next: 'y' is not a number"),
+        ('{"seed": 1, "against": "x", "nxt": 1}', "nxt: unknown key: did you mean next"),
+        ('{"seed": 1, "against": "x", "kinds": ["y"]}', "kinds: must be an array of arrays of strings"),
+    ],
+)
+def test_no_state(tmp_path: Path, text: str, error: str) -> None:
+    """A file that is not a state is a UsageError that names file and field."""
     path = tmp_path / "run.json"
     path.write_text(text)
-    with pytest.raises(UsageError, match=r"run\.json: cannot be read"):
+    with pytest.raises(UsageError, match=rf"run\.json: {error}"):
         state.load(str(path), 1, "x")
 
 

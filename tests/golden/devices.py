@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from golden import packs
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.profiles import Kernel
+from kvmabi.steps.backends.model import ModelBackend
 
 
 def differences(kernel: Kernel, name: str) -> tuple[int, list[str]]:

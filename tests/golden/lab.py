@@ -4,24 +4,22 @@
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from kvmabi import uapi
-from kvmabi.device import DeviceFile, SystemFile, VcpuFile, VmFile, open_system
+from kvmabi.device import VcpuFile, open_system
+from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.row import size_of
-from kvmabi.profiles import Host, Kernel
+from kvmabi.profiles import Host, Kernel, features
+from kvmabi.steps.doer import name_of
+from kvmabi.steps.modelport import ModelPort
 
 BUFFER = 0x10000
 STRUCT = 0x20000
 LIST_ROOM = 4096
-SHORT_NAMES = {
-    "SVE": "sve", "SME": "sme", "PSCI": "psci_0_2", "PMU": "pmu_v3", "PA": "ptrauth_address", "PG": "ptrauth_generic",
-    "EL1_32": "el1_32bit", "OFF": "power_off", "EL2": "has_el2", "E2H0": "has_el2_e2h0",
-}  # fmt: skip
 
 
 class LabMemory:
@@ -30,11 +28,16 @@ class LabMemory:
     address_space = "lab"
 
     def __init__(self) -> None:
-        self.struct = bytearray(64)
+        self.struct = bytearray(128)
         self.buffer = bytearray(8 * (LIST_ROOM + 1))
         self.mapped = len(self.buffer)
         self.base = BUFFER
         self.writable = True
+
+    def put(self, name: str, *fields: int) -> None:
+        """Put a struct, by its C name, into the memory."""
+        data = layout(name).pack(*fields)
+        self.struct[: len(data)] = data
 
     def end_of_page(self, mapped: int | None) -> None:
         """Let the buffer be the last so many bytes of a page (None: as large as ever)."""
@@ -62,13 +65,20 @@ class LabMemory:
 
 
 class LabVcpu:
-    """A vCPU's file; every method tells the errno's name, or "OK"."""
+    """A vCPU's descriptor; every method returns the errno's name, or "OK"."""
 
-    def __init__(self, lab: Lab, file: VcpuFile) -> None:
+    def __init__(self, lab: Lab, fd: int) -> None:
         self.lab = lab
-        self.file = file
+        self.fd = fd
         self.memory = lab.memory
-        file.immediate_exit(True)
+        lab.port.immediate_exit(fd)
+
+    @property
+    def file(self) -> VcpuFile:
+        """The device's side of it."""
+        file = self.lab.port.file(self.fd)
+        assert isinstance(file, VcpuFile)
+        return file
 
     def init(self, features: str | int, target: int | None = None) -> str:
         """KVM_ARM_VCPU_INIT with features by the records' names or as a number."""
@@ -78,19 +88,19 @@ class LabVcpu:
 
     def words(self, target: int, *words: int) -> str:
         """KVM_ARM_VCPU_INIT with words of features."""
-        self.memory.struct[:32] = struct.pack("=8I", target, *words, *(0,) * (7 - len(words)))
+        self.memory.put("struct kvm_vcpu_init", target, *words, *(0,) * (7 - len(words)))
         return self.ioctl(uapi.KVM_ARM_VCPU_INIT)
 
     def finalize(self, what: int = 4) -> str:
         """KVM_ARM_VCPU_FINALIZE."""
-        self.memory.struct[:4] = struct.pack("=i", what)
+        self.memory.put("int", what)
         return self.ioctl(uapi.KVM_ARM_VCPU_FINALIZE)
 
     def get(self, id: int, *, addr: int = BUFFER, fill: bytes = b"\xaa") -> str:
         """KVM_GET_ONE_REG into the buffer, full of one byte before."""
         size = min(size_of(id), self.memory.mapped)
         self.memory.buffer[:size] = fill * size
-        self.memory.struct[:16] = struct.pack("=QQ", id, addr)
+        self.memory.put("struct kvm_one_reg", id, addr)
         return self.ioctl(uapi.KVM_GET_ONE_REG)
 
     def set(self, id: int, data: bytes | int | None = None, *, addr: int = BUFFER) -> str:
@@ -99,7 +109,7 @@ class LabVcpu:
             data = data.to_bytes(8, "little")
         if data is not None:
             self.memory.buffer[: len(data)] = data
-        self.memory.struct[:16] = struct.pack("=QQ", id, addr)
+        self.memory.put("struct kvm_one_reg", id, addr)
         return self.ioctl(uapi.KVM_SET_ONE_REG)
 
     def value(self, id: int) -> bytes:
@@ -119,7 +129,7 @@ class LabVcpu:
         self.memory.buffer[:8] = room.to_bytes(8, "little")
         result = self.ioctl(uapi.KVM_GET_REG_LIST, BUFFER)
         count = int.from_bytes(self.memory.buffer[:8], "little")
-        ids = list(struct.unpack_from(f"={count}Q", self.memory.buffer, 8)) if result == "OK" else []
+        ids = memoryview(self.memory.buffer)[8 : 8 * (1 + count)].cast("Q").tolist() if result == "OK" else []
         return result, count, ids
 
     def run(self) -> str:
@@ -128,7 +138,7 @@ class LabVcpu:
 
     def ioctl(self, request: int, arg: int = STRUCT) -> str:
         """Any ioctl of the file."""
-        return outcome(lambda: self.file.ioctl(request, arg, self.memory))
+        return self.lab.outcome(self.fd, request, arg)
 
 
 class Lab:
@@ -138,8 +148,9 @@ class Lab:
         self.host, self.kernel, self.always = host, kernel, always
         self.memory = LabMemory()
         self.log = EventLog(kept=64)
-        self.system: SystemFile = open_system(host, kernel, self.log)
-        self._vms: list[VmFile] = []
+        self.port = ModelPort(open_system(host, kernel, self.log), self.memory)
+        self.system = self.port.kvm
+        self._open: list[int] = []
         self._cached: tuple[str, LabVcpu] | None = None
         self._kept: dict[str, Any] = {}
 
@@ -155,21 +166,30 @@ class Lab:
             self._cached = name, make()
         return self._cached[1]
 
-    def vm(self) -> VmFile:
+    def ioctl(self, fd: int, request: int, arg: int = STRUCT) -> int:
+        """Any ioctl: a result, or the errno with a minus."""
+        return self.port.ioctl(fd, request, arg)
+
+    def outcome(self, fd: int, request: int, arg: int = STRUCT) -> str:
+        """The errno's name of an ioctl, or "OK"."""
+        return name_of(self.port.ioctl(fd, request, arg))
+
+    def vm(self) -> int:
         """KVM_CREATE_VM; VMs made before are closed."""
         self.close()
-        vm = self.system.ioctl(uapi.KVM_CREATE_VM, 0, self.memory)
-        assert isinstance(vm, VmFile)
-        self._vms.append(vm)
-        return vm
+        return self._opened(self.ioctl(self.system, uapi.KVM_CREATE_VM, 0))
 
-    def vcpu(self, vm: VmFile | None = None, index: int = 0) -> LabVcpu:
+    def vcpu(self, vm: int | None = None, index: int = 0) -> LabVcpu:
         """KVM_CREATE_VCPU, in a VM of its own unless one is given."""
-        file = (vm or self.vm()).ioctl(uapi.KVM_CREATE_VCPU, index, self.memory)
-        assert isinstance(file, VcpuFile)
+        fd = self._opened(self.ioctl(self.vm() if vm is None else vm, uapi.KVM_CREATE_VCPU, index))
         self.memory.end_of_page(None)
         self.memory.writable = True
-        return LabVcpu(self, file)
+        return LabVcpu(self, fd)
+
+    def _opened(self, fd: int) -> int:
+        assert fd >= 0, self.port.reason
+        self._open.append(fd)
+        return fd
 
     def bits(self, names: str) -> int:
         """The feature bits of names such as "SVE+SME" or "b10", and of those that every vCPU has."""
@@ -180,24 +200,15 @@ class Lab:
             if name[0] == "b":
                 word |= 1 << int(name[1:])
             else:
-                feature = self.kernel.features.get(SHORT_NAMES[name])
+                feature = self.kernel.features.get(features.by_label()[name])
                 word |= 1 << (feature.bit if feature else uapi.KVM_ARM_VCPU_SME)
         return word
 
     def close(self) -> None:
-        """Release the VMs."""
+        """Close the VMs and their vCPUs."""
         self._cached = None
-        while self._vms:
-            self._vms.pop().release()
-
-
-def outcome(call: Callable[[], int | DeviceFile]) -> str:
-    """The errno's name of an ioctl, or "OK"."""
-    try:
-        call()
-    except KvmError as error:
-        return error.name
-    return "OK"
+        while self._open:
+            self.port.close(self._open.pop())
 
 
 def expand(text: str) -> bytes:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable
 
-from golden.lab import BUFFER, STRUCT, Lab, LabVcpu, outcome
+from golden.lab import BUFFER, Lab, LabVcpu
 from golden.mainline_scripts import FILL, Answers
 from golden.sme_players import BAD, SVE_VLS, Record
 from kvmabi import uapi
@@ -35,8 +34,8 @@ def made(lab: Lab, combo: str, *, final: bool = True) -> LabVcpu:
 
 
 def _vgic(lab: Lab, vm: VmFile) -> str:
-    lab.memory.struct[:12] = struct.pack("=3I", uapi.KVM_DEV_TYPE_ARM_VGIC_V3, 0, 0)
-    return outcome(lambda: vm.ioctl(uapi.KVM_CREATE_DEVICE, STRUCT, lab.memory))
+    lab.memory.put("struct kvm_create_device", uapi.KVM_DEV_TYPE_ARM_VGIC_V3, 0, 0)
+    return lab.outcome(vm, uapi.KVM_CREATE_DEVICE)
 
 
 def play_case(lab: Lab, record: Record) -> Record:
@@ -144,8 +143,8 @@ AGAIN: dict[str, tuple[str, int | None]] = {
 def _masks(lab: Lab, found: re.Match[str]) -> str:
     vm = lab.vm()
     reach, reserved = int(found[1] == "range=1"), int(found[1] == "reserved=1")
-    lab.memory.struct[:] = struct.pack("=QI13I", BUFFER, reach, reserved, *(0,) * 12)
-    return outcome(lambda: vm.ioctl(uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, STRUCT, lab.memory))
+    lab.memory.put("struct reg_mask_range", BUFFER, reach, reserved, *(0,) * 12)
+    return lab.outcome(vm, uapi.KVM_ARM_GET_REG_WRITABLE_MASKS)
 
 
 Play = Callable[[Lab, "re.Match[str]"], str | Record]

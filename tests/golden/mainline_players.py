@@ -19,8 +19,8 @@ RUNNING = ("df01", "df1a")
 
 
 def play_api(lab: Lab, _record: Record) -> Record:
-    version = lab.system.ioctl(uapi.KVM_GET_API_VERSION, 0, lab.memory)
-    return {"version": version, "vcpu_mmap_size": lab.system.ioctl(uapi.KVM_GET_VCPU_MMAP_SIZE, 0, lab.memory)}
+    version = lab.ioctl(lab.system, uapi.KVM_GET_API_VERSION, 0)
+    return {"version": version, "vcpu_mmap_size": lab.ioctl(lab.system, uapi.KVM_GET_VCPU_MMAP_SIZE, 0)}
 
 
 def play_init(lab: Lab, record: Record) -> Record:

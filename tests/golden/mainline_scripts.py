@@ -7,11 +7,10 @@ What guest instructions did is not among them: the model runs none.
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
-from golden.lab import BUFFER, STRUCT, Lab, LabVcpu, outcome
+from golden.lab import BUFFER, STRUCT, Lab, LabVcpu
 from golden.sme_players import BAD, SVE_VLS, Record
 from kvmabi import uapi
 
@@ -41,7 +40,7 @@ def read(case: str, vcpu: LabVcpu, id: int, size: int) -> Step:
 def wrong_files(lab: Lab) -> Iterator[Step]:
     """Ioctls of one kind of file on another, and arguments that are no address."""
     vm = lab.vm()
-    lab.memory.struct[:16] = struct.pack("=QQ", SVE_VLS, BUFFER)
+    lab.memory.put("struct kvm_one_reg", SVE_VLS, BUFFER)
     for case, file, request, arg in (
         ("KVM_GET_API_VERSION arg=1", lab.system, uapi.KVM_GET_API_VERSION, 1),
         ("KVM_ARM_PREFERRED_TARGET on system fd", lab.system, uapi.KVM_ARM_PREFERRED_TARGET, STRUCT),
@@ -49,7 +48,7 @@ def wrong_files(lab: Lab) -> Iterator[Step]:
         ("KVM_GET_ONE_REG on vm fd", vm, uapi.KVM_GET_ONE_REG, STRUCT),
         ("KVM_GET_ONE_REG on system fd", lab.system, uapi.KVM_GET_ONE_REG, STRUCT),
     ):
-        yield err(case, outcome(lambda file=file, request=request, arg=arg: file.ioctl(request, arg, lab.memory)))
+        yield err(case, lab.outcome(file, request, arg))
 
 
 def several_vcpus(lab: Lab) -> Iterator[Step]:
@@ -64,10 +63,7 @@ def several_vcpus(lab: Lab) -> Iterator[Step]:
     yield err("second vCPU, same features", second.init("SVE+PSCI"))
     yield err("third vCPU, same features + POWER_OFF", lab.vcpu(vm, 2).init("SVE+PSCI+OFF"))
     for case, index in (("in use", 1), ("512", 512), ("100000", 100000)):
-        yield err(
-            f"CREATE_VCPU id {case}",
-            outcome(lambda index=index: vm.ioctl(uapi.KVM_CREATE_VCPU, index, lab.memory)),
-        )
+        yield err(f"CREATE_VCPU id {case}", lab.outcome(vm, uapi.KVM_CREATE_VCPU, index))
 
 
 def before_init(lab: Lab) -> Iterator[Step]:
@@ -212,9 +208,8 @@ def after_run(lab: Lab) -> Iterator[Step]:
         ("run sve zcr", "SVE+PSCI", "PSCI"),
     ):
         vm = lab.vm()
-        lab.memory.struct[:32] = struct.pack("=IIQQQ", 0, 0, 0x10000, 0x20000, 0x100000)
-        slot = outcome(lambda vm=vm: vm.ioctl(uapi.KVM_SET_USER_MEMORY_REGION, STRUCT, lab.memory))
-        yield err("SET_USER_MEMORY_REGION", slot)
+        lab.memory.put("struct kvm_userspace_memory_region", 0, 0, 0x10000, 0x20000, 0x100000)
+        yield err("SET_USER_MEMORY_REGION", lab.outcome(vm, uapi.KVM_SET_USER_MEMORY_REGION))
         vcpu = lab.vcpu(vm)
         if vcpu.init(features) != "OK":
             continue

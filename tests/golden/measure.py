@@ -18,8 +18,8 @@ from typing import Any
 from golden import devices, packs, test_mainline_records, test_sme_records
 from golden.lab import Lab
 from golden.sme_players import Record
-from kvmabi.replay.runner import Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.replay import Result, machine, replay
+from kvmabi.steps.trace import Trace
 
 RESULTS = Path(__file__).parent / "results.json"
 PACKS = ("hosts", "records", "traces", "devices")
@@ -93,7 +93,7 @@ def _outcome(module: Any, lab: Lab, record: Record) -> str:
 def played_trace(name: str) -> dict[str, Any]:
     """Replay all steps of a trace."""
     trace, result = Trace(packs.path("traces", name)), Result()
-    replay(trace, packs.system(trace.host), result)
+    replay(trace, machine(packs.system(trace.host)), result)
     return {
         "host": trace.host,
         "kernel": packs.host(trace.host).kernel,

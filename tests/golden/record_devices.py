@@ -3,7 +3,7 @@
 
     python -m golden.record_devices IMAGE...
 
-boots arm64 kernels in QEMU (scripts and random sequences of the steps that kvmabi.conformance.steps describes) and
+boots arm64 kernels in QEMU (scripts and random sequences of the steps that kvmabi.steps.grammar describes) and
 packs STEP, a tab and the answer, a line each, as PROFILE.steps into devices.tar.xz, and the host that answered beside.
 """
 
@@ -17,8 +17,8 @@ from random import Random
 from golden import packs
 from kvmabi import regid
 from kvmabi.capture import capture, origin
-from kvmabi.conformance.backends.vm import VmBackend
 from kvmabi.fuzz import devices
+from kvmabi.steps.backends.vm import VmBackend
 
 SEED, RANDOM_SEQUENCES, LENGTH = 2, 500, 30
 SANE_SHARE = 0.5

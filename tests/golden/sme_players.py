@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import errno
 import re
-import struct
 from collections.abc import Callable
 from typing import Any
 
-from golden.lab import BUFFER, STRUCT, Lab, LabVcpu, outcome
+from golden.lab import BUFFER, Lab, LabVcpu
 from kvmabi import regid, uapi
-from kvmabi.errors import KvmError
+from kvmabi.device.structs import layout
 from kvmabi.model import core, sme, sve
+from kvmabi.steps.doer import name_of
 
 Record = dict[str, Any]
 SVE_VLS, SME_VLS, SVCR = uapi.KVM_REG_ARM64_SVE_VLS, uapi.KVM_REG_ARM64_SME_VLS, regid.parse("svcr")
@@ -170,20 +170,17 @@ def play_caps(lab: Lab, record: Record) -> Record:
     vm = lab.vm()
     answers: dict[str, Any] = {}
     for number in range(301):
-        file = vm if record["fd"] == "vm" else lab.system
-        try:
-            answer: Any = file.ioctl(uapi.KVM_CHECK_EXTENSION, number, lab.memory)
-        except KvmError as error:
-            answer = f"-{error.name}"
+        answer = lab.ioctl(vm if record["fd"] == "vm" else lab.system, uapi.KVM_CHECK_EXTENSION, number)
         if answer:
-            answers[str(number)] = answer
+            answers[str(number)] = answer if answer > 0 else f"-{name_of(answer)}"
     return {"nonzero": answers}
 
 
 def play_preferred(lab: Lab, record: Record) -> Record:
     vm = lab.vm()
-    result = outcome(lambda: vm.ioctl(uapi.KVM_ARM_PREFERRED_TARGET, STRUCT, lab.memory))
-    target, *features = struct.unpack("=8I", lab.memory.struct[:32])
+    result = lab.outcome(vm, uapi.KVM_ARM_PREFERRED_TARGET)
+    init = layout("struct kvm_vcpu_init")
+    target, *features = init.unpack(lab.memory.struct[: init.size])
     return {"e" if "e" in record else "got": result, "target": target, "features": features}
 
 
@@ -390,8 +387,8 @@ def play_idbits(lab: Lab, record: Record) -> Record:
 def play_smidr(lab: Lab, record: Record) -> Record:
     vm = lab.vm()
     if record["cap"] != "-":
-        lab.memory.struct[:48] = struct.pack("=II4Q8x", uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, 0, 0, 0, 0, 0)
-        cap = outcome(lambda: vm.ioctl(uapi.KVM_ENABLE_CAP, STRUCT, lab.memory))
+        lab.memory.put("struct kvm_enable_cap", uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, 0, 0, 0, 0, 0, b"")
+        cap = lab.outcome(vm, uapi.KVM_ENABLE_CAP)
     vcpu = lab.vcpu(vm)
     vcpu.init(record["feat"])
     id = regid.parse("smidr_el1")

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hosttoml
 import pytest
 
 from golden import packs
 from golden.lab import Lab
 from kvmabi import hexruns
-from kvmabi.profiles import hosttoml
 
 HOSTS = [name.removesuffix(".json") for name in packs.names("hosts", ".json")]
 

@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 
 from golden import packs
-from kvmabi.replay.runner import Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.replay import Result, machine, replay
+from kvmabi.steps.trace import Trace
 
 SAMPLE = 40_000  # steps of one trace; more of them are in the one long trace of ids alone
 
@@ -27,6 +27,6 @@ def test_trace_replays_without_a_mismatch(name: str) -> None:
     """Each step's answer is the kernel's, for every register family."""
     trace = Sampled(packs.path("traces", name))
     result = Result()
-    replay(trace, packs.system(trace.host), result)
+    replay(trace, machine(packs.system(trace.host)), result)
     assert result.steps
     assert not result.mismatches, "\n".join(map(str, result.first))

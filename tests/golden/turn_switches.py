@@ -22,8 +22,8 @@ from kvmabi.model.system import System
 from kvmabi.profiles import Kernel, files, kernel_names
 from kvmabi.profiles.kernel import kernel_of, table_of
 from kvmabi.profiles.switches import Value, described
-from kvmabi.replay.runner import Result, replay
-from kvmabi.replay.trace import Trace
+from kvmabi.steps.replay import Result, machine, replay
+from kvmabi.steps.trace import Trace
 
 SLOW = frozenset({"restore", "vls_all", "sweep", "reg", "wr"})
 BASES = ("sme-v12", "linux-7.3", "linux-7.2")
@@ -51,7 +51,7 @@ def trace_fails(kernel: Kernel, host: str) -> Iterator[str]:
         base, _, kind = name.removesuffix(".trace").rpartition(".")
         if base in names and kind != "sweep":
             result = Result()
-            replay(Trace(packs.path("traces", name)), system, result)
+            replay(Trace(packs.path("traces", name)), machine(system), result)
             if result.mismatches:
                 yield f"{name}: {result.mismatches} mismatches"
 

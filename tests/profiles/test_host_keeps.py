@@ -6,15 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hosttoml
 import pytest
 
 from kvmabi import regid
 from kvmabi.capture import capture
 from kvmabi.capture.host import cpu_keeps
-from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.errors import UsageError
-from kvmabi.profiles import hosttoml, load_host, load_kernel
+from kvmabi.profiles import load_host, load_kernel
 from kvmabi.profiles.host import Host, cpus, from_json
+from kvmabi.steps.backends.model import ModelBackend
 
 ALL_BITS = (1 << 64) - 1
 SCTLR, TCR2, CSSELR = (regid.parse(name) for name in ("sctlr_el1", "tcr2_el1", "csselr_el1"))
@@ -42,7 +43,7 @@ def test_without_a_measurement_the_version_of_qemu_tells() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
-    [(["a"], "cpu_keeps: must be a table"), ({"zz": "0x0"}, "no number"), ({"0x1": "-1"}, "whole number")],
+    [(["a"], "cpu_keeps: must be a table"), ({"zz": "0x0"}, "not a number"), ({"0x1": "-1"}, "whole number")],
 )
 def test_a_wrong_measurement_is_refused(wrong: object, complaint: str) -> None:
     """Whatever is no table of ids and masks is an error that names the field."""

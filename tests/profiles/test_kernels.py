@@ -10,8 +10,8 @@ import pytest
 
 from kvmabi.errors import UsageError
 from kvmabi.profiles import host_names, kernel_names, load_host, load_kernel
-from kvmabi.profiles.compare import NAMES, meanings
-from kvmabi.profiles.kernel import Kernel, diff
+from kvmabi.profiles.compare import NAMES, diff, meanings
+from kvmabi.profiles.kernel import Kernel
 from kvmabi.profiles.switches import Switches, described, names
 
 

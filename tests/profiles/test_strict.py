@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import kvmabi
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles.files import Reader
@@ -50,9 +52,9 @@ def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> No
     [
         ({"max_feature": 3}, "max_feature: unknown key: did you mean max_features?"),
         ({"zzz": 1}, "zzz: unknown key: known ones are "),
-        ({"features": {"sme": {"bit": 9, "capabilty": 260}}}, "features.sme: capabilty: unknown key: did you mean cap"),
+        ({"features": {"sme": {"bit": 9, "capabilty": 260}}}, "features.sme.capabilty: unknown key: did you mean cap"),
         ({"writable_masks": {"id_aa64pfr9_el1": 1}}, "writable_masks.id_aa64pfr9_el1: "),
-        ({"replaces": ["writable_mask"]}, "replaces: 'writable_mask' is nothing"),
+        ({"replaces": ["writable_mask"]}, "replaces: 'writable_mask' is unknown: did you mean writable_masks?"),
         ({"replaces": "switches"}, "replaces: must be an array"),
     ],
 )
@@ -109,3 +111,47 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     return json.dumps(value)
+
+
+@pytest.mark.parametrize("wrong", [3, None, ["sme-demo"], 1.5])
+def test_what_is_no_profile_is_a_usage_error(wrong: object) -> None:
+    """The error says what a host and a kernel can be."""
+    with pytest.raises(
+        UsageError, match=rf"^{re.escape(repr(wrong))} is not a host: take one of a64fx, .* \.json file$"
+    ):
+        load_host(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=rf"^{re.escape(repr(wrong))} is not a kernel: take one of linux-6\.1, "):
+        load_kernel(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("host", "kernel"), [(3, None), ("sme-demo", 3)])
+def test_open_refuses_what_is_no_profile(host: object, kernel: object) -> None:
+    """kvmabi.open checks its arguments."""
+    with pytest.raises(UsageError, match=r"^3 is not a "):
+        kvmabi.open(host=host, kernel=kernel)
+
+
+def test_loaded_profiles_stay_as_they_are() -> None:
+    """Wherever a name is taken, a loaded profile is, too."""
+    host, kernel = load_host("a64fx"), load_kernel("sme-v12")
+    assert load_host(host) is host
+    assert load_kernel(kernel) is kernel
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"needs": "sve"}, "needs: must be an array"),
+        ({"kept": 1}, "kept: must be true or false"),
+        ({"scoep": "vm"}, "scoep: unknown key: did you mean scope?"),
+        ({"scope": "system"}, "scope: 'system' is not a choice"),
+        ({"enc": [3, 0, 0, 0, 0]}, "enc: unknown key"),
+    ],
+)
+def test_a_changed_column_has_its_type(tmp_path: Path, change: dict[str, object], error: str) -> None:
+    """A kernel profile cannot put a value of a wrong type into the table of system registers."""
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"base": "linux-7.3", "sysregs": {"svcr": change}}))
+    with pytest.raises(UsageError) as raised:
+        load_kernel(str(own))
+    assert str(raised.value).startswith(f"{own}: sysregs.svcr.{error}")

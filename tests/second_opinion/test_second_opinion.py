@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kvmabi import hexruns
-from kvmabi.conformance.backends.model import ModelBackend
-from kvmabi.conformance.steps import pattern
 from kvmabi.profiles import host_names, load_host
+from kvmabi.steps.backends.model import ModelBackend
+from kvmabi.steps.grammar import pattern
 from second_opinion.reference import FFR, ROWS, SME_VLS, SVCR, SVE_VLS, ZT0, P, Reference, Z, size_bytes, vls
 
 KERNELS = ("sme-v12", "sme-v11", "linux-7.2", "linux-7.3")
@@ -39,14 +39,16 @@ class Vcpu(RuleBasedStateMachine):
     def begin(self, data: st.DataObject, host: str) -> None:
         features = data.draw(st.sampled_from(FEATURE_SETS[host]))
         self.model = backend(host)
-        offer = self.model.describe()
-        self.init = f"I 0 {offer.target} {sum(1 << self.model.kernel.features[name].bit for name in features):x}"
+        host_features = self.model.describe()
+        self.init = (
+            f"I 0 {host_features.target} {sum(1 << self.model.kernel.features[name].bit for name in features):x}"
+        )
         self.reference = Reference(
-            {SVE_VLS: set(offer.sve_vqs), SME_VLS: set(offer.sme_vqs)},
+            {SVE_VLS: set(host_features.sve_vqs), SME_VLS: set(host_features.sme_vqs)},
             "sve" in features,
             "sme" in features,
-            "sme2" in offer.traits,
-            "fa64" in offer.traits,
+            "sme2" in host_features.traits,
+            "fa64" in host_features.traits,
         )
         assert self.model.answers(["N 1", self.init]) == ["OK", "OK"]
 

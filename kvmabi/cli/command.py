@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""A command as data: what it is called, what its help says, which options it takes, what it does."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NoReturn
+
+from kvmabi.errors import UsageError
+
+
+class ExitStatus(IntEnum):
+    """How a command ends."""
+
+    SUCCESS = 0
+    DIFFERENT = 1  # an answer differs, a rule is violated, a bug does not reproduce
+    MISUSE = 2
+    UNDECIDED = 3  # fpstate: a bound was reached
+    FINDINGS = 99  # run: the program ended with 0, but lost something
+    RUN_MISUSE = 125  # as env(1): all below is left to the program
+    INTERRUPTED = 130
+
+
+class Parser(ArgumentParser):
+    """Reports misuse as a UsageError of one line, in place of printing the usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the UsageError."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def no_options(_parser: ArgumentParser) -> None:
+    """Adds nothing."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command or subcommand.
+
+    ``about`` and ``example`` stand at the beginning and at the end of its help, ``summary`` in the list of its
+    parent's. ``options`` adds its options to a parser. ``run`` carries it out and returns the exit status; None if
+    one of ``commands`` must be named.
+    """
+
+    name: str
+    about: str
+    example: str
+    run: Callable[[Namespace], int] | None
+    options: Callable[[ArgumentParser], None] = no_options
+    summary: str = ""
+    commands: tuple[Command, ...] = ()
+
+    def fill(self, parser: ArgumentParser) -> None:
+        """Gives a parser the help and the options of the command."""
+        parser.description = self.about
+        parser.epilog = f"example:\n{self.example}"
+        parser.formatter_class = RawDescriptionHelpFormatter
+        self.options(parser)
+        if self.run is not None:
+            parser.set_defaults(run=self.run)
+        if self.commands:
+            below = parser.add_subparsers(dest=f"{self.name}_command", metavar="COMMAND", required=self.run is None)
+            for command in self.commands:
+                command.fill(below.add_parser(command.name, help=command.summary))

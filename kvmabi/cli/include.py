@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi include``: the compiler flags for the KVM headers that kvmabi ships."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from kvmabi.cli import shipped
+from kvmabi.cli.command import Command, ExitStatus
+
+EXAMPLE = """\
+  cc $(kvmabi include) my-vmm.c -o my-vmm
+  kvmabi include"""
+
+
+def run(_args: Namespace) -> int:
+    """Print the flags."""
+    print(f"-I{shipped.folder('include')}")
+    return ExitStatus.SUCCESS
+
+
+COMMAND = Command(
+    "include",
+    "Print the C compiler's flags for the arm64 KVM headers (linux/kvm.h with SVE and SME) that kvmabi ships, so that "
+    "a VMM can be compiled on any machine.",
+    EXAMPLE,
+    run,
+)

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: MIT
+"""Doing steps: the ioctls that a step stands for, and the answer in the words of traces, on any port.
+
+>>> from kvmabi.device import open_system
+>>> from kvmabi.events import EventLog
+>>> from kvmabi.profiles import load_host, load_kernel
+>>> from kvmabi.steps.modelport import ModelPort
+>>> host = load_host("sme-demo")
+>>> doer = Doer(ModelPort(open_system(host, load_kernel(host.kernel), EventLog(kept=0))))
+>>> [doer.do(step) for step in ("new 1", "G 0 6030000000100000", "init 0 5 0", "G 0 6030000000100000")]
+['OK', 'ENOEXEC', 'OK', 'OK 00*8.']
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from kvmabi import hexruns, uapi
+from kvmabi.device.structs import layout
+from kvmabi.steps.grammar import (
+    LONG_MASK,
+    MAX_DEVICES,
+    MAX_IDS,
+    MAX_REGISTER_BYTES,
+    OPS,
+    UNMAPPED,
+    UNTOUCHED,
+    WORD_MASK,
+    File,
+    parse,
+    pattern,
+)
+from kvmabi.steps.port import Port
+
+ONE_REG = layout("struct kvm_one_reg")
+INIT = layout("struct kvm_vcpu_init")
+INT = layout("int")
+COUNT = layout("__u64")
+MASK_RANGE = layout("struct reg_mask_range")
+MASKS_BYTES = COUNT.size * int(uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE)
+CREATE_DEVICE = layout("struct kvm_create_device")
+DEVICE_ATTR = layout("struct kvm_device_attr")
+MASK_OP1S = (0, 1, 3)
+"""The op1 fields of the table of writable masks, in its order."""
+CACHED_STEPS = 65536
+
+GET_ONE_REG, SET_ONE_REG, GET_REG_LIST = uapi.KVM_GET_ONE_REG, uapi.KVM_SET_ONE_REG, uapi.KVM_GET_REG_LIST
+ERRNOS = {-number: name for number, name in errno.errorcode.items()}
+
+Plan = tuple[Callable[..., str], tuple[Any, ...]]
+
+
+class Doer:
+    """Does steps on a port, which it owns.
+
+    A trace's steps repeat: what a text stands for is worked out once (a plan) and kept.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.memory = port.memory
+        self._fds: dict[File, int] = {"s": port.kvm}
+        self._vcpus = self._devices = 0
+        self._plans: dict[str, Plan] = {}
+        self._ioctl = port.ioctl
+        self._poke, self._peek = port.memory.poke, port.memory.peek
+        self._argument, self._payload = port.memory.argument, port.memory.payload
+
+    def do(self, text: str) -> str:
+        """The answer to a step; ValueError if it is not one."""
+        plan = self._plans.get(text)
+        if plan is None:
+            plan = self._plan(text)
+        return plan[0](*plan[1])
+
+    @property
+    def reason(self) -> str:
+        """Why the last step that was refused was."""
+        return self.port.reason
+
+    def close_vm(self) -> None:
+        """Close the VM, its vCPUs and devices."""
+        for name in [name for name in reversed(self._fds) if name not in ("s", "v")]:
+            self.port.close(self._fds.pop(name))
+        if "v" in self._fds:
+            self.port.close(self._fds.pop("v"))
+        self._vcpus = self._devices = 0
+
+    def close(self) -> None:
+        """Close everything."""
+        self.close_vm()
+        self.port.shut()
+
+    def _plan(self, text: str) -> Plan:
+        letter, values = parse(text)
+        ready = PREPARED.get(letter)
+        plan = getattr(self, METHODS[letter]), values if ready is None else ready(self._payload, *values)
+        if len(self._plans) >= CACHED_STEPS:
+            self._plans.clear()
+        self._plans[text] = plan
+        return plan
+
+    def _fd(self, file: File) -> int:
+        """The descriptor of a file; -1, which no ioctl takes, if there is none."""
+        return self._fds.get(file, -1)
+
+    def _on_struct(self, file: File, request: int, argument: bytes) -> int:
+        """An ioctl on a struct."""
+        self._poke(self._argument, argument)
+        return self._ioctl(self._fds.get(file, -1), request, self._argument)
+
+    # --- the VM and its vCPUs
+
+    def _new(self, vcpus: int) -> str:
+        self.close_vm()
+        vm = self._ioctl(self.port.kvm, uapi.KVM_CREATE_VM, 0)
+        if vm < 0:
+            return name_of(vm)
+        self._fds["v"] = vm
+        for index in range(vcpus):
+            answer = self._create_vcpu(index)
+            if answer != "OK":
+                return answer
+        return "OK"
+
+    def _create_vcpu(self, index: int) -> str:
+        fd = self._ioctl(self._fd("v"), uapi.KVM_CREATE_VCPU, index & LONG_MASK)
+        if fd < 0:
+            return name_of(fd)
+        self._fds[self._vcpus] = fd
+        self._vcpus += 1
+        return "OK"
+
+    def _enable_cap(self, capability: int) -> str:
+        cap = uapi.ffi.new("struct kvm_enable_cap *", {"cap": capability & WORD_MASK})
+        return name_of(self._on_struct("v", uapi.KVM_ENABLE_CAP, bytes(uapi.ffi.buffer(cap))))
+
+    def _init(self, file: File, target: int, *features: int) -> str:
+        words = [word & WORD_MASK for word in (target, *features)]
+        init = INIT.pack(*words, *(0,) * (8 - len(words)))
+        return name_of(self._on_struct(file, uapi.KVM_ARM_VCPU_INIT, init))
+
+    def _finalize(self, file: File, feature: int) -> str:
+        word = (feature & WORD_MASK).to_bytes(INT.size, "little")
+        return name_of(self._on_struct(file, uapi.KVM_ARM_VCPU_FINALIZE, word))
+
+    def _run(self, vcpu: int) -> str:
+        fd = self._fd(vcpu)
+        result = self.port.immediate_exit(fd)
+        return name_of(result if result < 0 else self._ioctl(fd, uapi.KVM_RUN, 0))
+
+    # --- registers
+
+    def _get(self, file: File, argument: bytes, untouched: bytes) -> str:
+        payload = self._payload
+        self._poke(self._argument, argument)
+        self._poke(payload, untouched)
+        result = self._ioctl(self._fds.get(file, -1), GET_ONE_REG, self._argument)
+        data = self._peek(payload, len(untouched))
+        if result >= 0:
+            return "OK " + hexruns.compress(data)
+        return name_of(result) if data == untouched else f"{name_of(result)} !touched"
+
+    def _set(self, file: File, argument: bytes, data: bytes) -> str:
+        self._poke(self._argument, argument)
+        self._poke(self._payload, data)
+        result = self._ioctl(self._fds.get(file, -1), SET_ONE_REG, self._argument)
+        return "OK" if result >= 0 else name_of(result)
+
+    def _at(self, file: File, request: int, id: int, addr: int) -> str:
+        return name_of(self._on_struct(file, request, ONE_REG.pack(id, addr)))
+
+    def _get_unmapped(self, file: File, id: int) -> str:
+        return self._at(file, GET_ONE_REG, id, UNMAPPED)
+
+    def _set_unmapped(self, file: File, id: int) -> str:
+        return self._at(file, SET_ONE_REG, id, UNMAPPED)
+
+    def _get_partial(self, file: File, id: int, mapped: int) -> str:
+        return self._at(file, GET_ONE_REG, id, self.memory.edge(mapped))
+
+    def _set_partial(self, file: File, id: int, mapped: int, seed: int) -> str:
+        addr = self.memory.edge(mapped)
+        self._poke(addr, pattern(seed % 256, mapped))
+        return self._at(file, SET_ONE_REG, id, addr)
+
+    # --- lists
+
+    def _list(self, file: File, n: int) -> str:
+        array = self.memory.array
+        self._poke(array, COUNT.pack(n & LONG_MASK))
+        result = self._ioctl(self._fd(file), GET_REG_LIST, array)
+        (count,) = COUNT.unpack(self._peek(array, COUNT.size))
+        if result < 0:
+            return f"{name_of(result)} {count}"
+        return _listing(count, self._peek(array, COUNT.size * (1 + min(count, MAX_IDS))))
+
+    def _list_partial(self, file: File, n: int, mapped: int) -> str:
+        addr = self.memory.edge(COUNT.size * (1 + mapped))
+        self._poke(addr, COUNT.pack(n & LONG_MASK))
+        result = self._ioctl(self._fd(file), GET_REG_LIST, addr)
+        return f"{name_of(result)} {COUNT.unpack(self._peek(addr, COUNT.size))[0]}"
+
+    def _masks(self) -> str:
+        self._poke(self._payload, b"")
+        reserved = (0,) * (len(MASK_RANGE.unpack(bytes(MASK_RANGE.size))) - 1)
+        argument = MASK_RANGE.pack(self._payload, *reserved)
+        result = self._on_struct("v", uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, argument)
+        if result < 0:
+            return name_of(result)
+        masks = struct.iter_unpack(COUNT.format, self._peek(self._payload, MASKS_BYTES))
+        return " ".join(["OK", *(f"{_mask_id(place):x}={mask:x}" for place, (mask,) in enumerate(masks) if mask)])
+
+    # --- devices and attributes
+
+    def _create_device(self, kind: int, flags: int) -> str:
+        argument = CREATE_DEVICE.pack(kind & WORD_MASK, 0, flags & WORD_MASK)
+        result = self._on_struct("v", uapi.KVM_CREATE_DEVICE, argument)
+        if result < 0:
+            return name_of(result)
+        _, fd, flags = CREATE_DEVICE.unpack(self._peek(self._argument, CREATE_DEVICE.size))
+        if flags & uapi.KVM_CREATE_DEVICE_TEST:
+            return "OK"
+        if self._devices < MAX_DEVICES:
+            self._fds[f"d{self._devices}"] = fd
+            self._devices += 1
+        else:
+            self.port.close(fd)
+        return "OK"
+
+    def _has_attr(self, file: File, group: int, attr: int, value: int | str) -> str:
+        return name_of(self._attr(file, uapi.KVM_HAS_DEVICE_ATTR, group, attr, value))
+
+    def _set_attr(self, file: File, group: int, attr: int, value: int | str) -> str:
+        return name_of(self._attr(file, uapi.KVM_SET_DEVICE_ATTR, group, attr, value))
+
+    def _get_attr(self, file: File, group: int, attr: int, value: int | str) -> str:
+        result = self._attr(file, uapi.KVM_GET_DEVICE_ATTR, group, attr, value)
+        if result < 0:
+            return name_of(result)
+        return f"OK {COUNT.unpack(self._peek(self._payload, COUNT.size))[0]:x}"
+
+    def _attr(self, file: File, request: int, group: int, attr: int, value: int | str) -> int:
+        addr = self._payload if isinstance(value, int) else UNMAPPED
+        self._poke(self._payload, COUNT.pack(value) if isinstance(value, int) else b"")
+        return self._on_struct(file, request, DEVICE_ATTR.pack(0, group & WORD_MASK, attr, addr))
+
+    # --- anything else
+
+    def _with_number(self, file: File, request: int, argument: int) -> str:
+        result = self._ioctl(self._fd(file), request, argument)
+        return name_of(result) if result < 0 else f"OK {result}"
+
+    def _with_struct(self, file: File, request: int) -> str:
+        self._poke(self._payload, b"")
+        result = self._ioctl(self._fd(file), request, self._payload)
+        if result < 0:
+            return name_of(result)
+        return "OK " + hexruns.compress(self._peek(self._payload, min(request >> 16 & 0x3FFF, MAX_REGISTER_BYTES)))
+
+    def _cpu_features(self) -> str:
+        return f"OK {self.port.cpu_features()}".rstrip()
+
+
+METHODS = {
+    "N": "_new",
+    "V": "_create_vcpu",
+    "W": "_enable_cap",
+    "I": "_init",
+    "i": "_init",
+    "F": "_finalize",
+    "G": "_get",
+    "S": "_set",
+    "P": "_set",
+    "B": "_get_unmapped",
+    "b": "_set_unmapped",
+    "g": "_get_partial",
+    "s": "_set_partial",
+    "L": "_list",
+    "l": "_list_partial",
+    "M": "_masks",
+    "R": "_run",
+    "X": "_with_number",
+    "A": "_with_struct",
+    "D": "_create_device",
+    "h": "_has_attr",
+    "o": "_set_attr",
+    "q": "_get_attr",
+    "Q": "_cpu_features",
+}
+"""How each kind of step is done: the method by the step's letter."""
+assert METHODS.keys() == {op.letter for op in OPS}
+
+
+def _ready_to_get(payload: int, file: File, id: int) -> tuple[File, bytes, bytes]:
+    """What a get needs of an id: the struct, and what the buffer is filled with."""
+    return file, ONE_REG.pack(id, payload), FILLS[id >> uapi.KVM_REG_SIZE_SHIFT & 0xF]
+
+
+def _ready_to_set(payload: int, file: File, id: int, data: bytes) -> tuple[File, bytes, bytes]:
+    return file, ONE_REG.pack(id, payload), data
+
+
+def _ready_to_set_pattern(payload: int, file: File, id: int, seed: int) -> tuple[File, bytes, bytes]:
+    return file, ONE_REG.pack(id, payload), pattern(seed % 256)
+
+
+FILLS = [bytes((UNTOUCHED,)) * min(1 << log2, MAX_REGISTER_BYTES) for log2 in range(16)]
+"""The untouched buffer of a register, by the logarithm of its size."""
+
+PREPARED: dict[str, Callable[..., tuple[File, bytes, bytes]]] = {
+    "G": _ready_to_get,
+    "S": _ready_to_set,
+    "P": _ready_to_set_pattern,
+}
+"""For steps that traces are full of: what becomes of their words before they are done."""
+
+
+def name_of(result: int) -> str:
+    """An ioctl's result as an answer: OK, or the errno's name."""
+    return "OK" if result >= 0 else ERRNOS.get(result) or str(-result)
+
+
+@lru_cache(256)
+def _listing(count: int, array: bytes) -> str:
+    """The answer to a list that was written: the ids that the array has behind the count."""
+    ids = struct.iter_unpack(COUNT.format, array[COUNT.size :])
+    return " ".join([f"OK {count}", *(f"{id:x}" for (id,) in ids)])
+
+
+def _mask_id(place: int) -> int:
+    """The register whose mask has a place in the table: op1 of 0, 1 or 3, CRm and op2."""
+    return int(uapi.ARM64_SYS_REG(3, MASK_OP1S[place >> 6], 0, place >> 3 & 7, place & 7))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""Steps on the /dev/kvm of this machine: the C library's ioctl, and memory that is mapped or is not."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+
+from kvmabi import uapi
+from kvmabi.device.structs import layout
+from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
+
+PAYLOAD_BYTES = 1 << 15  # the most that an id's size field can say
+ARGUMENT_BYTES = 4096
+ARRAY_BYTES = layout("__u64").size * (1 + MAX_IDS)
+IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
+
+
+class RealMemory:
+    """The places of StepMemory in this process. EDGE_BYTES is a multiple of every page size that arm64 has."""
+
+    def __init__(self) -> None:
+        self._mapped = mmap.mmap(-1, 2 * EDGE_BYTES)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._mapped))
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mprotect(ctypes.c_void_p(start + EDGE_BYTES), ctypes.c_size_t(EDGE_BYTES), 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
+        self._edge = start + EDGE_BYTES
+        sizes = ARGUMENT_BYTES, PAYLOAD_BYTES, ARRAY_BYTES
+        self._buffers = [ctypes.create_string_buffer(size) for size in sizes]
+        self.argument, self.payload, self.array = (ctypes.addressof(buffer) for buffer in self._buffers)
+        self._sizes = dict(zip((self.argument, self.payload, self.array), sizes, strict=True))
+
+    def poke(self, addr: int, data: bytes) -> None:
+        """See StepMemory.poke."""
+        size = self._sizes.get(addr, self._edge - addr)
+        ctypes.memmove(addr, data, len(data))
+        ctypes.memset(addr + len(data), 0, size - len(data))
+
+    def peek(self, addr: int, size: int) -> bytes:
+        """See StepMemory.peek."""
+        return ctypes.string_at(addr, size)
+
+    def edge(self, size: int) -> int:
+        """See StepMemory.edge."""
+        return self._edge - size
+
+
+class LibcPort:
+    """An open /dev/kvm of this machine; ``kvm`` is its descriptor, which the port owns from now on."""
+
+    memory: RealMemory
+
+    def __init__(self, kvm: int) -> None:
+        self.kvm = kvm
+        self.memory = RealMemory()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
+        self._runs: dict[int, mmap.mmap] = {}
+        self._errno = 0
+
+    @property
+    def reason(self) -> str:
+        """See Port.reason: a kernel says no more than the errno."""
+        return os.strerror(self._errno) if self._errno else ""
+
+    def ioctl(self, fd: int, request: int, argument: int) -> int:
+        """See Port.ioctl."""
+        result: int = self._libc.ioctl(fd, request, argument)
+        if result >= 0:
+            return result
+        self._errno = ctypes.get_errno()
+        return -self._errno
+
+    def immediate_exit(self, fd: int) -> int:
+        """See Port.immediate_exit."""
+        if fd not in self._runs:
+            size = self.ioctl(self.kvm, uapi.KVM_GET_VCPU_MMAP_SIZE, 0)
+            try:
+                self._runs[fd] = mmap.mmap(fd, size)
+            except (OSError, ValueError) as error:
+                self._errno = getattr(error, "errno", 0) or errno.EBADF
+                return -self._errno
+        self._runs[fd][IMMEDIATE_EXIT] = 1
+        return 0
+
+    def close(self, fd: int) -> None:
+        """See Port.close."""
+        run = self._runs.pop(fd, None)
+        if run is not None:
+            run.close()
+        os.close(fd)
+
+    def shut(self) -> None:
+        """See Port.shut."""
+        for fd in list(self._runs):
+            self._runs.pop(fd).close()
+        os.close(self.kvm)
+
+    def cpu_features(self) -> str:
+        """See Port.cpu_features."""
+        try:
+            with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+                features = (line.partition(":")[2].strip() for line in lines if line.startswith("Features"))
+                return next(features, "")
+        except OSError:
+            return ""

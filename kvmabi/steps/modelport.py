@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Steps on the model: its files in a table, as a process has descriptors, and a memory that is a table, too."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Hashable
+from itertools import count
+
+from kvmabi.device import DeviceFile, Memory, SystemFile, VcpuFile
+from kvmabi.device.file import Refused, Wait
+from kvmabi.model.row import Refusal
+from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
+
+ARGUMENT = 0x7F00_0000_0000
+PAYLOAD = ARGUMENT + 0x1_0000
+ARRAY = ARGUMENT + 0x2_0000
+EDGE = ARGUMENT + 0x8_0000
+SYSTEM = 3
+"""The descriptor of /dev/kvm: a process has three others when it opens it."""
+
+
+class ModelMemory:
+    """A caller's memory that needs no mapping: the places of StepMemory, and nothing else that can be read or written.
+
+    ``address_space`` is whose memory it is, as for Memory. The bytes of a place are kept as they were poked or written;
+    zeroes follow them to the place's end. Nearly every access is to a whole place, and copies nothing.
+    """
+
+    argument = ARGUMENT
+    payload = PAYLOAD
+    array = ARRAY
+
+    def __init__(self, address_space: Hashable = "steps") -> None:
+        self.address_space = address_space
+        self._sizes = {ARGUMENT: 0x1_0000, PAYLOAD: 0x1_0000, ARRAY: 8 * (1 + MAX_IDS), EDGE - EDGE_BYTES: EDGE_BYTES}
+        self._held = dict.fromkeys(self._sizes, b"")
+        self._edge = EDGE - EDGE_BYTES
+        self.poke: Callable[[int, bytes], None] = self._held.__setitem__
+        """See StepMemory.poke."""
+
+    def peek(self, addr: int, size: int) -> bytes:
+        """See StepMemory.peek."""
+        held = self._held[addr]
+        return held[:size] if len(held) >= size else held.ljust(size, b"\0")
+
+    def edge(self, size: int) -> int:
+        """See StepMemory.edge."""
+        del self._held[self._edge], self._sizes[self._edge]
+        self._edge = EDGE - size
+        self._held[self._edge], self._sizes[self._edge] = b"", size
+        return self._edge
+
+    def read(self, addr: int, size: int) -> bytes:
+        """See Memory.read."""
+        held = self._held.get(addr)
+        if held is not None and len(held) >= size:
+            return held[:size]
+        start = self._place(addr)
+        if start is None:
+            return b""
+        offset, whole = addr - start, self._sizes[start]
+        return self._held[start].ljust(min(offset + size, whole), b"\0")[offset : offset + size]
+
+    def write(self, addr: int, data: bytes) -> int:
+        """See Memory.write."""
+        size = len(data)
+        held = self._held.get(addr)
+        if held is not None and len(held) >= size:
+            self._held[addr] = data if len(held) == size else data + held[size:]
+            return size
+        start = self._place(addr)
+        if start is None:
+            return 0
+        held, offset = self._held[start], addr - start
+        done = min(size, self._sizes[start] - offset)
+        self._held[start] = held[:offset].ljust(offset, b"\0") + data[:done] + held[offset + done :]
+        return done
+
+    def _place(self, addr: int) -> int | None:
+        """Where the place begins that an address is in."""
+        return next((start for start, size in self._sizes.items() if start <= addr < start + size), None)
+
+
+class ModelPort:
+    """The device files of the model behind a ``system`` file, under numbers; ``memory`` is the caller's."""
+
+    kvm = SYSTEM
+    memory: ModelMemory
+
+    def __init__(self, system: SystemFile, memory: ModelMemory | None = None) -> None:
+        self.memory = memory or ModelMemory()
+        self._caller: Memory = self.memory
+        self._files: dict[int, DeviceFile] = {SYSTEM: system}
+        self._numbers = count(SYSTEM + 1)
+        self._failed: Refused | Wait | None = None
+        system.opened()
+
+    @property
+    def reason(self) -> str:
+        """See Port.reason."""
+        return str(self._failed.error()) if self._failed else ""
+
+    def ioctl(self, fd: int, request: int, argument: int) -> int:
+        """See Port.ioctl."""
+        file = self._files.get(fd)
+        if file is None:
+            return self._bad_fd(f"file descriptor {fd} is not open")
+        answer = file.ioctl(request, argument, self._caller)
+        if type(answer) is int:
+            return answer
+        if isinstance(answer, DeviceFile):
+            return self._opened(answer, argument)
+        assert not isinstance(answer, int)
+        self._failed = answer
+        return -answer.errno
+
+    def file(self, fd: int) -> DeviceFile:
+        """The file behind a descriptor."""
+        return self._files[fd]
+
+    def immediate_exit(self, fd: int) -> int:
+        """See Port.immediate_exit."""
+        file = self._files.get(fd)
+        if not isinstance(file, VcpuFile):
+            return self._bad_fd(f"file descriptor {fd} is not a vCPU")
+        file.immediate_exit(True)
+        return 0
+
+    def close(self, fd: int) -> None:
+        """See Port.close."""
+        self._files.pop(fd).closed()
+
+    def shut(self) -> None:
+        """See Port.shut."""
+        for fd in reversed(list(self._files)):
+            self.close(fd)
+
+    def cpu_features(self) -> str:
+        """See Port.cpu_features: a profile does not have them."""
+        return ""
+
+    def _bad_fd(self, reason: str) -> int:
+        self._failed = Refused(Refusal(errno.EBADF, reason), None, "")
+        return -errno.EBADF
+
+    def _opened(self, file: DeviceFile, argument: int) -> int:
+        """Give a file that an ioctl opened a number, which is the result, or goes into the ioctl's struct."""
+        fd = next(self._numbers)
+        self._files[fd] = file
+        file.opened()
+        if file.fd_place is None:
+            return fd
+        self._caller.write(argument + file.fd_place, fd.to_bytes(4, "little"))
+        return 0
