@@ -109,6 +109,7 @@ class EventLog:
     """The stream of events: the last ``kept`` of them in ``events``, each handed to every watcher first."""
 
     def __init__(self, *, kept: int = KEPT) -> None:
+        self.kept = kept
         self.events: deque[Event] = deque(maxlen=kept)
         self.watchers: list[Callable[[Event], None]] = []
         self.count = 0
@@ -116,7 +117,7 @@ class EventLog:
     @property
     def idle(self) -> bool:
         """Events would reach neither a watcher nor the kept ones."""
-        return not self.watchers and not self.events.maxlen
+        return not self.watchers and not self.kept
 
     def append(self, event: Event) -> None:
         """Hand an event to the watchers and keep it. A RUN is not kept: the event of its ioctl follows."""

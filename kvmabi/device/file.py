@@ -97,7 +97,7 @@ class DeviceFile(Kept):
 
     ``fd_place`` is where in the struct of the ioctl that opened it its number goes (None: the number is the result),
     ``unknown_errno`` what ioctls that this kind of file does not have fail with. ``vm_number`` and ``vcpu_number`` are
-    those that events report.
+    those that events report, ``damage`` what the next event reports as a WARNING.
     """
 
     kind: ClassVar[str]
@@ -106,6 +106,7 @@ class DeviceFile(Kept):
     table: ClassVar[Mapping[int, tuple[str, Handler]]]
     vm_number: int | None = None
     vcpu_number: int | None = None
+    damage: list[str] = []  # noqa: RUF012  # always empty here
 
     def __init__(self, log: EventLog, parent: DeviceFile | None = None) -> None:
         super().__init__(parent)
@@ -124,11 +125,14 @@ class DeviceFile(Kept):
         return self.done(name, call, before, outcome)
 
     def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
-        """Record the event of an ioctl that was carried out in the mode ``before``; returns the answer to it."""
+        """Record the event of an ioctl that was carried out in the mode ``before``; returns the answer to it.
+
+        What the kernel would have done to itself is reported behind the ioctl that did it.
+        """
         log = self.log
         log.count += 1
         refusal = outcome if type(outcome) is Refusal else outcome.then if type(outcome) is Wait else None
-        if not log.idle:
+        if log.watchers or log.kept:
             log.append(
                 Event(
                     log.count,
@@ -145,6 +149,8 @@ class DeviceFile(Kept):
                     self.values,
                 )
             )
+        while self.damage:
+            self.report(Kind.WARNING, self.damage.pop(0))
         return Refused(outcome, call.register, before) if isinstance(outcome, Refusal) else outcome
 
     def report(self, kind: Kind, reason: str = "") -> None:

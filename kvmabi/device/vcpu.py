@@ -7,12 +7,12 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr, usercopy
-from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Wait, fault, no_argument
+from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Wait, no_argument
 from kvmabi.device.memory import Memory
 from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
@@ -61,7 +61,8 @@ class VcpuFile(DeviceFile):
         self.vcpu = vcpu
         self.vm_number, self.vcpu_number = vm.vm_number, vcpu.index
         self.attributes = vm.vcpu_attributes
-        self._copies_exactly = vcpu.system.copies_exactly
+        self.damage = vcpu.warnings
+        self._buffer = usercopy.ExactBuffer if vcpu.system.copies_exactly else usercopy.BlockBuffer
         self._run_fd: int | None = None
         self.sigmask: bytes | None = None
         self.stolen_time = UNSET_ADDRESS
@@ -137,11 +138,11 @@ class VcpuFile(DeviceFile):
         return self.done(SET, call, before, self.denies(memory) or self._set(call, id, buffer))
 
     def _get(self, call: Call, id: int, buffer: Buffer) -> Outcome:
-        regmap = self.vcpu.map
-        if regmap is None:
+        vcpu = self.vcpu
+        if vcpu.map is None:
             return VCPU_NOT_INITIALIZED
         call.register = id
-        refusal = self.vcpu.read(regmap.row(id), buffer)
+        refusal = vcpu.read(vcpu.map.row(id), buffer)
         call.data = buffer.data
         return 0 if refusal is None else refusal
 
@@ -160,22 +161,14 @@ class VcpuFile(DeviceFile):
         return 0
 
     def _get_one_reg(self, call: Call) -> Outcome:
-        return self._one_reg(call, self._get)
+        self.vcpu.require_init()  # before the struct is read
+        id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
+        return self._get(call, id, self._buffer(call.memory, addr))
 
     def _set_one_reg(self, call: Call) -> Outcome:
-        return self._one_reg(call, self._set)
-
-    def _one_reg(self, call: Call, access: Callable[[Call, int, Buffer], Outcome]) -> Outcome:
-        if self.vcpu.map is None:  # before the struct is read
-            return VCPU_NOT_INITIALIZED
-        memory = call.memory
-        argument = memory.read(call.arg, ONE_REG.size)
-        if len(argument) < ONE_REG.size:
-            return fault(call.arg)
-        id, addr = ONE_REG.unpack(argument)
-        if self._copies_exactly:
-            return access(call, id, usercopy.ExactBuffer(memory, addr))
-        return access(call, id, usercopy.BlockBuffer(memory, addr))
+        self.vcpu.require_init()
+        id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
+        return self._set(call, id, self._buffer(call.memory, addr))
 
     def _get_reg_list(self, call: Call) -> int:
         regmap = self.vcpu.require_final()
@@ -249,14 +242,6 @@ class VcpuFile(DeviceFile):
         self._events[SERROR_PENDING] = bool(events[SERROR_PENDING])
         self._events[SERROR_HAS_ESR] = self._has_esr
         return 0
-
-    def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
-        """See DeviceFile.done; what the kernel would have done to itself is reported with the ioctl that did it."""
-        answer = super().done(name, call, before, outcome)
-        warnings = self.vcpu.warnings
-        while warnings:
-            self.report(Kind.WARNING, warnings.pop(0))
-        return answer
 
     def __repr__(self) -> str:
         return f"<VcpuFile {self.vcpu_number} of VM {self.vm_number}>"

@@ -36,7 +36,7 @@ class Family(NamedTuple):
 
 COPROC: Final = uapi.KVM_REG_ARM_COPROC_MASK
 BAD_ID = Refusal(errno.EINVAL, "no arm64 register ID has these bits")
-MISSES_KEPT = 4096  # a VMM that probes repeats itself; a hostile one starts the cache anew
+ROWS_KEPT = 4096  # more than any mode has; a client that asks for every ID starts the cache anew
 
 
 class Part:
@@ -72,7 +72,7 @@ class RegisterMap:
     ``unwritten`` is how many entries KVM_GET_REG_LIST counts but does not write.
     """
 
-    __slots__ = ("_families", "_listed", "_misses", "_parts", "_rows", "_seen", "facts", "mode", "unwritten")
+    __slots__ = ("_asked", "_families", "_listed", "_parts", "_rows", "facts", "mode", "unwritten")
 
     def __init__(self, facts: Facts, mode: Mode, families: Families, parts: Sequence[Part], unwritten: int = 0) -> None:
         self.facts = facts
@@ -80,8 +80,7 @@ class RegisterMap:
         self.unwritten = unwritten
         self._families = families
         self._parts = parts
-        self._seen: dict[int, Row] = {}
-        self._misses: dict[int, Row] = {}
+        self._asked: dict[int, Row] = {}
         self._rows: dict[int, Row] | None = None
         self._listed: list[int] | None = None
 
@@ -101,32 +100,29 @@ class RegisterMap:
 
     def row(self, id: int) -> Row:
         """The row of any 64-bit ID; one that has no place gets a row that refuses."""
-        return self._seen.get(id) or self.find(id) or self._missing(id)
+        return self._asked.get(id) or self._look_up(id)
 
     def find(self, id: int) -> Row | None:
         """The row of an ID that has a place in this mode."""
-        row = self._seen.get(id)
-        if row is None:
-            for place in self._families.places.get(id & COPROC, ()):
-                row = self._parts[place].rows.get(id)
-                if row is not None:
-                    self._seen[id] = row
-                    break
-        return row
+        for place in self._families.places.get(id & COPROC, ()):
+            row = self._parts[place].rows.get(id)
+            if row is not None:
+                return row
+        return None
 
     def is_visible(self, id: int) -> bool:
         """Whether the ID has a place in this mode and can be read."""
         row = self.find(id)
         return row is not None and row.get is None
 
-    def _missing(self, id: int) -> Row:
-        row = self._misses.get(id)
+    def _look_up(self, id: int) -> Row:
+        row = self.find(id)
         if row is None:
-            if len(self._misses) >= MISSES_KEPT:
-                self._misses.clear()
-            if (id & ~uapi.KVM_REG_SIZE_MASK) >> 32 != uapi.KVM_REG_ARM64 >> 32:
-                row = refuse(id, BAD_ID)
-            else:
+            if (id & ~uapi.KVM_REG_SIZE_MASK) >> 32 == uapi.KVM_REG_ARM64 >> 32:
                 row = self._families.of(id).refuse(self, id)
-            self._misses[id] = row
+            else:
+                row = refuse(id, BAD_ID)
+        if len(self._asked) >= ROWS_KEPT:
+            self._asked.clear()
+        self._asked[id] = row
         return row

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from functools import cache
 
 from kvmabi import forks, uapi
 
@@ -50,6 +51,12 @@ BANKED_EL1 = tuple(CORE + uapi.ffi.offsetof("struct kvm_regs", name) for name in
 PSTATE = CORE + uapi.ffi.offsetof("struct kvm_regs", "regs") + uapi.ffi.offsetof("struct user_pt_regs", "pstate")
 
 
+@cache
+def zeroes(size_bytes: int) -> bytes:
+    """As many zeroes."""
+    return bytes(size_bytes)
+
+
 def sysreg_offset(slot: int) -> int:
     """The place of the system register with a slot of the table (profiles/sysregs.toml)."""
     return SYSREG + slot * 8
@@ -75,7 +82,7 @@ class RegisterFile:
 
     def zero(self, start: int, end: int) -> None:
         """Zero the bytes from offset ``start`` up to ``end``."""
-        self.memory[start:end] = bytes(end - start)
+        self.memory[start:end] = zeroes(end - start)
 
     @property
     def is_reusable(self) -> bool:

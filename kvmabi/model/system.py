@@ -27,7 +27,7 @@ FAMILIES = {
         demux.FAMILY,
     )
 }
-MAPS_KEPT = 512  # far more than the modes of any VMM; a hostile one starts the cache anew
+MAPS_KEPT = 2048  # a trace of random writes to ID registers has 1000 modes; a hostile one starts the cache anew
 
 
 class System(Facts):

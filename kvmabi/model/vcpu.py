@@ -13,7 +13,7 @@ from kvmabi.model.effects import Effect, Effects, Place
 from kvmabi.model.mode import Mode
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import FAULT, Buffer, Outcome, Refusal, Row
-from kvmabi.model.state import CLOSED
+from kvmabi.model.state import CLOSED, zeroes
 from kvmabi.model.system import System
 from kvmabi.model.vmstate import VmState
 
@@ -174,7 +174,7 @@ class Vcpu:
     def wipe(self, effects: Effects, start: int, end: int, places: Iterable[Place]) -> None:
         """Zero the bytes from ``start`` to ``end``; the visible registers at ``places`` there lose their values."""
         before = self.memory[start:end]
-        if before != bytes(end - start):
+        if before != zeroes(end - start):
             self.file.zero(start, end)
             effects.wiped(before, start, places, self.require_init().is_visible)
 
