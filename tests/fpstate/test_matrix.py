@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The whole table: bugs by kernels is what the golden file and the sources say."""
+"""The matrix of bugs by kernels agrees with the golden file and with the sources."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def table() -> Matrix:
 
 
 def test_matrix_is_the_golden_one(table: Matrix) -> None:
-    """Every cell, with the length of the shortest counterexample: a model change that moves one is noticed."""
+    """Every cell is as recorded, with the length of the shortest counterexample."""
     assert table.text() == GOLDEN.read_text()
 
 

@@ -24,7 +24,7 @@ def test_a_release_is_its_preset(release: str, preset: str) -> None:
 
 
 def test_later_releases_of_a_window_have_what_came_meanwhile() -> None:
-    """6.6 unmasks interrupts early, 6.9 knows FPMR; each preset is what its first release has."""
+    """6.6 unmasks interrupts early, 6.9 has FPMR; each preset has the commits of its first release."""
     assert find_variant("v6.6").bits == find_variant("v6.2+f130ac0ae441").bits
     assert find_variant("v6.9").bits == find_variant("v6.8+fpmr").bits
     for name, variant in presets().items():
@@ -40,7 +40,7 @@ def test_bits_are_in_table_order_and_known() -> None:
 
 
 def test_no_commit_is_without_a_knob_and_undescribed() -> None:
-    """Each commit says what it changes, and each knob is turned by some commit."""
+    """Each commit describes its change, and some commit sets each knob."""
     assert all(c.what for c in commits().values())
     turned = {k for c in commits().values() for k, _ in c.sets}
     assert turned == set(Knobs.__dataclass_fields__)
@@ -73,5 +73,5 @@ def test_unknown_variants_are_misuse(text: str) -> None:
 
 
 def test_default_is_the_newest_release() -> None:
-    """Without a choice it is the current kernel."""
+    """The default is the newest kernel."""
     assert variants.default_variant().name == "v6.19"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Profiles say nothing that goes unread: an unknown key or register is told in one line with file and field."""
+"""Profiles have no unused keys: an unknown key or register is reported in one line with file and field."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CAPTURE = {
     ],
 )
 def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> None:
-    """File, key, and what was probably meant."""
+    """The error names the file, the key and a suggestion."""
     own = tmp_path / "own.toml"
     own.write_text(HOST + text)
     with pytest.raises(UsageError) as error:
@@ -57,7 +57,7 @@ def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> No
     ],
 )
 def test_a_kernels_unknown_key_is_told(tmp_path: Path, table: dict[str, object], told: str, suffix: str) -> None:
-    """A kernel's JSON is nobody's capture, so it is as strict as TOML."""
+    """A kernel profile in JSON is not a capture, so it is as strict as TOML."""
     own = tmp_path / f"own{suffix}"
     table = {"base": "linux-7.3", **table}
     own.write_text(json.dumps(table) if suffix == ".json" else "\n".join(f"{k} = {_toml(v)}" for k, v in table.items()))
@@ -67,7 +67,7 @@ def test_a_kernels_unknown_key_is_told(tmp_path: Path, table: dict[str, object],
 
 
 def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> None:
-    """A mistake in a base is the base's."""
+    """An error in a base names the file of the base."""
     below, own = tmp_path / "below.toml", tmp_path / "own.toml"
     below.write_text('base = "linux-7.3"\nzzz = 1\n')
     own.write_text(f'base = "{below}"\n')
@@ -76,14 +76,14 @@ def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> N
 
 
 def test_a_capture_may_tell_more(tmp_path: Path) -> None:
-    """A captured host carries what its reader may want to know and kvmabi does not need."""
+    """A captured host can have keys that kvmabi does not read."""
     own = tmp_path / "captured.json"
     own.write_text(json.dumps(CAPTURE))
     assert load_host(str(own)).sve_vector_bits == (128,)
 
 
 def test_a_captures_wrong_register_names_its_field(tmp_path: Path) -> None:
-    """Ids are in hex there."""
+    """A register name in a capture is an error that names the field: IDs are in hex."""
     own = tmp_path / "captured.json"
     own.write_text(json.dumps(CAPTURE | {"registers": {"midr_el1": "00"}}))
     with pytest.raises(UsageError) as error:
@@ -92,7 +92,7 @@ def test_a_captures_wrong_register_names_its_field(tmp_path: Path) -> None:
 
 
 def test_reader_tells_known_keys_from_others() -> None:
-    """Only what is named may be there; what is named may be missing."""
+    """Only the named keys are allowed; each of them is optional."""
     Reader("f", {"a": 1}).only(("a", "b"))
     Reader("f", {}).only(("a",), "sub")
     with pytest.raises(UsageError, match=r"f: sub\.c: unknown key"):
@@ -100,7 +100,7 @@ def test_reader_tells_known_keys_from_others() -> None:
 
 
 def test_loaders_give_profiles() -> None:
-    """What is right is taken as before."""
+    """A valid profile is accepted."""
     assert isinstance(load_host("sme-demo"), Host)
     assert isinstance(load_kernel("sme-v12"), Kernel)
 
