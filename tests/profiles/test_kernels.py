@@ -64,7 +64,7 @@ def test_a_profile_of_the_users_own_changes_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('base = "linux-7.3"\n[switches]\nno_such = true\n', "switches.no_such"),
         ('base = "linux-7.3"\n[switches]\nza_id_rows = 7\n', "switches.za_id_rows"),
@@ -73,9 +73,9 @@ def test_a_profile_of_the_users_own_changes_numbers(tmp_path: Path) -> None:
         ('base = "linux-7.3"\n[sysregs]\nmidr_el1 = { enc = [1] }\n', "sysregs.midr_el1"),
     ],
 )
-def test_a_wrong_profile_is_one_clear_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_profile_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
     """The error names the field."""
     own = tmp_path / "wrong.toml"
     own.write_text(text)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         load_kernel(str(own))

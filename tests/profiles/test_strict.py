@@ -20,12 +20,12 @@ CAPTURE = {
     "registers": {},
     "cpuinfo_features": "fp asimd",
     "kernel_args": "quiet",
-    "notes": ["whatever else the recorder wants to tell"],
+    "notes": ["whatever else the recorder adds"],
 }
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("sme_vectors_bits = [512]\n", "sme_vectors_bits: unknown key: did you mean sme_vector_bits?"),
         ("zzz = 1\n", "zzz: unknown key: known ones are capabilities, counter_hz, cpu, "),
@@ -34,19 +34,19 @@ CAPTURE = {
         ("[registers]\nnonsense = 1\n", "registers.nonsense: "),
     ],
 )
-def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_a_hosts_unknown_key_is_reported(tmp_path: Path, text: str, message: str) -> None:
     """The error names the file, the key and a suggestion."""
     own = tmp_path / "own.toml"
     own.write_text(HOST + text)
     with pytest.raises(UsageError) as error:
         load_host(str(own))
-    assert str(error.value).startswith(f"{own}: {told}")
+    assert str(error.value).startswith(f"{own}: {message}")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".toml", ".json"])
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"max_feature": 3}, "max_feature: unknown key: did you mean max_features?"),
         ({"zzz": 1}, "zzz: unknown key: known ones are "),
@@ -56,14 +56,14 @@ def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> No
         ({"replaces": "switches"}, "replaces: must be an array"),
     ],
 )
-def test_a_kernels_unknown_key_is_told(tmp_path: Path, table: dict[str, object], told: str, suffix: str) -> None:
+def test_a_kernels_unknown_key_is_reported(tmp_path: Path, table: dict[str, object], message: str, suffix: str) -> None:
     """A kernel profile in JSON is not a capture, so it is as strict as TOML."""
     own = tmp_path / f"own{suffix}"
     table = {"base": "linux-7.3", **table}
     own.write_text(json.dumps(table) if suffix == ".json" else "\n".join(f"{k} = {_toml(v)}" for k, v in table.items()))
     with pytest.raises(UsageError) as error:
         load_kernel(str(own))
-    assert str(error.value).startswith(f"{own}: {told}")
+    assert str(error.value).startswith(f"{own}: {message}")
 
 
 def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> N
         load_kernel(str(own))
 
 
-def test_a_capture_may_tell_more(tmp_path: Path) -> None:
+def test_a_capture_can_hold_more(tmp_path: Path) -> None:
     """A captured host can have keys that kvmabi does not read."""
     own = tmp_path / "captured.json"
     own.write_text(json.dumps(CAPTURE))
@@ -91,7 +91,7 @@ def test_a_captures_wrong_register_names_its_field(tmp_path: Path) -> None:
     assert str(error.value).startswith(f"{own}: registers.midr_el1: ")
 
 
-def test_reader_tells_known_keys_from_others() -> None:
+def test_reader_rejects_unknown_keys() -> None:
     """Only the named keys are allowed; each of them is optional."""
     Reader("f", {"a": 1}).only(("a", "b"))
     Reader("f", {}).only(("a",), "sub")
