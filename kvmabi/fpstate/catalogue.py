@@ -71,7 +71,7 @@ class Finding:
 
 @functools.cache
 def bugs() -> dict[str, Bug]:
-    """All catalogued bugs, in the order of the file."""
+    """All catalogued bugs, in the file's order."""
     result = {}
     for name, row in tomllib.loads(resources.files("kvmabi.fpstate").joinpath("bugs.toml").read_text()).items():
         result[name] = Bug(

@@ -89,8 +89,8 @@ def _count(n: int, what: str) -> str:
 
 
 def config_from(table: dict[str, Any]) -> Config:
-    """Build a configuration from a TOML table or JSON object. Raises UsageError on unknown keys."""
-    types = {f.name: f.type for f in fields(Config)}
+    """A configuration from a mapping such as a TOML table or JSON object; UsageError on unknown keys."""
+    known = {f.name: f.type for f in fields(Config)}
     flags: dict[str, Any] = {}
     for key, value in table.items():
         if key == "with":
@@ -98,10 +98,10 @@ def config_from(table: dict[str, Any]) -> Config:
         else:
             flags[key] = value
     for key, value in flags.items():
-        if key not in types:
-            raise UsageError(f"a configuration has no key {key!r}: choose from {', '.join(types)}")
-        if type(value) is not (int if types[key] == "int" else bool):
-            raise UsageError(f"{key} must be {types[key]}, not {value!r}")
+        if key not in known:
+            raise UsageError(f"a configuration has no {key!r}: it has {', '.join(known)}")
+        if type(value) is not (int if known[key] == "int" else bool):
+            raise UsageError(f"{key} must be {known[key]}, not {value!r}")
     return Config(**flags)
 
 
@@ -119,7 +119,7 @@ class NamedConfig:
 
 @functools.cache
 def named_configs() -> dict[str, NamedConfig]:
-    """The named configurations, in the order of the file."""
+    """The named configurations, in the file's order."""
     text = resources.files("kvmabi.fpstate").joinpath("configurations.toml").read_text()
     result = {}
     for name, row in tomllib.loads(text).items():

@@ -111,11 +111,11 @@ def _table() -> dict[str, Any]:
 @functools.cache
 def commits() -> dict[str, Commit]:
     """All commit bits, by bit name, oldest first."""
-    knobs = {f.name for f in fields(Knobs)}
+    known = {f.name for f in fields(Knobs)}
     result = {}
     for row in _table()["commit"]:
         sets = tuple(row.get("sets", {}).items())
-        unknown = [k for k, _ in sets if k not in knobs]
+        unknown = [k for k, _ in sets if k not in known]
         if unknown:
             raise ValueError(f"variants.toml: {row['bit']} sets unknown knobs {unknown}")
         result[row["bit"]] = Commit(row["bit"], row["id"], row["title"], row["release"], row["what"], sets)

@@ -99,7 +99,7 @@ def test_misuse_is_one_line_and_status_2(line: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("command", ["variants", "check", "bug", "matrix", "replay", "diff", "explain", "audit"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """--help of every command shows the usage."""
+    """Every command shows how it is called."""
     with pytest.raises(SystemExit) as stop:
         _run(f"{command} --help")
     assert stop.value.code == 0
