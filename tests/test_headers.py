@@ -55,12 +55,12 @@ def macros(flags: list[str]) -> dict[str, tuple[str, ...] | None]:
     """Name to parameters (None: object-like) of every macro with a value that linux/kvm.h defines."""
 
     def defined(text: str) -> dict[str, tuple[str, ...] | None]:
-        found: dict[str, tuple[str, ...] | None] = {}
+        parameters: dict[str, tuple[str, ...] | None] = {}
         for line in compile_c(text, [*flags, "-E", "-dM"]).splitlines():
             match = re.fullmatch(r"#define (\w+)(?:\(([^)]*)\))? (\S.*)", line)
             if match:
-                found[match[1]] = None if match[2] is None else tuple(match[2].replace(" ", "").split(","))
-        return found
+                parameters[match[1]] = None if match[2] is None else tuple(match[2].replace(" ", "").split(","))
+        return parameters
 
     before = defined("#include <linux/types.h>\n#include <linux/ioctl.h>\n")
     return {name: parameters for name, parameters in defined("#include <linux/kvm.h>\n").items() if name not in before}

@@ -18,15 +18,15 @@
 #include "kvmcall.h"
 
 /* The function with this name in the next library, looked up once. */
-static void *next_function(_Atomic(void *) *cached, const char *name)
+static void *next_function(_Atomic(void *) *known, const char *name)
 {
-    void *function = atomic_load_explicit(cached, memory_order_relaxed);
+    void *found = atomic_load_explicit(known, memory_order_relaxed);
 
-    if (function == NULL) {
-        function = dlsym(RTLD_NEXT, name);
-        atomic_store_explicit(cached, function, memory_order_relaxed);
+    if (found == NULL) {
+        found = dlsym(RTLD_NEXT, name);
+        atomic_store_explicit(known, found, memory_order_relaxed);
     }
-    return function;
+    return found;
 }
 
 /* DECLARE_NEXT(int, f, ...) declares the type and the cached address of NEXT(f), the f of the next library. */

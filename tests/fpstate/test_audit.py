@@ -39,14 +39,14 @@ BACKPORT: arm64/fpsimd: Avoid erroneous elide of user state reload
 
 def test_bluefield_backport_says_what_patch_7_mends(bluefield: Audit) -> None:
     """With all seven there is no C1 and no C5; without the seventh C1 reproduces, with a trace."""
-    found = bluefield
-    assert found.unknown == ()
-    remaining = {f.bug.id for f in found.remaining}
+    report = bluefield
+    assert report.unknown == ()
+    remaining = {f.bug.id for f in report.remaining}
     assert remaining == {"A1", "E1", "H3"}
-    mended = {c.bit: {f.bug.id for f in there} for c, there in found.mended}
+    mended = {c.bit: {f.bug.id for f in there} for c, there in report.mended}
     assert mended["flush_after"] == {"C1", "C1x", "C1k"}
     assert mended["kern"] == {"A2"}
-    assert all(f.trace is not None and f.trace.observation for _, there in found.mended for f in there)
+    assert all(f.trace is not None and f.trace.observation for _, there in report.mended for f in there)
 
 
 def test_remedies_name_the_commit_that_removes_what_remains(bluefield: Audit) -> None:

@@ -14,7 +14,7 @@ LONG = {"kvm-neon"}  # two million states each: benchmarks/fpstate_explorer.py -
 
 def _claims() -> list[tuple[str, str]]:
     """Each quick configuration with its variants, except those with equal knobs."""
-    found = []
+    jobs = []
     for name, entry in named_configs().items():
         seen = set()
         for kernel in entry.variants:
@@ -22,8 +22,8 @@ def _claims() -> list[tuple[str, str]]:
             if entry.slow or knobs in seen or name in LONG:
                 continue
             seen.add(knobs)
-            found.append((name, kernel))
-    return found
+            jobs.append((name, kernel))
+    return jobs
 
 
 @pytest.mark.parametrize(("name", "kernel"), _claims())

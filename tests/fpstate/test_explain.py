@@ -56,6 +56,6 @@ def test_replay_stops_where_an_event_has_no_cause() -> None:
     bug = bugs()["B1"]
     trace = search(bug, find_variant("v6.12")).trace
     assert trace is not None
-    found, stop = replay(find_variant("v6.14"), bug.config, trace.events, select("obs"))
+    replayed, stop = replay(find_variant("v6.14"), bug.config, trace.events, select("obs"))
     assert "user_write_z" in stop
-    assert found.observation == ()
+    assert replayed.observation == ()

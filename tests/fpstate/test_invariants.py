@@ -63,9 +63,9 @@ def test_a_lie_is_noticed(clause: str, story: list[tuple[str, int]], lie: Callab
     """A correct state has no breach; with one field falsified this clause is among the breaches."""
     m = _at(story)
     lie(m)
-    found = list(breaches(m))
-    assert clause in {b.clause for b in found}
-    assert any(select(clause.partition(".")[0]).wants(b) for b in found)
+    broken = list(breaches(m))
+    assert clause in {b.clause for b in broken}
+    assert any(select(clause.partition(".")[0]).wants(b) for b in broken)
 
 
 def test_o6_is_reported_by_the_step() -> None:

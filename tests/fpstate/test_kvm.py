@@ -33,8 +33,8 @@ def test_load_with_sve_on(kernel: str, owner: str, flag: int, zen: int, foreign:
     """6.2 to 6.13 clear the flag but do not enable the trap; the proposal does both; 6.14 saves and flushes."""
     m = _in_ioctl(kernel, sve=1)
     kvm.vcpu_load(m, 0, 0)
-    found = (m.cpus[0].owner, m.tasks[0].SVE, m.cpus[0].ZEN, m.tasks[0].FOREIGN)
-    assert found == (owner, flag, zen, foreign)
+    after = (m.cpus[0].owner, m.tasks[0].SVE, m.cpus[0].ZEN, m.tasks[0].FOREIGN)
+    assert after == (owner, flag, zen, foreign)
 
 
 def test_load_with_sve_on_is_a_bug_before_6_2() -> None:

@@ -26,8 +26,8 @@ def test_matrix_is_the_golden_one(table: Matrix) -> None:
 @pytest.mark.parametrize("bug", list(bugs()))
 def test_bug_is_exactly_where_the_sources_say(table: Matrix, bug: str) -> None:
     """Reproduced on each variant of its window, absent (by exhaustion) on every other."""
-    found = {c for c in table.columns if table.cells[bug, c][0] in "Rr"}
-    assert found == set(bugs()[bug].present_in)
+    reproducing = {c for c in table.columns if table.cells[bug, c][0] in "Rr"}
+    assert reproducing == set(bugs()[bug].present_in)
 
 
 def test_nothing_is_undecided(table: Matrix) -> None:

@@ -93,8 +93,8 @@ def _random_run(variant: Variant, config: Config, selection: Selection, steps: i
     m = Machine.boot(variant.knobs, config)
     for n in range(steps):
         going = events.apply(m, chance.choice(list(events.enabled(m))))
-        found = list(invariants.breaches(m)) if going else m.broken
-        if any(selection.wants(b) for b in found):
+        broken = list(invariants.breaches(m)) if going else m.broken
+        if any(selection.wants(b) for b in broken):
             return True
         m.broken.clear()
         if not going or n % 200 == 199:

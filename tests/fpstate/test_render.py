@@ -24,9 +24,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox"
 
 
 def _trace(bug: str) -> Trace:
-    found = search(bugs()[bug], find_variant(bugs()[bug].present_in[-1])).trace
-    assert found is not None
-    return found
+    trace = search(bugs()[bug], find_variant(bugs()[bug].present_in[-1])).trace
+    assert trace is not None
+    return trace
 
 
 @pytest.mark.parametrize("bug", list(bugs()))

@@ -58,9 +58,9 @@ def test_commits_are_found_by_id_title_and_bit() -> None:
     """Short ids of 7 digits and full ones, titles in any case."""
     title = "ARM64/FPSIMD: avoid erroneous elide of user state reload"
     for text in ("e92bee9", "e92bee9f861b", "e92bee9f861b" + "0" * 28, title):
-        found = find_commit(text)
-        assert found is not None
-        assert found.bit == "flush_after"
+        commit = find_commit(text)
+        assert commit is not None
+        assert commit.bit == "flush_after"
     assert find_commit("e92bee") is None
     assert find_commit("nothing of the kind") is None
 

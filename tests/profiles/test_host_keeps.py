@@ -35,8 +35,8 @@ def test_what_was_measured_holds() -> None:
 
 def test_without_a_measurement_the_version_of_qemu_tells() -> None:
     """Hosts recorded without the key preserve the bits that their QEMU version does; other machines, all bits."""
-    known = {regid.parse(name): mask for name, mask in cpus()["qemu-10"].items() if name != "text"}
-    assert host().cpu_keeps == known
+    qemu_10 = {regid.parse(name): mask for name, mask in cpus()["qemu-10"].items() if name != "text"}
+    assert host().cpu_keeps == qemu_10
     assert host(recorded_from="a board").cpu_keeps == {}
 
 
