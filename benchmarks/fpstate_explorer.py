@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""How fast the explorer is, and whether the named configurations hold.
+"""Throughput of the explorer, and whether the named configurations hold.
 
     python benchmarks/fpstate_explorer.py            throughput in the 1 CPU / 2 task configurations
     python benchmarks/fpstate_explorer.py --all      every named configuration on every variant it claims
     python benchmarks/fpstate_explorer.py --matrix   the whole matrix, on all cores
 
-Throughput is states a second of one process, memo tables cold. Exit 1 if it is under 50,000 (the least
-that is wanted) or something does not hold. 100,000 is the aim.
+Throughput is states per second of one process, with empty memo tables. Exits with 1 if it is under 50,000
+(the required minimum) or a configuration does not hold. The goal is 100,000.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ LEAST, AIM = 50_000, 100_000
 
 
 def different(entry: NamedConfig) -> list[str]:
-    """The variants that a configuration claims, without those that do the same as one before."""
+    """The variants that a configuration claims, without those whose knobs equal an earlier one's."""
     return list({find_variant(kernel).knobs: kernel for kernel in reversed(entry.variants)}.values())[::-1]
 
 
 def explore(job: tuple[str, NamedConfig]) -> Result:
-    """One configuration on one variant, from cold."""
+    """Explore one configuration on one variant, with empty memo tables."""
     kernel, entry = job
     return Explorer(find_variant(kernel), entry.config, select(entry.invariants)).run()
 
 
 def show(job: tuple[str, NamedConfig], result: Result) -> None:
-    """One line."""
+    """Print one line."""
     kernel, entry = job
     counts = f"{result.states:>10,} states  depth {result.depth:>3}  {result.seconds:>6.1f} s  {result.rate:>9,.0f}/s"
     print(f"{entry.name:14} {kernel:20} {result.verdict:9}{counts}", flush=True)
@@ -51,9 +51,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.matrix:
         started = time.perf_counter()
-        found = matrix(processes=args.processes)
-        print(found.text() + f"{time.perf_counter() - started:.1f} s")
-        return int("?" in found.cells.values())
+        table = matrix(processes=args.processes)
+        print(table.text() + f"{time.perf_counter() - started:.1f} s")
+        return int("?" in table.cells.values())
     if args.all:
         jobs = [(kernel, entry) for entry in named_configs().values() for kernel in different(entry)]
         results = list(spread(explore, jobs, args.processes))

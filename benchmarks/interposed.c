@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What an ioctl costs: on a descriptor that is not KVM's, KVM_GET_ONE_REG of x0, and a whole save of an SME vCPU.
- * Prints "name nanoseconds-each".
+ * Measures an ioctl on a file that is not KVM's, KVM_GET_ONE_REG of x0, and a save of all registers of an SME vCPU.
+ * Prints "name nanoseconds".
  */
 #include "../vmm_examples/vmm.h"
 

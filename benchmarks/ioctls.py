@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an ioctl costs in each of the ways to make one, side by side: the host's kernel, in Python, interposed.
+"""The cost of an ioctl: answered by the host's kernel, in Python, and interposed.
 
 Run it with: .venv/bin/python benchmarks/ioctls.py
 """
@@ -20,7 +20,7 @@ ROUNDS = 20000
 
 
 def in_python() -> dict[str, float]:
-    """Nanoseconds of KVM_GET_ONE_REG and of a whole save, both in this process."""
+    """Nanoseconds of KVM_GET_ONE_REG and of a save of all registers, both in this process."""
     with kvmabi.open(host="sme-demo", kept_events=0) as kvm:
         vcpu = kvm.create_vm().create_vcpu(0)
         vcpu.init({"sve", "sme"})
@@ -49,16 +49,16 @@ def interposed() -> dict[str, float]:
         subprocess.run(["cc", "-std=gnu11", "-O2", f"-I{include}", source, "-o", program], check=True)
         command = [sys.executable, "-m", "kvmabi", "run", "--", str(program)]
         lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    told = dict(zip(lines[::2], map(float, lines[1::2]), strict=True))
+    figures = dict(zip(lines[::2], map(float, lines[1::2]), strict=True))
     return {
-        "save of 351 registers, interposed": told["save"],
-        "get, interposed": told["get"],
-        "ioctl on another file, interposed": told["foreign"],
+        "save of 351 registers, interposed": figures["save"],
+        "get, interposed": figures["get"],
+        "ioctl on another file, interposed": figures["foreign"],
     }
 
 
 def main() -> None:
-    """Print every figure and its ratio to an ioctl that goes straight to the kernel."""
+    """Print all figures and their ratio to an ioctl that the kernel answers."""
     figures = interposed() | in_python()
     unit = figures["ioctl on another file, interposed"]
     for name, nanoseconds in figures.items():

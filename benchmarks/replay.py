@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How many recorded steps a second the model answers, beside reading the same file and doing nothing.
+"""The rate at which the model replays recorded steps, compared with reading the same file only.
 
 python benchmarks/replay.py TRACE HOST [ROUNDS]
 """
@@ -17,7 +17,7 @@ from kvmabi.steps.trace import Trace
 
 
 def rounds(count: int, act: Callable[[], int]) -> tuple[int, list[float]]:
-    """What an action counts, and the processor time of each of some rounds, in seconds."""
+    """Repeat an action. Returns the count that it returns, and the CPU time of each round in seconds."""
     taken, counted = [], 0
     for _ in range(count):
         start = time.process_time()
@@ -27,7 +27,7 @@ def rounds(count: int, act: Callable[[], int]) -> tuple[int, list[float]]:
 
 
 def main(path: str, host_name: str, times: int) -> None:
-    """Print the rates and their ratio; the first round makes the register maps that the others find made."""
+    """Print the rates and their ratio. The first round builds the register maps that later rounds reuse."""
     host = load_host(host_name)
     doer = machine(System(host, load_kernel(host.kernel)))
 

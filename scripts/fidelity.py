@@ -3,9 +3,9 @@
 
     python scripts/fidelity.py [--check]
 
-The numbers are those of tests/golden/results.json (``python -m golden.measure`` plays everything anew); reasons
-and guesses are in scripts/fidelity.toml, what concerns the ownership protocol in scripts/fidelity-fpstate.md.
-Exit 0, or 1 if --check finds a difference.
+The numbers come from tests/golden/results.json (``python -m golden.measure`` in tests/ measures them), reasons and
+guesses from scripts/fidelity.toml, the section on the ownership model from scripts/fidelity-fpstate.md.
+Exits with 0, or with 1 if --check finds a difference.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ STEPS = ("traces", "devices")
 KINDS = ("random", "reset", "rules", "sweep")
 HEAD = """# What is measured and what is guessed
 
-Written by `scripts/fidelity.py`; do not edit. Real kernels were asked, their answers are packed in `tests/golden`,
-and the model has to give the same ones. `make golden` asks it for all of them, `make test` for a sample.
+Written by `scripts/fidelity.py`; do not edit. The answers of real kernels are recorded in `tests/golden`, and the model
+must give the same answers. `make golden` plays all records, `make test` a sample.
 
-- **{steps:,} steps** of ioctl sequences were replayed: {mismatches:,} answers differ.
-- **{agree:,} golden records** were played: {differ:,} differ.
-- {left:,} records were not played: they tell of the recording, of running counters or of what guest instructions did.
-  Each class of them is in a table below.
+- **{steps:,} steps** of ioctl sequences are replayed: {mismatches:,} answers differ.
+- **{agree:,} golden records** are played: {differ:,} differ.
+- {left:,} records are not played: they describe the recording, free-running counters or the effect of guest
+  instructions. The tables below list each class of them.
 """
 Table = dict[str, Any]
 
 
 def row(*cells: object) -> str:
-    """One line of a table; numbers get thousands' commas."""
+    """A line of a table; numbers have thousands separators."""
     texts = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 def by_type(results: Table) -> dict[tuple[str, str], Counter[str]]:
-    """How many records of each series and type agree, differ and are not played."""
-    found: dict[tuple[str, str], Counter[str]] = {}
+    """The number of records of each series and type that agree, differ and are not played."""
+    counts_by_type: dict[tuple[str, str], Counter[str]] = {}
     for name, tally in results["records"].items():
         series = "mainline" if name.startswith("mainline.") else "sme"
         for kind, counts in tally.items():
-            found.setdefault((series, kind), Counter()).update(counts)
-    return dict(sorted(found.items()))
+            counts_by_type.setdefault((series, kind), Counter()).update(counts)
+    return dict(sorted(counts_by_type.items()))
 
 
 def kernels(results: Table) -> Iterator[str]:
-    """What was measured, a line a kernel."""
+    """The measurements, one line per kernel."""
     yield "## Measured: kernels and hosts"
     yield ""
     yield row("kernel", "hosts", "files of records", "records played", "differ", "steps", "mismatches")
@@ -76,7 +76,7 @@ def kernels(results: Table) -> Iterator[str]:
 
 
 def traces(results: Table) -> Iterator[str]:
-    """The traces, a line a host."""
+    """The traces, one line per host."""
     yield "## Measured: steps of traces by host"
     yield ""
     yield row("host", "kernel", *KINDS, "mismatches")
@@ -89,7 +89,7 @@ def traces(results: Table) -> Iterator[str]:
 
 
 def devices(results: Table) -> Iterator[str]:
-    """What was recorded about devices, a line a kernel."""
+    """The recordings about devices, one line per kernel."""
     yield "## Measured: devices and attributes"
     yield ""
     yield "KVM_CREATE_DEVICE, the attributes of a vGIC, an ITS and a vCPU, and runs: scripts and random sequences."
@@ -101,7 +101,7 @@ def devices(results: Table) -> Iterator[str]:
 
 
 def records(types: dict[tuple[str, str], Counter[str]]) -> Iterator[str]:
-    """The records that were played, a line a type."""
+    """The records that are played, one line per type."""
     yield "## Measured: golden records by type"
     yield ""
     yield "The series are Debian's kernels (`mainline`) and the kernels with the SME series (`sme`)."
@@ -114,7 +114,7 @@ def records(types: dict[tuple[str, str], Counter[str]]) -> Iterator[str]:
 
 
 def not_played(types: dict[tuple[str, str], Counter[str]], notes: Table) -> Iterator[str]:
-    """The records that were not played, a line a type, with the reason."""
+    """The records that are not played, one line per type, with the reason."""
     yield "## Not played"
     yield ""
     yield row("series", "type", "records", "why")
@@ -125,7 +125,7 @@ def not_played(types: dict[tuple[str, str], Counter[str]], notes: Table) -> Iter
 
 
 def cases(results: Table, notes: Table) -> Iterator[str]:
-    """The named cases that were not played, a line a class."""
+    """The named cases that are not played, one line per class."""
     classes = {entry["begins"]: [0, 0] for entry in notes["cases"]}
     for case, count in results["cases"].items():
         sums = classes[next(begins for begins in classes if case.startswith(begins))]
@@ -133,7 +133,7 @@ def cases(results: Table, notes: Table) -> Iterator[str]:
         sums[1] += count
     yield "## Not played: named cases"
     yield ""
-    yield row("their name begins with", "cases", "records", "what they are")
+    yield row("name begins with", "cases", "records", "reason")
     yield "|---|---:|---:|---|"
     for entry in notes["cases"]:
         begins = f"`{entry['begins']}`" if entry["begins"] else "anything else"
@@ -141,10 +141,10 @@ def cases(results: Table, notes: Table) -> Iterator[str]:
 
 
 def guesses(notes: Table) -> Iterator[str]:
-    """What no recording tells."""
+    """The behaviour that no recording covers."""
     yield "## Guesses"
     yield ""
-    yield "No recording that we have tells these. Check them before you rely on one."
+    yield "None of our recordings covers the following. Check a guess before you rely on it."
     for entry in notes["guesses"]:
         yield ""
         yield f"**{entry['topic']}**"
@@ -153,14 +153,14 @@ def guesses(notes: Table) -> Iterator[str]:
 
 
 def page() -> str:
-    """The page as it has to be."""
+    """The current page."""
     results = json.loads(RESULTS.read_text("utf-8"))
     notes = tomllib.loads(NOTES.read_text("utf-8"))
     types = by_type(results)
     totals = sum(types.values(), Counter())
     head = HEAD.format(
-        steps=sum(told["steps"] for kind in STEPS for told in results[kind].values()),
-        mismatches=sum(told["mismatches"] for kind in STEPS for told in results[kind].values()),
+        steps=sum(counts["steps"] for kind in STEPS for counts in results[kind].values()),
+        mismatches=sum(counts["mismatches"] for kind in STEPS for counts in results[kind].values()),
         agree=totals["agree"] + totals["differ"],
         differ=totals["differ"],
         left=totals["not played"],

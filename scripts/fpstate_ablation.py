@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Write the table "v6.16 without one of its commits" into the docs, or check that it is current.
+"""Write the table "v6.16 without one of its commits" to the docs, or check that it is current.
 
     python scripts/fpstate_ablation.py [--check] [--processes N]
 
-Exit 0, or 1 if --check finds the table out of date. Takes some minutes.
+Exits with 0, or with 1 if --check finds the table out of date. Takes several minutes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Written by `scripts/fpstate_ablation.py`; do not edit. Each row is {variant} wit
 other kept, explored in {count} configurations (those in `kvmabi/fpstate/ablation.py` and the quick ones that
 `configurations.toml` claims for {variant}; SME and FPMR ones only where the remaining kernel has these).
 
-- **broken**: somebody sees wrong registers, or the kernel warns or kills; the shortest counterexample is told.
-- **lies only**: metadata is wrong, but nobody can see it in these configurations.
-- **harmless**: every reachable state was visited and all invariants hold.
-- **superseded**: a later commit sets the same thing, so that nothing changes.
-- **no effect in this model**: the commit touches what the model leaves out.
+- **broken**: an owner sees wrong registers, or the kernel warns or kills; the row gives the shortest counterexample.
+- **lies only**: metadata is wrong, but no owner sees wrong registers in these configurations.
+- **harmless**: every reachable state is visited and all invariants hold.
+- **superseded**: a later commit sets the same knob, so the removal changes nothing.
+- **no effect in this model**: the commit changes only what the model leaves out.
 
-A commit that is harmless to remove from {variant} can still have mended something in its time: later commits
-cover for it. `kvmabi fpstate audit` answers for other sets of commits.
+A commit that is harmless to remove from {variant} may have fixed a bug when it was merged: later commits can
+mask its absence. `kvmabi fpstate audit` answers for other sets of commits.
 
 | commit | bit | title | verdict | what happens |
 |---|---|---|---|---|
@@ -37,7 +37,7 @@ cover for it. `kvmabi fpstate audit` answers for other sets of commits.
 
 
 def row(a: Ablation) -> str:
-    """One line of the table."""
+    """A line of the table."""
     cells = (f"`{a.commit.id}`", f"`{a.commit.bit}`", a.commit.title, f"**{a.verdict}**", a.line)
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |\n"
 

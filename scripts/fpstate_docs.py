@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Write the timelines into docs/explanation/fp-ownership.md, or check that they are current.
+"""Write the timelines in docs/explanation/fp-ownership.md, or check that they are current.
 
     python scripts/fpstate_docs.py [--check]
 
-Under each "<!-- timeline: BUG VARIANT -->" comes what ``kvmabi fpstate bug BUG --on VARIANT`` prints as Mermaid
-and as text. Exit 0, or 1 if --check finds a difference.
+Each "<!-- timeline: BUG VARIANT -->" is followed by the Mermaid and the text output of
+``kvmabi fpstate bug BUG --on VARIANT``. Exits with 0, or with 1 if --check finds a difference.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PAGE = Path(__file__).parent.parent / "docs/explanation/fp-ownership.md"
 MARK = re.compile(r"<!-- timeline: (\S+) (\S+) -->\n(?:\n```mermaid\n.*?```\n\n```text\n.*?```\n)?", re.DOTALL)
 
 
-def timeline(found: re.Match[str]) -> str:
-    """One marker and what belongs under it."""
-    bug, kernel = found[1], found[2]
+def timeline(marker: re.Match[str]) -> str:
+    """A marker and the timeline that follows it."""
+    bug, kernel = marker[1], marker[2]
     trace = search(find_bug(bug), find_variant(kernel)).trace
     if trace is None:
         raise SystemExit(f"{bug} does not reproduce on {kernel}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Our headers against the distribution's arm64 ones (Debian: linux-libc-dev-arm64-cross): same names, same numbers."""
+"""Our headers have the names and values of the distribution's arm64 ones (Debian: linux-libc-dev-arm64-cross)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     reason=f"no arm64 kernel headers in {DISTRIBUTION} (apt-get install linux-libc-dev-arm64-cross)",
 )
 
-# what the distribution's headers use, but leave to whoever includes them
+# macros that the distribution's headers use but leave to the including file
 KERNEL_WORDS = [
     "-DPAGE_SIZE=4096",
     "-DSZ_64K=0x10000",
@@ -28,14 +28,14 @@ KERNEL_WORDS = [
     "-DGENMASK(h,l)=(((~0UL)<<(l))&(~0UL>>(63-(h))))",
 ]
 
-# value: why ours differs from an older distribution's
+# macro: why our value differs from an older distribution's
 CHANGED_SINCE = {
     "KVM_DIRTY_LOG_PAGE_OFFSET": "arm64 got its dirty ring, at page 64, in Linux 6.2",
     "PSCI_1_1_FN_MEM_PROTECT_CHECK_RANGE": "mistyped until Linux 6.6: the specification says 20",
     "PSCI_1_1_FN64_MEM_PROTECT_CHECK_RANGE": "mistyped until Linux 6.6: the specification says 20",
 }
 
-# names that ours leaves out: other architectures' and what no kernel answers any more
+# names that our headers leave out: those of other architectures and obsolete ones
 FOREIGN = re.compile(
     r"_S390_|_X86_|_PPC_|_MIPS_|_HYPERV|_HV_|_XEN|_SEV_|_PV_|KVM_TRC_|KVM_TRACE_|DEPRECATED|ASSIGN|_SPAPR_|_MSR_|_MSRS"
     r"|CPUID|_LAPIC|_PIT|_XSAVE|_XCRS|_SREGS2|_DEBUGREGS|_TSC_KHZ|_TSS_ADDR|_VAPIC|TPR_ACCESS|IDENTITY_MAP|_BUS_LOCK_"
@@ -46,28 +46,28 @@ FOREIGN = re.compile(
 
 @pytest.fixture(scope="module")
 def theirs() -> list[str]:
-    """Flags that put the distribution's headers in the place of the system's."""
+    """Flags that replace the system's headers with the distribution's arm64 ones."""
     builtin = compile_c("", ["-print-file-name=include"]).strip()
     return ["-nostdinc", f"-isystem{DISTRIBUTION}", f"-isystem{builtin}", "-D__aarch64__", *KERNEL_WORDS]
 
 
 def macros(flags: list[str]) -> dict[str, tuple[str, ...] | None]:
-    """Name to parameters (None: object-like) of every macro with a value that linux/kvm.h brings."""
+    """Name to parameters (None: object-like) of every macro with a value that linux/kvm.h defines."""
 
     def defined(text: str) -> dict[str, tuple[str, ...] | None]:
-        found: dict[str, tuple[str, ...] | None] = {}
+        parameters: dict[str, tuple[str, ...] | None] = {}
         for line in compile_c(text, [*flags, "-E", "-dM"]).splitlines():
             match = re.fullmatch(r"#define (\w+)(?:\(([^)]*)\))? (\S.*)", line)
             if match:
-                found[match[1]] = None if match[2] is None else tuple(match[2].replace(" ", "").split(","))
-        return found
+                parameters[match[1]] = None if match[2] is None else tuple(match[2].replace(" ", "").split(","))
+        return parameters
 
     before = defined("#include <linux/types.h>\n#include <linux/ioctl.h>\n")
     return {name: parameters for name, parameters in defined("#include <linux/kvm.h>\n").items() if name not in before}
 
 
 def members(flags: list[str]) -> dict[str, set[str]]:
-    """Name of each struct that linux/kvm.h brings to its members, written as in C; members of members, too."""
+    """Name to members of each struct that linux/kvm.h defines, in C syntax, including members of members."""
     text = compile_c(
         "#include <linux/kvm.h>\n",
         [*flags, "-E", "-P", "-D__attribute__(x)=", "-D__extension__=", "-D__int128=int", "-D__signed__=signed"],
@@ -96,7 +96,7 @@ def members(flags: list[str]) -> dict[str, set[str]]:
 
 
 def calls(name: str, parameters: tuple[str, ...]) -> list[str]:
-    """Some calls of a function-like macro."""
+    """Sample calls of a function-like macro."""
     if name == "KVM_REG_ARM_CORE_REG":
         return [f"{name}({m})" for m in ("regs.regs[7]", "sp_el1", "spsr[4]", "fp_regs.vregs[31]", "fp_regs.fpcr")]
     if name == "ARM64_SYS_REG_SHIFT_MASK":
@@ -107,14 +107,14 @@ def calls(name: str, parameters: tuple[str, ...]) -> list[str]:
 
 
 def differences(folder: Path, expressions: list[str], theirs: list[str]) -> dict[str, tuple[int, int]]:
-    """Expression to (our value, their value) where the two are not the same."""
+    """Expression to (our value, their value), for all expressions whose values differ."""
     ours = evaluate(folder, expressions, OURS)
     values = zip(ours, evaluate(folder, expressions, theirs), strict=True)
     return {e: (our, their) for e, (our, their) in zip(expressions, values, strict=True) if our != their}
 
 
 def test_macros_have_the_distribution_s_values(tmp_path: Path, theirs: list[str]) -> None:
-    """Each macro that both headers have is worth the same, but for the ones that Linux itself has changed since."""
+    """Each macro that both headers define has the same value, except those that Linux has changed since."""
     ours = macros(OURS)
     both = sorted(ours.keys() & macros(theirs).keys())
     assert len(both) > 500
@@ -126,7 +126,7 @@ def test_macros_have_the_distribution_s_values(tmp_path: Path, theirs: list[str]
 
 
 def test_structs_have_the_distribution_s_layout(tmp_path: Path, theirs: list[str]) -> None:
-    """Each struct that both headers have is as large, and each member of both lies at the same offset."""
+    """Each struct that both headers define has the same size, and each shared member the same offset."""
     ours, others = members(OURS), members(theirs)
     both = sorted(ours.keys() & others.keys())
     expressions = [f"sizeof(struct {name})" for name in both]
@@ -137,13 +137,13 @@ def test_structs_have_the_distribution_s_layout(tmp_path: Path, theirs: list[str
 
 
 def test_nothing_of_arm64_is_left_out(theirs: list[str]) -> None:
-    """What the distribution's header has and ours has not belongs to another architecture or to the past."""
+    """Names that only the distribution's header defines belong to another architecture or are obsolete."""
     missing = {name for name in macros(theirs).keys() - macros(OURS).keys() if re.match("_*(KVM|PSCI|PSR)_", name)}
     assert sorted(name for name in missing if not FOREIGN.search(name)) == []
 
 
 def test_members_are_those_of_the_distribution(theirs: list[str]) -> None:
-    """A struct that both headers have lacks no member but of exits that arm64 never takes."""
+    """A struct that both headers define has all members, except those of exits that arm64 never takes."""
     ours, others = members(OURS), members(theirs)
     missing = {f"{name}.{m}" for name in ours.keys() & others.keys() for m in others[name] - ours[name]}
     exits = r"kvm_run\.(tpr_access|s390_\w+|dcr|osi|papr_hcall|epr|eoi|hyperv|msr|xen|riscv_\w+)\b"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * WRONG, to show what goes wrong: knows the vector lengths' place, then restores vectors and ZA, then the
- * rest, and SVCR at the very end, without looking at errors. Every ioctl on Z succeeds, and Z is lost.
+ * WRONG on purpose: restores the vector lengths in the right place, then vectors and ZA, then the other
+ * registers and SVCR last, and ignores errors. Every ioctl on Z succeeds, and Z is lost.
  */
 #include "vmm.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * WRONG, to show what goes wrong: restores the registers in the order of KVM_GET_REG_LIST, as VMMs did
- * before SME. The vector lengths come too late, and so does SVCR: the list has it behind Z and ZA.
+ * WRONG on purpose: restores the registers in the order of KVM_GET_REG_LIST, as VMMs did before SME. The
+ * vector lengths are written too late, and so is SVCR: it follows Z and ZA in the list.
  */
 #include "vmm.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Saves a vCPU and restores it into another one, losing nothing.
+ * Saves a vCPU and restores it to another one without loss.
  *
- * The order is what matters: the vector lengths, FINALIZE, SVCR, then all else. The list of registers is
- * read afresh for the save, because it follows SVCR.
+ * The order matters: the vector lengths, FINALIZE, SVCR, then all other registers. The save reads the list
+ * of registers again, because it depends on SVCR.
  */
 #include "vmm.h"
 

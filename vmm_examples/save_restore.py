@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Saves a vCPU and restores it into another one, losing nothing: the right order, in Python.
+"""Saves a vCPU and restores it to another one without loss: the right order, in Python.
 
 Run it with: python vmm_examples/save_restore.py
 """
@@ -14,7 +14,7 @@ FREE_RUNNING = {regid.name_of(id) for id in sysregs.free_running_ids()}
 
 
 def running_guest(vm: Vm) -> Vcpu:
-    """A vCPU as a guest leaves it in the middle of a matrix product: SM and ZA on, Z and ZA full of numbers."""
+    """A vCPU whose guest is in the middle of a matrix product: SM and ZA are 1, Z and ZA hold data."""
     vcpu = vm.create_vcpu(0)
     vcpu.init(FEATURES)
     vcpu.finalize()
@@ -27,12 +27,12 @@ def running_guest(vm: Vm) -> Vcpu:
 
 
 def save(vcpu: Vcpu) -> dict[str, bytes]:
-    """Every register in view; the list is read afresh, because it follows SVCR."""
+    """All visible registers. Reads the list again, because it depends on SVCR."""
     return {name: vcpu[name] for name in vcpu.names()}
 
 
 def restore(vm: Vm, saved: dict[str, bytes]) -> Vcpu:
-    """Vector lengths, FINALIZE, SVCR, then all else."""
+    """Vector lengths, FINALIZE, SVCR, then all other registers."""
     vcpu = vm.create_vcpu(0)
     vcpu.init(FEATURES)
     for name in VECTOR_LENGTHS:
@@ -46,7 +46,7 @@ def restore(vm: Vm, saved: dict[str, bytes]) -> Vcpu:
 
 
 def main() -> None:
-    """Save, restore, and ask kvmabi what was lost."""
+    """Save, restore, and print the findings."""
     with kvmabi.open(host="sme-demo") as kvm:
         saved = save(running_guest(kvm.create_vm()))
         restored = restore(kvm.create_vm(), saved)

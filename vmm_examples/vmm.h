@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the examples have in common: a vCPU with the vector features that the host has, and its
+ * Shared by the examples: creation of a vCPU with all vector features of the host, and access to its
  * registers. Compile with -I../include.
  */
 #ifndef VMM_H
@@ -61,7 +61,7 @@ static inline int set_reg(const struct vcpu *vcpu, uint64_t id, const void *valu
 	return ioctl(vcpu->fd, KVM_SET_ONE_REG, &reg);
 }
 
-/* A vCPU in a VM of its own, initialised but not finalised: vector lengths can still be chosen. */
+/* A vCPU in a VM of its own, initialised but not finalised, so that its vector lengths can still be set. */
 static inline struct vcpu make_vcpu(int kvm)
 {
 	struct vcpu vcpu = { .vm = ioctl(kvm, KVM_CREATE_VM, 0) };
@@ -93,7 +93,7 @@ static inline void finalize(const struct vcpu *vcpu)
 		die("KVM_ARM_VCPU_FINALIZE");
 }
 
-/* The registers in view now, in the kernel's order; free() it. The list follows SVCR. */
+/* The visible registers, in the kernel's order; the caller frees the list. It depends on SVCR. */
 static inline struct kvm_reg_list *reg_list(const struct vcpu *vcpu)
 {
 	struct kvm_reg_list probe = { .n = 0 }, *list;
@@ -109,7 +109,7 @@ static inline struct kvm_reg_list *reg_list(const struct vcpu *vcpu)
 	return list;
 }
 
-/* Every register in view, in the order of the list. */
+/* Save all visible registers, in the order of the list. */
 static inline struct snapshot *save(const struct vcpu *vcpu)
 {
 	struct kvm_reg_list *list = reg_list(vcpu);
@@ -128,7 +128,7 @@ static inline struct snapshot *save(const struct vcpu *vcpu)
 	return snapshot;
 }
 
-/* A vCPU as a guest leaves it in the middle of a matrix product: SM and ZA on, vectors and ZA full of numbers. */
+/* A vCPU whose guest is in the middle of a matrix product: SM and ZA are 1, vectors and ZA hold data. */
 static inline struct vcpu running_guest(int kvm)
 {
 	struct vcpu vcpu = make_vcpu(kvm);
@@ -136,7 +136,7 @@ static inline struct vcpu running_guest(int kvm)
 	struct kvm_reg_list *list;
 
 	if (vcpu.sme && get_reg(&vcpu, KVM_REG_ARM64_SME_VLS, lengths) == 0 && (lengths[0] & (lengths[0] - 1))) {
-		/* leave out the longest: the destination has to choose the same */
+		/* drop the longest, so that the destination must restore the set */
 		lengths[0] &= ~(1ull << (63 - __builtin_clzll(lengths[0])));
 		if (set_reg(&vcpu, KVM_REG_ARM64_SME_VLS, lengths) < 0)
 			die("SME_VLS");
@@ -160,7 +160,7 @@ static inline struct vcpu running_guest(int kvm)
 	return vcpu;
 }
 
-/* For "--compare": tell which registers of the save the restored vCPU does not have; returns how many. */
+/* For --compare: prints the saved registers that differ on the restored vCPU and returns their number. */
 static inline int compare(const struct snapshot *saved, const struct vcpu *vcpu)
 {
 	int different = 0;
@@ -170,7 +170,7 @@ static inline int compare(const struct snapshot *saved, const struct vcpu *vcpu)
 		uint8_t value[REG_BYTES_MOST] = { 0 };
 
 		if (id == KVM_REG_ARM_TIMER_CNT || id == KVM_REG_ARM_PTIMER_CNT)
-			continue; /* they run by themselves */
+			continue; /* free-running */
 		if (get_reg(vcpu, id, value) == 0 && memcmp(value, saved->regs[i].value, REG_BYTES(id)) == 0)
 			continue;
 		printf("lost 0x%016llx\n", (unsigned long long)id);
@@ -186,7 +186,7 @@ static inline int open_kvm(void)
 	if (kvm < 0)
 		die("/dev/kvm");
 	if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
-		fputs("/dev/kvm speaks another version of the API\n", stderr);
+		fputs("/dev/kvm has an unsupported API version\n", stderr);
 		exit(EXIT_FAILURE);
 	}
 	return kvm;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * KVM's userspace ABI, the part of arm64: what kernel 7.3 has, and SME as proposed in 2026.
+ * KVM's userspace ABI, the arm64 part: Linux 7.3, and SME as proposed in 2026.
  * https://docs.kernel.org/virt/kvm/api.html
  */
 #ifndef __ARM_KVM_H__
@@ -27,23 +27,23 @@
 #define __KVM_HAVE_VCPU_EVENTS
 #define __KVM_HAVE_READONLY_MEM
 
-/* what a vCPU's mapping holds behind struct kvm_run, in pages */
+/* offsets in a vCPU's mapping, in pages */
 #define KVM_COALESCED_MMIO_PAGE_OFFSET	1
 #define KVM_DIRTY_LOG_PAGE_OFFSET	64	/* 0 before Linux 6.2: no dirty ring on arm64 yet */
 
-/* the core registers; their ids are offsets in here */
+/* the core registers; a register ID holds the offset in this struct */
 struct kvm_regs {
 	struct user_pt_regs regs;	/* its sp is SP_EL0 */
 	__u64 sp_el1;
 	__u64 elr_el1;
 	__u64 spsr[KVM_NR_SPSR];
 #if !defined(__SIZEOF_INT128__) && !defined(__aarch64__)
-	__u64 __vregs_pad;		/* what a 16-byte aligned V register would leave free */
+	__u64 __vregs_pad;		/* keeps the layout of 16-byte aligned V registers */
 #endif
 	struct user_fpsimd_state fp_regs;
 };
 
-/* arm64 has none of these */
+/* empty on arm64 */
 __extension__ struct kvm_sregs {
 };
 __extension__ struct kvm_fpu {
@@ -73,13 +73,13 @@ struct kvm_vcpu_init {
 #define KVM_ARM_VCPU_PTRAUTH_GENERIC	6
 #define KVM_ARM_VCPU_HAS_EL2		7
 #define KVM_ARM_VCPU_HAS_EL2_E2H0	8
-/* Bit 9 is PMU_V3_STRICT on 7.3 and SME on a kernel with the SME series: it will move for one of them. */
+/* Bit 9 is PMU_V3_STRICT on 7.3 and SME on a kernel with the SME series: one of them will get another number. */
 #define KVM_ARM_VCPU_PMU_V3_STRICT	9
 #ifndef KVM_ARM_VCPU_SME
 #define KVM_ARM_VCPU_SME		9
 #endif
 
-/* KVM_ARM_VCPU_FINALIZE: SVE and SME vector lengths at once */
+/* KVM_ARM_VCPU_FINALIZE: SVE and SME vector lengths together */
 #define KVM_ARM_VCPU_VEC		KVM_ARM_VCPU_SVE
 
 /* KVM_CREATE_VM's machine type */
@@ -154,12 +154,12 @@ struct kvm_arm_counter_offset {
 	(((((op1) & 3) - (((op1) & 3) == 3)) << 6) | (((crm) & 7) << 3) | (op2))
 
 struct reg_mask_range {
-	__u64 addr;		/* where the masks go: KVM_ARM_FEATURE_ID_RANGE_SIZE of 64 bits */
+	__u64 addr;		/* buffer for KVM_ARM_FEATURE_ID_RANGE_SIZE masks of 64 bits */
 	__u32 range;
 	__u32 reserved[13];
 };
 
-/* KVM_ARM_SET_DEVICE_ADDR, the older way to place a GICv2 */
+/* KVM_ARM_SET_DEVICE_ADDR, the legacy way to set the addresses of a GICv2 */
 #define KVM_ARM_DEVICE_TYPE_SHIFT	0
 #define KVM_ARM_DEVICE_TYPE_MASK	(0xffffUL << KVM_ARM_DEVICE_TYPE_SHIFT)
 #define KVM_ARM_DEVICE_ID_SHIFT		16
@@ -238,7 +238,7 @@ struct kvm_pmu_event_filter {
 	__u8 pad[3];
 };
 
-/* attributes of a VM: who answers which SMCCC call */
+/* attributes of a VM: whether the kernel or userspace handles an SMCCC call */
 #define KVM_ARM_VM_SMCCC_CTRL	0
 #define KVM_ARM_VM_SMCCC_FILTER	0
 
@@ -269,7 +269,7 @@ struct kvm_smccc_filter {
 #define KVM_ARM_IRQ_TYPE_PPI	2
 #define KVM_ARM_IRQ_CPU_IRQ	0
 #define KVM_ARM_IRQ_CPU_FIQ	1
-#define KVM_ARM_IRQ_GIC_MAX	127	/* of no use any more */
+#define KVM_ARM_IRQ_GIC_MAX	127	/* obsolete */
 #define KVM_NR_IRQCHIPS		1
 
 /* PSCI 0.1 as KVM numbers it */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The arm64 register structs and PSTATE bits that KVM's ABI is built on.
+ * The arm64 register structs and PSTATE bits that KVM's ABI uses.
  *
- * An arm64 host has them in <asm/ptrace.h>, which signal and ucontext headers may
- * pull in as well, so there the host's own are used. Any other host gets them here.
+ * An arm64 host has them in <asm/ptrace.h>, which signal and ucontext headers can
+ * include as well, so the host's header is used there. Other hosts use this one.
  */
 #ifndef KVMABI_ARM64_PTRACE_H
 #define KVMABI_ARM64_PTRACE_H
@@ -72,7 +72,7 @@ struct user_fpsimd_state {
 
 #endif /* __aarch64__ */
 
-/* SVE's limits; an arm64 host of before SVE has no such names either */
+/* limits of SVE; arm64 headers older than SVE lack these names as well */
 #ifndef __SVE_VQ_BYTES
 #define __SVE_VQ_BYTES	16	/* a quadword, the unit of vector lengths */
 #define __SVE_VQ_MIN	1

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Capabilities: arguments of KVM_CHECK_EXTENSION and kvm_enable_cap.cap.
- * One number space for all architectures; those that only another architecture's header has are left out.
+ * All architectures share one number space; capabilities that only other architectures define are left out.
  */
 #ifndef KVMABI_CAPABILITIES_H
 #define KVMABI_CAPABILITIES_H
@@ -245,7 +245,7 @@
 #define KVM_CAP_PPC_COMPAT_CAPS                250
 #define KVM_CAP_ARM_PMU_V3_STRICT              251
 
-/* Not in a released kernel, renumbered with nearly every revision of the series: 247 in v9, 248 in v10. */
+/* Not in a released kernel; the number changes with nearly every revision of the series: 247 in v9, 248 in v10. */
 #ifndef KVM_CAP_ARM_SME
 #define KVM_CAP_ARM_SME                        252
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Devices: made on a VM; attributes are set on a device, a VM or a vCPU.
+ * Devices, which are created on a VM, and attributes of a device, a VM or a vCPU.
  */
 #ifndef KVMABI_DEVICES_H
 #define KVMABI_DEVICES_H
@@ -29,7 +29,7 @@ enum kvm_device_type {
 	KVM_DEV_TYPE_MAX
 };
 
-/* so that #ifdef finds the types */
+/* for #ifdef */
 #define KVM_DEV_TYPE_FSL_MPIC_20	KVM_DEV_TYPE_FSL_MPIC_20
 #define KVM_DEV_TYPE_FSL_MPIC_42	KVM_DEV_TYPE_FSL_MPIC_42
 #define KVM_DEV_TYPE_XICS		KVM_DEV_TYPE_XICS

@@ -46,7 +46,7 @@ struct kvm_irq_routing_msi {
 	};
 };
 
-/* VMMs name these in code for all architectures */
+/* VMMs use these names in code for all architectures */
 struct kvm_irq_routing_s390_adapter {
 	__u64 ind_addr;
 	__u64 summary_addr;
@@ -116,7 +116,7 @@ enum {
 struct kvm_ioeventfd {
 	__u64 datamatch;
 	__u64 addr;
-	__u32 len;		/* bytes: 1, 2, 4, 8; 0 takes any */
+	__u32 len;		/* bytes: 1, 2, 4, 8; 0 matches any */
 	__s32 fd;
 	__u32 flags;
 	__u8 pad[36];

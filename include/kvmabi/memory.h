@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ioctls of a VM: memory and who wrote to it.
+ * Ioctls of a VM: memory slots and dirty tracking.
  */
 #ifndef KVMABI_MEMORY_H
 #define KVMABI_MEMORY_H
@@ -37,7 +37,7 @@ struct kvm_dirty_log {
 	__u32 slot;
 	__u32 padding1;
 	union {
-		void *dirty_bitmap;	/* one bit a page */
+		void *dirty_bitmap;	/* one bit per page */
 		__u64 padding2;
 	};
 };

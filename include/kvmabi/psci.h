@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * PSCI function numbers and results (Arm DEN 0022), under the names of <linux/psci.h>.
- * The two headers stand in for each other: whichever comes first hides the other.
+ * PSCI function numbers and results (Arm DEN 0022), with the names of <linux/psci.h>.
+ * The two headers replace each other: the first that is included disables the other.
  */
 #if !defined(_LINUX_PSCI_H) && !defined(_UAPI_LINUX_PSCI_H)
 #define _LINUX_PSCI_H		/* the guard of an installed header */
@@ -68,7 +68,7 @@
 #define PSCI_1_0_EXT_POWER_STATE_TYPE_SHIFT	30
 #define PSCI_1_0_EXT_POWER_STATE_TYPE_MASK	(0x1 << PSCI_1_0_EXT_POWER_STATE_TYPE_SHIFT)
 
-/* answers of AFFINITY_INFO, MIGRATE_INFO_TYPE, PSCI_FEATURES; arguments of RESET2 and OFF2 */
+/* results of AFFINITY_INFO, MIGRATE_INFO_TYPE, PSCI_FEATURES; arguments of RESET2 and OFF2 */
 #define PSCI_0_2_AFFINITY_LEVEL_ON		0
 #define PSCI_0_2_AFFINITY_LEVEL_OFF		1
 #define PSCI_0_2_AFFINITY_LEVEL_ON_PENDING	2

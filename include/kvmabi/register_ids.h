@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Register ids of KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_GET_REG_LIST, arm64:
+ * Register IDs of KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_GET_REG_LIST on arm64:
  *
  *   63..56 architecture | 55..52 log2 of the size in bytes | 51..28 and 15..0 index | 27..16 coprocessor
  */
@@ -49,10 +49,10 @@
 #define KVM_REG_ARM_FW_FEAT_BMAP	(0x0016 << KVM_REG_ARM_COPROC_SHIFT)
 #define KVM_REG_ARM64_SME		(0x17 << KVM_REG_ARM_COPROC_SHIFT)
 
-/* core: a member of struct kvm_regs, counted in words of 32 bits */
+/* core: the offset of a member of struct kvm_regs, in words of 32 bits */
 #define KVM_REG_ARM_CORE_REG(name)	(offsetof(struct kvm_regs, name) / sizeof(__u32))
 
-/* demux: one number, several registers */
+/* demux: several registers under one number, selected by an index */
 #define KVM_REG_ARM_DEMUX_ID_MASK	0x000000000000FF00
 #define KVM_REG_ARM_DEMUX_ID_SHIFT	8
 #define KVM_REG_ARM_DEMUX_ID_CCSIDR	(0x00 << KVM_REG_ARM_DEMUX_ID_SHIFT)
@@ -78,12 +78,12 @@
 	 ARM64_SYS_REG_SHIFT_MASK(op0, OP0) | ARM64_SYS_REG_SHIFT_MASK(op1, OP1) | \
 	 ARM64_SYS_REG_SHIFT_MASK(crn, CRN) | ARM64_SYS_REG_SHIFT_MASK(crm, CRM) | \
 	 ARM64_SYS_REG_SHIFT_MASK(op2, OP2))
-/* variadic, so that one macro may stand for all five fields */
+/* variadic, so that one macro can expand to all five fields */
 #define ARM64_SYS_REG(...)	(__ARM64_SYS_REG(__VA_ARGS__) | KVM_REG_SIZE_U64)
 
 /*
- * Timers. The ids of the virtual timer's CVAL and CNT are swapped against the encodings of
- * CNTV_CVAL_EL0 and CNTVCT_EL0: an old slip that is ABI now. What is served is what the name says.
+ * Timers. The IDs of the virtual timer's CVAL and CNT are swapped with respect to the encodings of
+ * CNTV_CVAL_EL0 and CNTVCT_EL0: a historical mistake that is now ABI. KVM accesses the named register.
  */
 #define KVM_REG_ARM_PTIMER_CTL	ARM64_SYS_REG(3, 3, 14, 2, 1)
 #define KVM_REG_ARM_PTIMER_CVAL	ARM64_SYS_REG(3, 3, 14, 2, 2)
@@ -92,7 +92,7 @@
 #define KVM_REG_ARM_TIMER_CVAL	ARM64_SYS_REG(3, 3, 14, 0, 2)
 #define KVM_REG_ARM_TIMER_CNT	ARM64_SYS_REG(3, 3, 14, 3, 2)
 
-/* firmware that KVM plays: PSCI's version and the SMCCC workarounds */
+/* firmware that KVM emulates: the PSCI version and the SMCCC workarounds */
 #define KVM_REG_ARM_FW_REG(r)	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW | ((r) & 0xffff))
 
 #define KVM_REG_ARM_PSCI_VERSION	KVM_REG_ARM_FW_REG(0)
@@ -114,7 +114,7 @@
 #define KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3_AVAIL		1
 #define KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_3_NOT_REQUIRED	2
 
-/* which hypercall services the guest finds: one bit a service */
+/* hypercall services that are available to the guest: one bit per service */
 #define KVM_REG_ARM_FW_FEAT_BMAP_REG(r) \
 	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP | ((r) & 0xffff))
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a vCPU's mapping begins with, and why KVM_RUN came back.
+ * The start of a vCPU's mapping: struct kvm_run and the exit reasons of KVM_RUN.
  */
 #ifndef KVMABI_RUN_H
 #define KVMABI_RUN_H
@@ -55,7 +55,7 @@
 #define KVM_EXIT_ARM_LDST64B		42
 #define KVM_EXIT_SNP_REQ_CERTS		43
 
-/* details of one exit or another */
+/* details of some exits */
 #define KVM_EXIT_IO_IN				0
 #define KVM_EXIT_IO_OUT				1
 #define KVM_INTERNAL_ERROR_EMULATION		1

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * KVM's userspace ABI, the generic part, as an arm64 kernel answers it (Linux 7.3).
+ * KVM's userspace ABI, the generic part, as of Linux 7.3 on arm64.
  * https://docs.kernel.org/virt/kvm/api.html
  *
- * Left out: ioctls, structs and exits that only other architectures have.
+ * Ioctls, structs and exits that only other architectures have are left out.
  */
 #ifndef __LINUX_KVM_H
 #define __LINUX_KVM_H
@@ -28,7 +28,7 @@
 #define KVM_CHECK_EXTENSION	_IO(KVMIO, 0x03)	/* on a VM, too */
 #define KVM_GET_VCPU_MMAP_SIZE	_IO(KVMIO, 0x04)	/* bytes */
 
-/* ---- VM: time, capabilities, statistics, arm64's own ---- */
+/* ---- VM: time, capabilities, statistics, arm64 ---- */
 
 #define KVM_CLOCK_TSC_STABLE	2
 #define KVM_CLOCK_REALTIME	(1 << 2)
@@ -156,7 +156,7 @@ struct kvm_one_reg {
 };
 
 struct kvm_reg_list {
-	__u64 n;		/* room in reg before the call, registers after it */
+	__u64 n;		/* before the call: capacity of reg; after it: number of registers */
 	__extension__ __u64 reg[];
 };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ``kvmabi fpstate`` prints: one function a report, as text or JSON."""
+"""The output of ``kvmabi fpstate``: one function per report, as text or JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def variants_dict() -> dict[str, Any]:
 
 
 def variants_text() -> str:
-    """Presets with what they add to the one before, then the commit bits."""
+    """The presets with the bits that each adds to the previous release, then the commit bits."""
     lines = []
     previous: set[str] = set()
     for v in variants.presets().values():
@@ -61,7 +61,7 @@ def variants_text() -> str:
     lines.append("")
     for c in variants.commits().values():
         lines.append(f"{c.bit:18} {c.release:12} {c.id}  {c.title}")
-        lines.append(f"{'':31} {c.what}{'' if c.effective else ' (nothing of this protocol)'}")
+        lines.append(f"{'':31} {c.what}{'' if c.effective else ' (no effect in this model)'}")
     return "\n".join(lines) + "\n"
 
 
@@ -89,8 +89,8 @@ def check(variant: Variant, config: Config, inv: str, result: Result, trace: Tra
     if result.verdict == HOLDS:
         return f"{variant.name}: {inv} hold in {config.summary}: exhausted, {counts}\n"
     if result.verdict == BOUND:
-        gave_up = f"nothing found in {config.summary}, but gave up at the bound on {result.bound}"
-        return f"{variant.name}: {gave_up}: {counts}\n"
+        undecided = f"{inv} undecided in {config.summary}: no violation within the bound on {result.bound}"
+        return f"{variant.name}: {undecided}: {counts}\n"
     assert trace is not None
     return text(trace) + f"found after {counts}\n"
 
@@ -100,38 +100,38 @@ def _commit_words(commit_id: str) -> str:
     return f"{commit_id} {commit.title}" if commit is not None else commit_id
 
 
-def finding_dict(found: Finding) -> dict[str, Any]:
+def finding_dict(result: Finding) -> dict[str, Any]:
     """A bug on a variant as JSON-ready data."""
-    bug = found.bug
+    bug = result.bug
     return {
         "bug": bug.id,
         "title": bug.title,
-        "variant": found.variant.name,
-        "outcome": found.outcome,
-        "sme_forced": found.forced,
+        "variant": result.variant.name,
+        "outcome": result.outcome,
+        "sme_forced": result.forced,
         "introduced": list(bug.introduced),
         "fixed_by": list(bug.fixed_by),
         "releases": bug.releases,
         "observed": bug.observed,
-        "trace": None if found.trace is None else trace_dict(found.trace),
+        "trace": None if result.trace is None else trace_dict(result.trace),
     }
 
 
-def finding(found: Finding) -> str:
-    """A bug on a variant: what it is, and the timeline if it is there."""
-    bug, name = found.bug, found.variant.name
+def finding(result: Finding) -> str:
+    """A bug on a variant: its description, and the timeline if it reproduces."""
+    bug, name = result.bug, result.variant.name
     lines = [f"{bug.id}: {bug.title} ({bug.releases})", f"{bug.story}", f"observed: {bug.observed}"]
     if bug.introduced:
         lines.append("introduced by " + " and ".join(_commit_words(c) for c in bug.introduced))
     lines += ["fixed by " + " and ".join(_commit_words(c) for c in bug.fixed_by), ""]
-    if found.outcome == catalogue.NOT_APPLICABLE:
+    if result.outcome == catalogue.NOT_APPLICABLE:
         lines.append(f"on {name}: not applicable, this kernel lacks {', '.join(bug.needs)}")
-    elif found.trace is None:
-        states = found.result.states if found.result else 0
-        lines.append(f"on {name}: {found.outcome} ({states:,} states in {bug.config.summary})")
+    elif result.trace is None:
+        states = result.result.states if result.result else 0
+        lines.append(f"on {name}: {result.outcome} ({states:,} states in {bug.config.summary})")
     else:
-        forced = ", with SME forced on although this kernel cannot select it" if found.forced else ""
-        lines += [f"on {name}: reproduces{forced}", text(found.trace).rstrip("\n")]
+        forced = ", with SME forced on although this kernel cannot select it" if result.forced else ""
+        lines += [f"on {name}: reproduces{forced}", text(result.trace).rstrip("\n")]
     return "\n".join(lines) + "\n"
 
 
@@ -148,12 +148,12 @@ def diff_dict(first: Trace, second: Trace, stops: tuple[str, str]) -> dict[str, 
     }
 
 
-def explanation(found: Explanation, form: str) -> str:
-    """What touches a piece of state."""
+def explanation(of: Explanation, form: str) -> str:
+    """The events that read and write a field."""
     if form == "json":
-        return dump({"field": found.field, "variant": found.variant.name, "reads": found.reads, "writes": found.writes})
-    lines = [f"{found.field}: {found.meaning}", f"in {found.variant.name}, as seen on a long random run:"]
-    for word, table in (("read", found.reads), ("changed", found.writes)):
+        return dump({"field": of.field, "variant": of.variant.name, "reads": of.reads, "writes": of.writes})
+    lines = [f"{of.field}: {of.meaning}", f"in {of.variant.name}, observed on a long random run:"]
+    for word, table in (("read", of.reads), ("changed", of.writes)):
         lines += [f"  {word} in a {kind} by {', '.join(names)}" for kind, names in table.items()]
         if not table:
             lines.append(f"  never {word}")
@@ -164,44 +164,44 @@ def _named(commit: Commit) -> str:
     return f"{commit.id} {commit.title}"
 
 
-def audit_dict(found: Audit) -> dict[str, Any]:
+def audit_dict(audit: Audit) -> dict[str, Any]:
     """A backport's audit as JSON-ready data."""
     return {
-        "base": found.base.name,
-        "bits": list(found.variant.bits),
-        "unknown": list(found.unknown),
-        "base_has": list(found.before),
-        "remaining": [finding_dict(f) for f in found.remaining],
-        "mended_by": {c.id: [finding_dict(f) for f in there] for c, there in found.mended},
-        "remedies": {bug: [c.id for c in helps] for bug, helps in found.remedies},
+        "base": audit.base.name,
+        "bits": list(audit.variant.bits),
+        "unknown": list(audit.unknown),
+        "base_has": list(audit.before),
+        "remaining": [finding_dict(f) for f in audit.remaining],
+        "mended_by": {c.id: [finding_dict(f) for f in fixed] for c, fixed in audit.mended},
+        "remedies": {bug: [c.id for c in helps] for bug, helps in audit.remedies},
     }
 
 
-def audit_report(found: Audit, form: str) -> str:
+def audit_report(audit: Audit, form: str) -> str:
     """A backport's audit."""
     if form == "json":
-        return dump(audit_dict(found))
+        return dump(audit_dict(audit))
     if form != "text":
         raise UsageError(f"audit has no format {form!r}")
-    known = [entry.commit for entry in found.listed if entry.commit is not None]
-    lines = [f"{found.base.name} with {len(known)} of {len(found.listed)} listed commits known to the model"]
-    lines += [f"  not in the table, nothing known about it: {line}" for line in found.unknown]
-    lines.append(f"{found.base.name} itself has: {', '.join(found.before) or 'none of the catalogued bugs'}")
-    lines += ["", "what each commit keeps away (without it, with all the others):"]
-    for commit, there in found.mended:
-        what = ", ".join(f.bug.id for f in there)
-        nothing = "nothing of this protocol" if not commit.effective else "no catalogued bug"
-        lines.append(f"  {_named(commit)}: {what or nothing}")
-    lines += ["", "what remains: " + (", ".join(f.bug.id for f in found.remaining) or "none of the catalogued bugs")]
-    remedies = dict(found.remedies)
-    for finding_ in found.remaining:
+    modelled = [entry.commit for entry in audit.listed if entry.commit is not None]
+    lines = [f"{audit.base.name} with {len(modelled)} of {len(audit.listed)} listed commits known to the model"]
+    lines += [f"  not in the table, effect unknown: {line}" for line in audit.unknown]
+    lines.append(f"{audit.base.name} itself has: {', '.join(audit.before) or 'none of the catalogued bugs'}")
+    lines += ["", "what each commit fixes (bugs that return if only this one is removed):"]
+    for commit, fixed in audit.mended:
+        ids = ", ".join(f.bug.id for f in fixed)
+        nothing = "no effect in this model" if not commit.effective else "no catalogued bug"
+        lines.append(f"  {_named(commit)}: {ids or nothing}")
+    lines += ["", "what remains: " + (", ".join(f.bug.id for f in audit.remaining) or "none of the catalogued bugs")]
+    remedies = dict(audit.remedies)
+    for finding_ in audit.remaining:
         helps = remedies[finding_.bug.id]
         cure = " or ".join(_named(c) for c in helps) or "no single commit of the table"
         lines.append(f"  {finding_.bug.id}: {finding_.bug.title}; removed by {cure}")
-    for commit, there in found.mended:
-        for mended in there:
-            assert mended.trace is not None
-            bug = mended.bug
+    for commit, fixed in audit.mended:
+        for returning in fixed:
+            assert returning.trace is not None
+            bug = returning.bug
             lines += ["", f"without {_named(commit)}, {bug.id}: {bug.title} ({bug.releases})", bug.story]
-            lines.append(text(mended.trace).rstrip("\n"))
+            lines.append(text(returning.trace).rstrip("\n"))
     return "\n".join(lines) + "\n"

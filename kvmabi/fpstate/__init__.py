@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who owns the FP registers: the arm64 kernel's protocol as a model, its bugs as counterexamples.
+"""Ownership of the FP registers: the arm64 kernel's protocol as a model, its bugs as counterexamples.
 
-What others use: :class:`Ownership` drives one machine; :func:`find_variant`, :class:`Explorer` and
-:func:`select` explore all of them; :mod:`kvmabi.fpstate.catalogue` has the bugs.
+The API: :class:`Ownership` drives one machine step by step; :func:`find_variant`, :class:`Explorer` and
+:func:`select` explore every reachable state; :mod:`kvmabi.fpstate.catalogue` lists the known bugs.
 """
 
 from kvmabi.fpstate.config import Config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A kernel without one of its commits: harmless, by exhaustion, or broken, with the shortest counterexample."""
+"""A kernel with one commit removed: harmless (search exhausted) or broken (with the shortest counterexample)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ SPOTS: tuple[dict[str, object], ...] = (
     {"tasks": 2, "with": ["sme", "neon", "one_neon"]},
     {"with": ["sve", "clone", "softirq", "svc_window"]},
 )
-"""Small configurations, tried first: together they show every catalogued bug."""
+"""Small configurations, explored first. Together they reproduce every catalogued bug."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What one commit's absence does."""
+    """The effect of removing one commit."""
 
     commit: Commit
     verdict: str
@@ -49,24 +49,24 @@ class Ablation:
 
     @property
     def line(self) -> str:
-        """One line for a table."""
+        """The result as one line of a table."""
         exhausted = f"{self.states:,} states in {self.configs} configurations, exhausted"
         if self.trace is not None:
             lie = self.trace.first_lie
             if self.verdict == LIES:
-                return f"{self.trace.summary}; nobody sees anything: {exhausted}"
+                return f"{self.trace.summary}; not observable: {exhausted}"
             if lie is None or lie[1] in self.trace.observation:
                 return self.trace.summary
             return f"{self.trace.summary}; first lie: {lie[1].clause} at step {lie[0].number}"
         if self.verdict == NO_EFFECT:
             return self.commit.what
         if self.verdict == SAME:
-            return "a later commit says otherwise anyway"
+            return "a later commit overrides it"
         return exhausted
 
 
 def configurations(variant: Variant) -> list[Config]:
-    """Where a variant is looked at: the spots, then the quick named configurations that claim it."""
+    """The configurations to explore a variant in: SPOTS, then the quick named configurations that claim it."""
     spots = [config_from(dict(s)) for s in SPOTS]
     named = [c.config for c in named_configs().values() if variant.name in c.variants and not c.slow]
     return [*spots, *named]
@@ -89,9 +89,9 @@ def _identity(question: Question) -> object:
 def ablate(
     variant: Variant, which: Sequence[Commit], configs: Sequence[Config], *, processes: int | None = None
 ) -> list[Ablation]:
-    """Remove each of these commits in turn and explore what is left: first for what somebody sees, then for
-    what only lies. A configuration that cannot tell the kernel with the commit from the one without is
-    explored once for all of them."""
+    """Remove each of these commits in turn and explore the remaining kernel: first for the observation
+    invariants, then for the metadata invariants. Kernels that a configuration cannot distinguish are
+    explored once."""
     cases = [(c, variant.minus(c.bit)) for c in which]
     asked = {
         _identity(q): q
@@ -121,14 +121,14 @@ def _verdict(
     if without.knobs == variant.knobs:
         return Ablation(commit, SAME, 0, 0)
     questions = _questions(without, configs)
-    told = [(q, *answers[_identity(q)]) for q in questions]
+    answered = [(q, *answers[_identity(q)]) for q in questions]
     count = len(questions) // 2
-    states = sum(n for (_, _, invariants), verdict, n in told if invariants == "obs" and verdict == HOLDS)
-    for question, verdict, _ in told:
+    states = sum(n for (_, _, invariants), verdict, n in answered if invariants == "obs" and verdict == HOLDS)
+    for question, verdict, _ in answered:
         if verdict == VIOLATED:
-            found = BROKEN if question[2] == "obs" else LIES
-            return Ablation(commit, found, states, count, _trace(question))
-    undecided = any(verdict == BOUND for _, verdict, _ in told)
+            damage = BROKEN if question[2] == "obs" else LIES
+            return Ablation(commit, damage, states, count, _trace(question))
+    undecided = any(verdict == BOUND for _, verdict, _ in answered)
     return Ablation(commit, UNDECIDED if undecided else HARMLESS, states, count)
 
 

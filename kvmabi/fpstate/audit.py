@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Backports: which bugs a base with these commits has, what each commit mends, what would mend the rest."""
+"""Backports: the bugs of a base with these commits, the bugs that each commit fixes, and what would fix the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvmabi.fpstate.variants import Commit, Variant, commits, find_commit
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of the list of commits: its text, and the commit it names (None: not in the table)."""
+    """One line of the commit list: its text and the commit it names (None: not in the table)."""
 
     line: str
     commit: Commit | None
@@ -25,12 +25,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a backport amounts to.
+    """The audit of a backport.
 
-    ``remaining`` are the bugs it has, ``mended`` what each listed commit keeps away: without it (and with
-    all others) those bugs are there. ``remedies`` says per remaining bug which single further commits
-    remove it, preferring those that put nothing else wrong in its place; the empty tuple means that it
-    takes more than one of the table's commits.
+    ``remaining`` are the bugs that the backport has. ``mended`` lists, per commit of the list, the bugs that
+    return if only that commit is removed. ``remedies`` lists, per remaining bug, the single further commits
+    that remove it, preferring those that break nothing else; an empty tuple means that no single commit of
+    the table does.
     """
 
     base: Variant
@@ -43,18 +43,18 @@ class Audit:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Lines that name no commit of the table: nothing is known about their effect."""
+        """Lines that name no commit of the table; their effect is unknown."""
         return tuple(entry.line for entry in self.listed if entry.commit is None)
 
 
 def read_list(text: str) -> tuple[Listed, ...]:
-    """Commits as ``git log --oneline`` prints them, or ids, or titles; "#" starts a comment."""
-    found = []
+    """Parse a list of commits: lines of ``git log --oneline``, ids or titles; "#" starts a comment."""
+    entries = []
     for raw in text.splitlines():
         line = raw.strip().lstrip("*").strip()
         if line and not line.startswith("#"):
-            found.append(Listed(line, _commit_of(line)))
-    return tuple(found)
+            entries.append(Listed(line, _commit_of(line)))
+    return tuple(entries)
 
 
 def _commit_of(line: str) -> Commit | None:
@@ -65,41 +65,41 @@ def _commit_of(line: str) -> Commit | None:
     by_id = find_commit(head) if re.fullmatch(r"[0-9a-f]{7,40}", head) else None
     if by_id is not None:
         return by_id
-    # a backport has another id: go by title, without decorations such as "(tag: v6.6)" or "[PATCH 3/7]"
+    # a backport has a different id: match the title, without decorations such as "(tag: v6.6)" or "[PATCH 3/7]"
     title = re.sub(r"^(\([^)]*\)|\[[^]]*\]|\s)+", "", rest)
     return find_commit(title) or find_commit(re.sub(r"^(\[[^]]*\]|UPSTREAM:|BACKPORT:|\s)+", "", line))
 
 
 def _present(variants: list[Variant], which: list[Bug], processes: int | None) -> dict[str, dict[str, Finding]]:
-    """Findings that reproduce without forcing SME on, by variant name and bug."""
+    """The bugs that reproduce without SME being forced on, by variant name and bug id."""
     jobs = [(bug, v) for v in variants for bug in which if not bug.forced(v)]
-    found: dict[str, dict[str, Finding]] = {v.name: {} for v in variants}
+    present: dict[str, dict[str, Finding]] = {v.name: {} for v in variants}
     for finding in search_all(jobs, processes):
         if finding.outcome == REPRODUCES:
-            found[finding.variant.name][finding.bug.id] = finding
-    return found
+            present[finding.variant.name][finding.bug.id] = finding
+    return present
 
 
 def audit(base: Variant, listed: tuple[Listed, ...], *, processes: int | None = None) -> Audit:
-    """Explore the base with the listed commits, without each of them, and with each that might help."""
+    """Explore the base with the listed commits, then without each of them, then with each candidate fix."""
     chosen = [entry.commit for entry in listed if entry.commit is not None]
     added = [c for c in dict.fromkeys(chosen) if c.bit not in base.bits]
     variant = Variant("backport", base.title, (), base.plus(*(c.bit for c in added)).bits)
     without = {c.bit: variant.minus(c.bit) for c in added if c.effective}
-    found = _present([base, variant, *without.values()], list(bugs().values()), processes)
-    remaining = found[variant.name]
+    present = _present([base, variant, *without.values()], list(bugs().values()), processes)
+    remaining = present[variant.name]
     mended = []
     for commit in added:
         if commit.bit in without:
-            there = found[without[commit.bit].name]
-            mended.append((commit, tuple(f for b, f in there.items() if b not in remaining)))
+            returning = present[without[commit.bit].name]
+            mended.append((commit, tuple(f for b, f in returning.items() if b not in remaining)))
         else:
             mended.append((commit, ()))
     return Audit(
         base,
         listed,
         variant,
-        tuple(found[base.name]),
+        tuple(present[base.name]),
         tuple(remaining.values()),
         tuple(mended),
         tuple(_remedies(variant, list(remaining.values()), processes)),
@@ -119,7 +119,7 @@ def _remedies(
 
 
 def _helps(job: tuple[Bug, Variant]) -> tuple[bool, bool]:
-    """Whether the bug is gone, and whether something else goes wrong instead where it was."""
+    """Whether the bug is absent, and whether its configuration breaks another observation instead."""
     bug, variant = job
     if search(bug, variant).outcome != ABSENT:
         return False, False

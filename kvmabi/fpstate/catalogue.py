@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The known bugs (bugs.toml), and whether a variant has one: found by search, never by looking it up."""
+"""The known bugs (bugs.toml), and whether a variant has one: decided by search, never by look-up."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Bug:
     present_in: tuple[str, ...]
 
     def applies(self, variant: Variant) -> bool:
-        """Whether the question makes sense: without SME code, no SME bug."""
+        """Whether the bug is possible at all: a kernel without SME code has no SME bugs."""
         return all(getattr(variant.knobs, need) for need in self.needs)
 
     def forced(self, variant: Variant) -> bool:
-        """Whether the answer supposes SME although this kernel does not let one select it."""
+        """Whether the search assumes SME although this kernel cannot select it."""
         return self.forces_sme and not variant.knobs.sme
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a variant has a bug; with the trace if it does."""
+    """Whether a variant has a bug, with the trace if it has."""
 
     bug: Bug
     variant: Variant
@@ -58,7 +58,7 @@ class Finding:
 
     @property
     def mark(self) -> str:
-        """The matrix's cell: R with the number of steps, lower case if SME is forced; "-", "?", "n/a"."""
+        """The cell of the matrix: R and the number of steps (r if SME is forced), "-", "?" or "n/a"."""
         if self.outcome == NOT_APPLICABLE:
             return "n/a"
         if self.outcome == UNDECIDED:
@@ -93,15 +93,15 @@ def _bug(name: str, row: Reader) -> Bug:
 
 
 def find_bug(name: str) -> Bug:
-    """The catalogued bug of this id, in any case; UsageError if there is none."""
+    """The catalogued bug with this id (case-insensitive). Raises UsageError if there is none."""
     for bug in bugs().values():
         if bug.id.casefold() == name.casefold():
             return bug
-    raise UsageError(f"no bug {name!r} in the catalogue; there are {', '.join(bugs())}")
+    raise UsageError(f"no bug {name!r} in the catalogue: choose from {', '.join(bugs())}")
 
 
 def search(bug: Bug, variant: Variant, bounds: Bounds = SEARCH) -> Finding:
-    """Search the bug's smallest configuration for its observation on a variant."""
+    """Search a variant for the bug's observation, in the bug's smallest configuration."""
     if not bug.applies(variant):
         return Finding(bug, variant, NOT_APPLICABLE)
     explorer = Explorer(variant, bug.config, bug.looks_for)

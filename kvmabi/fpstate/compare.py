@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The same events on two variants, side by side: where do they part?"""
+"""The same events on two variants, side by side: where do the runs diverge?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Difference:
 
 
 def differences(first: Trace, second: Trace) -> list[Difference]:
-    """The steps after which the two machines differ in something new."""
-    found = []
-    known: dict[str, tuple[str, str]] = {}
+    """The steps after which the two machines differ in a field that did not differ before."""
+    result = []
+    before: dict[str, tuple[str, str]] = {}
     for one, two in zip(first.steps, second.steps, strict=False):
         left, right = state_dict(one.after), state_dict(two.after)
         now = {
@@ -30,15 +30,15 @@ def differences(first: Trace, second: Trace) -> list[Difference]:
             for field, value in fields.items()
             if value != right[name][field]
         }
-        new = tuple((k, *v) for k, v in now.items() if known.get(k) != v)
+        new = tuple((k, *v) for k, v in now.items() if before.get(k) != v)
         if new:
-            found.append(Difference(one.number, str(one.event), new))
-        known = now
-    return found
+            result.append(Difference(one.number, str(one.event), new))
+        before = now
+    return result
 
 
 def side_by_side(first: Trace, second: Trace, stops: tuple[str, str]) -> str:
-    """Both runs as text: the events once, and per variant what it has where they differ."""
+    """Both runs as text: each event once, and the value of each variant where they differ."""
     a, b = first.variant.name, second.variant.name
     apart = {d.number: d for d in differences(first, second)}
     lines = [f"{a} and {b}, {first.config.summary}"]
@@ -54,6 +54,6 @@ def side_by_side(first: Trace, second: Trace, stops: tuple[str, str]) -> str:
                 breach = trace.observation[0]
                 lines.append(f"       ✗ {trace.variant.name}: {breach.clause}: {breach.text}")
     for trace, stop in zip((first, second), stops, strict=True):
-        told = f"stops, {stop}" if stop else trace.summary
-        lines.append(f"{trace.variant.name}: {told}")
+        ending = f"stops, {stop}" if stop else trace.summary
+        lines.append(f"{trace.variant.name}: {ending}")
     return "\n".join(lines) + "\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is explored: how many CPUs, tasks and vCPUs, which hardware, which events may happen.
+"""What is explored: the number of CPUs, tasks and vCPUs, the hardware, and the events that can happen.
 
 The named configurations are data: configurations.toml.
 """
@@ -29,7 +29,7 @@ class Config:
     cpus: int = 1
     tasks: int = 1
     vcpus: int = 0
-    vmms: int = 1  # how many of the tasks may use vCPUs, the first ones
+    vmms: int = 1  # the first ``vmms`` tasks can use vCPUs
     sve: bool = False
     sme: bool = False
     za: bool = False
@@ -61,12 +61,12 @@ class Config:
 
     @property
     def special_tasks(self) -> int:
-        """How many tasks, the first ones, can do what the others cannot: no symmetry between the two sorts."""
+        """The number of leading tasks that can do what the others cannot; symmetry does not mix the two kinds."""
         return min(self.tasks, max(self.vmms if self.vcpus else 0, int(self.one_neon)))
 
     @property
     def summary(self) -> str:
-        """One line: "1 CPU, 2 tasks, 1 vCPU; sve neon softirq"."""
+        """The configuration as one line: "1 CPU, 2 tasks, 1 vCPU; sve neon softirq"."""
         counts = [_count(self.cpus, "CPU"), _count(self.tasks, "task")]
         if self.vcpus:
             counts.append(_count(self.vcpus, "vCPU"))
@@ -74,7 +74,7 @@ class Config:
         return ", ".join(counts) + ("; " + " ".join(flags) if flags else "")
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields that differ from the smallest configuration, and the three counts."""
+        """The three counts, and the fields that differ from the smallest configuration."""
         plain = Config()
         names = [f.name for f in fields(self)]
         keep = [n for n in names if n in ("cpus", "tasks", "vcpus") or getattr(self, n) != getattr(plain, n)]
@@ -140,8 +140,8 @@ def builtin(name: str) -> Reader:
 
 
 def named_config(name: str) -> NamedConfig:
-    """The named configuration; UsageError if there is none."""
-    found = named_configs().get(name)
-    if found is None:
-        raise UsageError(f"no configuration {name!r}; there are {', '.join(named_configs())}")
-    return found
+    """The configuration with this name. Raises UsageError if there is none."""
+    config = named_configs().get(name)
+    if config is None:
+        raise UsageError(f"no configuration {name!r}: choose from {', '.join(named_configs())}")
+    return config

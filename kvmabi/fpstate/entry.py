@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ways into and out of the kernel that touch FP state: traps, system calls, signals, exec.
+"""Kernel entry and exit paths that touch FP state: traps, system calls, signals, exec.
 
 Kernel: arch/arm64/kernel/{fpsimd,entry-common,signal,process}.c.
 """
@@ -39,14 +39,14 @@ def sve_to_fpsimd(task: Task) -> None:
 
 
 def el0_sve_trap(m: Machine, c: int) -> None:
-    """A user's SVE instruction trapped. sve_alloc, still preemptible, zeroes thread.sve_state."""
+    """SVE access trap. sve_alloc(), still preemptible, zeroes thread.sve_state."""
     current = m.current(c)
     current.mode = SVE_ACC
     current.sV = current.sZ = ZERO
 
 
 def do_sve_acc(m: Machine, c: int) -> None:
-    """The critical section of the SVE access trap: convert to SVE, live or in memory."""
+    """Critical section of the SVE access trap: convert to the SVE format, live or in memory."""
     cpu, current = m.cpus[c], m.current(c)
     if current.SVE:
         m.bug("do_sve_acc: TIF_SVE was already set (WARN)")
@@ -62,12 +62,12 @@ def do_sve_acc(m: Machine, c: int) -> None:
 
 
 def el0_sme_trap(m: Machine, c: int) -> None:
-    """A user's SME instruction trapped; nothing of this model changes before do_sme_acc."""
+    """SME access trap. No modelled state changes before do_sme_acc()."""
     m.current(c).mode = SME_ACC
 
 
 def do_sme_acc(m: Machine, c: int) -> None:
-    """The critical section of the SME access trap."""
+    """Critical section of the SME access trap."""
     current = m.current(c)
     if current.SME:
         m.bug("do_sme_acc: TIF_SME was already set (WARN)")
@@ -79,7 +79,7 @@ def do_sme_acc(m: Machine, c: int) -> None:
 
 
 def el0_svc(m: Machine, c: int) -> None:
-    """System call entry: streaming mode and live SVE state beyond V are discarded."""
+    """System call entry: leave streaming mode and discard live SVE state except V."""
     cpu, current = m.cpus[c], m.current(c)
     if current.want_SM:
         current.want_SM, current.want_V, current.want_F = 0, ZERO, ZERO
@@ -96,7 +96,7 @@ def el0_svc(m: Machine, c: int) -> None:
 
 
 def ret_to_user(m: Machine, c: int) -> None:
-    """The exit-to-user loop's last turn, then user mode."""
+    """The last iteration of the exit-to-user loop, then user mode."""
     current = m.current(c)
     fpsimd_restore_current_state(m, c)
     if m.knobs.in_syscall == "to_save" and current.mode in (SYSCALL, SVC_EXIT):
@@ -111,7 +111,7 @@ def _expect_copy(m: Machine, what: str, register: str, seen: int, wanted: int) -
 
 
 def _write_frame(m: Machine, current: Task, sve: bool) -> None:
-    """Check the signal frame: V from the FPSIMD copy, the rest from the SVE copy if there is one."""
+    """Check the signal frame: V comes from the FPSIMD copy, the rest from the SVE copy if there is one."""
     _expect_copy(m, "signal frame", "V", current.fV, current.want_V)
     _expect_copy(m, "signal frame", "Z", current.sZ if sve else ZERO, current.want_Z)
     if m.config.fpmr:
@@ -119,7 +119,7 @@ def _write_frame(m: Machine, current: Task, sve: bool) -> None:
 
 
 def do_signal(m: Machine, c: int) -> None:
-    """Deliver a signal: save current's state, write the frame, leave streaming mode for the handler."""
+    """Deliver a signal: save the state of current, write the frame, leave streaming mode for the handler."""
     cpu, current = m.cpus[c], m.current(c)
     current.mode = SVC_EXIT if current.mode in (SYSCALL, SVC_EXIT) else IRQ  # forget_syscall
     if m.knobs.sig_saveflush:
@@ -146,7 +146,7 @@ def do_signal(m: Machine, c: int) -> None:
 
 
 def sve_set_vector_length(m: Machine, c: int) -> None:
-    """prctl(PR_SVE_SET_VL) on oneself: save, forget the registers, keep only V."""
+    """prctl(PR_SVE_SET_VL) by the task itself: save, flush, keep only V."""
     current = m.current(c)
     fpsimd_save_user_state(m, c)
     fpsimd_flush_task_state(current)
@@ -161,7 +161,7 @@ def sve_set_vector_length(m: Machine, c: int) -> None:
 
 
 def arch_dup_task_struct(m: Machine, c: int) -> None:
-    """clone(): the child gets the FPSIMD copy and nothing else; only its correctness is checked."""
+    """clone(): the child inherits the FPSIMD copy only. Its value is checked; no child runs."""
     current = m.current(c)
     fpsimd_save_user_state(m, c)
     if m.knobs.clone_by_type and current.type == SVE:
@@ -172,7 +172,7 @@ def arch_dup_task_struct(m: Machine, c: int) -> None:
 
 
 def fpsimd_flush_thread(m: Machine, c: int) -> None:
-    """execve(): forget everything of the old program, in memory and in the registers."""
+    """execve(): discard the state of the old program, in memory and in the registers."""
     current = m.current(c)
     fpsimd_flush_task_state(current)
     current.fV = current.sV = current.sZ = ZERO
@@ -185,7 +185,7 @@ def fpsimd_flush_thread(m: Machine, c: int) -> None:
 
 
 def arm_smccc_smc(m: Machine, c: int) -> None:
-    """An SMC by kernel code; with the SMCCC 1.3 hint firmware may clobber Z (not V)."""
+    """An SMC from kernel code. With the SMCCC 1.3 hint, firmware can clobber Z (not V)."""
     current = m.current(c)
     if m.knobs.smc_hint and (current.FOREIGN or not current.SVE):
         m.cpus[c].Z = JUNK

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What can happen: the events of a CPU in each mode, and the task switch between them.
+"""Events: what can happen on a CPU in each mode, and the task switch.
 
-An event is one step in which nothing else can come between. Softirqs are one step each, and come
-wherever the kernel has them on.
+An event is one atomic step. A softirq is one step and can happen wherever the kernel has softirqs enabled.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from kvmabi.fpstate.tokens import JUNK, ZERO, fresh, guest, kernel, user
 
 
 class Event(NamedTuple):
-    """One step: its name, the CPU it happens on, and the task or vCPU it names (-1 if none)."""
+    """One step: its name, its CPU, and the task or vCPU it names (-1: none)."""
 
     name: str
     cpu: int
@@ -43,21 +42,21 @@ class Event(NamedTuple):
 
 
 def user_write_v(m: Machine, c: int) -> None:
-    """A user's FPSIMD instruction."""
+    """An FPSIMD instruction in user mode."""
     task = m.cpus[c].cur
     m.wrote(c, user(task), "V")
     m.tasks[task].want_V = fresh(user(task))
 
 
 def user_write_z(m: Machine, c: int) -> None:
-    """A user's SVE instruction that does not trap."""
+    """An SVE instruction in user mode that does not trap."""
     task = m.cpus[c].cur
     m.wrote(c, user(task), "Z")
     m.tasks[task].want_Z = fresh(user(task))
 
 
 def user_write_fpmr(m: Machine, c: int) -> None:
-    """A user writes FPMR."""
+    """A write of FPMR in user mode."""
     task = m.cpus[c].cur
     m.wrote(c, user(task), "F")
     m.tasks[task].want_F = fresh(user(task))
@@ -71,22 +70,22 @@ def _user_streaming(m: Machine, c: int, sm: int) -> None:
 
 
 def user_smstart(m: Machine, c: int) -> None:
-    """A user enters streaming mode."""
+    """SMSTART SM in user mode."""
     _user_streaming(m, c, 1)
 
 
 def user_smstop(m: Machine, c: int) -> None:
-    """A user leaves streaming mode."""
+    """SMSTOP SM in user mode."""
     _user_streaming(m, c, 0)
 
 
 def user_za_on(m: Machine, c: int) -> None:
-    """A user turns ZA on."""
+    """SMSTART ZA in user mode."""
     m.cpus[c].ZA = m.current(c).want_ZA = 1
 
 
 def user_za_off(m: Machine, c: int) -> None:
-    """A user turns ZA off."""
+    """SMSTOP ZA in user mode."""
     m.cpus[c].ZA = m.current(c).want_ZA = 0
 
 
@@ -96,12 +95,12 @@ def el0_irq(m: Machine, c: int) -> None:
 
 
 def el0_svc_common(m: Machine, c: int) -> None:
-    """syscallno is set; up to here an early-unmasked interrupt saw none."""
+    """syscallno is set. An interrupt that is taken earlier sees NO_SYSCALL."""
     m.current(c).mode = SYSCALL
 
 
 def neon_section(m: Machine, c: int) -> None:
-    """kernel_neon_begin in a system call; the section then fills the V registers."""
+    """kernel_neon_begin() in a system call; the section then writes the V registers."""
     fpsimd.kernel_neon_begin(m, c)
     m.current(c).mode = NEON
     m.wrote(c, kernel(m.cpus[c].cur), "V")
@@ -109,7 +108,7 @@ def neon_section(m: Machine, c: int) -> None:
 
 
 def neon_section_end(m: Machine, c: int) -> None:
-    """The section reads its registers for the last time, then kernel_neon_end."""
+    """The last read of the section's registers, then kernel_neon_end()."""
     fpsimd.kernel_neon_end(m, c)
     current = m.current(c)
     current.mode = SYSCALL
@@ -126,7 +125,7 @@ def softirq_neon(m: Machine, c: int) -> None:
 
 
 def guest_write(m: Machine, c: int) -> None:
-    """The guest writes its FP registers (and SVE ones if it has them)."""
+    """The guest writes its FP registers (and its SVE registers, if it has SVE)."""
     vcpu = m.cpus[c].guest
     m.wrote(c, guest(vcpu), "V")
     m.vcpus[vcpu].want_V = fresh(guest(vcpu))
@@ -136,14 +135,14 @@ def guest_write(m: Machine, c: int) -> None:
 
 
 def guest_write_zcr(m: Machine, c: int) -> None:
-    """The guest picks a vector length below its maximum, or its maximum again."""
+    """The guest toggles between its maximum vector length and a smaller one."""
     vcpu = m.vcpus[m.cpus[c].guest]
     vcpu.zcr ^= 1
     m.cpus[c].vl = VL_GUEST if vcpu.zcr else VL_GUEST_MAX
 
 
 def cpu_pm_enter(m: Machine, c: int) -> None:
-    """The idle CPU powers down and forgets its registers."""
+    """The idle CPU powers down and loses its registers."""
     fpsimd.fpsimd_save_and_flush_cpu_state(m, c)
     m.cpus[c].V = m.cpus[c].Z = m.cpus[c].F = JUNK
 
@@ -180,7 +179,7 @@ ACTIONS: dict[str, Callable[[Machine, int], None]] = {
     "vcpu_put": kvm.vcpu_put,
     "cpu_pm_enter": cpu_pm_enter,
 }
-"""Events that need no argument, and what they do. The others are "vcpu_load" and "switch"."""
+"""Events without an argument, and their functions. The others are "vcpu_load" and "switch"."""
 
 
 def _user_events(m: Machine, c: int) -> Iterator[str]:
@@ -258,22 +257,22 @@ _BY_MODE: dict[str, Callable[[Machine, int], Iterator[str]]] = {
 
 
 def softirqs_on(m: Machine, mode: str) -> bool:
-    """Whether a softirq can come: not in user or guest mode (an interrupt comes first), not in a
-    section of a kernel whose sections keep softirqs off."""
+    """Whether a softirq can run: not in user or guest mode (an interrupt comes first), and not in a
+    NEON section of a kernel that disables softirqs there."""
     if mode in (USER, GUEST_MODE):
         return False
     return mode != NEON or m.knobs.kern
 
 
 def preemptible(m: Machine, mode: str) -> bool:
-    """Whether a task in this mode can lose its CPU."""
+    """Whether a task in this mode can be preempted."""
     if mode in (USER, GUEST_MODE):
         return False
     return mode != NEON or m.knobs.kern or (m.config.rt and not m.knobs.rt_safe)
 
 
 def local_events(m: Machine, c: int) -> Iterator[Event]:
-    """What can happen on this CPU without a task switch."""
+    """The events that can happen on this CPU without a task switch."""
     task = m.cpus[c].cur
     if task < 0:
         if m.config.softirq:
@@ -293,13 +292,13 @@ def local_events(m: Machine, c: int) -> Iterator[Event]:
 
 
 def may_switch_out(m: Machine, c: int) -> bool:
-    """Whether the scheduler can run here."""
+    """Whether the scheduler can run on this CPU."""
     task = m.cpus[c].cur
     return task < 0 or preemptible(m, m.tasks[task].mode)
 
 
 def switch_targets(m: Machine, c: int) -> Iterator[int]:
-    """Tasks that the scheduler can pick here, -1 for the idle thread."""
+    """The tasks that the scheduler can pick on this CPU; -1 is the idle thread."""
     cur = m.cpus[c].cur
     for task, t in enumerate(m.tasks):
         if t.on < 0:
@@ -330,7 +329,7 @@ def switch_in(m: Machine, c: int, task: int) -> None:
 
 
 def enabled(m: Machine) -> Iterator[Event]:
-    """Everything that can happen next."""
+    """All events that can happen next."""
     for c in range(len(m.cpus)):
         yield from local_events(m, c)
         if may_switch_out(m, c):
@@ -339,7 +338,7 @@ def enabled(m: Machine) -> Iterator[Event]:
 
 
 def apply(m: Machine, event: Event) -> bool:
-    """Let an enabled event happen; False if the kernel crashed in it."""
+    """Carry out an enabled event. Returns False if the kernel crashed."""
     try:
         if event.name == "switch":
             switch_out(m, event.cpu)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which events read and write a piece of state in a variant: observed on long random runs, not declared."""
+"""The events that read and write a field in a variant: observed on long random runs, not declared."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ STEPS = 4000
 MEANING = {
     "cur": "the task that runs on the CPU",
     "V": "V0-V31, the low 128 bits of each vector",
-    "Z": "what only SVE sees: the rest of each vector, P, FFR",
+    "Z": "the state that only SVE has: the rest of each vector, P, FFR",
     "F": "FPMR; in a task, thread.uw.fpmr",
     "SM": "PSTATE.SM: streaming mode; a change zeroes V, Z and F",
     "ZA": "PSTATE.ZA",
-    "st": "fpsimd_last_state.st: whose state the registers are",
-    "to_save": "fpsimd_last_state.to_save: which format to save them in",
-    "ZEN": "CPACR_EL1.ZEN's enable for EL0: 0 traps the user's SVE instructions",
-    "SMEN": "CPACR_EL1.SMEN's enable for EL0",
-    "owner": "KVM's note on the registers: FREE, HOST or GUEST (host_data.fp_owner from 6.10)",
-    "hostsve": "HOST_SVE_ENABLED and HOST_SME_ENABLED: what vcpu_put puts back into ZEN and SMEN",
-    "vl": "whose SVE vector length is in effect",
+    "st": "fpsimd_last_state.st: the owner of the state in the registers",
+    "to_save": "fpsimd_last_state.to_save: the format to save them in",
+    "ZEN": "CPACR_EL1.ZEN for EL0: 0 traps SVE instructions in user mode",
+    "SMEN": "CPACR_EL1.SMEN for EL0: 0 traps SME instructions in user mode",
+    "owner": "KVM's owner of the registers: FREE, HOST or GUEST (host_data.fp_owner from 6.10)",
+    "hostsve": "HOST_SVE_ENABLED and HOST_SME_ENABLED: the values that vcpu_put restores to ZEN and SMEN",
+    "vl": "the SVE vector length in effect: the host's, the guest's maximum or the guest's choice",
     "guest": "the vCPU in guest mode on the CPU",
-    "hyp": "pKVM: the host's registers are put away and the guest's are in",
-    "hV": "pKVM: the host's V, put away where only hyp sees it",
-    "hZ": "pKVM: the host's Z, put away where only hyp sees it",
+    "hyp": "pKVM: hyp has saved the host's registers and loaded the guest's",
+    "hV": "pKVM: the host's V, saved where only hyp can access it",
+    "hZ": "pKVM: the host's Z, saved where only hyp can access it",
     "on": "the CPU that runs the task",
-    "mode": "where the task is",
-    "vcpu": "the vCPU whose ioctl the task is in",
-    "FOREIGN": "TIF_FOREIGN_FPSTATE: the registers are not current's newest state (or its guest's)",
-    "SVE": "TIF_SVE: the user may use SVE; up to 6.1 also the format of the saved copy",
-    "SME": "TIF_SME: the user may use SME",
+    "mode": "where the task is: in user mode, in a system call, in the guest, ...",
+    "vcpu": "the vCPU whose ioctl the task executes",
+    "FOREIGN": "TIF_FOREIGN_FPSTATE: the registers do not hold the newest state of current (or of its guest)",
+    "SVE": "TIF_SVE: user mode can use SVE; up to 6.1 also the format of the saved copy",
+    "SME": "TIF_SME: user mode can use SME",
     "KERN": "TIF_KERNEL_FPSTATE: inside a preemptible kernel-mode NEON section",
-    "fcpu": "thread.fpsimd_cpu: the CPU that was last bound to the task's user state",
+    "fcpu": "thread.fpsimd_cpu: the CPU to which the task's user state was last bound",
     "kcpu": "thread.kernel_fpsimd_cpu: the same for its NEON section",
     "fV": "the FPSIMD-format copy in memory",
     "sV": "the SVE-format copy in memory, low 128 bits",
     "sZ": "the SVE-format copy in memory, the rest",
-    "type": "thread.fp_type: which copy is valid when the registers are not live",
+    "type": "thread.fp_type: the copy that is valid while the registers are not live",
     "svcr": "thread.svcr",
     "kV": "the NEON section's copy in memory",
     "user": "the task that has the vCPU loaded",
@@ -70,7 +70,7 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """A field, and the events that were seen to read and to change it in a variant, by component kind."""
+    """A field, and the events that read and change it in a variant, by kind of component."""
 
     field: str
     meaning: str
@@ -80,13 +80,13 @@ class Explanation:
 
 
 class Spy:
-    """Stands before a component and notes which fields are read."""
+    """A proxy of a component that records which fields are read."""
 
     def __init__(self, inner: Component, noted: set[tuple[str, str]]) -> None:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_noted", noted)
 
-    @property  # type: ignore[misc]  # isinstance(spy, Task) must say what it says of the component
+    @property  # type: ignore[misc]  # isinstance(spy, Task) must hold as it does for the component
     def __class__(self) -> Any:
         return type(object.__getattribute__(self, "_inner"))
 
@@ -115,10 +115,10 @@ def _everything(variant: Variant) -> Config:
 
 
 def explain(name: str, variant: Variant) -> Explanation:
-    """What touches a field; UsageError if there is no such field."""
+    """The events that touch a field. Raises UsageError if there is no such field."""
     field = ALIASES.get(name, name)
     if field not in MEANING:
-        raise UsageError(f"no piece of state {name!r}; there are {', '.join(MEANING)}")
+        raise UsageError(f"no field {name!r}: choose from {', '.join(MEANING)}")
     reads: dict[str, set[str]] = {}
     writes: dict[str, set[str]] = {}
     config = _everything(variant)
@@ -142,5 +142,5 @@ def explain(name: str, variant: Variant) -> Explanation:
     return Explanation(field, MEANING[field], variant, _sorted(reads), _sorted(writes))
 
 
-def _sorted(found: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
-    return {kind: tuple(sorted(names)) for kind, names in sorted(found.items())}
+def _sorted(events_by_kind: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    return {kind: tuple(sorted(names)) for kind, names in sorted(events_by_kind.items())}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Breadth-first search: every reachable state of a variant in a configuration, or the shortest way to a breach."""
+"""Breadth-first search: all reachable states of a variant in a configuration, or the shortest path to a breach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECK_MEMORY_EVERY = 1 << 16
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where an exploration gives up: states, depth in steps, memory in MiB of this process (0: no bound)."""
+    """The bounds of an exploration: states, depth in steps, memory of this process in MiB (0: no bound)."""
 
     states: int = 0
     depth: int = 0
@@ -34,7 +34,7 @@ UNBOUNDED = Bounds()
 
 @dataclass(frozen=True)
 class Result:
-    """What an exploration found. ``verdict`` is HOLDS (exhausted), VIOLATED or BOUND (inconclusive)."""
+    """The result of an exploration. ``verdict`` is HOLDS (exhausted), VIOLATED or BOUND (inconclusive)."""
 
     verdict: str
     states: int
@@ -47,7 +47,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """States a second."""
+        """States per second."""
         return self.states / self.seconds if self.seconds else 0.0
 
 
@@ -56,9 +56,9 @@ def _memory() -> int:
 
 
 class Explorer:
-    """One search; ``reduce`` switches symmetry, ``forget`` the forgetting of dead values.
+    """One search. ``reduce`` enables symmetry reduction, ``forget`` the normalisation of dead values.
 
-    Its memo tables stay warm over several calls of run.
+    The memo tables are kept across calls of run().
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Explorer:
         return False
 
     def successors(self, state: int) -> tuple[list[int], list[tuple[int, Special]]]:
-        """The states one step away, and the steps among them that broke or crashed something."""
-        found: list[int] = []
+        """The states one step away, and those steps that broke an invariant or crashed the kernel."""
+        reached: list[int] = []
         noted: list[tuple[int, Special]] = []
         packing = self.packing
         for c, plans in enumerate(self.local):
@@ -102,9 +102,9 @@ class Explorer:
             memo = plans[state & mask]
             plain, special, leaves = memo[state & memo.mask]
             for delta in plain:
-                found.append(state + delta)
+                reached.append(state + delta)
             for step in special:
-                self._special(state, step, found, noted)
+                self._special(state, step, reached, noted)
             if leaves is None:
                 continue
             middle = packing.apply(state + leaves.delta, leaves.effects) if leaves.effects else state + leaves.delta
@@ -117,23 +117,23 @@ class Explorer:
                 if step_in is None:
                     continue
                 if step_in.effects or step_in.broken or step_in.crashed:
-                    self._special(middle, step_in, found, noted)
+                    self._special(middle, step_in, reached, noted)
                 else:
-                    found.append(middle + step_in.delta)
-        return found, noted
+                    reached.append(middle + step_in.delta)
+        return reached, noted
 
-    def _special(self, state: int, step: Special, found: list[int], noted: list[tuple[int, Special]]) -> None:
+    def _special(self, state: int, step: Special, reached: list[int], noted: list[tuple[int, Special]]) -> None:
         following = self.packing.apply(state + step.delta, step.effects)
         if step.broken or step.crashed:
             noted.append((following, step))
         if not step.crashed and following != state:
-            found.append(following)
+            reached.append(following)
 
     def run(self, bounds: Bounds = UNBOUNDED) -> Result:
-        """Search from boot. The first breach found is one with the fewest steps."""
+        """Search from boot. The breach that is returned has the fewest possible steps."""
         try:
             return self._run(bounds)
-        except MemoryError:  # the machine's, or more different components than a packed state has room for
+        except MemoryError:  # out of memory, or more distinct components than a packed state can number
             return Result(BOUND, 0, 0, 0.0, bound="memory")
 
     def _run(self, bounds: Bounds) -> Result:
@@ -156,12 +156,12 @@ class Explorer:
             depth += 1
             following: list[int] = []
             for state in frontier:
-                found, noted = successors(state)
+                reached, noted = successors(state)
                 for _, step in noted:
                     if step.broken:
                         path = _path(parents, state)
                         return result(VIOLATED, path=path, last_event=step.event, broken=step.broken)
-                for new in found:
+                for new in reached:
                     if new in parents:
                         continue
                     if reduce:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Saving, loading, binding and flushing register state (kernel: arch/arm64/kernel/fpsimd.c).
 
-One function per kernel function, named alike. Each runs where the kernel has preemption and softirqs
-(or interrupts) off, so each is one step. Differences between kernels are knobs of the variant.
+One function per kernel function, with the same name. The kernel runs each of them with preemption and
+softirqs (or interrupts) disabled, so each is one step. Differences between kernels are knobs of the variant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def saves_sve(m: Machine, cpu: Cpu, current: Task) -> bool:
 
 
 def fpsimd_save_user_state(m: Machine, c: int) -> None:
-    """Save the live registers to whoever fpsimd_last_state names (``fpsimd_save`` up to 6.7)."""
+    """Save the live registers to the owner that fpsimd_last_state names (``fpsimd_save`` up to 6.7)."""
     cpu, current = m.cpus[c], m.current(c)
     if current.FOREIGN:
         return
@@ -80,19 +80,19 @@ def task_fpsimd_load(m: Machine, c: int, task: Task) -> None:
 
 
 def fpsimd_bind_task_to_cpu(m: Machine, c: int) -> None:
-    """The registers are current's newest user state from now on; its traps follow its flags."""
+    """Bind the registers to the user state of current, and set its traps from its flags."""
     cpu, current = m.cpus[c], m.current(c)
     cpu.st, cpu.to_save, current.fcpu = user(cpu.cur), CURRENT, c
     cpu.ZEN, cpu.SMEN = current.SVE, current.SME
 
 
 def fpsimd_bind_state_to_cpu(m: Machine, c: int, vcpu: int, to_save: str) -> None:
-    """The registers are a vCPU's: only fpsimd_last_state learns it, no task and no trap does."""
+    """Bind the registers to a vCPU: sets fpsimd_last_state only; no task and no trap changes."""
     m.cpus[c].st, m.cpus[c].to_save = guest(vcpu), to_save
 
 
 def fpsimd_restore_current_state(m: Machine, c: int) -> None:
-    """On the way to user mode: reload unless the registers are already current's (the elision)."""
+    """On return to user mode: reload the registers unless current already owns them (the elision)."""
     current = m.current(c)
     if not current.FOREIGN:
         return
@@ -102,7 +102,7 @@ def fpsimd_restore_current_state(m: Machine, c: int) -> None:
 
 
 def fpsimd_flush_cpu_state(m: Machine, c: int) -> None:
-    """The registers are nobody's from now on. In a task switch ``current`` is still the old task."""
+    """Mark the registers as unowned. In a task switch ``current`` is still the old task."""
     cpu = m.cpus[c]
     cpu.st = NOBODY
     if m.config.sme:
@@ -111,25 +111,25 @@ def fpsimd_flush_cpu_state(m: Machine, c: int) -> None:
 
 
 def fpsimd_flush_task_state(task: Task) -> None:
-    """No CPU holds this task's newest user state from now on; memory does."""
+    """Unbind the task's user state from all CPUs: memory holds the newest state."""
     task.fcpu = -1
     task.FOREIGN = 1
 
 
 def fpsimd_save_and_flush_cpu_state(m: Machine, c: int) -> None:
-    """Save whatever is live, then make the registers nobody's (interrupts off)."""
+    """Save the live state, then mark the registers as unowned (interrupts off)."""
     fpsimd_save_user_state(m, c)
     fpsimd_flush_cpu_state(m, c)
 
 
 def fpsimd_save_and_flush_current_state(m: Machine, c: int) -> None:
-    """Save current's registers and let memory hold its newest state (d3a181588df9)."""
+    """Save the registers of current, then flush: memory holds its newest state (d3a181588df9)."""
     fpsimd_save_user_state(m, c)
     fpsimd_flush_task_state(m.current(c))
 
 
 def fpsimd_save_kernel_state(m: Machine, c: int) -> None:
-    """Save the registers of current's kernel-mode NEON section, which is being interrupted."""
+    """Save the registers of the interrupted kernel-mode NEON section of current."""
     cpu, current = m.cpus[c], m.current(c)
     current.kV = cpu.V
     if m.knobs.klazy:
@@ -137,7 +137,7 @@ def fpsimd_save_kernel_state(m: Machine, c: int) -> None:
 
 
 def fpsimd_load_kernel_state(m: Machine, c: int, task: int) -> None:
-    """Load the registers of a task's kernel-mode NEON section, unless they are still there."""
+    """Load the registers of a task's kernel-mode NEON section, unless they are still live."""
     cpu, t = m.cpus[c], m.tasks[task]
     if m.knobs.klazy and cpu.st == kernel(task) and t.kcpu == c:
         return
@@ -151,7 +151,7 @@ def fpsimd_thread_switch(m: Machine, c: int, following: int) -> None:
 
 
 def fpsimd_thread_switch_out(m: Machine, c: int) -> None:
-    """First half of fpsimd_thread_switch: save what the outgoing task has in the registers."""
+    """First half of fpsimd_thread_switch: save the outgoing task's live state."""
     if m.current(c).KERN:
         fpsimd_save_kernel_state(m, c)
     else:
@@ -159,10 +159,10 @@ def fpsimd_thread_switch_out(m: Machine, c: int) -> None:
 
 
 def fpsimd_thread_switch_in(m: Machine, c: int, following: int) -> None:
-    """Second half: kernel state is loaded at once, user state only if the task returns to user mode.
+    """Second half: load kernel-mode state at once; user state waits for the return to user mode.
 
-    For user state the cached conclusion FOREIGN is drawn anew: the registers are the task's if this
-    CPU was the last to be bound to it *and* nothing else was bound here since.
+    FOREIGN is recomputed for the user state: the task owns the registers if this CPU was the last
+    that was bound to it *and* nothing else has been bound to this CPU since.
     """
     if following < 0:
         return
@@ -180,10 +180,10 @@ def fpsimd_thread_switch_in(m: Machine, c: int, following: int) -> None:
 
 
 def kernel_neon_begin(m: Machine, c: int, *, softirq: bool = False) -> None:
-    """Save what the registers hold and take them for kernel code.
+    """Save the live state and claim the registers for kernel code.
 
-    Up to 6.7 the section runs with preemption and softirqs off. From 6.8 (aefbab8e77eb) a section in
-    task context is preemptible, which TIF_KERNEL_FPSTATE records.
+    Up to 6.7 the section runs with preemption and softirqs disabled. From 6.8 (aefbab8e77eb) a section in
+    task context is preemptible; TIF_KERNEL_FPSTATE records it.
     """
     current = m.current(c)
     if current.KERN:  # a softirq interrupts a task's section
@@ -196,7 +196,7 @@ def kernel_neon_begin(m: Machine, c: int, *, softirq: bool = False) -> None:
 
 
 def kernel_neon_end(m: Machine, c: int, *, softirq: bool = False) -> None:
-    """Give the registers back: to the interrupted section if there is one, else to nobody."""
+    """Release the registers: to the interrupted section if there is one, else mark them as unowned."""
     current = m.current(c)
     if not current.KERN:
         return

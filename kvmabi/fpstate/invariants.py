@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What must always hold: observations O1-O7 and metadata M1-M8, each clause separately switchable.
+"""The invariants: observations O1-O7 and metadata M1-M8. Each clause can be selected separately.
 
-O5 and O6 are broken by steps, not by states: the transitions report them (Machine.broken).
+O5 and O6 are properties of steps, not of states: the transitions report them (Machine.broken).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from kvmabi.fpstate.tokens import ZERO, difference, fresh, guest, kernel, name, 
 
 MEANING = {
     "O1": "a user sees its own newest V, Z, FPMR, SM and ZA",
-    "O2": "a user whose next SVE instruction traps has no SVE state to lose",
+    "O2": "a user whose next SVE instruction traps has no live SVE state",
     "O3": "a kernel-mode NEON section sees what it wrote",
     "O4": "a guest sees its own newest registers",
     "O5": "signal frames and cloned children get the newest state",
     "O6": "no SIGKILL, BUG or WARN",
-    "O7": "nobody sees another owner's registers (the leaks among O1 to O4)",
+    "O7": "no owner sees another owner's registers (the leaks among O1 to O4)",
     "M1": "in user mode, not streaming: ZEN agrees with TIF_SVE, SMEN with TIF_SME",
     "M2": "FOREIGN=0: this CPU's fpsimd_last_state is current's, or its vCPU's",
     "M3": "fpsimd_last_state and fpsimd_cpu agree on a task: the registers hold its newest state",
@@ -39,12 +39,12 @@ KINDS = ("leak", "stale", "lost", "lie", "bug")
 
 @dataclass(frozen=True)
 class Selection:
-    """Which breaches count. ``names`` holds invariants ("O1"), clauses ("O1.V") or kinds of them ("O1.V:leak")."""
+    """The selected breaches. ``names`` holds invariants ("O1"), clauses ("O1.V") or kinds of them ("O1.V:leak")."""
 
     names: frozenset[str]
 
     def wants(self, breach: Breach) -> bool:
-        """Whether this breach counts."""
+        """Whether this breach is selected."""
         number, clause = breach.invariant, breach.clause
         wanted = {number, clause, f"{number}:{breach.kind}", f"{clause}:{breach.kind}"}
         if breach.kind == "leak" and number in ("O1", "O3", "O4"):
@@ -53,7 +53,7 @@ class Selection:
 
     @property
     def needs_m4(self) -> bool:
-        """Whether M4, the one clause over all CPUs, is asked for."""
+        """Whether M4, the only clause that spans all CPUs, is selected."""
         return any(n.startswith("M4") for n in self.names)
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Selection:
 
 
 def select(text: str) -> Selection:
-    """Parse "obs", "meta", "all" or a list such as "O1,M3,O1.V:leak"; UsageError if it names nothing."""
+    """Parse "obs", "meta", "all" or a list such as "O1,M3,O1.V:leak". Raises UsageError on unknown names."""
     names: set[str] = set()
     for part in filter(None, (p.strip() for p in text.split(","))):
         groups = {"obs": OBSERVATION, "meta": METADATA, "all": (*OBSERVATION, *METADATA)}
@@ -114,7 +114,7 @@ def _guest_mode(m: Machine, c: int, cpu: Cpu) -> Iterator[Breach]:
 
 
 def breaches_of_current(m: Machine, c: int) -> Iterator[Breach]:
-    """What the CPU's current task, NEON section or guest breaks."""
+    """The breaches of the CPU's current task, NEON section or guest."""
     cpu, t = m.cpus[c], m.current(c)
     if t.mode == USER:
         yield from _user_mode(m, c, cpu, t)
@@ -133,12 +133,12 @@ def breaches_of_current(m: Machine, c: int) -> Iterator[Breach]:
 
 
 def bound(m: Machine, c: int, task: int) -> bool:
-    """The elision's premise: this CPU and this task agree that the registers are its state."""
+    """The condition of the elision: this CPU and this task agree that the registers hold its state."""
     return m.cpus[c].st == user(task) and m.tasks[task].fcpu == c
 
 
 def live(m: Machine, c: int, task: int) -> bool:
-    """Whether the CPU holds the task's state, as far as the metadata says and hyp's guest lets it."""
+    """Whether the CPU holds the task's state: the metadata says so and no guest has taken the registers."""
     if not bound(m, c, task):
         return False
     cpu = m.cpus[c]
@@ -148,7 +148,7 @@ def live(m: Machine, c: int, task: int) -> bool:
 
 
 def breaches_of_binding(m: Machine, c: int, task: int) -> Iterator[Breach]:
-    """M3: a CPU that claims a task's state must have it."""
+    """M3: a CPU that claims a task's state must hold it."""
     if not live(m, c, task) or m.cpus[c].hyp:
         return
     cpu, t = m.cpus[c], m.tasks[task]
@@ -165,7 +165,7 @@ def breaches_of_binding(m: Machine, c: int, task: int) -> Iterator[Breach]:
 
 
 def memory_is_fresh(m: Machine, task: int) -> bool:
-    """Whether a load would bring back the task's newest state."""
+    """Whether a load would restore the task's newest state."""
     t = m.tasks[task]
     if m.config.fpmr and t.want_F != t.F:
         return False
@@ -179,7 +179,7 @@ def memory_is_fresh(m: Machine, task: int) -> bool:
 
 
 def breaches_of_task(m: Machine, task: int) -> Iterator[Breach]:
-    """What a task's own metadata breaks, wherever it is."""
+    """The breaches of a task's own metadata, whichever CPU it runs on."""
     t = m.tasks[task]
     if t.KERN and not t.FOREIGN:
         yield Breach("M5", "lie", f"T{task} is in a NEON section with FOREIGN=0")
@@ -188,7 +188,7 @@ def breaches_of_task(m: Machine, task: int) -> Iterator[Breach]:
 
 
 def stale_copy(m: Machine, task: int) -> Breach:
-    """M4's breach for a task that is live nowhere."""
+    """The breach of M4 for a task whose state is live on no CPU."""
     t = m.tasks[task]
     copies = f"fV={name(t.fV)} sV={name(t.sV)} sZ={name(t.sZ)}"
     wanted = f"V={name(t.want_V)} Z={name(t.want_Z)} SM={t.want_SM}"
@@ -200,7 +200,7 @@ def stale_copy(m: Machine, task: int) -> Breach:
 
 
 def breaches(m: Machine) -> Iterator[Breach]:
-    """Everything that the state breaks, and what the step into it broke (m.broken)."""
+    """All breaches of the state, and those of the step that led to it (m.broken)."""
     yield from m.broken
     for c in range(len(m.cpus)):
         if m.cpus[c].cur >= 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""KVM's part of the protocol (kernel: arch/arm64/kvm/fpsimd.c and hyp/include/hyp/switch.h)."""
+"""The KVM side of the protocol (kernel: arch/arm64/kvm/fpsimd.c and hyp/include/hyp/switch.h)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kvmabi.fpstate.tokens import ZERO
 
 
 def notes(m: Machine, c: int, vcpu: int) -> Cpu | Vcpu:
-    """Where KVM keeps its ownership notes: in the vCPU up to 6.9, per CPU from 6.10 (5294afdbf45a)."""
+    """Where KVM records the owner of the registers: in the vCPU up to 6.9, per CPU from 6.10 (5294afdbf45a)."""
     return m.cpus[c] if m.knobs.owner_percpu else m.vcpus[vcpu]
 
 
@@ -54,12 +54,12 @@ def fpsimd_kvm_prepare(m: Machine, c: int) -> None:
 
 
 def host_traps(m: Machine, cpu: Cpu) -> int:
-    """The EL0 enables that vcpu_put will put back: HOST_SVE_ENABLED, and SME's twin in bit 1."""
+    """The EL0 enables that vcpu_put restores: HOST_SVE_ENABLED in bit 0, HOST_SME_ENABLED in bit 1."""
     return cpu.ZEN * m.knobs.host_zen_restore | 2 * cpu.SMEN * m.knobs.host_smen_restore
 
 
 def kvm_arch_vcpu_load_fp(m: Machine, c: int, vcpu: int) -> None:
-    """vcpu_load, also from the preempt notifier's sched_in: whose are the registers?"""
+    """vcpu_load(), also called by the preempt notifier's sched_in: record who owns the registers."""
     cpu, current, note = m.cpus[c], m.current(c), notes(m, c, vcpu)
     if m.knobs.kvm == "saveflush":
         note.hostsve = host_traps(m, cpu)
@@ -79,7 +79,7 @@ def kvm_arch_vcpu_load_fp(m: Machine, c: int, vcpu: int) -> None:
 
 
 def vcpu_load(m: Machine, c: int, vcpu: int) -> None:
-    """KVM_RUN (or another vCPU ioctl) begins: current has the vCPU loaded."""
+    """KVM_RUN (or another vCPU ioctl) begins: current loads the vCPU."""
     current = m.current(c)
     current.mode, current.vcpu = VCPU, vcpu
     m.vcpus[vcpu].user = m.cpus[c].cur
@@ -87,13 +87,13 @@ def vcpu_load(m: Machine, c: int, vcpu: int) -> None:
 
 
 def kvm_arch_vcpu_ctxflush_fp(m: Machine, c: int, vcpu: int) -> None:
-    """Before each guest entry, interrupts off: registers that turned foreign are nobody's."""
+    """Before each guest entry, interrupts off: if the registers became foreign, mark them as free."""
     if m.current(c).FOREIGN:
         notes(m, c, vcpu).owner = FREE
 
 
 def guest_enter(m: Machine, c: int) -> None:
-    """Enter the guest; its FP accesses trap unless the registers are already its own."""
+    """Enter the guest. Its FP accesses trap unless it already owns the registers."""
     current = m.current(c)
     kvm_arch_vcpu_ctxflush_fp(m, c, current.vcpu)
     current.mode = GUEST_MODE
@@ -101,19 +101,19 @@ def guest_enter(m: Machine, c: int) -> None:
 
 
 def guest_has_registers(m: Machine, c: int) -> bool:
-    """Whether the registers are those of the guest that runs here: its next FP access does not trap."""
+    """Whether the guest on this CPU owns the registers, so that its next FP access does not trap."""
     cpu = m.cpus[c]
     return bool(cpu.hyp) or notes(m, c, cpu.guest).owner == GUEST
 
 
 def fpsimd_lazy_switch_to_guest(m: Machine, c: int) -> None:
-    """pKVM from 6.10 on (b5b9955617bc): the host's registers go to memory that only hyp sees."""
+    """pKVM from 6.10 (b5b9955617bc): save the host's registers to memory that only hyp can access."""
     cpu = m.cpus[c]
     cpu.hyp, cpu.hV, cpu.hZ = 1, cpu.V, cpu.Z
 
 
 def fpsimd_lazy_switch_to_host(m: Machine, c: int, vcpu: Vcpu) -> None:
-    """pKVM from 6.10 on: at exit the guest is saved and the host restored; the host never sees GUEST."""
+    """pKVM from 6.10: at exit, save the guest and restore the host. The host never sees the owner GUEST."""
     cpu = m.cpus[c]
     if m.config.guest_sve:
         vcpu.sV, vcpu.sZ = cpu.V, cpu.Z
@@ -124,7 +124,7 @@ def fpsimd_lazy_switch_to_host(m: Machine, c: int, vcpu: Vcpu) -> None:
 
 
 def kvm_hyp_handle_fpsimd(m: Machine, c: int) -> None:
-    """The guest's first FP access since entry: save the host's registers if still live, load the guest's."""
+    """First FP access of the guest since entry: save the host's registers if still live, load the guest's."""
     cpu, current = m.cpus[c], m.current(c)
     vcpu = m.vcpus[cpu.guest]
     note = notes(m, c, cpu.guest)
@@ -146,7 +146,7 @@ def kvm_hyp_handle_fpsimd(m: Machine, c: int) -> None:
 
 
 def kvm_arch_vcpu_ctxsync_fp(m: Machine, c: int, vcpu: int) -> None:
-    """After each exit, interrupts off: if the guest's registers are live, tell the host's FP code."""
+    """After each exit, interrupts off: if the guest's registers are live, bind them to the vCPU."""
     current = m.current(c)
     if notes(m, c, vcpu).owner != GUEST:
         return
@@ -160,7 +160,7 @@ def kvm_arch_vcpu_ctxsync_fp(m: Machine, c: int, vcpu: int) -> None:
 
 
 def guest_exit(m: Machine, c: int) -> None:
-    """Leave the guest: hyp puts the host's traps and vector length back, as far as it knows them."""
+    """Leave the guest: hyp restores the host's traps and vector length, as far as this kernel does."""
     cpu, current = m.cpus[c], m.current(c)
     vcpu, cpu.guest = cpu.guest, -1
     current.mode = VCPU
@@ -175,7 +175,7 @@ def guest_exit(m: Machine, c: int) -> None:
 
 
 def kvm_arch_vcpu_put_fp(m: Machine, c: int, vcpu: int) -> None:
-    """vcpu_put, also from sched_out: a guest's live registers go to memory."""
+    """vcpu_put(), also called by sched_out: save the guest's live registers to memory."""
     cpu, current, note = m.cpus[c], m.current(c), notes(m, c, vcpu)
     if note.owner == GUEST:
         if cpu.vl == VL_GUEST:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machine a transition works on: CPUs, tasks, vCPUs, and the rules of the chosen kernel."""
+"""The machine that transitions work on: CPUs, tasks, vCPUs, and the rules of the selected kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Breach:
-    """One invariant clause broken: which, what was seen, what should have been seen.
+    """One broken invariant clause: its name, the value seen and the value expected.
 
     ``clause`` is "O1.V" and the like; ``kind`` is "leak", "stale", "lost", "lie" or "bug".
     """
@@ -32,18 +32,18 @@ class Breach:
 
 
 class Crash(Exception):
-    """The kernel stops here (BUG, a NULL pointer): no state follows."""
+    """The kernel stops here (BUG(), NULL pointer dereference): no state follows."""
 
 
 class Idle(Task):
-    """What the idle thread is to this protocol: its registers are always foreign and never saved."""
+    """The idle thread: its registers are always foreign and never saved."""
 
     __slots__ = ()
 
 
 @dataclass(slots=True)
 class Machine:
-    """One state, taken apart. Transitions change it in place; what they break goes to ``broken``."""
+    """One state, unpacked. Transitions change it in place and append the breaches of a step to ``broken``."""
 
     knobs: Knobs
     config: Config
@@ -64,7 +64,7 @@ class Machine:
         )
 
     def copy(self) -> Machine:
-        """The same state again, with nothing broken yet."""
+        """A copy of the state, without breaches."""
         return Machine(
             self.knobs,
             self.config,
@@ -74,7 +74,7 @@ class Machine:
         )
 
     def components(self) -> list[Component]:
-        """Every component: CPUs, tasks, vCPUs."""
+        """All components: CPUs, tasks, vCPUs."""
         return [*self.cpus, *self.tasks, *self.vcpus]
 
     def current(self, cpu: int) -> Task:
@@ -83,17 +83,17 @@ class Machine:
         return self.tasks[task] if task >= 0 else Idle.new()
 
     def last(self, cpu: int) -> Task | Vcpu:
-        """What fpsimd_last_state.st points into on this CPU; Crash if it points nowhere sensible."""
+        """The task or vCPU that fpsimd_last_state.st names on this CPU. Raises Crash if it names none."""
         st = self.cpus[cpu].st
         if is_user(st):
             return self.tasks[st]
         if st >= 0 and is_guest(st):
             return self.vcpus[st - 2 * LIMIT]
-        self.bug("fpsimd_last_state.st is no user state: saving through it is a NULL pointer")
+        self.bug("fpsimd_last_state.st is not a user state: saving through it dereferences NULL")
         raise Crash
 
     def wrote(self, cpu: int, owner: int, *registers: str) -> None:
-        """The owner put a new value into these live registers: its older copies are stale."""
+        """The owner writes a new value to these live registers: its older copies become stale."""
         token = fresh(owner)
         for register in registers:
             for component in (*self.cpus, *self.tasks, *self.vcpus):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bugs by variants: the table that says who has what, computed on all cores."""
+"""Bugs by variants: the table of which variant has which bug, computed on all cores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kvmabi.fpstate.variants import Variant, presets
 
 @dataclass(frozen=True)
 class Matrix:
-    """Cells by bug and variant, as Finding.mark writes them."""
+    """The cells (Finding.mark) by bug and variant."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: dict[tuple[str, str], str]
 
     def text(self) -> str:
-        """The table as text, one line a bug."""
+        """The table as text, one line per bug."""
         width = [max(len(c), *(len(self.cells[r, c]) for r in self.rows)) for c in self.columns]
         first = max(map(len, self.rows))
         heads = [c.rjust(w) for c, w in zip(self.columns, width, strict=True)]
@@ -36,13 +36,13 @@ class Matrix:
 
 
 LEGEND = (
-    "R: reproduces, in so many steps; r: reproduces if SME is forced on although this kernel cannot select it; "
-    "-: absent, by exhaustion; n/a: nothing to ask; ?: given up"
+    "Rn: reproduces in n steps; rn: the same, if SME is forced on although this kernel cannot select it; "
+    "-: absent, search exhausted; n/a: not applicable; ?: undecided within the bounds"
 )
 
 
 def matrix(variants: Sequence[Variant] | None = None, *, processes: int | None = None) -> Matrix:
-    """Search every bug on every preset (or the given variants)."""
+    """Search every bug on every preset, or on the given variants."""
     columns = list(variants or presets().values())
     jobs = [(bug, variant) for bug in bugs().values() for variant in columns]
     marks = [finding.mark for finding in search_all(jobs, processes)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""One machine driven by hand: what a vCPU emulator, a test or a person at a prompt uses.
+"""One machine, driven step by step: the API for a vCPU emulator, a test or an interactive session.
 
-Methods are the kernel's moments, not the explorer's events. Each returns the moves that the register
-file makes, so that whoever holds real bytes can move them along, and each checks the observations: a
-Violation says who would have seen what (O4 for guests, O1 and O3 for tasks).
+The methods follow the kernel's phases (vcpu_load, guest entry, ...), not the explorer's events. Each returns
+the moves of register contents, so that a caller with real register bytes can copy them likewise, and each
+checks the observations: a Violation names the observer and the value (O4 for guests, O1 and O3 for tasks).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from kvmabi.fpstate.trace import Step, Trace, take
 from kvmabi.fpstate.variants import Variant, default_variant, find_variant
 
 LIVE = Config(tasks=2, vcpus=1, sve=True, neon=True, softirq=True, idle=True, guest_fp=True, guest_sve=True)
-"""What a driver starts with: the VMM, another task, one SVE guest on one CPU."""
+"""The default configuration: the VMM, another task and one SVE guest on one CPU."""
 
 OBSERVATIONS = select("O1,O2,O3,O4,O6")
 
 
 class Violation(Exception):
-    """An observation invariant broke: ``breaches`` say which, ``trace`` how it came about."""
+    """An observation invariant is broken: ``breaches`` says which, ``trace`` holds the steps that led to it."""
 
     def __init__(self, breaches: tuple[Breach, ...], trace: Trace) -> None:
         super().__init__("; ".join(f"{b.clause}: {b.text}" for b in breaches))
@@ -46,10 +46,10 @@ class Move:
 
 
 class Ownership:
-    """The ownership protocol of one kernel, stepped from outside. The VMM is task 0 on CPU 0.
+    """The ownership protocol of one kernel, driven by the caller. The VMM is task 0 on CPU 0.
 
-    ``check`` selects the invariants that raise Violation; pass None to only watch (``broken`` has
-    what broke at the last step).
+    ``check`` selects the invariants that raise Violation. With None nothing is raised and ``broken``
+    holds the breaches of the last step.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class Ownership:
 
     @property
     def trace(self) -> Trace:
-        """Everything that happened so far."""
+        """The steps so far."""
         return Trace(self.variant, self.config, self.start, tuple(self.steps), self.broken)
 
     def do(self, name: str, cpu: int = 0, arg: int = -1) -> list[Move]:
-        """Let one event of the model happen; UsageError if it cannot happen now."""
+        """Carry out one event of the model. Raises UsageError if it cannot happen now."""
         event = Event(name, cpu, arg)
         allowed = list(events.enabled(self.machine))
         if event not in allowed:
             can = ", ".join(str(e) for e in allowed if e.cpu == cpu)
-            raise UsageError(f"{event} cannot happen on CPU{cpu} now; what can: {can}")
+            raise UsageError(f"{event} cannot happen on CPU{cpu} now: choose from {can}")
         step = take(len(self.steps) + 1, self.machine, event)
         self.steps.append(step)
         self.machine = step.after
@@ -87,26 +87,26 @@ class Ownership:
         return [Move(*change) for change in step.changes]
 
     def vcpu_load(self, vcpu: int = 0, *, cpu: int = 0, task: int = 0) -> list[Move]:
-        """The task calls ioctl(KVM_RUN): from wherever it is to vcpu_load."""
+        """The task calls ioctl(KVM_RUN): from its present mode to vcpu_load."""
         return [*self._to_syscall(cpu, task), *self.do("vcpu_load", cpu, vcpu)]
 
     def guest_enter(self, *, cpu: int = 0) -> list[Move]:
-        """ctxflush, then the guest runs; its first FP access traps unless the registers are its own."""
+        """ctxflush, then the guest runs; its first FP access traps unless it owns the registers."""
         return self.do("guest_enter", cpu)
 
     def fp_trap(self, *, cpu: int = 0) -> list[Move]:
-        """The guest uses FP: hyp hands it the registers unless it has them already (then no moves)."""
+        """The guest uses FP: hyp loads its registers, or nothing moves if they are already loaded."""
         allowed = {e.name for e in events.enabled(self.machine) if e.cpu == cpu}
         if self.machine.cpus[cpu].guest < 0:
             raise UsageError(f"CPU{cpu} is not in guest mode")
         return self.do("guest_fp_trap", cpu) if "guest_fp_trap" in allowed else []
 
     def guest_write(self, *, cpu: int = 0) -> list[Move]:
-        """The guest writes FP registers, after an fp_trap if it needs one."""
+        """The guest writes FP registers, after an fp_trap if it does not own the registers."""
         return [*self.fp_trap(cpu=cpu), *self.do("guest_write", cpu)]
 
     def guest_exit(self, *, cpu: int = 0) -> list[Move]:
-        """Leave the guest: hyp's clean-up, then ctxsync."""
+        """Leave the guest: hyp's exit path, then ctxsync."""
         return self.do("guest_exit", cpu)
 
     def vcpu_put(self, *, cpu: int = 0) -> list[Move]:
@@ -114,17 +114,17 @@ class Ownership:
         return self.do("vcpu_put", cpu)
 
     def ret_to_user(self, *, cpu: int = 0) -> list[Move]:
-        """Back to user mode, reloading what is foreign. This is where a VMM sees its own registers again."""
+        """Return to user mode, reloading foreign registers. The VMM sees its own registers again."""
         return self.do("ret_to_user", cpu)
 
     def preempt(self, *, cpu: int = 0, by: int = 1) -> list[Move]:
-        """Another task runs in user mode, writes its V registers, and the CPU comes back.
+        """Another task runs in user mode, writes its V registers, and the preempted task resumes.
 
-        With the preempt notifiers' vcpu_put and vcpu_load on the way if a vCPU is loaded.
+        If a vCPU is loaded, the preempt notifiers call vcpu_put and vcpu_load.
         """
         victim = self.machine.cpus[cpu].cur
         if not 0 <= by < self.config.tasks or by == victim:
-            raise UsageError(f"no other task T{by} to preempt T{victim} on CPU{cpu}")
+            raise UsageError(f"T{by} cannot preempt T{victim} on CPU{cpu}: it is not another task of this machine")
         moves = self.do("switch", cpu, by)
         mode = self.machine.tasks[by].mode
         if mode in (IRQ, SYSCALL):
@@ -132,7 +132,7 @@ class Ownership:
             moves += self.do("user_write_v", cpu)
             moves += self.do("el0_irq", cpu)
         elif mode not in (NEON, VCPU):
-            raise UsageError(f"T{by} is in mode {mode}: drive it by hand with do()")
+            raise UsageError(f"T{by} is in mode {mode}: step it with do()")
         return moves + self.do("switch", cpu, victim)
 
     def softirq_neon(self, *, cpu: int = 0) -> list[Move]:
@@ -146,17 +146,17 @@ class Ownership:
         return moves + self.guest_exit(cpu=cpu) + self.vcpu_put(cpu=cpu) + self.ret_to_user(cpu=cpu)
 
     def assert_guest_sees_its_own(self, *, cpu: int = 0) -> None:
-        """O4, now: raise Violation if the guest would read anything but its newest registers."""
+        """Check O4 now: raise Violation if the guest would read anything but its newest registers."""
         o4 = select("O4")
         seen = tuple(b for b in invariants.breaches_of_current(self.machine, cpu) if o4.wants(b))
         if seen:
             raise Violation(seen, self.trace)
 
     def guest_value(self, vcpu: int = 0, *, register: str = "V") -> str:
-        """What ioctl(KVM_GET_ONE_REG) would read of the guest's registers now: "fresh", "stale", "zero",
-        or whose they are. The kernel reads the saved copy, so live registers count as stale there."""
+        """What ioctl(KVM_GET_ONE_REG) would read of the guest's registers now: "fresh", "stale", "zero", or
+        the name of another owner's value. The ioctl reads the saved copy, so live changes read as stale."""
         if register not in ("V", "Z"):
-            raise UsageError(f"a guest's registers here are V and Z, not {register!r}")
+            raise UsageError(f"a guest has the registers V and Z, not {register!r}")
         v = self.machine.vcpus[vcpu]
         saved = (v.sV if self.config.guest_sve else v.fV) if register == "V" else v.sZ
         wanted = v.want_V if register == "V" else v.want_Z
@@ -173,7 +173,7 @@ class Ownership:
         ways = {IRQ: "ret_to_user", USER: "el0_svc"}
         while (now := self.machine.tasks[task].mode) != SYSCALL:
             if now not in ways:
-                raise UsageError(f"T{task} is in mode {now}: it cannot start KVM_RUN now")
+                raise UsageError(f"T{task} is in mode {now} and cannot start KVM_RUN")
             moves += self.do(ways[now], cpu)
         return moves
 

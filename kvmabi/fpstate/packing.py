@@ -2,12 +2,12 @@
 """States as integers, and transitions that are computed once.
 
 A state is a machine: a few CPUs, tasks and vCPUs. Each component's field values are interned, so that a
-component is a small number and a state one integer with WIDTH bits a component. An event on a CPU can
-read only that CPU, its current task and, where KVM comes in, the vCPUs. So the transition functions run
-on those components alone, and what they do is remembered as an integer *difference*: the same local
-situation in another state costs one look-up and one addition. Other components are there as Outside,
-which lets a function set a field or age a token (remembered as an effect) and refuses any read: a
-transition that reads too much cannot be memoised wrongly, it fails.
+component is a small number and a state is one integer with WIDTH bits per component. An event on a CPU can
+read only that CPU, its current task and, where KVM is involved, the vCPUs. The transition functions therefore
+run on those components alone, and their result is memoised as an integer *difference*: the same local
+situation in another state costs one look-up and one addition. All other components are Outside objects: a
+function can set a field or age a token there (recorded as an effect), but any read raises OutOfScope. A
+transition that reads too much is thus never memoised wrongly; it fails.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ WIDTH = 20
 FIELD = (1 << WIDTH) - 1
 
 Effect = tuple[int, tuple[Any, ...]]
-"""A change outside the scope: the component's slot, and what happens to it."""
+"""A change outside the scope: the component's slot and the change."""
 
 
 class OutOfScope(Exception):
-    """A transition read a component that its event must not depend on: a fault of the model."""
+    """A transition read a component that its event must not depend on: a bug of the model."""
 
 
 class Outside:
-    """Stands for a component that the event cannot read: changes to it are collected as effects."""
+    """A component that the event must not read. Changes to it are collected as effects."""
 
     __slots__ = ("_effects", "_slot")
 
@@ -42,7 +42,7 @@ class Outside:
         self._effects.append((self._slot, ("set", field, value)))
 
     def age(self, token: int, register: str) -> None:
-        """As Component.age, later."""
+        """As Component.age, but deferred."""
         self._effects.append((self._slot, ("age", token, register)))
 
     def __getattr__(self, field: str) -> Any:
@@ -50,12 +50,12 @@ class Outside:
 
 
 def forget_dead(m: Machine, c: int) -> None:
-    """Give values that no step can read any more one form, so that states that differ in them are one.
+    """Normalise values that no later step can read, so that states that differ only in them become one.
 
-    Registers that are nobody's (no owner, and current neither has them nor is about to save them) are
-    always loaded before they are read; not so where a section can be preempted unsaved, on an unmended
-    PREEMPT_RT: another task's section may still count on them. A binding that only the task remembers
-    can never be completed: the CPU's half is only ever set together with the task's.
+    Unowned registers (st names no owner, and current neither owns them nor is about to save them) are always
+    loaded before they are read. The exception is PREEMPT_RT before the fix, where a section can be preempted
+    without being saved: another task's section can still rely on them. A binding of which only the task's half
+    is left can never become valid again: the CPU's half is always set together with the task's.
     """
     cpu = m.cpus[c]
     task = m.tasks[cpu.cur] if cpu.cur >= 0 else None
@@ -72,7 +72,7 @@ def forget_dead(m: Machine, c: int) -> None:
 
 
 class Interned:
-    """The distinct values of one kind of component, numbered."""
+    """The distinct values of one kind of component, with a number each."""
 
     def __init__(self, kind: type[Component]) -> None:
         self.kind = kind
@@ -81,15 +81,15 @@ class Interned:
         self.changed: dict[tuple[Any, ...], int] = {}
 
     def number(self, component: Component) -> int:
-        """The component's number, a new one if it was never seen."""
+        """The number of the component; a new component gets the next number."""
         values = component.values()
-        found = self.numbers.get(values)
-        if found is None:
-            found = self.numbers[values] = len(self.rows)
+        number = self.numbers.get(values)
+        if number is None:
+            number = self.numbers[values] = len(self.rows)
             self.rows.append(values)
-            if found > FIELD:
+            if number > FIELD:
                 raise MemoryError(f"more than {FIELD} different components")
-        return found
+        return number
 
     def make(self, number: int) -> Component:
         """The component with this number."""
@@ -98,15 +98,15 @@ class Interned:
     def after(self, number: int, change: tuple[Any, ...]) -> int:
         """The number of the component after an effect."""
         key = (number, change)
-        found = self.changed.get(key)
-        if found is None:
+        changed = self.changed.get(key)
+        if changed is None:
             component = self.make(number)
             if change[0] == "set":
                 setattr(component, change[1], change[2])
             else:
                 component.age(change[1], change[2])
-            found = self.changed[key] = self.number(component)
-        return found
+            changed = self.changed[key] = self.number(component)
+        return changed
 
 
 class Packing:
@@ -131,11 +131,11 @@ class Packing:
         return list(range(self.ncpus + self.ntasks, len(self.slots)))
 
     def mask(self, slots: list[int]) -> int:
-        """The bits of some slots."""
+        """The bits of these slots."""
         return sum(self.masks[s] for s in slots)
 
     def pack(self, machine: Machine) -> int:
-        """The state's integer. Dead values of the machine are forgotten."""
+        """The integer of a state. Normalises the machine's dead values first (forget_dead)."""
         packed = 0
         for c in range(self.ncpus if self.forget else 0):
             forget_dead(machine, c)
@@ -163,7 +163,7 @@ class Packing:
         ), effects
 
     def difference(self, state: int, machine: Machine, scope: list[int]) -> int:
-        """What to add to a state so that the slots in scope become the machine's."""
+        """The difference that turns the slots in scope into those of the machine."""
         total = 0
         parts: list[Component] = machine.components()
         for slot in scope:

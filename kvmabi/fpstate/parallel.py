@@ -11,14 +11,14 @@ from typing import Any
 
 
 def _importable_main() -> bool:
-    """Whether a new process can import the main module again; not so for a program read from stdin."""
+    """Whether a new process can import the main module again: not if the program is read from stdin."""
     main = sys.modules["__main__"]
     name = getattr(main, "__file__", None)
     return getattr(main, "__spec__", None) is not None or name is None or os.path.exists(name)
 
 
 def spread(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int | None = None) -> Iterable[Any]:
-    """The results of the jobs, in order, computed in as many processes as there are cores."""
+    """The results of the jobs, in order, computed with one process per core."""
     processes = processes or len(os.sched_getaffinity(0))
     if processes <= 1 or len(jobs) <= 1 or not _importable_main():
         return map(work, jobs)

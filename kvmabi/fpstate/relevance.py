@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which differences between kernels a configuration can notice: kernels that agree on them need one search."""
+"""The kernel differences that a configuration can observe. Kernels that agree on them need one search."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _ONLY_IF: tuple[tuple[Callable[[Config], bool], tuple[str, ...]], ...] = (
     (lambda c: c.sve, ("accfix_sve",)),
     (lambda c: c.rt, ("rt_safe",)),
     (lambda c: c.svc_window, ("svc_unmasked",)),
-    (lambda c: False, ("sme", "sme_code", "fpmr")),  # whether a question applies, not what the answer is
+    (lambda c: False, ("sme", "sme_code", "fpmr")),  # decides whether a search applies, not its result
 )
 _DEFAULTS = {f.name: f.default for f in fields(Knobs)}
 
 
 def relevant(knobs: Knobs, config: Config) -> Knobs:
-    """The knobs with those that no event of the configuration asks put to their defaults."""
+    """The knobs, with those that no event of the configuration reads set to their defaults."""
     unasked = [name for needed, names in _ONLY_IF if not needed(config) for name in names]
     plain: dict[str, Any] = {name: _DEFAULTS[name] for name in unasked}
     return replace(knobs, **plain)
@@ -47,7 +47,7 @@ def _search(job: tuple[Bug, Variant]) -> Finding:
 
 
 def search_all(jobs: Sequence[tuple[Bug, Variant]], processes: int | None = None) -> Iterable[Finding]:
-    """The findings of all jobs, in order, on all cores, each distinct question searched once."""
+    """The findings of all jobs, in order, computed on all cores. Each distinct search runs once."""
     asked: dict[object, tuple[Bug, Variant]] = {}
     for bug, variant in jobs:
         if bug.applies(variant):
@@ -57,6 +57,6 @@ def search_all(jobs: Sequence[tuple[Bug, Variant]], processes: int | None = None
         if not bug.applies(variant):
             yield Finding(bug, variant, NOT_APPLICABLE)
             continue
-        found = answers[bug.id, relevant(variant.knobs, bug.config)]
-        trace = found.trace and replace(found.trace, variant=variant)
-        yield replace(found, variant=variant, forced=bug.forced(variant), trace=trace)
+        finding = answers[bug.id, relevant(variant.knobs, bug.config)]
+        trace = finding.trace and replace(finding.trace, variant=variant)
+        yield replace(finding, variant=variant, forced=bug.forced(variant), trace=trace)

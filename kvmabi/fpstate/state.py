@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The state: what each CPU, task and vCPU remembers about the FP registers (kernel: fpsimd.c).
+"""The state: what each CPU, task and vCPU records about the FP registers (kernel: fpsimd.c).
 
-Each class is flat and knows its fields in order, so that the explorer can take it apart into a
-tuple and put it together again. Register values are tokens (tokens.py). Indices count from 0; -1 is
-"none". The names are the kernel's (FOREIGN is TIF_FOREIGN_FPSTATE, SVE is TIF_SVE, ZEN is
-CPACR_EL1.ZEN's enable for EL0) or the Arm ARM's.
+Each class is flat and has its fields in a fixed order, so that the explorer can convert it to a tuple
+and back. Register values are tokens (tokens.py). Indices count from 0; -1 means none. The names are the
+kernel's (FOREIGN is TIF_FOREIGN_FPSTATE, SVE is TIF_SVE, ZEN is the EL0 enable of CPACR_EL1.ZEN) or the
+Arm ARM's.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from kvmabi.fpstate.tokens import NOBODY, ZERO, is_guest, rename, rename_owner
 
 # fpsimd_last_state.to_save and thread.fp_type
 CURRENT, FPSIMD, SVE = "CURRENT", "FPSIMD", "SVE"
-# who owns the registers in KVM's eyes: kvm_host_data.fp_owner and its predecessors
+# the owner of the registers according to KVM: kvm_host_data.fp_owner and its predecessors
 FREE, HOST, GUEST = "FREE", "HOST", "GUEST"
-# the effective SVE vector length: the task's, the guest's maximum, the guest's own choice
+# the effective SVE vector length: the task's, the guest's maximum, the guest's choice
 VL_HOST, VL_GUEST_MAX, VL_GUEST = "host", "guest-max", "guest"
 
-# Where a task is. Only the kernel's preemption points count, the rest is one step.
+# The modes of a task. Only points where the kernel can be preempted are modes; the rest is one step.
 USER = "user"
-IRQ = "irq"  # in the kernel because of an interrupt or a finished trap, on the way out
+IRQ = "irq"  # in the kernel after an interrupt or a handled trap, about to return
 SVC = "svc"  # a system call before syscallno is set (DAIF unmasked early)
 SYSCALL = "syscall"
 SVC_EXIT = "svc-exit"  # a system call after signal delivery: syscallno is forgotten
@@ -46,7 +46,7 @@ class Component:
     __slots__ = ()
 
     def age(self, token: int, register: str) -> None:
-        """The owner of a fresh token wrote the register anew: copies here are stale now."""
+        """The owner of a fresh token wrote a new value: mark the copies in this component as stale."""
         raise NotImplementedError
 
     def renamed(self, tasks: tuple[int, ...], cpus: tuple[int, ...]) -> Self:
@@ -92,17 +92,17 @@ class Cpu(Component):
     hostsve: int  # bit 0 HOST_SVE_ENABLED, bit 1 HOST_SME_ENABLED, per CPU (6.10 on)
     vl: str
     guest: int  # vCPU that is in guest mode here, -1 if none
-    hyp: int  # 1: pKVM's hyp has put the host's registers away and the guest's in (6.10 on)
-    hV: int  # the host's V, put away
-    hZ: int  # the host's Z, put away
+    hyp: int  # 1: pKVM's hyp has saved the host's registers and loaded the guest's (6.10 on)
+    hV: int  # the host's V, saved by hyp
+    hZ: int  # the host's Z, saved by hyp
 
     @classmethod
     def new(cls) -> Self:
-        """An idle CPU after boot: zeroed registers that belong to nobody."""
+        """An idle CPU after boot: zeroed, unowned registers."""
         return cls.of((-1, ZERO, ZERO, ZERO, 0, 0, NOBODY, CURRENT, 0, 0, FREE, 0, VL_HOST, -1, 0, ZERO, ZERO))
 
     def age(self, token: int, register: str) -> None:
-        """Its owner wrote the register anew: a copy of the old value is stale now."""
+        """The owner wrote a new value: mark a copy of the old one as stale."""
         for field in _CPU_COPIES[register]:
             if getattr(self, field) == token:
                 setattr(self, field, token + 1)
@@ -129,7 +129,7 @@ class Cpu(Component):
 
 
 class Task(Component):
-    """One task: thread_info flags, thread_struct copies, and what its user would expect to see."""
+    """One task: thread_info flags, thread_struct copies, and the values that its user mode expects."""
 
     FIELDS = (
         *("on", "mode", "vcpu", "FOREIGN", "SVE", "SME", "KERN", "fcpu", "kcpu", "fV", "sV", "sZ", "F"),
@@ -153,7 +153,7 @@ class Task(Component):
     type: str  # thread.fp_type
     svcr: int  # thread.svcr
     kV: int  # thread.kernel_fpsimd_state
-    want_V: int  # what a correct kernel shows the user
+    want_V: int  # what user mode sees on a correct kernel
     want_Z: int
     want_F: int
     want_SM: int
@@ -192,7 +192,7 @@ class Vcpu(Component):
     FIELDS = ("user", "fV", "sV", "sZ", "want_V", "want_Z", "owner", "hostsve", "zcr")
     __slots__ = FIELDS
 
-    user: int  # task that has it loaded, -1 if none
+    user: int  # task that has loaded it, -1 if none
     fV: int  # ctxt.fp_regs
     sV: int  # arch.sve_state, low 128 bits of each vector
     sZ: int  # arch.sve_state, the rest

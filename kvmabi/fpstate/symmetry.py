@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Symmetry: states that differ only in how tasks and CPUs are numbered count as one.
+"""Symmetry: states that differ only in the numbering of tasks and CPUs count as one.
 
-Tasks that may do more than others (use vCPUs, for one) are interchangeable among themselves only, and
+Tasks that can do more than others (use vCPUs, for example) are interchangeable only among themselves.
 vCPUs keep their numbers.
 """
 
@@ -13,7 +13,7 @@ from kvmabi.fpstate.packing import FIELD, Interned, Packing
 
 
 class Image(dict[int, int]):
-    """Where one slot's bits go under a permutation; computed when first asked for."""
+    """The image of one slot's bits under a permutation, computed on first use."""
 
     def __init__(self, table: Interned, shift: int, target: int, tasks: tuple[int, ...], cpus: tuple[int, ...]) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Image(dict[int, int]):
 
 
 def permutations(packing: Packing) -> list[list[tuple[int, Image]]]:
-    """Every renumbering but the identity, as (mask, image) for each slot."""
+    """All renumberings except the identity, as (mask, image) for each slot."""
     config = packing.config
     special = config.special_tasks
     groups = [range(special), range(special, config.tasks)]
@@ -52,7 +52,7 @@ def _image(packing: Packing, slot: int, tasks: tuple[int, ...], cpus: tuple[int,
 
 
 def canonical(state: int, perms: list[list[tuple[int, Image]]]) -> int:
-    """The least of a state's renumberings."""
+    """The smallest of a state's renumberings."""
     least = state
     for perm in perms:
         image = 0

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Tokens: what a register or a memory copy holds, without holding any number.
+"""Tokens: the abstract contents of a register or a memory copy.
 
-A token is ZERO, JUNK (written by something that nobody models, such as a softirq's NEON code) or
-one owner's *fresh* or *stale* value. An owner is the user state of a task (U), its kernel-mode NEON
-section (K) or a vCPU (G). When an owner writes, every copy of its old fresh token turns stale: that
-is all the history the invariants need, so the state space stays finite without any counter.
+A token is ZERO, JUNK (written by code that is not modelled as an owner, such as NEON code in a softirq) or
+the *fresh* or *stale* value of an owner. An owner is the user state of a task (U), its kernel-mode NEON
+section (K) or a vCPU (G). When an owner writes, all copies of its old fresh token become stale. The
+invariants need no more history than that, so the state space is finite without counters.
 
 Encoding: owner = kind * 4 + index; token = 2 + 2 * owner for fresh, one more for stale.
 """
@@ -12,7 +12,7 @@ Encoding: owner = kind * 4 + index; token = 2 + 2 * owner for fresh, one more fo
 from __future__ import annotations
 
 LIMIT = 4
-"""How many tasks, and how many vCPUs, the encoding has room for."""
+"""The maximum number of tasks, and of vCPUs, in the encoding."""
 
 ZERO = 0
 JUNK = 1
@@ -43,7 +43,7 @@ def fresh(owner: int) -> int:
 
 
 def stale(owner: int) -> int:
-    """The token of some older value of the owner."""
+    """The token of any older value of the owner."""
     return 3 + 2 * owner
 
 
@@ -63,7 +63,7 @@ def is_user(owner: int) -> bool:
 
 
 def owner_name(owner: int) -> str:
-    """Name of an owner as fpsimd_last_state.st shows it: "U(T0)", "K(T1)", "G(V0)", "None"."""
+    """The name of an owner in fpsimd_last_state.st: "U(T0)", "K(T1)", "G(V0)", "None"."""
     if owner == NOBODY:
         return "None"
     kind = _KINDS[owner // LIMIT]
@@ -71,7 +71,7 @@ def owner_name(owner: int) -> str:
 
 
 def name(token: int) -> str:
-    """Name of a token as the timelines show it: "0", "junk", "u(T0)", "u(T0)old"."""
+    """The name of a token in timelines: "0", "junk", "u(T0)", "u(T0)old"."""
     if token == ZERO:
         return "0"
     if token == JUNK:
@@ -96,9 +96,9 @@ def rename(token: int, tasks: tuple[int, ...]) -> int:
 
 
 def difference(seen: int, wanted: int) -> str:
-    """What is wrong with seeing a token where another was wanted: "leak", "stale" or "lost".
+    """The kind of a wrong value, given the expected one: "leak", "stale" or "lost".
 
-    A leak shows somebody else's registers, stale an older value of one's own, lost zeros.
+    A leak is another owner's value, stale an older value of the same owner, lost is zero.
     """
     if seen == ZERO:
         return "lost"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counterexamples as stories: the events, the state after each, the first lie and the observation."""
+"""Counterexamples as traces: the events, the state after each, the first lie and the observation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kvmabi.fpstate.variants import Variant
 
 @dataclass(frozen=True)
 class Step:
-    """One event and the machine after it; ``changes`` are (component, field, before, after)."""
+    """One event and the machine before and after it. ``changes`` are (component, field, before, after)."""
 
     number: int
     event: Event
@@ -32,19 +32,19 @@ class Step:
 
     @property
     def changes(self) -> list[tuple[str, str, Any, Any]]:
-        """What the event changed."""
-        found = []
+        """The fields that the event changed."""
+        result = []
         names = component_names(self.after)
         for name, old, new in zip(names, self.before.components(), self.after.components(), strict=True):
             for key, was, now in zip(old.FIELDS, old.values(), new.values(), strict=True):
                 if was != now:
-                    found.append((name, key, was, now))
-        return found
+                    result.append((name, key, was, now))
+        return result
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A run of a variant. ``observation`` is the last step's breach that was looked for, if any."""
+    """A run of a variant. ``observation`` holds the selected breaches of the last step, if any."""
 
     variant: Variant
     config: Config
@@ -59,7 +59,7 @@ class Trace:
 
     @property
     def first_lie(self) -> tuple[Step, Breach] | None:
-        """The earliest step after which a metadata invariant is broken, and which one."""
+        """The earliest step after which a metadata invariant is broken, and the breach."""
         for step in self.steps:
             for breach in step.breaches:
                 if breach.invariant in invariants.METADATA:
@@ -68,7 +68,7 @@ class Trace:
 
     @property
     def summary(self) -> str:
-        """One line: "12 steps, O1: T1 user reads V=k(T0), expected u(T1) (leak)"."""
+        """The trace as one line: "12 steps, O1: T1 user reads V=k(T0), expected u(T1) (leak)"."""
         if not self.observation:
             return f"{len(self.steps)} steps, nothing broken"
         breach = self.observation[0]
@@ -76,25 +76,25 @@ class Trace:
 
 
 def component_names(m: Machine) -> list[str]:
-    """Names of the components, in order: CPU0, T0, V0."""
+    """The names of the components, in order: CPU0, T0, V0."""
     cpus = [f"CPU{i}" for i in range(len(m.cpus))]
     tasks = [f"T{i}" for i in range(len(m.tasks))]
     return cpus + tasks + [f"V{i}" for i in range(len(m.vcpus))]
 
 
 def component(m: Machine, name: str) -> Component:
-    """The component of this name."""
+    """The component with this name."""
     return dict(zip(component_names(m), m.components(), strict=True))[name]
 
 
 def where(m: Machine, cpu: int) -> str:
-    """What runs on a CPU: "T0/syscall", "idle"."""
+    """What a CPU runs: "T0/syscall", "idle"."""
     task = m.cpus[cpu].cur
     return f"T{task}/{m.tasks[task].mode}" if task >= 0 else "idle"
 
 
 def take(number: int, before: Machine, event: Event) -> Step:
-    """Let an event happen to a copy of the machine."""
+    """Carry out an event on a copy of the machine."""
     after = before.copy()
     crashed = not events.apply(after, event)
     broken = tuple(after.broken) if crashed else tuple(invariants.breaches(after))
@@ -103,9 +103,9 @@ def take(number: int, before: Machine, event: Event) -> Step:
 
 
 def replay(variant: Variant, config: Config, story: Iterable[Event], selection: Selection) -> tuple[Trace, str]:
-    """The same events on a variant, as far as they can happen, and why they could not go on ("" if they did).
+    """Replay events on a variant as far as they can happen. Returns the trace and why it stopped ("": it did not).
 
-    An event that another variant needed but this one has no cause for (a trap that does not trap) stops it.
+    An event without a cause on this variant (a trap where the access does not trap) stops the replay.
     """
     start = now = Machine.boot(variant.knobs, config)
     steps: list[Step] = []
@@ -113,7 +113,7 @@ def replay(variant: Variant, config: Config, story: Iterable[Event], selection: 
         allowed = list(events.enabled(now))
         if event not in allowed:
             here = [str(e) for e in allowed if e.cpu == event.cpu]
-            stop = f"step {number}: {event} on CPU{event.cpu} cannot happen here; what can: {', '.join(here)}"
+            stop = f"step {number}: {event} on CPU{event.cpu} cannot happen here: choose from {', '.join(here)}"
             return _trace(variant, config, start, steps, selection), stop
         steps.append(take(number, now, event))
         now = steps[-1].after
@@ -128,12 +128,12 @@ def _trace(variant: Variant, config: Config, start: Machine, steps: list[Step], 
 
 
 def trace_of(explorer: Explorer, variant: Variant, result: Result) -> Trace:
-    """The concrete run behind a result's path, whose states are representatives under symmetry."""
+    """The concrete run of a result's path, whose states are representatives under symmetry."""
     if not result.path:
-        raise UsageError("nothing was violated, so there is no trace")
+        raise UsageError("no invariant is violated: there is no trace")
     packing = explorer.packing
     start = now = Machine.boot(packing.knobs, packing.config)
-    shadow = start.copy()  # the same run with dead values forgotten, as the explorer saw it
+    shadow = start.copy()  # the same run with dead values normalised, as in the explorer
     steps: list[Step] = []
     for target in result.path[1:]:
         event, shadow = _event_to(explorer, shadow, target)
@@ -143,7 +143,7 @@ def trace_of(explorer: Explorer, variant: Variant, result: Result) -> Trace:
         steps.append(_breaking_step(explorer, now, len(steps) + 1))
     trace = _trace(variant, packing.config, start, steps, explorer.selection)
     if not trace.observation:
-        raise AssertionError("the explorer saw a breach that the model does not have")
+        raise AssertionError("the explorer reports a breach that the model does not have")
     return trace
 
 
@@ -152,7 +152,7 @@ def _event_to(explorer: Explorer, now: Machine, target: int) -> tuple[Event, Mac
         after = now.copy()
         if events.apply(after, event) and explorer.canonical(explorer.packing.pack(after)) == target:
             return event, after
-    raise AssertionError("the explorer went where the model cannot go")
+    raise AssertionError("the explorer reached a state that the model cannot reach")
 
 
 def _breaking_step(explorer: Explorer, now: Machine, number: int) -> Step:
@@ -160,4 +160,4 @@ def _breaking_step(explorer: Explorer, now: Machine, number: int) -> Step:
         step = take(number, now, event)
         if any(b.invariant in ("O5", "O6") and explorer.selection.wants(b) for b in step.breaches):
             return step
-    raise AssertionError("the explorer saw a breach that the model does not have")
+    raise AssertionError("the explorer reports a breach that the model does not have")

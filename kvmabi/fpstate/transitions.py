@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Successors and verdicts of packed states, memoised by scope (packing.py says why that is sound)."""
+"""Successors and verdicts of packed states, memoised by scope (packing.py explains why that is sound)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kvmabi.fpstate.packing import FIELD, Effect, Packing, forget_dead
 from kvmabi.fpstate.state import Cpu, bound_to_guest
 
 BROKEN = -1
-"""Verdict: an invariant is broken here."""
+"""Verdict: an invariant is broken."""
 
 
 class Special(NamedTuple):
-    """A successor that is more than a difference: effects elsewhere, or a step that broke something."""
+    """A successor that is more than a difference: it has effects outside the scope, a breach or a crash."""
 
     delta: int
     effects: tuple[Effect, ...]
@@ -27,7 +27,7 @@ class Special(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What can happen in one scope: plain differences, and the rest."""
+    """The successors in one scope: plain differences, and all others."""
 
     plain: tuple[int, ...]
     special: tuple[Special, ...]
@@ -38,7 +38,7 @@ NOTHING = Outcome((), (), None)
 
 
 class LocalMemo(dict[int, Outcome]):
-    """The events of one CPU in each situation of itself, its current task and, if needed, the vCPUs."""
+    """The outcome of one CPU's events, by the state of the CPU, its current task and, if needed, the vCPUs."""
 
     def __init__(self, packing: Packing, cpu: int, scope: list[int], selection: Selection) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class LocalMemo(dict[int, Outcome]):
 
 
 class EntryMemo(dict[int, Special | None]):
-    """The second half of a task switch in each situation; None if the task cannot run here."""
+    """The second half of a task switch, by the state in scope. None: the task runs on another CPU."""
 
     def __init__(self, packing: Packing, cpu: int, task: int, scope: list[int], selection: Selection) -> None:
         super().__init__()
@@ -101,8 +101,8 @@ class EntryMemo(dict[int, Special | None]):
 
 
 class PairMemo(dict[int, int]):
-    """The verdict on one CPU and one task: BROKEN, 1 if the task's newest state is where it will be
-    found (live here or fresh in memory), else 0 (M4 is broken unless another CPU holds it)."""
+    """The verdict on one CPU and one task: BROKEN; 1 if the task's newest state is available (live on this
+    CPU or fresh in memory); else 0 (M4 is broken unless another CPU holds the state)."""
 
     def __init__(self, packing: Packing, cpu: int, task: int, selection: Selection) -> None:
         super().__init__()
@@ -115,12 +115,12 @@ class PairMemo(dict[int, int]):
 
     def __missing__(self, key: int) -> int:
         m, _ = self.packing.partial(key, self.scope)
-        found = list(invariants.breaches_of_binding(m, self.cpu, self.task))
-        found += invariants.breaches_of_task(m, self.task)
+        breaches = list(invariants.breaches_of_binding(m, self.cpu, self.task))
+        breaches += invariants.breaches_of_task(m, self.task)
         if m.cpus[self.cpu].cur == self.task:
-            found += invariants.breaches_of_current(m, self.cpu)
+            breaches += invariants.breaches_of_current(m, self.cpu)
         verdict = int(invariants.live(m, self.cpu, self.task) or invariants.memory_is_fresh(m, self.task))
-        if any(self.selection.wants(b) for b in found):
+        if any(self.selection.wants(b) for b in breaches):
             verdict = BROKEN
         self[key] = verdict
         return verdict
@@ -131,7 +131,7 @@ def _wanted(m: Machine, selection: Selection) -> tuple[Breach, ...]:
 
 
 class LocalPlans(dict[int, LocalMemo]):
-    """Which memo serves a CPU, by the CPU's bits: who is current decides the scope."""
+    """The memo for a CPU, by the CPU's bits: the current task decides the scope."""
 
     def __init__(self, packing: Packing, cpu: int, selection: Selection) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class LocalPlans(dict[int, LocalMemo]):
 
 
 class EntryPlans(dict[int, tuple[EntryMemo, ...]]):
-    """Which memos serve the second half of a task switch, by the CPU's bits after the first half."""
+    """The memos for the second half of a task switch, by the CPU's bits after the first half."""
 
     def __init__(self, packing: Packing, cpu: int, selection: Selection) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernels as sets of commit bits, and what they mean to the transitions (variants.toml)."""
+"""Kernels as sets of commit bits, and the knobs that the bits set (variants.toml)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvmabi.fpstate.config import builtin
 
 @dataclass(frozen=True)
 class Knobs:
-    """What the transitions ask. The defaults are the kernel of 5.13 to 5.16, before any commit bit."""
+    """The settings that transitions read. The defaults are Linux 5.13 to 5.16, without any commit bit."""
 
     hyp_saves_host: bool = True  # hyp saves the host's V at the guest's FP trap
     hyp_saves_host_sve: bool = True
@@ -33,7 +33,7 @@ class Knobs:
     kvm_tif: bool = True
     load_by_type: bool = False
     syscall_keeps_sve: bool = False
-    in_syscall: str = "none"  # none, syscallno, to_save: how a save in a system call is told
+    in_syscall: str = "none"  # none, syscallno, to_save: how a save detects a system call
     svc_unmasked: bool = False
     kern: bool = False
     kswitch: str = "none"  # none, flag_only, flush_after, flush_before
@@ -57,7 +57,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit bit."""
+    """A commit of the table, with its bit name and the knobs that it sets."""
 
     bit: str
     id: str
@@ -68,7 +68,7 @@ class Commit:
 
     @property
     def effective(self) -> bool:
-        """Whether the model sees any change."""
+        """Whether the commit changes anything in this model."""
         return bool(self.sets)
 
 
@@ -83,7 +83,7 @@ class Variant:
 
     @functools.cached_property
     def knobs(self) -> Knobs:
-        """What its commits add up to."""
+        """The knobs that its commits set."""
         changes: dict[str, Any] = {}
         for commit in commits().values():
             if commit.bit in self.bits:
@@ -91,11 +91,11 @@ class Variant:
         return replace(Knobs(), **changes)
 
     def plus(self, *bits: str) -> Variant:
-        """The kernel with these commits as well."""
+        """The kernel with these commits added."""
         return self._changed("+", bits, {*self.bits, *bits})
 
     def minus(self, *bits: str) -> Variant:
-        """The kernel without these commits."""
+        """The kernel with these commits removed."""
         return self._changed("-", bits, set(self.bits) - set(bits))
 
     def _changed(self, sign: str, changed: Iterable[str], bits: set[str]) -> Variant:
@@ -117,7 +117,7 @@ def commits() -> dict[str, Commit]:
 
 @functools.cache
 def presets() -> dict[str, Variant]:
-    """All named variants, in the file's order."""
+    """All named variants, in the order of the file."""
     result: dict[str, Variant] = {}
     for row in builtin("variants.toml").rows("preset"):
         bits = set(row.texts("adds", commits()))
@@ -129,12 +129,12 @@ def presets() -> dict[str, Variant]:
 
 
 def releases() -> dict[str, Variant]:
-    """The presets that are spans of mainline releases."""
+    """The presets that stand for mainline releases."""
     return {n: v for n, v in presets().items() if v.window}
 
 
 def default_variant() -> Variant:
-    """The newest mainline kernel known."""
+    """The newest mainline kernel of the table."""
     return list(releases().values())[-1]
 
 
@@ -153,12 +153,12 @@ def find_commit(text: str) -> Commit | None:
 
 
 def _version(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"v?(\d+)\.(\d+)(?:[.-].*)?", text)
-    return (int(found[1]), int(found[2])) if found else None
+    release = re.fullmatch(r"v?(\d+)\.(\d+)(?:[.-].*)?", text)
+    return (int(release[1]), int(release[2])) if release else None
 
 
 def find_variant(text: str) -> Variant:
-    """A variant from "v6.8", any release such as "v6.6", and changes: "v6.16-klazy", "v6.6+e92bee9f861b"."""
+    """Parse a variant: a preset ("v6.8"), a release ("v6.6"), with changes ("v6.16-klazy", "v6.6+e92bee9f861b")."""
     text = text.strip()
     if text in presets():
         return presets()[text]
@@ -187,7 +187,7 @@ def _release(text: str) -> Variant | None:
         first, last = variant.window
         low, high = _version(first), _version(last) or (99, 0)
         if low is not None and low <= version <= high:
-            # a preset is the first release of its window; later ones may already have some of the next bits
+            # a preset is the first release of its window; later releases can already have some of the next bits
             early = {c.bit for c in commits().values() if (_version(c.release) or (99, 0)) <= version}
             bits = tuple(b for b in commits() if b in early or b in variant.bits)
             return Variant(text if text.startswith("v") else "v" + text, variant.title, (), bits)

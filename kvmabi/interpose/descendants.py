@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Processes that the program left behind: they become children of ours (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+"""Adoption of orphaned descendants of the program (prctl(2), PR_SET_CHILD_SUBREAPER)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PR_GET_CHILD_SUBREAPER = 37
 
 
 class Descendants:
-    """While entered, orphaned descendants are adopted. Children that this process had before are left alone.
+    """While entered, this process adopts orphaned descendants. Children that it already has are ignored.
 
-    As children they also stay descendants for Yama, which lets ancestors reach a process's memory.
+    Yama allows ancestors to access a process's memory; adopted processes remain descendants.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,18 @@ class Descendants:
         self._prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(self._was_reaper.value), 0, 0, 0)
 
     def alive(self) -> bool:
-        """Whether any adopted process is running; those that ended are reaped."""
+        """Whether an adopted process is running. Reaps those that have ended."""
         running = {pid for pid in _children() - self._others if _runs(pid)}
         return bool(running)
 
 
 def _children() -> set[int]:
-    """The children of all threads of this process; none where the kernel does not list them."""
-    found: set[int] = set()
+    """The children of all threads of this process; empty if the kernel does not list them."""
+    children: set[int] = set()
     for file in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found.update(map(int, file.read_text().split()))
-    return found
+            children.update(map(int, file.read_text().split()))
+    return children
 
 
 def _runs(pid: int) -> bool:

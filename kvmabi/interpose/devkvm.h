@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The name /dev/kvm and what stat tells about it, on machines that need not have one. */
+/* The path /dev/kvm and its stat() results, on machines with or without the device. */
 #ifndef KVMABI_DEVKVM_H
 #define KVMABI_DEVKVM_H
 
@@ -45,7 +45,7 @@ static bool append_path(char *to, const char *path)
     return true;
 }
 
-/* The folder that `dirfd` stands for, as an absolute path. */
+/* The absolute path of the directory `dirfd`. */
 static bool folder_of(int dirfd, char *to)
 {
     char link[32];
@@ -61,7 +61,7 @@ static bool folder_of(int dirfd, char *to)
     return to[0] == '/';
 }
 
-/* Whether a path whose last component is kvm leads to /dev/kvm. Takes 8 kB of stack, so it is apart. */
+/* Whether a path whose last component is kvm is /dev/kvm. A separate function because it needs 8 kB of stack. */
 static bool leads_to_dev_kvm(int dirfd, const char *path)
 {
     char folder[PATH_MAX], whole[PATH_MAX];
@@ -72,7 +72,7 @@ static bool leads_to_dev_kvm(int dirfd, const char *path)
     return append_path(whole, path) && strcmp(whole, DEV_KVM) == 0;
 }
 
-/* Whether `path`, seen from `dirfd`, is /dev/kvm. Nearly every other path is told by its last letters. */
+/* Whether `path`, relative to `dirfd`, is /dev/kvm. The last characters rule out nearly every other path. */
 static bool is_dev_kvm(int dirfd, const char *path)
 {
     const char *volatile given = path; /* libc declares it non-null, the kernel does not */
@@ -80,7 +80,7 @@ static bool is_dev_kvm(int dirfd, const char *path)
     size_t length;
     bool found;
 
-    if ((uintptr_t)given < FIRST_PAGE_BYTES) /* NULL, or a small number taken for a pointer: EFAULT is the kernel's */
+    if ((uintptr_t)given < FIRST_PAGE_BYTES) /* NULL or a small integer: let the kernel return EFAULT */
         return false;
     length = strlen(path);
     if (length < 3 || memcmp(path + length - 3, "kvm", 3) != 0)
@@ -92,7 +92,7 @@ static bool is_dev_kvm(int dirfd, const char *path)
     return found;
 }
 
-/* stat() of the device; struct stat64 is the same struct on 64-bit machines. */
+/* stat() of the device. struct stat64 is the same struct on 64-bit machines. */
 static int stat_dev_kvm(void *to, size_t size)
 {
     const struct stat found = {
@@ -122,7 +122,7 @@ static int statx_dev_kvm(struct statx *to)
     return 0;
 }
 
-/* What access() answers for a device that everybody may read and write. */
+/* access() on a device with mode 0666. */
 static int access_dev_kvm(int mode)
 {
     if ((mode & ~(R_OK | W_OK | X_OK)) != 0) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The calls that the server answers: opening /dev/kvm, and ioctls on the fds that come of it. */
+/* The calls that the server answers: open() of /dev/kvm, and ioctl() on KVM file descriptors. */
 #ifndef KVMABI_KVMCALL_H
 #define KVMABI_KVMCALL_H
 
@@ -11,7 +11,7 @@
 
 enum { KVM_IOCTL_TYPE = 0xAE, IOCTL_TYPE_SHIFT = 8, IOCTL_TYPE_MASK = 0xff };
 
-/* Take the fd that came with a reply. Returns 0, or EMFILE if there was no room for it, which the server is told. */
+/* Check the fd of a reply. Returns 0, or EMFILE if none could be received; then the server undoes the ioctl. */
 static int take_fd(int fd)
 {
     const struct kvmabi_request request = {.message = KVMABI_UNDO};
@@ -24,7 +24,7 @@ static int take_fd(int fd)
     return EMFILE;
 }
 
-/* open() of /dev/kvm. Errors: ENODEV without a server, else the server's. */
+/* open() of /dev/kvm. Fails with ENODEV if there is no server, else with the server's error. */
 static int open_kvm(int flags)
 {
     const struct kvmabi_request request = {.message = KVMABI_OPEN};
@@ -39,17 +39,17 @@ static int open_kvm(int flags)
     signals = block_signals();
     exchange(&request, &reply, (flags & O_CLOEXEC) != 0 ? MSG_CMSG_CLOEXEC : 0, &fd);
     restore_signals(signals);
-    if (fd < 0) /* the server sent one, but there was no room for it */
+    if (fd < 0) /* without an error: the server sent an fd, but this process could not receive it */
         errno = reply.error != 0 ? reply.error : EMFILE;
     else
         errno = saved;
     return fd;
 }
 
-/* Wait, all signals being blocked, until one arrives that KVM_RUN lets in. `usual` is the thread's own mask.
+/* Wait for a signal that interrupts KVM_RUN. All signals are blocked on entry; `usual` is the thread's own mask.
  *
- * With the mask of KVM_SET_SIGNAL_MASK the kernel ends the run for a signal that only this mask lets in, but
- * leaves it pending: a signalfd tells about it without taking it. Other signals run their handlers.
+ * If only the mask of KVM_SET_SIGNAL_MASK unblocks a signal, the kernel ends KVM_RUN but leaves the signal
+ * pending: a signalfd detects it without consuming it. Other signals run their handlers.
  */
 static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
 {
@@ -63,14 +63,14 @@ static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
     if (left_pending != 0)
         pending.fd = (int)syscall(SYS_signalfd4, -1, &left_pending, sizeof(left_pending), SFD_CLOEXEC);
     if (left_pending != 0 && pending.fd < 0)
-        blocked = reply->sigmask; /* no room for another fd: their handlers run */
+        blocked = reply->sigmask; /* no free fd: the handlers run instead */
     syscall(SYS_ppoll, &pending, 1UL, NULL, &blocked, sizeof(blocked));
     if (pending.fd >= 0)
         syscall(SYS_close, pending.fd);
 }
 
-/* Whether an fd may be one of ours at all: a socket (system, VM) or a plain file (vCPU). What is behind the number
- * is looked up every time: it costs a hundredth of the answer, and numbers change hands behind our back. */
+/* Whether an fd can be a KVM file descriptor: a socket (system, VM) or a regular file (vCPU). The identity is read on
+ * every call: fstat() costs a hundredth of the answer, and the program can close or replace an fd unnoticed. */
 static bool may_be_kvm(int fd, struct kvmabi_request *request)
 {
     struct stat file;
@@ -87,7 +87,7 @@ static bool has_kvm_type(unsigned long number)
     return ((number >> IOCTL_TYPE_SHIFT) & IOCTL_TYPE_MASK) == KVM_IOCTL_TYPE;
 }
 
-/* ioctl() on an fd that may be ours. Returns whether it was, with the call's result and errno set. */
+/* ioctl() on an fd that can be KVM's. Returns whether it is; if so, sets `result` and errno. */
 static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
 {
     struct kvmabi_request request = {
@@ -118,7 +118,7 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     if ((reply.flags & KVMABI_FD) != 0) {
         *result = new_fd;
         if (new_fd >= 0 && (reply.flags & KVMABI_STORE) != 0) {
-            memcpy((char *)argument + reply.place, &new_fd, sizeof(new_fd)); /* the server has just written there */
+            memcpy((char *)argument + reply.place, &new_fd, sizeof(new_fd)); /* the server has just written here */
             *result = 0;
         }
     }

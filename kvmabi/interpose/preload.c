@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The interposer: lets a program's calls on /dev/kvm, and on the fds that come of it, go to `kvmabi run`.
+/* The interposer: forwards a program's calls on /dev/kvm and on KVM file descriptors to `kvmabi run`.
  *
- * It takes the C library's functions that open a path or ask about one, and ioctl. Every call that is not
- * about /dev/kvm goes on to the next library at once. Programs that make system calls without the C library
- * are not seen.
+ * It replaces the C library's functions that open or examine a path, and ioctl. All calls that do not concern
+ * /dev/kvm go to the next library. System calls that do not use the C library are not intercepted.
  */
 #define _GNU_SOURCE
-#undef _FILE_OFFSET_BITS /* would give two of the functions below one name */
+#undef _FILE_OFFSET_BITS /* it would give two of the functions below the same name */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -18,7 +17,7 @@
 #include "devkvm.h"
 #include "kvmcall.h"
 
-/* The function of this name in the next library, looked up once. */
+/* The function with this name in the next library, looked up once. */
 static void *next_function(_Atomic(void *) *known, const char *name)
 {
     void *found = atomic_load_explicit(known, memory_order_relaxed);
@@ -30,7 +29,7 @@ static void *next_function(_Atomic(void *) *known, const char *name)
     return found;
 }
 
-/* DECLARE_NEXT(int, f, ...) declares what NEXT(f), the next library's f, needs: its type and its place. */
+/* DECLARE_NEXT(int, f, ...) declares the type and the cached address of NEXT(f), the f of the next library. */
 #define DECLARE_NEXT(result, name, ...)         \
     typedef result name##_type(__VA_ARGS__);    \
     static _Atomic(void *) next_##name
@@ -77,7 +76,7 @@ static bool has_mode(int flags)
     return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* The variadic mode of an open(), if the flags say that there is one. */
+/* Read the variadic mode argument of open(), if the flags require one. */
 #define READ_MODE(mode, flags)            \
     do {                                  \
         if (has_mode(flags)) {            \
@@ -108,7 +107,7 @@ int openat(int dirfd, const char *path, int flags, ...)
     return NEXT(openat)(dirfd, path, flags, mode);
 }
 
-/* What open() becomes under _FORTIFY_SOURCE. */
+/* open() with _FORTIFY_SOURCE. */
 int __open_2(const char *path, int flags)
 {
     return takes_open(AT_FDCWD, path, flags) ? open_kvm(flags) : NEXT(__open_2)(path, flags);
@@ -230,8 +229,8 @@ int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *to, in
     return fstatat64(dirfd, path, to, flags);
 }
 
-/* Whether this says that a socket or file has no such ioctl. It may stand for KVM, which has its own answer;
- * ENOSYS is what qemu-user says. */
+/* Whether the error means that a socket or file has no such ioctl. The fd can still be KVM's, whose answer
+ * differs. qemu-user returns ENOSYS. */
 static bool is_unknown_ioctl(int error)
 {
     return error == ENOTTY || error == ENOSYS;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* What the interposer and its server say to each other; protocol.py is the same for Python.
+/* The protocol between the interposer and its server; protocol.py is the Python counterpart.
  *
- * The socket is of type SOCK_SEQPACKET, so a message is whole or it is not there. A connection starts
- * with HELLO, which has no answer; after that every request has one reply, and one at a time is under
- * way. Byte order and sizes are the machine's: both ends are on it.
+ * The socket has type SOCK_SEQPACKET, so messages arrive whole or not at all. A connection starts with HELLO,
+ * which has no reply. Every other request has one reply, and one request at a time is outstanding. Byte
+ * order and sizes are native: both ends are on the same machine.
  */
 #ifndef KVMABI_PROTOCOL_H
 #define KVMABI_PROTOCOL_H
@@ -13,12 +13,12 @@
 #define KVMABI_PROTOCOL_VERSION 2
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
-/* The message number 4 is kept for handing out a vCPU's register file. */
+/* Message number 4 is reserved for sharing a vCPU's register file. */
 enum kvmabi_message {
     KVMABI_HELLO = 1, /* request: the version; identity: the cookie of the address space */
     KVMABI_OPEN = 2,  /* open("/dev/kvm") */
     KVMABI_IOCTL = 3, /* request, argument: the ioctl's; identity: st_dev and st_ino of its fd */
-    KVMABI_UNDO = 5,  /* there was no room here for the fd that came last: what it stands for shall not be */
+    KVMABI_UNDO = 5,  /* the last fd could not be received: destroy the object that it stands for */
 };
 
 struct kvmabi_request {
@@ -29,11 +29,11 @@ struct kvmabi_request {
 };
 
 enum kvmabi_flag {
-    KVMABI_FD = 1 << 0,      /* the result is the fd that comes along (SCM_RIGHTS) */
-    KVMABI_FOREIGN = 1 << 1, /* the fd is none of the server's: ask the kernel */
-    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then answer the error */
-    KVMABI_SIGMASK = 1 << 3, /* wait with this mask, of KVM_SET_SIGNAL_MASK */
-    KVMABI_STORE = 1 << 4,   /* the fd's number goes into the ioctl's argument, at `place`; the result is 0 */
+    KVMABI_FD = 1 << 0,      /* the result is the attached fd (SCM_RIGHTS) */
+    KVMABI_FOREIGN = 1 << 1, /* the fd is not the server's: pass the ioctl to the kernel */
+    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error */
+    KVMABI_SIGMASK = 1 << 3, /* wait with `sigmask`, set by KVM_SET_SIGNAL_MASK */
+    KVMABI_STORE = 1 << 4,   /* store the fd in the ioctl's argument at offset `place`; the result is 0 */
 };
 
 struct kvmabi_reply {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The connection of this address space to the server.
  *
- * Everything about it stands in one page that fork does not copy (MADV_WIPEONFORK): a child finds zeroes,
- * which is a session that has not begun, while a vfork child, which lives in the parent's memory, goes on
- * with the parent's. So the cookie in it names an address space exactly as the kernel means it.
+ * Its state is in one page that fork does not copy (MADV_WIPEONFORK): a child sees zeroes, which is a session
+ * that is not connected, while a vfork child, which shares the parent's memory, uses the parent's session. So
+ * the cookie in the page identifies an address space exactly as the kernel defines it.
  *
- * During an exchange all signals are blocked, so that a handler may use KVM as well, and system calls are
- * made directly: they are no cancellation points and a program's own functions of the same name, or other
- * preloaded libraries, do not see them.
+ * During an exchange all signals are blocked, so that signal handlers can use KVM as well. System calls are
+ * made directly: they are not cancellation points, and neither functions of the same name in the program
+ * nor other preloaded libraries intercept them.
  */
 #ifndef KVMABI_SESSION_H
 #define KVMABI_SESSION_H
@@ -28,17 +28,17 @@
 
 #include "protocol.h"
 
-/* Where the connection's fd goes if it can, out of the way of programs that count on low numbers. */
+/* The connection's fd is at least this high if possible: some programs rely on low numbers being free. */
 enum { HIGH_FD = 1000 };
 
-/* How often to look for a reply before sleeping: being woken takes longer than most replies. */
+/* The number of polls for a reply before sleeping: a wake-up takes longer than most replies. */
 enum { LOOKS = 50 };
 
 struct session {
     pthread_mutex_t lock; /* all zeroes: unlocked */
     bool connected;
     int fd;
-    dev_t device; /* device and inode tell whether the program closed our fd, or put another in its place */
+    dev_t device; /* device and inode detect that the program closed or replaced our fd */
     ino_t inode;
     uint64_t cookie[2];
 };
@@ -71,7 +71,7 @@ static void restore_signals(uint64_t before)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 }
 
-/* The child of fork: nothing of the parent's connection is its own. */
+/* In the child of fork: drop the parent's connection. */
 static void begin_anew_after_fork(void)
 {
     if (is_same_file(inheritance.fd, inheritance.device, inheritance.inode))
@@ -80,7 +80,7 @@ static void begin_anew_after_fork(void)
     memset(session, 0, sizeof(*session));
 }
 
-/* Read where the server is; without one every call goes to the kernel. */
+/* Read the server's address from the environment. Without one all calls go to the kernel. */
 static void session_setup(void)
 {
     const char *path = getenv(KVMABI_SOCKET_VARIABLE);
@@ -91,7 +91,7 @@ static void session_setup(void)
     page = mmap(NULL, sizeof(*session), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         return;
-    madvise(page, sizeof(*session), MADV_WIPEONFORK); /* children of a bare clone() need it, others have atfork */
+    madvise(page, sizeof(*session), MADV_WIPEONFORK); /* for bare clone(); other children run the atfork handler */
     server_address.sun_family = AF_UNIX;
     strcpy(server_address.sun_path, path);
     session = page;
@@ -105,7 +105,7 @@ static bool send_request(int fd, const struct kvmabi_request *request)
     return sent == (long)sizeof(*request);
 }
 
-/* Receive a reply and the fd that may come with it (-1: none); `flags` as of recvmsg. */
+/* Receive a reply and its fd (-1: none). `flags` are those of recvmsg(). */
 static bool receive_reply(int from, struct kvmabi_reply *reply, int flags, int *fd)
 {
     union {
@@ -136,7 +136,7 @@ static bool receive_reply(int from, struct kvmabi_reply *reply, int flags, int *
     return got == (long)sizeof(*reply);
 }
 
-/* Let the server, our ancestor, reach our memory also where Yama would not. */
+/* Allow the server, an ancestor, to access our memory where Yama restricts ptrace. */
 static void admit_server(int fd)
 {
     struct ucred server;
@@ -186,7 +186,7 @@ static bool session_connect(void)
     return false;
 }
 
-/* The rest of a session whose server is gone. */
+/* Close a session whose server is gone. */
 static void session_drop(void)
 {
     if (is_same_file(session->fd, session->device, session->inode))
@@ -199,8 +199,8 @@ static bool session_ready(void)
     return session->connected && is_same_file(session->fd, session->device, session->inode);
 }
 
-/* Send a request and take the reply. Signals are blocked. Returns whether there was a server to answer; otherwise
- * only the reply's error is changed, and only if this process has too many files open to connect. */
+/* Send a request and receive the reply, with all signals blocked. Returns whether the server answered. Otherwise the
+ * reply keeps its contents, except that `error` is set if this process has too many open files to connect. */
 static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *reply, int flags, int *fd)
 {
     struct kvmabi_reply received;

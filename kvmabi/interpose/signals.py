@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signals to kvmabi while it serves: they are meant for the program, and must not leave the socket behind."""
+"""Signals to kvmabi while it serves: they are forwarded to the program, and must not leave the socket behind."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 
 class Signals:
-    """Passes signals on to a process; while there is none they are held, and ``stop`` tells so.
+    """Forwards signals to a process. While there is no process, signals are held, and ``stop`` is True.
 
-    What the terminal sends to its foreground group has reached the program as well and is not passed
-    on a second time. Signals that were ignored stay so. Only a main thread can handle signals.
+    A signal that the terminal sends to its foreground group reaches the program as well and is not
+    forwarded. Ignored signals remain ignored. Only the main thread can handle signals.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class Signals:
 
     @property
     def stop(self) -> bool:
-        """A signal came that no process was there for."""
+        """Whether signals are held because there is no process to forward them to."""
         return bool(self._held)
 
     def pass_to(self, target: int | None) -> None:
-        """From now on signals, those held first, are for the process ``target``; None: for nobody."""
+        """Forward held and future signals to the process ``target``; None: hold future signals."""
         self._target = target
         if target is not None:
             held, self._held = self._held, []
@@ -59,7 +59,7 @@ class Signals:
 
 
 def _in_foreground() -> bool:
-    """Whether this process is in the group that its terminal sends signals to."""
+    """Whether this process is in the foreground process group of its terminal."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The simplest search that can be right: whole machines, no memo, no symmetry. What the explorer is held against."""
+"""A naive search to compare the explorer with: whole machines, no memo, no symmetry."""
 
 from __future__ import annotations
 

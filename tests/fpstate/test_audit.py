@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Backport audits: lists are read as git prints them, and the answers are searched."""
+"""Backport audits: lists are parsed as git prints them, and the answers come from searches."""
 
 import pytest
 
@@ -38,24 +38,24 @@ BACKPORT: arm64/fpsimd: Avoid erroneous elide of user state reload
 
 
 def test_bluefield_backport_says_what_patch_7_mends(bluefield: Audit) -> None:
-    """All seven are clean of C1 and C5; without the seventh C1 is there, with a trace."""
-    found = bluefield
-    assert found.unknown == ()
-    remaining = {f.bug.id for f in found.remaining}
+    """With all seven there is no C1 and no C5; without the seventh C1 reproduces, with a trace."""
+    report = bluefield
+    assert report.unknown == ()
+    remaining = {f.bug.id for f in report.remaining}
     assert remaining == {"A1", "E1", "H3"}
-    mended = {c.bit: {f.bug.id for f in there} for c, there in found.mended}
+    mended = {c.bit: {f.bug.id for f in there} for c, there in report.mended}
     assert mended["flush_after"] == {"C1", "C1x", "C1k"}
     assert mended["kern"] == {"A2"}
-    assert all(f.trace is not None and f.trace.observation for _, there in found.mended for f in there)
+    assert all(f.trace is not None and f.trace.observation for _, there in report.mended for f in there)
 
 
 def test_remedies_name_the_commit_that_removes_what_remains(bluefield: Audit) -> None:
-    """And none that would only trade one bug for another."""
+    """Remedies do not include commits that replace the bug with another one."""
     remedies = {bug: [c.id for c in helps] for bug, helps in bluefield.remedies}
     assert remedies == {"A1": ["751ecf6afd65"], "E1": ["8c462d56487e"], "H3": ["59419f10045b"]}
 
 
 def test_clean_backport_has_nothing_left() -> None:
-    """6.12 with the commits of 6.14 and the mended vector length change and clone has no catalogued bug."""
+    """6.12 with the commits of 6.14 and the fixes for vector length changes and clone has no catalogued bug."""
     ids = "fbc7e61195e2\n8eca7f6d5100\n459f059be702\n59419f10045b\n49ce484187f7\ne0cb0f26594c\n"
     assert audit(find_variant("v6.12"), read_list(ids)).remaining == ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each bug shows its expected observation and first lie, and only its own fix takes it away."""
+"""Each bug shows its expected observation and first lie, and its own fix removes it."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ MAINLINE = [n for n, v in presets().items() if v.window]
 
 @pytest.mark.parametrize("name", list(bugs()))
 def test_observation_and_first_lie(name: str) -> None:
-    """The last step breaks what the bug is known for, and the first metadata to lie is the expected one."""
+    """The last step breaks the bug's observation, and the first metadata invariant to break is the expected one."""
     bug = bugs()[name]
     finding = search(bug, find_variant(bug.present_in[0]))
     assert finding.outcome == REPRODUCES
@@ -35,17 +35,17 @@ def test_fix_alone_mends_the_last_kernel_that_has_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, b in bugs().items() if any(find_commit(c) for c in b.introduced)])
 def test_without_the_introducing_commit_it_is_not_there(name: str) -> None:
-    """Taking out what introduced it from the first preset of the window removes the bug."""
+    """Removing the introducing commit from the first preset of the window removes the bug."""
     bug = bugs()[name]
     first = find_variant(bug.present_in[0])
-    # 93ae6b01bafe alone is masked: what exposed it is the last one listed
+    # 93ae6b01bafe alone is masked: the commit that exposes it is listed last
     commit = find_commit(bug.introduced[-1])
     assert commit is not None
     assert search(bug, first.minus(commit.bit)).outcome in (ABSENT, NOT_APPLICABLE)
 
 
 def test_signal_fix_needs_both_commits() -> None:
-    """F1 is still there with only one of its two fixes."""
+    """F1 still reproduces with only one of its two fixes."""
     assert search(bugs()["F1"], find_variant("v6.16-sig_smstop")).outcome == REPRODUCES
 
 
@@ -57,20 +57,20 @@ def test_b1_shows_alone_when_b2_is_masked() -> None:
 
 
 def test_kernel_neon_loss_needs_a_preemptible_section() -> None:
-    """A2 is nowhere without PREEMPT_RT, on any kernel."""
+    """A2 does not reproduce without PREEMPT_RT on any kernel."""
     bug = bugs()["A2"]
     calm = replace(bug, config=bug.config.with_flags(rt=False))
     assert {search(calm, find_variant(n)).outcome for n in MAINLINE} == {ABSENT}
 
 
 def test_unknown_bug_is_misuse() -> None:
-    """The error lists what there is."""
+    """The error lists the catalogued bugs."""
     with pytest.raises(UsageError, match="C1x"):
         find_bug("Z9")
     assert find_bug("c1X").id == "C1x"
 
 
 def test_commit_ids_are_hexadecimal_or_marked_as_never_merged() -> None:
-    """No guessed id slips in."""
+    """Every merged commit has an id of 12 hexadecimal digits."""
     for commit in commits().values():
         assert commit.release == "never" or (len(commit.id) == 12 and int(commit.id, 16))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The commands: exit statuses, formats, misuse in one line."""
+"""The commands: exit statuses, formats, usage errors in one line."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def _run(line: str) -> int:
     ],
 )
 def test_exit_status(line: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """0 holds (a bug reproduces), 1 violated (it does not), 3 gave up; something is always printed."""
+    """0: holds (a bug reproduces), 1: violated (it does not), 3: undecided; there is always output."""
     assert _run(line) == status
     assert capsys.readouterr().out
 
@@ -98,7 +98,7 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_formats_of_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    """Text, JSON, Mermaid and SVG tell the same story."""
+    """Text, JSON, Mermaid and SVG are available for the same trace."""
     outputs = {}
     for form in ("text", "json", "mermaid", "svg"):
         assert _run(f"bug C1 --on v6.8 --format {form}") == 0
@@ -112,7 +112,7 @@ def test_formats_of_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_holding_check_has_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing on stdout then, and the verdict on stderr."""
+    """stdout is empty, and the verdict goes to stderr."""
     assert _run("check --events softirq --hw sve --format svg") == 0
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -120,7 +120,7 @@ def test_a_holding_check_has_no_picture(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_check_json_can_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A counterexample as JSON goes through replay and diff on another kernel."""
+    """replay and diff accept a counterexample as JSON, on another kernel."""
     assert _run("check --variant v6.8 --tasks 2 --events neon --inv O1 --format json") == 1
     trace = tmp_path / "trace.json"
     trace.write_text(json.dumps(json.loads(capsys.readouterr().out)["trace"]))

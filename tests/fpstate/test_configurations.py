@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The configurations that the reference names are exhausted without a violation."""
+"""The named configurations are exhausted without a violation."""
 
 import pytest
 
@@ -13,8 +13,8 @@ LONG = {"kvm-neon"}  # two million states each: benchmarks/fpstate_explorer.py -
 
 
 def _claims() -> list[tuple[str, str]]:
-    """Each quick configuration with the variants that differ in what they do."""
-    found = []
+    """Each quick configuration with its variants, except those with equal knobs."""
+    jobs = []
     for name, entry in named_configs().items():
         seen = set()
         for kernel in entry.variants:
@@ -22,13 +22,13 @@ def _claims() -> list[tuple[str, str]]:
             if entry.slow or knobs in seen or name in LONG:
                 continue
             seen.add(knobs)
-            found.append((name, kernel))
-    return found
+            jobs.append((name, kernel))
+    return jobs
 
 
 @pytest.mark.parametrize(("name", "kernel"), _claims())
 def test_fixed_kernels_hold(name: str, kernel: str) -> None:
-    """All invariants, every reachable state."""
+    """All invariants hold in every reachable state."""
     entry = named_config(name)
     result = Explorer(find_variant(kernel), entry.config, select(entry.invariants)).run()
     assert result.verdict == HOLDS
@@ -52,13 +52,13 @@ def test_impossible_configurations_are_misuse(table: dict[str, object]) -> None:
 
 
 def test_a_configuration_survives_as_dict() -> None:
-    """What JSON carries is enough to make it again."""
+    """The JSON form is complete: parsing it gives an equal configuration."""
     for entry in named_configs().values():
         assert config_from(entry.config.as_dict()) == entry.config
 
 
 def test_summary_names_what_differs() -> None:
-    """One line for people."""
+    """The summary is one readable line."""
     assert Config(cpus=2, vcpus=1, sve=True, idle=True).summary == "2 CPUs, 1 task, 1 vCPU; sve idle"
 
 

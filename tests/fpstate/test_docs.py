@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The documentation's pictures and table are what the tool says now."""
+"""The timelines and the table in the documentation are current."""
 
 import re
 import runpy
@@ -21,7 +21,7 @@ def _rows() -> dict[str, tuple[str, str]]:
 
 
 def test_timelines_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each picture is the output of its command."""
+    """Each timeline is the output of its command."""
     monkeypatch.setattr(sys, "argv", ["fpstate_docs.py", "--check"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "scripts/fpstate_docs.py"), run_name="__main__")
@@ -29,22 +29,22 @@ def test_timelines_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_table_has_every_commit_of_v6_16() -> None:
-    """One row a commit bit, in order, and every one decided."""
+    """There is one row per commit bit, in order, and each is decided."""
     rows = _rows()
     assert tuple(rows) == find_variant("v6.16").bits
     assert "undecided" not in {verdict for verdict, _ in rows.values()}
 
 
 def test_table_says_what_the_search_finds() -> None:
-    """Counterexamples (all in the small configurations) are the same; exhausted rows are the script's to check."""
+    """Counterexamples (all in the small configurations) are the same; the script checks the exhausted rows."""
     variant = find_variant("v6.16")
     rows = _rows()
     quick = [b for b, (verdict, _) in rows.items() if verdict in (BROKEN, NO_EFFECT, SAME) and b != "kvm_keeps_tif"]
     small = configurations(variant)[: len(SPOTS)]
-    found = ablate(variant, [commits()[b] for b in quick], small)
-    assert {a.commit.bit: (a.verdict, a.line) for a in found} == {b: rows[b] for b in quick}
+    results = ablate(variant, [commits()[b] for b in quick], small)
+    assert {a.commit.bit: (a.verdict, a.line) for a in results} == {b: rows[b] for b in quick}
 
 
 def test_lies_are_told_apart_from_bugs() -> None:
-    """A commit whose absence nobody can see is not called broken."""
+    """A commit whose removal has no observable effect is not called broken."""
     assert {b for b, (verdict, _) in _rows().items() if verdict == LIES} == {"syscall_keeps_sve"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ways into and out of the kernel, one function at a time."""
+"""Kernel entry and exit, one function at a time."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def _live(kernel: str, **flags: bool) -> Machine:
 
 @pytest.mark.parametrize(("kernel", "flag", "zen"), [("v5.17", 0, 0), ("v6.1", 0, 0), ("v6.2", 1, 1), ("v6.16", 1, 1)])
 def test_system_call_entry(kernel: str, flag: int, zen: int) -> None:
-    """Up to 6.1 SVE is switched off, from 6.2 on only the live Z is zeroed; the user expects zeros always."""
+    """Up to 6.1 SVE is disabled, from 6.2 on only the live Z is zeroed; user mode always expects zeros."""
     m = _live(kernel)
     m.tasks[0].SVE = m.cpus[0].ZEN = 1
     m.cpus[0].Z = m.tasks[0].want_Z = MINE
@@ -56,7 +56,7 @@ def test_trapping_with_the_flag_set_warns() -> None:
 
 
 def test_return_to_user_ends_fpsimd_saves() -> None:
-    """6.16's fpsimd_syscall_exit comes after a signal, too."""
+    """fpsimd_syscall_exit of 6.16 runs after a signal as well."""
     for mode in (SYSCALL, SVC_EXIT):
         m = _live("v6.16")
         m.cpus[0].to_save, m.tasks[0].mode = FPSIMD, mode

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""explain and diff: who touches a note, and where two kernels part."""
+"""explain and diff: which events touch a field, and where two kernels diverge."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from kvmabi.fpstate.variants import find_variant
 
 
 def test_every_piece_of_state_is_explained() -> None:
-    """All fields but the expectations have words, and each alias leads to one."""
+    """All fields except the expectations have a description, and each alias names a field."""
     fields = {f for kind in (Cpu, Task, Vcpu) for f in kind.FIELDS if not f.startswith("want_")}
     assert fields == set(MEANING)
     assert set(ALIASES.values()) <= fields
@@ -29,7 +29,7 @@ def test_explain_sees_what_a_fix_changed() -> None:
 
 
 def test_explain_is_repeatable() -> None:
-    """The same random run each time."""
+    """Two calls use the same random run."""
     assert explain("st", find_variant("v6.8")) == explain("st", find_variant("v6.8"))
 
 
@@ -40,7 +40,7 @@ def test_unknown_state_is_misuse() -> None:
 
 
 def test_kernels_part_where_the_fix_is() -> None:
-    """C1's events on 6.8 and 6.10 part at the switch back into the section."""
+    """C1's events on 6.8 and 6.10 diverge at the switch back to the section."""
     bug = bugs()["C1"]
     trace = search(bug, find_variant("v6.8")).trace
     assert trace is not None
@@ -56,6 +56,6 @@ def test_replay_stops_where_an_event_has_no_cause() -> None:
     bug = bugs()["B1"]
     trace = search(bug, find_variant("v6.12")).trace
     assert trace is not None
-    found, stop = replay(find_variant("v6.14"), bug.config, trace.events, select("obs"))
+    replayed, stop = replay(find_variant("v6.14"), bug.config, trace.events, select("obs"))
     assert "user_write_z" in stop
-    assert found.observation == ()
+    assert replayed.observation == ()

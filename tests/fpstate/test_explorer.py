@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The explorer agrees with the naive search, and stops where it is told."""
+"""The explorer agrees with the naive search, and stops at its bounds."""
 
 import pytest
 
@@ -26,7 +26,7 @@ KERNELS = ["pre517", "v5.17", "v6.2", "v6.8", "v6.12", "v6.16"]
 @pytest.mark.parametrize("table", SMALL, ids=lambda t: " ".join(map(str, t["with"])))
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_explorer_agrees_with_naive_search(kernel: str, table: dict[str, object]) -> None:
-    """Without reductions the number of states is the same; with them the verdict and the shortest length are."""
+    """Without reductions the state counts are equal; with them the verdict and the shortest length are."""
     variant, config = find_variant(kernel), config_from(table)
     selection = select("all")
     verdict, states, steps = naive_search(variant, config, selection)

@@ -60,12 +60,12 @@ LIES: list[tuple[str, list[tuple[str, int]], Callable[[Machine], None]]] = [
 
 @pytest.mark.parametrize(("clause", "story", "lie"), LIES, ids=lambda x: x if isinstance(x, str) else "")
 def test_a_lie_is_noticed(clause: str, story: list[tuple[str, int]], lie: Callable[[Machine], None]) -> None:
-    """A right state holds; with one field falsified exactly this clause is among what breaks."""
+    """A correct state has no breach; with one field falsified this clause is among the breaches."""
     m = _at(story)
     lie(m)
-    found = list(breaches(m))
-    assert clause in {b.clause for b in found}
-    assert any(select(clause.partition(".")[0]).wants(b) for b in found)
+    broken = list(breaches(m))
+    assert clause in {b.clause for b in broken}
+    assert any(select(clause.partition(".")[0]).wants(b) for b in broken)
 
 
 def test_o6_is_reported_by_the_step() -> None:
@@ -78,7 +78,7 @@ def test_o6_is_reported_by_the_step() -> None:
 
 
 def test_o7_is_the_leaks_among_the_observations() -> None:
-    """Another owner's token is O7, one's own stale value is not."""
+    """Another owner's token breaks O7, a stale value of the same owner does not."""
     assert select("O7").wants(Breach("O1.V", "leak", ""))
     assert select("O7").wants(Breach("O4.Z", "leak", ""))
     assert not select("O7").wants(Breach("O1.V", "stale", ""))
@@ -115,7 +115,7 @@ def test_groups_and_kinds() -> None:
 
 
 def test_owner_free_guest_is_not_checked() -> None:
-    """A guest that has not touched FP has nothing to see."""
+    """A guest that has not used FP observes nothing."""
     m = _at(TO_GUEST[:-2])
     m.cpus[0].V = JUNK
     assert m.cpus[0].owner == FREE != GUEST

@@ -30,15 +30,15 @@ def _in_ioctl(kernel: str, *, sve: int = 0, **flags: bool) -> Machine:
     [("v6.12", HOST, 0, 1, 0), ("prop0121", HOST, 0, 0, 0), ("v6.14", FREE, 1, 1, 1)],
 )
 def test_load_with_sve_on(kernel: str, owner: str, flag: int, zen: int, foreign: int) -> None:
-    """6.2 to 6.13 clear the flag and not the trap; the proposal both; 6.14 saves and flushes."""
+    """6.2 to 6.13 clear the flag but do not enable the trap; the proposal does both; 6.14 saves and flushes."""
     m = _in_ioctl(kernel, sve=1)
     kvm.vcpu_load(m, 0, 0)
-    found = (m.cpus[0].owner, m.tasks[0].SVE, m.cpus[0].ZEN, m.tasks[0].FOREIGN)
-    assert found == (owner, flag, zen, foreign)
+    after = (m.cpus[0].owner, m.tasks[0].SVE, m.cpus[0].ZEN, m.tasks[0].FOREIGN)
+    assert after == (owner, flag, zen, foreign)
 
 
 def test_load_with_sve_on_is_a_bug_before_6_2() -> None:
-    """BUG_ON(TIF_SVE): a system call switched it off."""
+    """BUG_ON(TIF_SVE): a system call has cleared it."""
     m = _in_ioctl("v5.17", sve=1)
     with pytest.raises(Crash):
         kvm.vcpu_load(m, 0, 0)
@@ -65,7 +65,7 @@ def test_host_v_is_saved_by_somebody(kernel: str, saved: bool) -> None:
 
 @pytest.mark.parametrize(("kernel", "to_save", "flag"), [("v5.17", "CURRENT", 1), ("v6.2", SVE, 0), ("v6.16", SVE, 0)])
 def test_exit_binds_the_guest(kernel: str, to_save: str, flag: int) -> None:
-    """Up to 6.1 KVM borrows TIF_SVE, then it says to_save."""
+    """Up to 6.1 KVM uses TIF_SVE for the guest's format, later to_save."""
     m = _in_ioctl(kernel)
     kvm.vcpu_load(m, 0, 0)
     kvm.guest_enter(m, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The whole table: bugs by kernels is what the golden file and the sources say."""
+"""The matrix of bugs by kernels agrees with the golden file and with the sources."""
 
 from pathlib import Path
 
@@ -19,15 +19,15 @@ def table() -> Matrix:
 
 
 def test_matrix_is_the_golden_one(table: Matrix) -> None:
-    """Every cell, with the length of the shortest counterexample: a model change that moves one is noticed."""
+    """Every cell is as recorded, with the length of the shortest counterexample."""
     assert table.text() == GOLDEN.read_text()
 
 
 @pytest.mark.parametrize("bug", list(bugs()))
 def test_bug_is_exactly_where_the_sources_say(table: Matrix, bug: str) -> None:
     """Reproduced on each variant of its window, absent (by exhaustion) on every other."""
-    found = {c for c in table.columns if table.cells[bug, c][0] in "Rr"}
-    assert found == set(bugs()[bug].present_in)
+    reproducing = {c for c in table.columns if table.cells[bug, c][0] in "Rr"}
+    assert reproducing == set(bugs()[bug].present_in)
 
 
 def test_nothing_is_undecided(table: Matrix) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The driver for one machine: a vCPU emulator's way in."""
+"""The driver of one machine: the API for a vCPU emulator."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from kvmabi.fpstate.variants import presets
 
 @pytest.mark.parametrize("kernel", [n for n, v in presets().items() if v.window])
 def test_a_quiet_run_is_right_on_every_kernel(kernel: str) -> None:
-    """Without preemption, softirqs or SVE in the VMM, guest and VMM see their own on all kernels."""
+    """Without preemption, softirqs or SVE in the VMM, guest and VMM see their own registers on all kernels."""
     o = Ownership(kernel)
     for _ in range(2):
         o.run()
@@ -51,7 +51,7 @@ def test_moves_tell_what_to_copy() -> None:
 
 
 def test_a_second_access_does_not_trap() -> None:
-    """The registers stay the guest's over an exit, so the next entry moves nothing."""
+    """The guest owns the registers across an exit, so the next entry moves nothing."""
     o = Ownership()
     o.vcpu_load()
     o.guest_enter()
@@ -78,7 +78,7 @@ def test_historical_kernel_shows_its_bug() -> None:
 
 
 def test_watching_does_not_raise() -> None:
-    """check=None collects what broke instead, so that a session can go on."""
+    """check=None collects the breaches instead, so that a session can continue."""
     bug = bugs()["H3"]
     o = Ownership("v6.12", bug.config, check=None)
     o.vcpu_load()
@@ -90,14 +90,14 @@ def test_watching_does_not_raise() -> None:
     assert [b.clause for b in o.broken] == ["O6"]
 
 
-def test_misuse_is_told() -> None:
-    """What cannot happen now is a clear error, not a wrong state."""
+def test_misuse_is_reported() -> None:
+    """A step that cannot happen now raises UsageError and does not corrupt the state."""
     o = Ownership()
     with pytest.raises(UsageError, match="cannot happen"):
         o.guest_enter()
     with pytest.raises(UsageError, match="not in guest mode"):
         o.fp_trap()
-    with pytest.raises(UsageError, match="no other task"):
+    with pytest.raises(UsageError, match="not another task"):
         Ownership(config=LIVE.with_flags(tasks=1)).preempt()
     with pytest.raises(UsageError, match="V and Z"):
         o.guest_value(register="X")

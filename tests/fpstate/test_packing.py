@@ -26,7 +26,7 @@ def _walk(steps: int, seed: int) -> list[Machine]:
 
 
 def test_unpack_is_the_inverse_of_pack() -> None:
-    """Every component comes back, dead values forgotten."""
+    """Unpacking restores every component, with dead values normalised."""
     packing = Packing(Machine.boot(find_variant("v6.16").knobs, CONFIG))
     for m in _walk(300, 1):
         again = packing.unpack(packing.pack(m))
@@ -60,7 +60,7 @@ def test_renumbering_is_canonical() -> None:
 
 
 def test_forgetting_keeps_values_that_count() -> None:
-    """Registers of a NEON section survive, nobody's registers do not."""
+    """The registers of a NEON section are preserved, unowned registers are not."""
     m = Machine.boot(find_variant("v6.16").knobs, CONFIG)
     for name, arg in (("switch", 0), ("ret_to_user", -1), ("el0_svc", -1), ("kernel_neon_begin", -1)):
         assert events.apply(m, events.Event(name, 0, arg))

@@ -32,12 +32,12 @@ WIDE = config_from(
         ],
     }
 )
-"""Far beyond what can be exhausted: two of everything, and all that the model knows."""
+"""Too large to exhaust: two of everything, with all modelled hardware and events."""
 WIDE_NO_SME = WIDE.with_flags(sme=False, za=False, execve=False, prctl_vl=False, clone=False, fpmr=False)
 
 
 class Run(RuleBasedStateMachine):
-    """One machine, one rule an event, all invariants after each step."""
+    """One machine, one rule per event, all invariants after each step."""
 
     variant: Variant
     config: Config
@@ -47,7 +47,7 @@ class Run(RuleBasedStateMachine):
         self.machine = Machine.boot(self.variant.knobs, self.config)
 
     def can(self, name: str) -> list[events.Event]:
-        """The enabled events of this name."""
+        """The enabled events with this name."""
         return [e for e in events.enabled(self.machine) if e.name == name]
 
     @invariant()
@@ -73,7 +73,7 @@ for _name in NAMES:
 
 @pytest.mark.parametrize(("kernel", "config"), [("v6.16", WIDE), ("v6.19", WIDE), ("v6.14", WIDE_NO_SME)])
 def test_safe_kernels_survive_long_random_runs(kernel: str, config: Config) -> None:
-    """Two CPUs, two tasks, two vCPUs and every event: no invariant breaks (and shrinks, if one ever does)."""
+    """Two CPUs, two tasks, two vCPUs and every event: no invariant breaks."""
     chosen = type("Chosen", (Run,), {"variant": find_variant(kernel), "config": config})
     run_state_machine_as_test(
         chosen,
@@ -88,13 +88,13 @@ def test_safe_kernels_survive_long_random_runs(kernel: str, config: Config) -> N
 
 
 def _random_run(variant: Variant, config: Config, selection: Selection, steps: int, seed: int) -> bool:
-    """Whether a random walk, restarted now and then, meets a breach."""
+    """Whether a random walk, restarted at times, reaches a breach."""
     chance = random.Random(seed)
     m = Machine.boot(variant.knobs, config)
     for n in range(steps):
         going = events.apply(m, chance.choice(list(events.enabled(m))))
-        found = list(invariants.breaches(m)) if going else m.broken
-        if any(selection.wants(b) for b in found):
+        broken = list(invariants.breaches(m)) if going else m.broken
+        if any(selection.wants(b) for b in broken):
             return True
         m.broken.clear()
         if not going or n % 200 == 199:
@@ -104,7 +104,7 @@ def _random_run(variant: Variant, config: Config, selection: Selection, steps: i
 
 @pytest.mark.parametrize("name", ["B1", "B2", "A1", "C1", "C1k", "E1", "F1", "G1", "G2", "H2", "H3"])
 def test_random_runs_agree_with_the_explorer(name: str) -> None:
-    """On the bug's last kernel random runs find it, too; with its fix neither they nor the explorer do."""
+    """Random runs also find the bug on its last kernel; with its fix neither they nor the explorer do."""
     bug = bugs()[name]
     for kernel in (bug.present_in[-1], "v6.16"):
         variant = find_variant(kernel)

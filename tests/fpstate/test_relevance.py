@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernels that a configuration cannot tell apart are searched once, and that is sound."""
+"""Kernels that a configuration cannot distinguish are searched once, and that is sound."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ SMALL = [
 @pytest.mark.parametrize("table", SMALL, ids=lambda t: " ".join(map(str, t["with"])))
 @pytest.mark.parametrize("kernel", ["v5.17", "v6.2", "v6.8", "v6.12", "v6.16"])
 def test_neutral_knobs_change_nothing(kernel: str, table: dict[str, object]) -> None:
-    """With the knobs that do not count at their defaults the whole graph of states is the same size."""
+    """With the irrelevant knobs at their defaults the graph of states has the same size."""
     variant, config = find_variant(kernel), config_from(table)
     plain = Variant("plain", "", (), variant.bits)
     plain.__dict__["knobs"] = relevant(variant.knobs, config)
@@ -35,7 +35,7 @@ def test_neutral_knobs_change_nothing(kernel: str, table: dict[str, object]) -> 
 
 
 def test_a_knob_that_counts_is_kept() -> None:
-    """C1's configuration tells flag_only from flush_after, and A1's does not."""
+    """C1's configuration distinguishes flag_only from flush_after, and A1's does not."""
     one, two = find_variant("v6.8"), find_variant("v6.8+flush_after")
     for bug, differ in (("C1", True), ("A1", False)):
         config = bugs()[bug].config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pictures: same story in four forms, and an SVG that a browser draws."""
+"""The renderers: the same trace in four forms, and an SVG that a browser renders."""
 
 import json
 import shutil
@@ -24,14 +24,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox"
 
 
 def _trace(bug: str) -> Trace:
-    found = search(bugs()[bug], find_variant(bugs()[bug].present_in[-1])).trace
-    assert found is not None
-    return found
+    trace = search(bugs()[bug], find_variant(bugs()[bug].present_in[-1])).trace
+    assert trace is not None
+    return trace
 
 
 @pytest.mark.parametrize("bug", list(bugs()))
 def test_every_form_has_every_step(bug: str) -> None:
-    """Text, Mermaid, SVG and JSON have one entry a step, and mark the observation once."""
+    """Text, Mermaid, SVG and JSON have one entry per step, and mark the observation once."""
     trace = _trace(bug)
     steps = len(trace.steps)
     assert text(trace).count(f" {SEEN}") >= 1
@@ -44,7 +44,7 @@ def test_every_form_has_every_step(bug: str) -> None:
 
 
 def test_text_has_one_column_a_cpu() -> None:
-    """Two CPUs, two columns; the acting one is starred."""
+    """Two CPUs have two columns; the acting CPU is marked with a star."""
     lines = text(_trace("C1x")).splitlines()
     assert lines[1].split()[:4] == ["#", "CPU0", "CPU1", "event"]
     assert sum(LIE in line for line in lines) == 2
@@ -79,7 +79,7 @@ def _pixels(path: Path) -> bytes:
 
 
 def test_svg_is_drawn(tmp_path: Path) -> None:
-    """A browser (or, without one, librsvg) makes a picture of the size that the SVG declares."""
+    """A browser (or else librsvg) renders the picture in the size that the SVG declares."""
     page, shot = tmp_path / "trace.svg", tmp_path / "trace.png"
     page.write_text(svg(_trace("C1x")))
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -98,7 +98,7 @@ def test_svg_is_drawn(tmp_path: Path) -> None:
 
 
 def test_svg_text_stays_inside_the_picture() -> None:
-    """No text begins outside the declared width, and the longest line fits at 7.3 px a character."""
+    """No text begins outside the declared width, and the longest line fits at 7.3 px per character."""
     for bug in ("B2", "C1x", "H3"):
         root = ElementTree.fromstring(svg(_trace(bug)))
         width = float(root.attrib["width"])

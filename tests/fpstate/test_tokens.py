@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tokens name owners and say what is wrong with a wrong value."""
+"""Tokens name owners and classify wrong values."""
 
 import pytest
 

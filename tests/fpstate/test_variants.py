@@ -24,7 +24,7 @@ def test_a_release_is_its_preset(release: str, preset: str) -> None:
 
 
 def test_later_releases_of_a_window_have_what_came_meanwhile() -> None:
-    """6.6 unmasks interrupts early, 6.9 knows FPMR; each preset is what its first release has."""
+    """6.6 unmasks interrupts early, 6.9 has FPMR; each preset has the commits of its first release."""
     assert find_variant("v6.6").bits == find_variant("v6.2+f130ac0ae441").bits
     assert find_variant("v6.9").bits == find_variant("v6.8+fpmr").bits
     for name, variant in presets().items():
@@ -40,7 +40,7 @@ def test_bits_are_in_table_order_and_known() -> None:
 
 
 def test_no_commit_is_without_a_knob_and_undescribed() -> None:
-    """Each commit says what it changes, and each knob is turned by some commit."""
+    """Each commit describes its change, and some commit sets each knob."""
     assert all(c.what for c in commits().values())
     turned = {k for c in commits().values() for k, _ in c.sets}
     assert turned == set(Knobs.__dataclass_fields__)
@@ -58,9 +58,9 @@ def test_commits_are_found_by_id_title_and_bit() -> None:
     """Short ids of 7 digits and full ones, titles in any case."""
     title = "ARM64/FPSIMD: avoid erroneous elide of user state reload"
     for text in ("e92bee9", "e92bee9f861b", "e92bee9f861b" + "0" * 28, title):
-        found = find_commit(text)
-        assert found is not None
-        assert found.bit == "flush_after"
+        commit = find_commit(text)
+        assert commit is not None
+        assert commit.bit == "flush_after"
     assert find_commit("e92bee") is None
     assert find_commit("nothing of the kind") is None
 
@@ -73,5 +73,5 @@ def test_unknown_variants_are_misuse(text: str) -> None:
 
 
 def test_default_is_the_newest_release() -> None:
-    """Without a choice it is the current kernel."""
+    """The default is the newest kernel."""
     assert variants.default_variant().name == "v6.19"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a CPU keeps of registers that KVM_RUN passes through it: as measured, or else as known of QEMU's versions."""
+"""The bits that a CPU preserves of registers that KVM_RUN passes through it: measured, or known for QEMU's versions."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ UNDER_QEMU = {"kernel_profile": "linux-7.3", "recorded_from": "real Linux KVM (a
 
 
 def host(**more: Any) -> Host:
-    """A captured host with nothing but what is given."""
+    """A captured host with only the given fields."""
     return from_json("x", UNDER_QEMU | more)
 
 
 def test_what_was_measured_holds() -> None:
-    """The measured key decides, whatever is known of the CPU; ids are in hex, with or without 0x."""
+    """The measured key takes precedence over what is known for QEMU; IDs are in hex, with or without 0x."""
     measured = {f"{SCTLR:#x}": "0xff", f"{TCR2:x}": "0x0"}
     assert host(cpu_keeps=measured).cpu_keeps == {SCTLR: 0xFF, TCR2: 0}
     assert host(cpu_keeps={}).cpu_keeps == {}
 
 
 def test_without_a_measurement_the_version_of_qemu_tells() -> None:
-    """Hosts that were recorded without the key keep what their QEMU is known to keep; other machines, every bit."""
-    known = {regid.parse(name): mask for name, mask in cpus()["qemu-10"].items() if name != "text"}
-    assert host().cpu_keeps == known
+    """Hosts recorded without the key preserve the bits that their QEMU version does; other machines, all bits."""
+    qemu_10 = {regid.parse(name): mask for name, mask in cpus()["qemu-10"].items() if name != "text"}
+    assert host().cpu_keeps == qemu_10
     assert host(recorded_from="a board").cpu_keeps == {}
 
 
@@ -46,14 +46,14 @@ def test_without_a_measurement_the_version_of_qemu_tells() -> None:
     [(["a"], "cpu_keeps: must be a table"), ({"zz": "0x0"}, "not a number"), ({"0x1": "-1"}, "whole number")],
 )
 def test_a_wrong_measurement_is_refused(wrong: object, complaint: str) -> None:
-    """Whatever is no table of ids and masks is an error that names the field."""
+    """Anything but a table of IDs and masks is an error that names the field."""
     with pytest.raises(UsageError, match=complaint):
         host(cpu_keeps=wrong)
 
 
 @pytest.mark.parametrize("measured", [{}, {f"{SCTLR:#x}": "0xff", f"{CSSELR:#x}": "0xf"}])
 def test_a_measurement_survives_as_toml(measured: dict[str, str], tmp_path: Path) -> None:
-    """A capture written as a profile of names keeps what was measured, even if that is nothing."""
+    """A capture written as a profile of names retains the measurement, even an empty one."""
     captured = host(cpu_keeps=measured)
     path = tmp_path / "host.toml"
     path.write_text(hosttoml.to_toml(captured, name="x", recorded="x"), "utf-8")
@@ -61,7 +61,7 @@ def test_a_measurement_survives_as_toml(measured: dict[str, str], tmp_path: Path
 
 
 def test_a_run_keeps_what_was_measured() -> None:
-    """On a host with VHE, KVM_RUN leaves the measured bits of the registers that the kernel loads, and of no other."""
+    """On a host with VHE, KVM_RUN clears all but the measured bits of exactly the registers that the kernel loads."""
     with ModelBackend("qemu-max") as original:
         table = capture(original, "copy", "the model")
     table["cpu_keeps"] = {f"{SCTLR:#x}": "0xff", f"{CSSELR:#x}": "0xf"}
@@ -76,9 +76,9 @@ def test_a_run_keeps_what_was_measured() -> None:
 
 @pytest.mark.parametrize("kernel", ["linux-6.1", "linux-7.3"])
 def test_capture_measures_what_the_kernel_loads(kernel: str) -> None:
-    """A capture's measurement is what the host is made of, as far as the kernel passes registers through the CPU."""
+    """A capture of the model measures the host's own bits, for the registers that the kernel passes through the CPU."""
     with ModelBackend("qemu-max", load_kernel(kernel)) as model:
-        found = {int(id, 16): int(mask, 16) for id, mask in cpu_keeps(model, ("sve",)).items()}
+        measured = {int(id, 16): int(mask, 16) for id, mask in cpu_keeps(model, ("sve",)).items()}
     wanted = load_host("qemu-max").cpu_keeps
     loaded = {regid.parse(name) for name in load_kernel(kernel).run_loads}
-    assert found == {id: mask for id, mask in wanted.items() if id in loaded}
+    assert measured == {id: mask for id, mask in wanted.items() if id in loaded}

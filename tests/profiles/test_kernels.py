@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernel profiles: what loads, what is refused, and what a comparison tells."""
+"""Kernel profiles: loading, errors and comparisons."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kvmabi.profiles.switches import Switches, described, names
 
 @pytest.mark.parametrize("name", kernel_names())
 def test_every_built_in_kernel_loads(name: str) -> None:
-    """Each profile is complete and bears its own name."""
+    """Each profile is complete and has the name of its file."""
     assert load_kernel(name).name == name
 
 
 @pytest.mark.parametrize("name", host_names())
 def test_every_built_in_host_loads_with_its_kernel(name: str) -> None:
-    """Each host names a kernel that exists and says what it was recorded from."""
+    """Each host names an existing kernel and the source of its recording."""
     host = load_host(name)
     assert load_kernel(host.kernel)
     assert host.recorded
 
 
 def test_every_switch_is_described() -> None:
-    """The switches that rules read are the ones that the table describes."""
+    """The table describes exactly the switches that rules read."""
     assert names() == [field.name for field in fields(Switches)]
     assert set(names()) == set(described())
 
@@ -41,7 +41,7 @@ def test_every_other_field_has_a_meaning() -> None:
 
 
 def test_a_series_is_the_same_as_its_resend() -> None:
-    """v11 and v12 differ in nothing that userspace sees."""
+    """v11 and v12 do not differ for userspace."""
     assert diff("sme-v11", "sme-v12") == []
 
 
@@ -64,7 +64,7 @@ def test_a_profile_of_the_users_own_changes_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('base = "linux-7.3"\n[switches]\nno_such = true\n', "switches.no_such"),
         ('base = "linux-7.3"\n[switches]\nza_id_rows = 7\n', "switches.za_id_rows"),
@@ -73,9 +73,9 @@ def test_a_profile_of_the_users_own_changes_numbers(tmp_path: Path) -> None:
         ('base = "linux-7.3"\n[sysregs]\nmidr_el1 = { enc = [1] }\n', "sysregs.midr_el1"),
     ],
 )
-def test_a_wrong_profile_is_one_clear_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_profile_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
     """The error names the field."""
     own = tmp_path / "wrong.toml"
     own.write_text(text)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         load_kernel(str(own))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Profiles say nothing that goes unread: an unknown key or register is told in one line with file and field."""
+"""Profiles have no unused keys: an unknown key or register is reported in one line with file and field."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CAPTURE = {
     "registers": {},
     "cpuinfo_features": "fp asimd",
     "kernel_args": "quiet",
-    "notes": ["whatever else the recorder wants to tell"],
+    "notes": ["whatever else the recorder adds"],
 }
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("sme_vectors_bits = [512]\n", "sme_vectors_bits: unknown key: did you mean sme_vector_bits?"),
         ("zzz = 1\n", "zzz: unknown key: known ones are capabilities, counter_hz, cpu, "),
@@ -36,19 +36,19 @@ CAPTURE = {
         ("[registers]\nnonsense = 1\n", "registers.nonsense: "),
     ],
 )
-def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> None:
-    """File, key, and what was probably meant."""
+def test_a_hosts_unknown_key_is_reported(tmp_path: Path, text: str, message: str) -> None:
+    """The error names the file, the key and a suggestion."""
     own = tmp_path / "own.toml"
     own.write_text(HOST + text)
     with pytest.raises(UsageError) as error:
         load_host(str(own))
-    assert str(error.value).startswith(f"{own}: {told}")
+    assert str(error.value).startswith(f"{own}: {message}")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".toml", ".json"])
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"max_feature": 3}, "max_feature: unknown key: did you mean max_features?"),
         ({"zzz": 1}, "zzz: unknown key: known ones are "),
@@ -58,18 +58,18 @@ def test_a_hosts_unknown_key_is_told(tmp_path: Path, text: str, told: str) -> No
         ({"replaces": "switches"}, "replaces: must be an array"),
     ],
 )
-def test_a_kernels_unknown_key_is_told(tmp_path: Path, table: dict[str, object], told: str, suffix: str) -> None:
-    """A kernel's JSON is nobody's capture, so it is as strict as TOML."""
+def test_a_kernels_unknown_key_is_reported(tmp_path: Path, table: dict[str, object], message: str, suffix: str) -> None:
+    """A kernel profile in JSON is not a capture, so it is as strict as TOML."""
     own = tmp_path / f"own{suffix}"
     table = {"base": "linux-7.3", **table}
     own.write_text(json.dumps(table) if suffix == ".json" else "\n".join(f"{k} = {_toml(v)}" for k, v in table.items()))
     with pytest.raises(UsageError) as error:
         load_kernel(str(own))
-    assert str(error.value).startswith(f"{own}: {told}")
+    assert str(error.value).startswith(f"{own}: {message}")
 
 
 def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> None:
-    """A mistake in a base is the base's."""
+    """An error in a base names the file of the base."""
     below, own = tmp_path / "below.toml", tmp_path / "own.toml"
     below.write_text('base = "linux-7.3"\nzzz = 1\n')
     own.write_text(f'base = "{below}"\n')
@@ -77,15 +77,15 @@ def test_the_file_at_fault_is_named_not_the_one_based_on_it(tmp_path: Path) -> N
         load_kernel(str(own))
 
 
-def test_a_capture_may_tell_more(tmp_path: Path) -> None:
-    """A captured host carries what its reader may want to know and kvmabi does not need."""
+def test_a_capture_can_hold_more(tmp_path: Path) -> None:
+    """A captured host can have keys that kvmabi does not read."""
     own = tmp_path / "captured.json"
     own.write_text(json.dumps(CAPTURE))
     assert load_host(str(own)).sve_vector_bits == (128,)
 
 
 def test_a_captures_wrong_register_names_its_field(tmp_path: Path) -> None:
-    """Ids are in hex there."""
+    """A register name in a capture is an error that names the field: IDs are in hex."""
     own = tmp_path / "captured.json"
     own.write_text(json.dumps(CAPTURE | {"registers": {"midr_el1": "00"}}))
     with pytest.raises(UsageError) as error:
@@ -93,8 +93,8 @@ def test_a_captures_wrong_register_names_its_field(tmp_path: Path) -> None:
     assert str(error.value).startswith(f"{own}: registers.midr_el1: ")
 
 
-def test_reader_tells_known_keys_from_others() -> None:
-    """Only what is named may be there; what is named may be missing."""
+def test_reader_rejects_unknown_keys() -> None:
+    """Only the named keys are allowed; each of them is optional."""
     Reader("f", {"a": 1}).only(("a", "b"))
     Reader("f", {}).only(("a",), "sub")
     with pytest.raises(UsageError, match=r"f: sub\.c: unknown key"):
@@ -102,7 +102,7 @@ def test_reader_tells_known_keys_from_others() -> None:
 
 
 def test_loaders_give_profiles() -> None:
-    """What is right is taken as before."""
+    """A valid profile is accepted."""
     assert isinstance(load_host("sme-demo"), Host)
     assert isinstance(load_kernel("sme-v12"), Kernel)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A second opinion: modes, sizes, vector lengths and zeroing as the ABI's public documents tell them, and no more.
+"""A second opinion: modes, sizes, vector lengths and zeroing as the ABI's public documents specify them.
 
-Written from https://docs.kernel.org/virt/kvm/api.html (KVM_ARM_VCPU_INIT, KVM_ARM_VCPU_FINALIZE, KVM_SET_ONE_REG), what
-the SME series adds to it, and the Arm ARM's text on SVCR. It shares no code with the model, and is meant to be read in
-one sitting: a dictionary of bytes and five rules.
+Written from https://docs.kernel.org/virt/kvm/api.html (KVM_ARM_VCPU_INIT, KVM_ARM_VCPU_FINALIZE, KVM_SET_ONE_REG), the
+additions of the SME series, and the Arm ARM's description of SVCR. It shares no code with the model and is short enough
+to read in one sitting: a dictionary of bytes and five rules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def size_bytes(id: int) -> int:
 
 
 def vls(vqs: set[int]) -> bytes:
-    """A set of vector lengths in quadwords as SVE_VLS and SME_VLS hold it."""
+    """A set of vector lengths in quadwords, in the format of SVE_VLS and SME_VLS."""
     return sum(1 << (vq - 1) for vq in vqs).to_bytes(64, "little")
 
 
@@ -60,7 +60,7 @@ class Reference:
         return self.sve if id == SVE_VLS else self.sme
 
     def init_again(self) -> None:
-        """INIT resets registers; the vector lengths are reset, too, unless FINALIZE has fixed them."""
+        """INIT resets registers, and the vector lengths unless FINALIZE has fixed them."""
         self.svcr, self.values = 0, {}
         if not self.finalized:
             self.__post_init__()
@@ -73,7 +73,7 @@ class Reference:
         return "OK"
 
     def refusal(self, id: int) -> str:
-        """Why a register cannot be accessed now, as an errno, or ""."""
+        """The errno of an access to a register now; "" if it succeeds."""
         if id in (SVE_VLS, SME_VLS):
             return "" if self.has(id) else "ENOENT"
         if id == SVCR:
@@ -92,7 +92,7 @@ class Reference:
         return "" if self.finalized else "EPERM"
 
     def valid_bytes(self, id: int) -> int:
-        """How much of a register's transfer is data; zeroes follow."""
+        """The number of bytes of a register that are valid; the rest of the transfer is zero."""
         if id not in VECTORS and id not in ROWS:
             return size_bytes(id)
         streaming = id in ROWS or self.svcr & SM
@@ -100,7 +100,7 @@ class Reference:
         return vl // 8 if id in P or id == FFR else vl
 
     def get(self, id: int) -> tuple[str, bytes]:
-        """The answer of KVM_GET_ONE_REG and the bytes."""
+        """The result of KVM_GET_ONE_REG and the bytes."""
         refused = self.refusal(id)
         if refused:
             return refused, b""
@@ -111,7 +111,7 @@ class Reference:
         return "OK", self.values.get(id, b"").ljust(size_bytes(id), b"\0")
 
     def set(self, id: int, data: bytes) -> str:
-        """The answer of KVM_SET_ONE_REG."""
+        """The result of KVM_SET_ONE_REG."""
         refused = self.refusal(id)
         if refused:
             return refused
@@ -123,7 +123,7 @@ class Reference:
         return "OK"
 
     def _set_lengths(self, id: int, data: bytes) -> str:
-        """Before FINALIZE: the host's set up to one of its members, and nothing else."""
+        """Before FINALIZE: only the host's set up to one of its members is accepted."""
         if self.finalized:
             return "EPERM"
         allowed = {vls({vq for vq in self.host[id] if vq <= most}): most for most in self.host[id]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The model against the tiny reference: whatever a VMM does to a vCPU, both say the same."""
+"""The model against the small reference: both give the same answers to random sequences of ioctls on a vCPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def backend(host: str) -> ModelBackend:
 
 
 class Vcpu(RuleBasedStateMachine):
-    """A vCPU of the model and the reference of it."""
+    """A vCPU of the model and its reference."""
 
     @initialize(data=st.data(), host=st.sampled_from(HOSTS))
     def begin(self, data: st.DataObject, host: str) -> None:

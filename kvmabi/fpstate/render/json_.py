@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace as JSON, and back to what replays it."""
+"""A trace as JSON, and the parser for replay."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def dump(data: Any) -> str:
 
 
 def story_from(text: str) -> tuple[Config, tuple[Event, ...]]:
-    """The configuration and events of a trace's JSON; UsageError if it is none."""
+    """Parse the configuration and events of a trace's JSON. Raises UsageError on anything else."""
     try:
         data = json.loads(text)
         config = config_from(data["config"])
         events = tuple(Event(str(e["event"]), int(e["cpu"]), int(e.get("arg", -1))) for e in data["events"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"this is no trace as --format json writes it: {error!r}") from error
+        raise UsageError(f"not a trace as --format json writes it: {error!r}") from error
     return config, events

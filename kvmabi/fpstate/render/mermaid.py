@@ -18,12 +18,12 @@ def _participants(trace: Trace) -> list[str]:
 
 
 def _arrows(step: Step) -> list[str]:
-    """Saves (a memory copy changed to what the CPU held) and loads (the CPU changed to a copy)."""
+    """Saves (a memory copy took the CPU's value) and loads (the CPU took a copy's value)."""
     cpu = step.event.cpu
-    found = []
+    arrows = []
     for name, field, _, now in step.changes:
         if not name.startswith("CPU") and field in _COPIES and now == step.before.cpus[cpu].V:
-            found.append(f"CPU{cpu}->>MEM_{name}: save {field}={tokens.name(now)}")
+            arrows.append(f"CPU{cpu}->>MEM_{name}: save {field}={tokens.name(now)}")
     new = step.after.cpus[cpu].V
     if new != step.before.cpus[cpu].V and step.event.name in ("ret_to_user", "switch", "guest_fp_trap"):
         owner = tokens.owner_of(new)
@@ -35,12 +35,12 @@ def _arrows(step: Step) -> list[str]:
         elif step.after.cpus[cpu].cur >= 0:
             source = f"MEM_T{step.after.cpus[cpu].cur}"
         if source:
-            found.append(f"{source}->>CPU{cpu}: load {tokens.name(new)}")
-    return found
+            arrows.append(f"{source}->>CPU{cpu}: load {tokens.name(new)}")
+    return arrows
 
 
 def mermaid(trace: Trace) -> str:
-    """The sequence diagram's source."""
+    """The source of the sequence diagram."""
     lines = ["sequenceDiagram", f"    %% {headline(trace)}"]
     lines += [f"    participant {name}" for name in _participants(trace)]
     for step, row in zip(trace.steps, rows(trace), strict=True):

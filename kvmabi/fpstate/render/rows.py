@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace as rows: what each renderer draws, decided once."""
+"""A trace as rows: the contents that all renderers share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CPU_NAMES = {"owner": "fp_owner", "vl": "VL"}
 
 @dataclass(frozen=True)
 class Row:
-    """One step: the text of every CPU's cell, and what changed in metadata and memory."""
+    """One step: the cell text of each CPU, and the changes of metadata and memory."""
 
     number: int
     cpu: int
@@ -32,7 +32,7 @@ class Row:
 
 
 def shown(field: str, value: object) -> str:
-    """A field's value as people read it."""
+    """A field's value in readable form."""
     if field in _TOKENS and isinstance(value, int):
         return tokens.name(value)
     if field == "st" and isinstance(value, int):
@@ -43,7 +43,7 @@ def shown(field: str, value: object) -> str:
 
 
 def registers(m: Machine, cpu: int) -> str:
-    """A CPU's registers in short: "V=u(T0) Z=0 st=U(T0)"."""
+    """A CPU's registers in short form: "V=u(T0) Z=0 st=U(T0)"."""
     c = m.cpus[cpu]
     parts = [f"V={tokens.name(c.V)}"]
     if m.config.sve or m.config.sme:
@@ -58,7 +58,7 @@ def registers(m: Machine, cpu: int) -> str:
 
 
 def _changes(step: Step) -> tuple[str, ...]:
-    found = []
+    changes = []
     for name, field, _, now in step.changes:
         if field in _HIDDEN or field.startswith("want_") or (name.startswith("CPU") and field in ("V", "Z", "F")):
             continue
@@ -67,8 +67,8 @@ def _changes(step: Step) -> tuple[str, ...]:
         if field == "vcpu":
             continue
         label = _CPU_NAMES.get(field, field) if name.startswith("CPU") else field
-        found.append(f"{name}.{label}={shown(field, now)}")
-    return tuple(found)
+        changes.append(f"{name}.{label}={shown(field, now)}")
+    return tuple(changes)
 
 
 def rows(trace: Trace) -> list[Row]:
@@ -104,12 +104,12 @@ def rows(trace: Trace) -> list[Row]:
 
 
 def headline(trace: Trace) -> str:
-    """One line: variant, configuration, verdict."""
+    """The trace as one line: variant, configuration, verdict."""
     return f"variant {trace.variant.name}   {trace.config.summary}   {trace.summary}"
 
 
 def closing(trace: Trace) -> str:
-    """One line about the first lie, "" if no metadata lied."""
+    """One line about the first lie; "" if no metadata invariant is broken."""
     lie = trace.first_lie
     if lie is None:
         return ""

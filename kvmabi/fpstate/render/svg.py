@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace as an SVG timeline: the text timeline's rows, with the registers' owners in colour."""
+"""A trace as an SVG timeline: the rows of the text timeline, with the owners of the registers in colour."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def _text(x: float, y: float, words: str, style: str = "") -> str:
 
 
 def _columns(trace: Trace, table: list[Row]) -> list[tuple[str, float]]:
-    """Heading and x of each column; the last one is where the picture ends."""
+    """Heading and x of each column; the last entry is the right edge of the picture."""
     cpus = range(len(trace.start.cpus))
     widths = [("#", 3)]
     widths += [(f"CPU{c}", max(5, *(len(r.cells[c]) for r in table)) + 5) for c in cpus]
     widths.append(("event", max(len(r.event) for r in table) + 2))
     widths.append(("registers after", max(15, *(len(r.registers) for r in table)) + 4))
     widths.append(("memory and metadata that changed", max(33, *(len(" ".join(r.changes)) for r in table)) + 2))
-    found, x = [], float(PAD)
+    columns, x = [], float(PAD)
     for heading, width in widths:
-        found.append((heading, x))
+        columns.append((heading, x))
         x += width * CHAR
     longest = max(len(n) for n in [headline(trace), closing(trace), *(f"    {n}" for r in table for n in r.notes)])
-    return [*found, ("", max(x, PAD + longest * CHAR))]
+    return [*columns, ("", max(x, PAD + longest * CHAR))]
 
 
 def _row(step: Step, row: Row, columns: list[tuple[str, float]], y: float) -> list[str]:
@@ -68,7 +68,7 @@ def _row(step: Step, row: Row, columns: list[tuple[str, float]], y: float) -> li
 
 
 def svg(trace: Trace) -> str:
-    """The picture, self-contained. A square before each CPU shows whose value V holds."""
+    """The picture, self-contained. The square next to each CPU shows the owner of V."""
     table = rows(trace)
     if not table:
         return '<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"/>\n'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace as a text timeline: one column a CPU, changes only."""
+"""A trace as a text timeline: one column per CPU, changes only."""
 
 from __future__ import annotations
 
