@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from kvmabi.model.effects import Effect
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 
 KEPT = 10_000
 NO_VALUES: Mapping[int, bytes] = {}

@@ -11,7 +11,8 @@ from kvmabi.cli import common
 from kvmabi.cli.command import Command
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm
-from kvmabi.model.row import Refusal, Row
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.row import Row
 
 EXAMPLE = """\
   kvmabi regs --host sme-demo --features sve,sme --svcr sm,za"""

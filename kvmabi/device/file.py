@@ -13,7 +13,7 @@ from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
 from kvmabi.model.effects import Effect
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 
 REQUEST_MASK = (1 << 32) - 1
 WORD_MASK = (1 << 32) - 1

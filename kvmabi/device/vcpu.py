@@ -19,7 +19,8 @@ from kvmabi.errors import KvmError
 from kvmabi.events import Kind
 from kvmabi.model import lifecycle, run
 from kvmabi.model.mode import Mode
-from kvmabi.model.row import Buffer, Refusal
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.row import Buffer
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
 from kvmabi.model.vgic import UNSET_ADDRESS
 

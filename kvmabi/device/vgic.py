@@ -13,7 +13,7 @@ from kvmabi.device.attr import Attribute, Attributes, absent
 from kvmabi.device.file import DeviceFile, Handler
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.vgic import UNSET_ADDRESS, Its, Vgic
 
 if TYPE_CHECKING:

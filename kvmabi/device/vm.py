@@ -16,7 +16,7 @@ from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.vm import Vm
 
 CREATE_DEVICE = layout("struct kvm_create_device")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kvmabi.device import DeviceFile, ProcessMemory
 from kvmabi.device.file import Refused, Wait
 from kvmabi.interpose.files import OpenFile, OpenFiles
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 
 
 class NewFd(NamedTuple):

@@ -7,7 +7,8 @@ import errno
 
 from kvmabi import regid
 from kvmabi.model.facts import Facts
-from kvmabi.model.row import Outcome, Owner, Refusal, Row
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.row import Outcome, Owner, Row
 
 CLIDR_ID = regid.parse("clidr_el1")
 CTR_ID = regid.parse("ctr_el0")

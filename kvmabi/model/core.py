@@ -11,8 +11,9 @@ from kvmabi.model import state
 from kvmabi.model.effects import Effects
 from kvmabi.model.facts import Bytes, Facts
 from kvmabi.model.mode import Mode
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.registermap import Family, RegisterMap
-from kvmabi.model.row import Outcome, Owner, Refusal, Row, checked, refuse, size_of
+from kvmabi.model.row import Outcome, Owner, Row, checked, refuse, size_of
 
 BASE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_ARM_CORE
 WORD_BYTES = 4

@@ -10,8 +10,9 @@ from kvmabi import uapi
 from kvmabi.model import cache, state
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.registermap import Family, RegisterMap
-from kvmabi.model.row import Refusal, Row, checked, refuse
+from kvmabi.model.row import Row, checked, refuse
 
 UNKNOWN = Refusal(errno.ENOENT, "the only demultiplexed registers are the 32-bit ccsidr[<n>] of the host's caches")
 CCSIDR_BASE = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32 | uapi.KVM_REG_ARM_DEMUX | uapi.KVM_REG_ARM_DEMUX_ID_CCSIDR

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kvmabi import regid
 from kvmabi.model import state
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.profiles import idregs, sysregs
 from kvmabi.profiles.host import Host
 from kvmabi.profiles.kernel import Kernel, kernel_names, load_kernel

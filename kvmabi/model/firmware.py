@@ -11,8 +11,9 @@ from kvmabi import uapi
 from kvmabi.model import state
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.registermap import Family, RegisterMap
-from kvmabi.model.row import Buffer, Outcome, Owner, Refusal, Row, Rule, checked, refuse
+from kvmabi.model.row import Buffer, Outcome, Owner, Row, Rule, checked, refuse
 
 BAD_SIZE = Refusal(errno.ENOENT, "firmware registers are 64 bits wide")
 UNKNOWN = Refusal(errno.ENOENT, "this kernel does not have this firmware register")

@@ -7,7 +7,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
-from kvmabi.model.row import Outcome, Owner, Refusal, Row
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.row import Outcome, Owner, Row
 from kvmabi.profiles import idregs
 
 if TYPE_CHECKING:

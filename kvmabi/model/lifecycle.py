@@ -11,7 +11,7 @@ from kvmabi.errors import KvmError
 from kvmabi.model import core, pmu, sme, state, vls
 from kvmabi.model import reset as images
 from kvmabi.model.mode import Mode
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
 from kvmabi.profiles import features as feature_rules
 

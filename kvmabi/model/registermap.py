@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 from kvmabi import uapi
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
-from kvmabi.model.row import Refusal, Row, refuse
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.row import Row, refuse
 
 
 class Family(NamedTuple):

@@ -8,31 +8,16 @@ the rules. A refusal is a value that is returned, not raised: a VMM that probes 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from kvmabi import regid, uapi
-from kvmabi.errors import KvmError
 from kvmabi.model.effects import Effects, Place
+from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
-
-if TYPE_CHECKING:
-    from kvmabi.model.facts import Facts
-    from kvmabi.model.vmstate import VmState
-
-
-class Refusal(NamedTuple):
-    """Why an access fails: the errno the VMM sees, the rule, and a hint how to do it right ("" without one)."""
-
-    errno: int
-    reason: str
-    hint: str = ""
-
-    def error(self, register: Row | None = None, mode: Mode | str = "") -> KvmError:
-        """The refusal as an exception, with the register and the mode where they explain it."""
-        return KvmError(self.errno, self.reason, register=register, mode=mode, hint=self.hint)
+from kvmabi.model.refusal import FAULT, Refusal
+from kvmabi.model.vmstate import VmState
 
 
 class Buffer(Protocol):
@@ -48,8 +33,6 @@ class Buffer(Protocol):
     def put(self, data: bytes, valid_bytes: int) -> bool:
         """Write a register's ``valid_bytes`` and the zeroes after them; False is a fault."""
 
-
-FAULT = Refusal(errno.EFAULT, "the payload's address cannot be accessed for the register's length")
 
 Outcome = Refusal | Effects | None
 """What a set returns: why it fails, which other registers it changed, or None."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kvmabi import uapi
 from kvmabi.errors import KvmError
 from kvmabi.model import idreg, vcpuattrs
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vgic import Vgic
 

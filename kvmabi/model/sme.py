@@ -11,8 +11,9 @@ from kvmabi.model import core, state, sve, vls
 from kvmabi.model.effects import Effects
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA, Mode
+from kvmabi.model.refusal import FAULT, Refusal
 from kvmabi.model.registermap import Family, RegisterMap
-from kvmabi.model.row import FAULT, Buffer, Outcome, Owner, Refusal, Row, refuse
+from kvmabi.model.row import Buffer, Outcome, Owner, Row, refuse
 
 NO_SME = Refusal(errno.ENOENT, "the vCPU has no SME", "give KVM_ARM_VCPU_INIT the feature KVM_ARM_VCPU_SME")
 NO_SME2 = Refusal(errno.ENOENT, "ZT0 needs SME2: ID_AA64PFR1_EL1.SME is below 2 in this VM")

@@ -10,8 +10,9 @@ from kvmabi import uapi
 from kvmabi.model import state, vls
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.registermap import Family, RegisterMap
-from kvmabi.model.row import Refusal, Row, refuse
+from kvmabi.model.row import Row, refuse
 
 NO_SVE = Refusal(errno.ENOENT, "the vCPU has no SVE", "give KVM_ARM_VCPU_INIT the feature KVM_ARM_VCPU_SVE")
 NO_Z = Refusal(

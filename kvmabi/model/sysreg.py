@@ -12,8 +12,9 @@ from kvmabi import uapi
 from kvmabi.model import cache, idreg, pmu, sme, state, timer
 from kvmabi.model.facts import Facts
 from kvmabi.model.mode import Mode
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.registermap import Family, RegisterMap
-from kvmabi.model.row import Getter, Outcome, Owner, Refusal, Row, Rule, checked, refuse
+from kvmabi.model.row import Getter, Outcome, Owner, Row, Rule, checked, refuse
 from kvmabi.profiles import sysregs
 
 UNKNOWN = Refusal(errno.ENOENT, "this kernel does not give access to this register")

@@ -11,8 +11,9 @@ from typing import Any
 from kvmabi.model import reset
 from kvmabi.model.effects import Effect, Effects, Place
 from kvmabi.model.mode import Mode
+from kvmabi.model.refusal import FAULT, Refusal
 from kvmabi.model.registermap import RegisterMap
-from kvmabi.model.row import FAULT, Buffer, Outcome, Refusal, Row
+from kvmabi.model.row import Buffer, Outcome, Row
 from kvmabi.model.state import CLOSED, zeroes
 from kvmabi.model.system import System
 from kvmabi.model.vmstate import VmState

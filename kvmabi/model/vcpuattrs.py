@@ -11,7 +11,7 @@ from typing import Protocol
 
 from kvmabi.errors import KvmError
 from kvmabi.model import pmu
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vgic import NOT_A_PPI, Vgic, is_ppi, is_spi
 

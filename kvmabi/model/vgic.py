@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from kvmabi import uapi
 from kvmabi.errors import KvmError
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 
 ALIGNMENT_BYTES = 0x10000
 DIST_BYTES, REDIST_BYTES = int(uapi.KVM_VGIC_V3_DIST_SIZE), int(uapi.KVM_VGIC_V3_REDIST_SIZE)

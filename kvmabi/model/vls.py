@@ -12,7 +12,8 @@ import errno
 from kvmabi import uapi
 from kvmabi.model import state
 from kvmabi.model.mode import Mode
-from kvmabi.model.row import Outcome, Owner, Refusal, Row, checked
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.row import Outcome, Owner, Row, checked
 
 FINALIZED = Refusal(
     errno.EPERM,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import errno
 
-from kvmabi.model import idreg
-from kvmabi.model.row import Refusal
+from kvmabi.model import idreg, pmu, timer
+from kvmabi.model.refusal import Refusal
 from kvmabi.model.system import System
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vgic import Vgic
@@ -28,7 +28,13 @@ class Vm(VmState[Vcpu]):
     """One VM on a system."""
 
     def __init__(self, system: System, number: int, ipa_bits: int = IPA_BITS) -> None:
-        super().__init__(system, number, ipa_bits)
+        super().__init__(
+            number,
+            ipa_bits,
+            timer_irqs=system.kernel.timer_irqs,
+            pmu_counters=pmu.counters(system),
+            counter_offsets={timer.CNTVCT_ID: timer.now(system.host.counter_hz)},
+        )
         self.system = system
 
     def create_vcpu(self, index: int) -> Vcpu:

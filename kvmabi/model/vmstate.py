@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from kvmabi.model import pmu, timer
-from kvmabi.model.facts import Facts
 from kvmabi.model.vgic import Vgic
 
 VcpuType = TypeVar("VcpuType")
@@ -23,7 +22,15 @@ class VmState(Generic[VcpuType]):
     of the vCPUs' timers. A ``dead`` VM fails every ioctl with EIO.
     """
 
-    def __init__(self, facts: Facts, number: int, ipa_bits: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        ipa_bits: int,
+        *,
+        timer_irqs: Iterable[int],
+        pmu_counters: int,
+        counter_offsets: dict[int, int],
+    ) -> None:
         self.number = number
         self.ipa_bits = ipa_bits
         self.vcpus: dict[int, VcpuType] = {}
@@ -32,9 +39,9 @@ class VmState(Generic[VcpuType]):
         self.enabled: set[int] = set()
         self.has_run = False
         self.el1_32bit: bool | None = None
-        self.pmu_counters = pmu.counters(facts)
+        self.pmu_counters = pmu_counters
         self.vgic: Vgic | None = None
         self.has_its = False
-        self.timer_irqs = list(facts.kernel.timer_irqs)
+        self.timer_irqs = list(timer_irqs)
         self.dead = False
-        self.counter_offsets = {timer.CNTVCT_ID: timer.now(facts.host.counter_hz)}
+        self.counter_offsets = counter_offsets

@@ -9,7 +9,7 @@ from itertools import count
 
 from kvmabi.device import DeviceFile, Memory, SystemFile, VcpuFile
 from kvmabi.device.file import Refused, Wait
-from kvmabi.model.row import Refusal
+from kvmabi.model.refusal import Refusal
 from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
 
 ARGUMENT = 0x7F00_0000_0000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The register file: memory that is used again must not show what it held, and that others may have is not used again."""
+"""The register file: memory that is used again shows nothing of what it held, and shared memory is not used again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""Why something fails, as a value."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from kvmabi.errors import KvmError, Named
+
+
+class Refusal(NamedTuple):
+    """Why an access fails: the errno the VMM sees, the rule, and a hint how to do it right ("" without one)."""
+
+    errno: int
+    reason: str
+    hint: str = ""
+
+    def error(self, register: Named | None = None, mode: object = "") -> KvmError:
+        """The refusal as an exception, with the register and the mode where they explain it."""
+        return KvmError(self.errno, self.reason, register=register, mode=mode, hint=self.hint)
+
+
+FAULT = Refusal(errno.EFAULT, "the payload's address cannot be accessed for the register's length")
