@@ -28,7 +28,7 @@ EXAMPLE = """\
 
 A difference is shrunk to the fewest steps that show it and printed as a case of the conformance suite.
 
-exit status: 0 no difference, 1 some were found, 2 misuse"""
+exit status: 0 no difference, 1 differences found, 2 misuse"""
 CAPTURED = "captured"
 STEPS = 10_000
 
@@ -41,16 +41,22 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host", metavar="H", help="vm, device: the model's host (default: captured from the real one)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which random sequences (default: 0)")
     parser.add_argument(
-        "--steps", type=int, default=STEPS, metavar="N", help="how many steps at least (default: 10000)"
+        "--seed", type=int, default=0, metavar="S", help="the seed of the random sequences (default: 0)"
     )
-    parser.add_argument("--findings", type=int, default=10, metavar="N", help="stop at so many kinds (default: 10)")
-    parser.add_argument("--state", metavar="FILE", help="where to keep how far the run came; it goes on from there")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, metavar="N", help="the least number of steps (default: 10000)"
+    )
+    parser.add_argument(
+        "--findings", type=int, default=10, metavar="N", help="stop after this many kinds of differences (default: 10)"
+    )
+    parser.add_argument(
+        "--state", metavar="FILE", help="where the state of the run is kept; a later run continues from it"
+    )
 
 
 def fuzz(args: Namespace) -> int:
-    """Fuzz and tell what was found; 1 if anything was."""
+    """Fuzz and report; 1 if there are differences."""
     if args.steps < 1 or args.findings < 1:
         raise UsageError("--steps and --findings are at least 1")
     return _recorded(args) if args.backend == "trace" else _live(args)
@@ -79,7 +85,7 @@ def _hunt(
     args: Namespace, kernel: Backend, model: Backend, sequences: Iterator[tuple[int, list[str]]], run: State
 ) -> None:
     progress = common.Progress("fuzz", args.steps)
-    known = {tuple(kind) for kind in run.kinds}
+    kinds = {tuple(kind) for kind in run.kinds}
 
     def tick(number: int, steps: int) -> None:
         run.next, run.steps = number, run.steps + steps
@@ -95,8 +101,8 @@ def _hunt(
             yield number, sequence
 
     try:
-        for finding in hunt(kernel, model, wanted(), tick, known):
-            known.add(finding.kind)
+        for finding in hunt(kernel, model, wanted(), tick, kinds):
+            kinds.add(finding.kind)
             run.kinds.append(list(finding.kind))
             run.found.append(_told(finding, args.seed, kernel.describe(), kernel.kernel))
             progress.update(run.steps, f"{len(run.found)} found")
@@ -142,15 +148,15 @@ def _recorded(args: Namespace) -> int:
 
 def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
     if "/" in trace.host or trace.host.startswith("."):
-        raise UsageError(f"{trace.path}:1: {trace.host!r} is no name of a host")
+        raise UsageError(f"{trace.path}:1: {trace.host!r} is not a host name")
     host = load_host(str(Path(args.hosts, f"{trace.host}.json")) if args.hosts else trace.host)
     return host, load_kernel(args.kernel or host.kernel)
 
 
 COMMAND = Command(
     "fuzz",
-    "Do random ioctl sequences on the model and on a real kernel, and compare every answer. The model takes the "
-    "real host's place: it is captured first, unless --host names a profile.",
+    "Run random ioctl sequences on the model and on a real kernel, and compare every answer. The real host is captured "
+    "first and becomes the host of the model, unless --host names a profile.",
     EXAMPLE,
     fuzz,
     options,

@@ -32,14 +32,14 @@ def options(parser: ArgumentParser) -> None:
         "--family",
         default="",
         metavar="F,…",
-        help="count only steps on registers of these families, and those of a vCPU's life; the system registers of SME "
-        f"belong to sme ({', '.join(FAMILIES)})",
+        help="count only steps on registers of these families, and those that create and prepare vCPUs; SME's system "
+        f"registers belong to sme ({', '.join(FAMILIES)})",
     )
     common.add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Replay the files and tell what differs."""
+    """Replay the files and report the answers that differ."""
     families = common.words(args.family)
     common.one_of("register family", families, FAMILIES)
     traces = [(trace, _host(trace, args.hosts)) for trace in map(Trace, args.files)]
@@ -71,7 +71,7 @@ def _tick(progress: common.Progress, done: int, name: str, steps: int) -> None:
 def _host(trace: Trace, folder: str | None) -> Host:
     """The host that a trace names: from the folder, or a built-in one."""
     if "/" in trace.host or trace.host.startswith("."):
-        raise UsageError(f"{trace.path}:1: {trace.host!r} is no name of a host")
+        raise UsageError(f"{trace.path}:1: {trace.host!r} is not a host name")
     if folder is None and trace.host not in host_names():
         choices = f"built-in ones are {', '.join(host_names())}; --hosts names a folder with others"
         raise UsageError(f"{trace.path}: its host {trace.host} is unknown: {choices}")
@@ -88,7 +88,7 @@ def _host(trace: Trace, folder: str | None) -> Host:
 COMMAND = Command(
     "replay",
     "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
-    "its host, and the host the kernel that answered.",
+    "its host, and the host names the kernel that answered.",
     EXAMPLE,
     run,
     options,
