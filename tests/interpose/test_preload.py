@@ -9,9 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from processes import StartProcess
 
-from interpose.builds import PRELOAD_FLAGS, SANITIZE, SOURCE, compile_file
+from interpose.builds import PRELOAD_FLAGS, PROGRAM_FLAGS, PROGRAMS, SANITIZE, SOURCE, compile_file
 from interpose.conftest import Build, Start
+from interpose.rawclient import serving
 from kvmabi.device import SystemFile, open_system
 from kvmabi.events import EventLog
 from kvmabi.interpose.launch import run
@@ -19,6 +21,7 @@ from kvmabi.profiles import load_host, load_kernel
 
 USUAL_FDS = 1024
 ENOUGH_FDS = 4096
+PATIENCE_SECONDS = 60
 
 
 def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +96,37 @@ def test_without_server(preload: Path, build: Build, tmp_path: Path) -> None:
     )
     assert "fd >= 0 (errno 19)" in gone.stderr  # ENODEV
     assert subprocess.run(["cat", "/dev/null"], env=environment, check=False).returncode == 0
+
+
+def test_server_that_comes_again(
+    preload: Path, build: Build, system: SystemFile, tmp_path: Path, start_process: StartProcess
+) -> None:
+    """A program whose server is gone drops the connection, and connects to the next one at the same place."""
+    place = tmp_path / "socket"
+    environment = {"LD_PRELOAD": str(preload), "KVMABI_SOCKET": str(place)}
+    with serving(system, tmp_path):
+        program = start_process(
+            build("again"), env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stdout.readline() == "served\n"
+    place.unlink()
+    print(file=program.stdin, flush=True)
+    assert program.stdout.readline() == "not served\n"
+    with serving(system, tmp_path):
+        print(file=program.stdin, flush=True)
+        assert program.stdout.readline() == "served again\n"
+        print(file=program.stdin, flush=True)
+        assert program.wait(PATIENCE_SECONDS) == 0
+
+
+def test_kernel_that_answers_as_qemu_user(preload: Path, system: SystemFile, tmp_path: Path) -> None:
+    """An ioctl number that is not KVM's has KVM's answer on a KVM fd, also where the next library says ENOSYS."""
+    library = compile_file(PROGRAMS / "enosys.c", tmp_path / "enosys.so", "-shared", "-fPIC")
+    linked = ("-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{tmp_path}")
+    program = compile_file(PROGRAMS / "hello.c", tmp_path / "hello", *PROGRAM_FLAGS, *linked)
+    assert run([str(program)], system, preload=preload) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["hello", "threads", "run", "fork", "fds", "passing", "paths"])
