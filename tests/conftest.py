@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import surroundings
 from hypothesis import settings
+from lacking import closing_line
 from processes import Marks, Processes, StartProcess
 
 # A busy machine is no failure: time is measured in benchmarks/.
@@ -50,11 +51,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Names what tests left in the temporary directory."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Names, below all else, what tests left in the temporary directory and the tools that were missing."""
+    yield
     left = config.stash.get(LEFT, [])
     if left:
         terminalreporter.line(f"left in the temporary directory: {', '.join(left)}", red=True)
+    reports = terminalreporter.stats.get("skipped", [])
+    line = closing_line(report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple))
+    if line:
+        terminalreporter.line(line)
 
 
 def pytest_unconfigure() -> None:

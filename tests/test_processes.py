@@ -14,6 +14,7 @@ import pytest
 from ctools import ROOT
 from processes import StartProcess, marked
 
+pytestmark = pytest.mark.slow
 PATIENCE_SECONDS = 60
 RUNNER = ROOT / "tests" / "interpose" / "runner.py"
 PYTEST = (sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "conftest", "-p", "interpose.conftest")
@@ -74,7 +75,6 @@ def until(fact: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "1"])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_goes_on(
@@ -139,3 +139,15 @@ def test_ignored(start_process):
     ignoring = ("sh", "-c", "trap '' INT HUP QUIT; exec \"$@\"", "sh")
     done = run_pytest(code, "-n", workers, before=ignoring)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_was_missing(run_pytest: RunPytest) -> None:
+    """The last words of a run are the tools that it lacked."""
+    code = """
+from lacking import needs
+
+@needs("no-such-program", what="a program")
+def test_skipped():
+    pass
+"""
+    assert "skipped for lack of: a program (1 test)" in run_pytest(code).stdout.splitlines()[-2:]
