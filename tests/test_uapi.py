@@ -84,6 +84,7 @@ def test_moving_sme_numbers_can_be_given(tmp_path: Path) -> None:
     assert evaluate(tmp_path, ["KVM_CAP_ARM_SME", "KVM_ARM_VCPU_SME"], flags) == [300, 12]
 
 
+@pytest.mark.slow
 def test_generated_modules_are_current() -> None:
     """The package's generated modules are what the headers give now."""
     package = Path(_uapi_macros.__file__).parent
@@ -91,6 +92,7 @@ def test_generated_modules_are_current() -> None:
         assert (package / name).read_text() == source, f"{name} is stale: run make venv"
 
 
+@pytest.mark.slow
 def test_writing_leaves_current_files_alone(tmp_path: Path) -> None:
     """A second run writes nothing: generation is deterministic."""
     build_uapi.write(INCLUDE, tmp_path)

@@ -29,6 +29,7 @@ FEW = 100
 """More fds than a server that leaks none needs for a moment."""
 
 
+@pytest.mark.slow
 def test_scratch_vms_leak_nothing(start: Start, log: EventLog) -> None:
     """2000 VMs with a vCPU each, closed in either order, leave the server with no more fds than before."""
     most = 0

@@ -182,6 +182,7 @@ def test_limit_of_the_program(preload: Path, system: SystemFile, capfd: pytest.C
     assert capfd.readouterr().out == f"{soft - 1}\n"
 
 
+@pytest.mark.slow
 def test_daemon(start: Start, tmp_path: Path, log: EventLog) -> None:
     """A daemon that uses KVM after its parents ended is served; the status is the program's own."""
     report = tmp_path / "report"
@@ -190,6 +191,7 @@ def test_daemon(start: Start, tmp_path: Path, log: EventLog) -> None:
     assert [event.what for event in log.events].count("KVM_CREATE_VM") == 2
 
 
+@pytest.mark.slow
 def test_unrelated_daemon(preload: Path, system: SystemFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process left behind that does not use KVM is waited for a moment, and goes on when kvmabi ends."""
     began = time.monotonic()
@@ -201,6 +203,7 @@ def test_unrelated_daemon(preload: Path, system: SystemFile, monkeypatch: pytest
         assert descendants.alive()
 
 
+@pytest.mark.slow
 def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child holds no connection by itself: one that closed KVM's fds is not waited for either."""
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
@@ -236,6 +239,7 @@ def test_signals(in_own_process: StartProcess, runtime: Path, number: signal.Sig
     assert list(runtime.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_interrupt_from_the_terminal(preload: Path, build: Build, start_process: StartProcess) -> None:
     """Control-C reaches the program once: from the terminal, not from kvmabi a second time."""
     master, slave = os.openpty()
@@ -252,6 +256,7 @@ def test_interrupt_from_the_terminal(preload: Path, build: Build, start_process:
     os.close(slave)
 
 
+@pytest.mark.slow
 def test_signal_for_what_remains(in_own_process: StartProcess, runtime: Path, build: Build) -> None:
     """When the program has ended, kvmabi serves what it left behind until a signal comes."""
     runner = in_own_process("sh", "-c", f'"{build("waits")}" & echo $$; exit 4')

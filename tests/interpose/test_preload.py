@@ -31,11 +31,13 @@ def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -
     assert [event.what for event in log.events][:3] == ["KVM_GET_API_VERSION", "KVM_CREATE_VM", "KVM_CREATE_VCPU"]
 
 
+@pytest.mark.slow
 def test_threads(start: Start) -> None:
     """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: nobody blocks another."""
     assert start("threads") == (0, 0)
 
 
+@pytest.mark.slow
 def test_run(start: Start) -> None:
     """KVM_RUN ends with EINTR by immediate_exit and signals, with SA_RESTART and KVM_SET_SIGNAL_MASK, too."""
     assert start("run") == (0, 0)
@@ -47,11 +49,13 @@ def test_devices(preload: Path, build: Build, log: EventLog) -> None:
     assert run([str(build("devices"))], system, preload=preload) == (0, 0)
 
 
+@pytest.mark.slow
 def test_fork(start: Start) -> None:
     """Children have a VM of their own and get EIO on the parent's; children in the same memory do not."""
     assert start("fork") == (0, 0)
 
 
+@pytest.mark.slow
 def test_fds(start: Start) -> None:
     """dup, dup2, dup3, fcntl, close, fclose, closefrom: what counts is the file behind the number."""
     assert start("fds") == (0, 0)
@@ -67,6 +71,7 @@ def test_paths(start: Start) -> None:
     assert start("paths") == (0, 0)
 
 
+@pytest.mark.slow
 def test_many_vcpus(start: Start) -> None:
     """512 vCPUs fit under the usual limit of 1024 fds, here and there; at the limit there is EMFILE."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -79,6 +84,7 @@ def test_many_vcpus(start: Start) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.slow
 def test_latency(start: Start, capfd: pytest.CaptureFixture[str], record_property: pytest.RecordProperty) -> None:
     """A register is read within a millisecond (25 µs where nothing else runs); other ioctls hardly notice."""
     assert start("latency") == (0, 0)
@@ -129,6 +135,7 @@ def test_kernel_that_answers_as_qemu_user(preload: Path, system: SystemFile, tmp
     assert run([str(program)], system, preload=preload) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hello", "threads", "run", "fork", "fds", "passing", "paths"])
 def test_sanitized(name: str, build: Build, system: SystemFile, tmp_path: Path) -> None:
     """The interposer itself is free of memory errors and undefined behaviour."""
@@ -140,6 +147,7 @@ def test_sanitized(name: str, build: Build, system: SystemFile, tmp_path: Path) 
     assert run([str(build(name))], system, environment=environment, preload=preload) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hello", "fds"])
 def test_sanitized_program(name: str, build: Build, system: SystemFile, preload: Path) -> None:
     """A VMM that is built with the address sanitizer accepts the interposer before the sanitizer's library."""

@@ -111,6 +111,7 @@ def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
         assert check(str(file)) == Way(Kind.PRELOADABLE, str(file))
 
 
+@pytest.mark.slow
 def test_damaged_program(hello: Path, tmp_path: Path) -> None:
     """An ELF header full of lies has a way all the same, and an obstacle unless it is preloadable."""
     dice = random.Random(1)
