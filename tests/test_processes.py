@@ -17,7 +17,7 @@ from processes import StartProcess, marked
 pytestmark = pytest.mark.slow
 PATIENCE_SECONDS = 60
 RUNNER = ROOT / "tests" / "interpose" / "runner.py"
-PYTEST = (sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "conftest", "-p", "interpose.conftest")
+PYTEST = (sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "conftest")
 LEAVES_A_DAEMON = """
 import os, signal, sys, time
 from pathlib import Path
@@ -33,11 +33,9 @@ def test_program(start_process, preload):
     {ending}
 """
 ENDINGS = {
-    "passes": "pass",
     "fails": "assert False",
     "interrupted": "raise KeyboardInterrupt",
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
-    "terminated": "os.kill(os.getpid(), signal.SIGTERM)",
 }
 
 RunPytest = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -75,17 +73,16 @@ def until(fact: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("ending", "workers"), [("fails", 0), ("interrupted", 0), ("killed", 0), ("killed", 1)])
 def test_nothing_goes_on(
-    run_pytest: RunPytest, request: pytest.FixtureRequest, tmp_path: Path, ending: str, workers: str
+    run_pytest: RunPytest, request: pytest.FixtureRequest, tmp_path: Path, ending: str, workers: int
 ) -> None:
     """The runner, its program, a daemon of that and a forgotten child end with the test, or with its killed worker."""
     alive = tmp_path / "alive"
     code = LEAVES_A_DAEMON.format(alive=str(alive), runner=str(RUNNER), ending=ENDINGS[ending])
-    done = run_pytest(code, "-n", workers)
+    done = run_pytest(code, "-n", str(workers), "-p", "interpose.conftest")
     assert alive.exists(), done.stdout
-    assert (done.returncode == 0) == (ending == "passes"), done.stdout
+    assert done.returncode != 0, done.stdout
     mark = request.getfixturevalue("processes").mark
     until(lambda: not marked(mark))
     until(lambda: not list((tmp_path / "inner").iterdir()))
@@ -116,18 +113,28 @@ def test_two(helper):
     assert "1 failed, 1 passed" in run_pytest(code).stdout
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_files_left_behind(run_pytest: RunPytest, tmp_path: Path, workers: str) -> None:
-    """A run whose tests leave something in the temporary directory fails, names it, and removes it."""
-    code = "import tempfile\n\ndef test_leaves():\n    tempfile.mkdtemp(prefix='left-')\n"
-    done = run_pytest(code, "-n", workers)
+def test_last_words(run_pytest: RunPytest, tmp_path: Path) -> None:
+    """What tests left in the temporary directory makes a run fail, is named and removed; missing tools are named."""
+    code = """
+import tempfile
+from lacking import needs
+
+def test_leaves():
+    tempfile.mkdtemp(prefix="left-")
+
+@needs("no-such-program", what="a program")
+def test_skipped():
+    pass
+"""
+    done = run_pytest(code, "-n", "1")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "left in the temporary directory: left-" in done.stdout
+    last = done.stdout.splitlines()[-3:]
+    assert any(line.startswith("left in the temporary directory: left-") for line in last)
+    assert "skipped for lack of: a program (1 test)" in last
     until(lambda: not list((tmp_path / "inner").iterdir()))
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_ignored_signals(run_pytest: RunPytest, workers: str) -> None:
+def test_ignored_signals(run_pytest: RunPytest) -> None:
     """Programs that tests start have default signal dispositions, also if the run was started in the background."""
     code = """
 import subprocess
@@ -137,17 +144,5 @@ def test_ignored(start_process):
     assert int(done.stdout.split()[1], 16) & 0b111 == 0
 """
     ignoring = ("sh", "-c", "trap '' INT HUP QUIT; exec \"$@\"", "sh")
-    done = run_pytest(code, "-n", workers, before=ignoring)
+    done = run_pytest(code, "-n", "1", before=ignoring)
     assert done.returncode == 0, done.stdout
-
-
-def test_what_was_missing(run_pytest: RunPytest) -> None:
-    """The last words of a run are the tools that it lacked."""
-    code = """
-from lacking import needs
-
-@needs("no-such-program", what="a program")
-def test_skipped():
-    pass
-"""
-    assert "skipped for lack of: a program (1 test)" in run_pytest(code).stdout.splitlines()[-2:]
