@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BUILD_INPUTS := pyproject.toml setup.py kvmabi/build_uapi.py $(shell find include -name '*.h') \
 	$(wildcard kvmabi/interpose/*.[ch])
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test quick lint clean
 
 venv: $(BIN)/.installed
 
@@ -16,6 +16,10 @@ demo: $(BIN)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -n auto
+
+# What to run before every commit: all but the tests marked slow.
+quick: lint
+	$(BIN)/python -m pytest -q -n auto -m 'not slow'
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff check .

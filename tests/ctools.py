@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,7 +34,3 @@ def evaluate(
     compile_c(source, [*flags, "-o", str(program)])
     output = subprocess.run([program], capture_output=True, text=True, check=True).stdout
     return [int(line) for line in output.split()]
-
-
-def have(program: str) -> bool:
-    return shutil.which(program) is not None

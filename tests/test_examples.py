@@ -48,6 +48,7 @@ def lost(output: str) -> set[str]:
     return {regid.name_of(int(id, 16)) for id in re.findall(r"^lost (0x[0-9a-f]{16})$", output, re.MULTILINE)}
 
 
+@pytest.mark.slow
 def test_right_one_is_clean(machine: Path, built: Path) -> None:
     done = run(machine, "--", built / "save_restore")
     assert done.returncode == 0, done.stderr
@@ -55,6 +56,7 @@ def test_right_one_is_clean(machine: Path, built: Path) -> None:
     assert re.fullmatch(r"\d+ registers saved and restored, 0 differ\n", done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", LOSSY)
 def test_report_is_complete(machine: Path, built: Path, program: str) -> None:
     """restore-differs names every register that reading finds to differ, and no other."""
@@ -72,6 +74,7 @@ def test_report_is_complete(machine: Path, built: Path, program: str) -> None:
     assert bool(truth) == (machine.stem not in ("sve", "neither"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", LOSSY)
 def test_text_names_every_register(built: Path, program: str) -> None:
     """The text for people names the same registers, the rules and the fixes; without reading back, too."""

@@ -17,7 +17,7 @@ OURS = [f"-I{INCLUDE}", "-DPAGE_SIZE=4096"]
 
 pytestmark = pytest.mark.skipif(
     not (DISTRIBUTION / "linux" / "kvm.h").exists(),
-    reason=f"no arm64 kernel headers in {DISTRIBUTION} (apt-get install linux-libc-dev-arm64-cross)",
+    reason="needs arm64 kernel headers (linux-libc-dev-arm64-cross)",
 )
 
 # macros that the distribution's headers use but leave to the including file

@@ -197,6 +197,7 @@ def test_numbers_and_case() -> None:
     assert regid.parse("z7[0]") == regid.parse("z7")
 
 
+@pytest.mark.slow
 @given(
     text=st.text(max_size=12) | st.from_regex(r"(za\.h|z|p|ffr|ccsidr|fw|s3)_?\[?\d{0,6}\]?(\[\d*\])?", fullmatch=True)
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctools import CC, INCLUDE, STRICT, compile_c, evaluate, have
+from ctools import CC, INCLUDE, STRICT, compile_c, evaluate
+from lacking import needs
 
 from kvmabi import _uapi_macros, build_uapi, uapi
 
@@ -37,7 +38,7 @@ def test_header_compiles_as_c11(header: str) -> None:
     compile_c(f"#include <{header}>\nint none;\n", ["-std=c11", *STRICT, f"-I{INCLUDE}", "-c", "-o", os.devnull])
 
 
-@pytest.mark.skipif(not have("g++"), reason="no C++ compiler (g++)")
+@needs("g++", what="a C++ compiler")
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_compiles_as_cxx17(header: str) -> None:
     """Every header stands alone in strict C++17 with -Iinclude only."""
@@ -45,7 +46,7 @@ def test_header_compiles_as_cxx17(header: str) -> None:
     compile_c(f"#include <{header}>\nint none;\n", flags, compiler=["g++"], language="c++")
 
 
-@pytest.mark.skipif(not have("aarch64-linux-gnu-gcc"), reason="no arm64 compiler (gcc-aarch64-linux-gnu)")
+@needs("aarch64-linux-gnu-gcc", what="an arm64 cross compiler")
 def test_headers_compile_for_arm64() -> None:
     """On arm64, where the host's ptrace.h takes part, core ids and sizes are the same."""
     source = """#include <linux/kvm.h>
@@ -83,6 +84,7 @@ def test_moving_sme_numbers_can_be_given(tmp_path: Path) -> None:
     assert evaluate(tmp_path, ["KVM_CAP_ARM_SME", "KVM_ARM_VCPU_SME"], flags) == [300, 12]
 
 
+@pytest.mark.slow
 def test_generated_modules_are_current() -> None:
     """The package's generated modules are what the headers give now."""
     package = Path(_uapi_macros.__file__).parent
@@ -90,6 +92,7 @@ def test_generated_modules_are_current() -> None:
         assert (package / name).read_text() == source, f"{name} is stale: run make venv"
 
 
+@pytest.mark.slow
 def test_writing_leaves_current_files_alone(tmp_path: Path) -> None:
     """A second run writes nothing: generation is deterministic."""
     build_uapi.write(INCLUDE, tmp_path)

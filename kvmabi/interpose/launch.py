@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kvmabi.device import DeviceFile
 from kvmabi.errors import UsageError
 from kvmabi.interpose.descendants import Descendants
-from kvmabi.interpose.program import CannotRun, check, find
+from kvmabi.interpose.program import CannotRun, Kind, check, find
 from kvmabi.interpose.protocol import SOCKET_VARIABLE
 from kvmabi.interpose.server import Server
 from kvmabi.interpose.signals import Signals
@@ -65,7 +65,10 @@ def run(
         raise UsageError("no program to run")
     variables = dict(os.environ if environment is None else environment)
     file = find(argv[0], variables.get("PATH", os.defpath))
-    check(file)
+    way = check(file)
+    transport = TRANSPORTS.get(way.kind)
+    if transport is None:
+        raise UsageError(way.obstacle)
     if not preload.is_file():
         raise UsageError(f"{preload} does not exist: the interposer was not built")
     with ExitStack() as stack:
@@ -74,7 +77,7 @@ def run(
         server = Server(folder / "socket", system)
         stack.callback(server.close)
         descendants = stack.enter_context(Descendants())
-        variables |= _interposed(variables, preload, folder)
+        variables |= transport(variables, preload, folder)
         pid = _spawn(file, argv, variables)
         signals.pass_to(pid)
         stack.enter_context(_many_fds())
@@ -120,7 +123,7 @@ def _spawn(file: str, argv: Sequence[str], variables: Mapping[str, str]) -> int:
 
 
 def _interposed(variables: Mapping[str, str], preload: Path, folder: Path) -> dict[str, str]:
-    """The environment variables that bring the interposer into the program, beside what it preloads anyway."""
+    """The environment variables that bring the interposer into the program, after what it preloads anyway."""
     before = variables.get("LD_PRELOAD")
     library = _preloadable(preload.absolute(), folder)
     added = {SOCKET_VARIABLE: str(folder / "socket"), "LD_PRELOAD": f"{before}:{library}" if before else library}
@@ -128,6 +131,12 @@ def _interposed(variables: Mapping[str, str], preload: Path, folder: Path) -> di
     if "verify_asan_link_order" not in sanitizer:  # a program built with ASan refuses libraries before ASan's
         added["ASAN_OPTIONS"] = f"{sanitizer}:verify_asan_link_order=0".lstrip(":")
     return added
+
+
+Transport = Callable[[Mapping[str, str], Path, Path], Mapping[str, str]]
+TRANSPORTS: dict[Kind, Transport] = {Kind.PRELOADABLE: _interposed}
+"""What brings a kind of program's calls to the server, by the environment that it gives the program. It is a function
+of that environment, the preloaded library and the socket's folder. Programs of other kinds are refused."""
 
 
 def _preloadable(library: Path, folder: Path) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which program a command means, and whether a preloaded library reaches it. Format: elf(5)."""
+"""Which program a command means, and how it can be run so that it sees an emulated /dev/kvm. Format: elf(5)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import shutil
 import stat
 import struct
 from collections.abc import Sequence
+from enum import Enum, auto
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from kvmabi.errors import UsageError
 
@@ -27,7 +28,35 @@ SCRIPT_LINE = 256
 SCRIPT_DEPTH = 5
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-REMEDY = "kvmabi run reaches dynamically linked programs of this machine's architecture"
+REACHED = "kvmabi run reaches dynamically linked programs of this machine's architecture"
+
+
+class Kind(Enum):
+    """What kind of program a file is, seen by what reaches its system calls."""
+
+    PRELOADABLE = auto()
+    """The dynamic loader brings a preloaded library into it."""
+    STATIC = auto()
+    """It has no dynamic loader."""
+    OTHER_MACHINE = auto()
+    """Its instructions are another machine's."""
+    OTHER_FORMAT = auto()
+    """It has another word size or byte order."""
+    PRIVILEGED = auto()
+    """exec raises its privileges, so that the loader ignores LD_PRELOAD."""
+
+
+class Way(NamedTuple):
+    """How a program can be run: its ``kind``, and the ``file`` that exec loads, which for a script is its interpreter.
+
+    ``machine`` is the file's ELF machine, None if that was not looked at. ``obstacle`` states in one line what keeps
+    a preloaded library out, and is empty if nothing does.
+    """
+
+    kind: Kind
+    file: str
+    machine: int | None = None
+    obstacle: str = ""
 
 
 class CannotRun(UsageError):
@@ -61,26 +90,24 @@ def _why_not_found(name: str, path: str) -> int:
     return errno.ENOENT
 
 
-def check(file: str) -> None:
-    """Refuse a program that would run past the interposer: static, of another architecture, or set-user-ID.
+def check(file: str) -> Way:
+    """How a program can be run, without running it.
 
-    What cannot be read or does not exist passes: exec knows better what to say. Errors: UsageError.
+    What cannot be read, does not exist or is no program counts as preloadable: exec reports what is wrong with it.
     """
     for _ in range(SCRIPT_DEPTH):
         try:
             status = os.stat(file)
             if not stat.S_ISREG(status.st_mode):
-                return
+                break
             with open(file, "rb") as program:
                 interpreter = _interpreter(program)
                 if interpreter is None:
-                    _check_elf(file, program)
-                    _check_privileges(file, status)
+                    return _way_of_elf(file, program, status)
         except OSError:
-            return
-        if interpreter is None:
-            return
+            break
         file = interpreter
+    return Way(Kind.PRELOADABLE, file)
 
 
 def _interpreter(program: BinaryIO) -> str | None:
@@ -91,19 +118,27 @@ def _interpreter(program: BinaryIO) -> str | None:
     return os.fsdecode(words[0]) if words else None
 
 
-def _check_elf(file: str, program: BinaryIO) -> None:
+def _way_of_elf(file: str, program: BinaryIO, status: os.stat_result) -> Way:
+    machine = None
     start = program.read(HEADER.size)
-    if not start.startswith(b"\x7fELF"):
-        return
-    with open("/proc/self/exe", "rb") as own:
-        mine = own.read(HEADER.size)
-    if start[:IDENT_SIZE] != mine[:IDENT_SIZE] or len(start) < HEADER.size:
-        raise UsageError(f"{file} is a program of another word size or byte order; {REMEDY}")
-    header, machine = HEADER.unpack(start), HEADER.unpack(mine)[2]
-    if header[2] != machine:
-        raise UsageError(f"{file} is built for another machine (ELF machine {header[2]}, not {machine}); {REMEDY}")
-    if not _is_dynamic(header, program) and not _is_loader(file):
-        raise UsageError(f"{file} is linked statically and would not notice a preloaded library; {REMEDY}")
+    if start.startswith(b"\x7fELF"):
+        with open("/proc/self/exe", "rb") as own:
+            mine = own.read(HEADER.size)
+        if start[:IDENT_SIZE] != mine[:IDENT_SIZE] or len(start) < HEADER.size:
+            obstacle = f"{file} is a program of another word size or byte order; {REACHED}"
+            return Way(Kind.OTHER_FORMAT, file, None, obstacle)
+        header, own_machine = HEADER.unpack(start), HEADER.unpack(mine)[2]
+        machine = header[2]
+        if machine != own_machine:
+            obstacle = f"{file} is built for another machine (ELF machine {machine}, not {own_machine}); {REACHED}"
+            return Way(Kind.OTHER_MACHINE, file, machine, obstacle)
+        if not _is_dynamic(header, program) and not _is_loader(file):
+            obstacle = f"{file} is linked statically and would not notice a preloaded library; {REACHED}"
+            return Way(Kind.STATIC, file, machine, obstacle)
+    if _raises_privileges(file, status):
+        obstacle = f"{file} runs with other privileges than yours, so that nothing can be preloaded into it"
+        return Way(Kind.PRIVILEGED, file, machine, obstacle)
+    return Way(Kind.PRELOADABLE, file, machine)
 
 
 def _is_dynamic(header: Sequence[int], program: BinaryIO) -> bool:
@@ -123,10 +158,8 @@ def _is_loader(file: str) -> bool:
     return name.startswith("ld") and ".so" in name
 
 
-def _check_privileges(file: str, status: os.stat_result) -> None:
-    """The loader ignores LD_PRELOAD where exec raises privileges."""
+def _raises_privileges(file: str, status: os.stat_result) -> bool:
     other_user = status.st_mode & stat.S_ISUID and status.st_uid != os.geteuid()
     other_group = status.st_mode & stat.S_ISGID and status.st_gid != os.getegid()
     capable = os.geteuid() != 0 and "security.capability" in os.listxattr(file)
-    if other_user or other_group or capable:
-        raise UsageError(f"{file} runs with other privileges than yours, so that nothing can be preloaded into it")
+    return bool(other_user or other_group or capable)

@@ -49,6 +49,7 @@ def test_label() -> None:
     assert label(("sme", "sve", "el1_32bit")) == "EL1_32+SVE+SME"
 
 
+@pytest.mark.slow
 def test_the_copy_answers_as_the_original(captured: Captured, tmp_path: Path) -> None:
     """Written, read and emulated, a captured host passes the suite and answers random sequences as the original."""
     path = tmp_path / "copy.json"

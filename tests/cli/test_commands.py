@@ -54,6 +54,7 @@ def test_json_parses(kvmabi: Kvmabi, line: str) -> None:
     assert all(isinstance(row, dict) for row in rows)
 
 
+@pytest.mark.slow
 def test_hosts_and_kernels_by_name(kvmabi: Kvmabi) -> None:
     hosts = {row["name"]: row for row in json.loads(kvmabi("hosts", "--json").out)}
     assert hosts["sme-demo"]["sme_vector_bits"] == [256, 512, 1024]
@@ -134,6 +135,7 @@ def test_replay_counts_and_explains(kvmabi: Kvmabi, tmp_path: Path) -> None:
 # --- as processes
 
 
+@pytest.mark.slow
 def test_output_has_no_colour_off_a_terminal() -> None:
     """Neither stdout nor stderr holds an escape."""
     for words in (("hosts",), ("reg", "svcr"), ("nonsense",), ("--help",)):
@@ -141,6 +143,7 @@ def test_output_has_no_colour_off_a_terminal() -> None:
         assert b"\x1b" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_progress_only_on_a_terminal(tmp_path: Path) -> None:
     """A replay draws its progress on a terminal's stderr, and takes it away."""
     trace = tmp_path / "good.trace"
@@ -155,6 +158,7 @@ def test_progress_only_on_a_terminal(tmp_path: Path) -> None:
     assert done.stdout == b"3 steps, 0 mismatches\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("hosts",), ("regs", "--features", "sve,sme", "--svcr", "sm,za"), ("--help",)])
 def test_reader_that_leaves(words: tuple[str, ...]) -> None:
     """A closed pipe ends a command without a word."""
@@ -166,6 +170,7 @@ def test_reader_that_leaves(words: tuple[str, ...]) -> None:
     assert done.returncode in (0, 130)
 
 
+@pytest.mark.slow
 def test_no_stdout_at_all() -> None:
     """Started with stdout closed."""
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *KVMABI, "hosts"], capture_output=True, check=False)

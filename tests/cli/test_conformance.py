@@ -16,6 +16,7 @@ from kvmabi.steps.backends import model as model_backend
 TRACE = "# host sme-demo\n# seq 1.0\nN 1\tOK\nI 0 5 0\tOK\nG 0 6030000000100000\t{}\n"
 
 
+@pytest.mark.slow
 def test_the_suite_on_the_model(kvmabi: Kvmabi) -> None:
     """The suite passes on the demo host: status 0 and a line of counts."""
     ended = kvmabi("conformance", "--host", "sme-demo", "--case", "sme.*")

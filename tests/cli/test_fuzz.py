@@ -31,6 +31,7 @@ def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Kernel, "lie", False)
 
 
+@pytest.mark.slow
 def test_an_agreeing_kernel(kvmabi: Kvmabi) -> None:
     """As many steps as were asked for, no difference, status 0."""
     ended = kvmabi("fuzz", "--against", "vm", "--steps", "1500")
@@ -39,6 +40,7 @@ def test_an_agreeing_kernel(kvmabi: Kvmabi) -> None:
     assert ended.out.endswith("seed 0: no differences\n")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on(kvmabi: Kvmabi, tmp_path: Path) -> None:
     """With a state file a second run does only the steps that are missing, and another seed is refused."""
     path = tmp_path / "run.json"
@@ -55,6 +57,7 @@ def test_a_run_goes_on(kvmabi: Kvmabi, tmp_path: Path) -> None:
     assert "the state of another run" in ended.err
 
 
+@pytest.mark.slow
 def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each kind of difference is told once, as a case; the run stops at as many as were asked for, status 1."""
     monkeypatch.setattr(Kernel, "lie", True)
@@ -68,6 +71,7 @@ def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, 
     assert len(json.loads(path.read_text())["kinds"]) == 2
 
 
+@pytest.mark.slow
 def test_capture(kvmabi: Kvmabi, tmp_path: Path) -> None:
     """A captured host is written as a profile that other commands take."""
     path = tmp_path / "mine.json"

@@ -211,6 +211,7 @@ def changed(table: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[s
     return table | {first: changed(table[first], tuple(rest), value) if rest else value}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "name", "table"),
     [

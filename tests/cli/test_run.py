@@ -81,6 +81,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 1, 2, 99, 125, 255])
 def test_status_is_the_programs_own(programs: Path, status: int) -> None:
     """Without findings, whatever the program says; the report says that nothing was lost."""
@@ -90,11 +91,13 @@ def test_status_is_the_programs_own(programs: Path, status: int) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGABRT])
 def test_signal_is_128_and_its_number(programs: Path, number: signal.Signals) -> None:
     assert run("--", programs / "quiet", "0", str(int(number))).returncode == 128 + number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "status", "expected"),
     [
@@ -113,6 +116,7 @@ def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status
     assert "z9" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
     """A VMM that takes no notice of KVM_RUN's error ends with 0; the report says what became of the VM."""
     done = run("--", programs / "kills")
@@ -123,6 +127,7 @@ def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
     assert len(told["warnings"]) == 1
 
 
+@pytest.mark.slow
 def test_report_as_json(programs: Path) -> None:
     """The whole of stderr is one JSON value if the program wrote nothing there."""
     told = json.loads(run("--report", "json", "--", programs / "lossy").stderr)
@@ -133,11 +138,13 @@ def test_report_as_json(programs: Path) -> None:
     assert json.loads(run("--report", "json", "--", programs / "quiet").stderr)["findings"] == []
 
 
+@pytest.mark.slow
 def test_kernel_without_sme(programs: Path) -> None:
     """--kernel takes another kernel under the same host: INIT refuses SME there."""
     assert run("--kernel", "linux-7.3", "--", programs / "lossy").returncode == 77
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "status"),
     [("/nonexistent/program", 127), ("no-such-program-anywhere", 127), ("/", 126), ("plain", 126)],
@@ -151,6 +158,7 @@ def test_program_that_cannot_be_run(tmp_path: Path, program: str, status: int) -
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_misuse_and_static_programs_are_125(tmp_path: Path) -> None:
     """kvmabi's own failures: options, hosts, and programs that it cannot reach."""
     assert run("--host", "nowhere", "--", "true").returncode == 125
@@ -165,6 +173,7 @@ def test_misuse_and_static_programs_are_125(tmp_path: Path) -> None:
     assert "linked statically" in done.stderr
 
 
+@pytest.mark.slow
 def test_words_after_the_program_are_the_programs(programs: Path) -> None:
     """Options that look like kvmabi's own, with and without the double dash."""
     for dash in (("--",), ()):
@@ -172,6 +181,7 @@ def test_words_after_the_program_are_the_programs(programs: Path) -> None:
         assert (done.returncode, done.stdout) == (0, "--host x -- --report\n")
 
 
+@pytest.mark.slow
 def test_stdin_and_stdout_are_the_programs() -> None:
     command = [sys.executable, "-m", "kvmabi", "run", "--", "cat"]
     done = subprocess.run(command, input="through", capture_output=True, text=True, check=False, timeout=60)

@@ -23,6 +23,7 @@ def forget(op: str, id: str, answer: str) -> Answer:
     return lambda step, told: answer if step.startswith(f"{op} ") and step.split()[2] == id else told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", host_names())
 def test_the_model_passes_everywhere(host: str) -> None:
     """Every case that a built-in host can run agrees with the model of it."""
@@ -32,6 +33,7 @@ def test_the_model_passes_everywhere(host: str) -> None:
     assert sum(outcome.status == "passed" for outcome in outcomes) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tell", "case"),
     [

@@ -134,6 +134,7 @@ def test_refused_init_leaves_the_vcpu_uninitialised(kvm: Kvm) -> None:
     assert code(kvm, fd, uapi.KVM_ARM_VCPU_INIT, vcpu_init(SVE)) == "OK"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("again", "expected"),
     [(SVE | SME, "OK"), (SVE | SME | 1, "OK"), (SVE, "EINVAL"), (SVE | SME | PMU, "EINVAL"), (1 << 20, "ENOENT")],

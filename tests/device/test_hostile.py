@@ -69,6 +69,7 @@ ARGUMENTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(request=REQUESTS, arg=ARGUMENTS, kind=st.sampled_from(["system", "vm", "vcpu"]))
 def test_any_ioctl_with_any_argument(request: int, arg: Any, kind: str) -> None:
@@ -90,6 +91,7 @@ def listed() -> list[int]:
     return shared()[1].reg_list()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_id_with_bits_flipped(data: st.DataObject) -> None:

@@ -37,6 +37,7 @@ BACKPORT: arm64/fpsimd: Avoid erroneous elide of user state reload
     assert [e.commit for e in read_list("deadbeef0123 mm: something else")] == [None]
 
 
+@pytest.mark.slow
 def test_bluefield_backport_says_what_patch_7_mends(bluefield: Audit) -> None:
     """With all seven there is no C1 and no C5; without the seventh C1 reproduces, with a trace."""
     report = bluefield
@@ -49,12 +50,14 @@ def test_bluefield_backport_says_what_patch_7_mends(bluefield: Audit) -> None:
     assert all(f.trace is not None and f.trace.observation for _, there in report.mended for f in there)
 
 
+@pytest.mark.slow
 def test_remedies_name_the_commit_that_removes_what_remains(bluefield: Audit) -> None:
     """Remedies do not include commits that replace the bug with another one."""
     remedies = {bug: [c.id for c in helps] for bug, helps in bluefield.remedies}
     assert remedies == {"A1": ["751ecf6afd65"], "E1": ["8c462d56487e"], "H3": ["59419f10045b"]}
 
 
+@pytest.mark.slow
 def test_clean_backport_has_nothing_left() -> None:
     """6.12 with the commits of 6.14 and the fixes for vector length changes and clone has no catalogued bug."""
     ids = "fbc7e61195e2\n8eca7f6d5100\n459f059be702\n59419f10045b\n49ce484187f7\ne0cb0f26594c\n"

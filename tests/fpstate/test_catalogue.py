@@ -12,6 +12,7 @@ from kvmabi.fpstate.variants import commits, find_commit, find_variant, presets
 MAINLINE = [n for n, v in presets().items() if v.window]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(bugs()))
 def test_observation_and_first_lie(name: str) -> None:
     """The last step breaks the bug's observation, and the first metadata invariant to break is the expected one."""
@@ -24,6 +25,7 @@ def test_observation_and_first_lie(name: str) -> None:
     assert (lie[1].invariant if lie else "") == bug.lie
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(bugs()))
 def test_fix_alone_mends_the_last_kernel_that_has_it(name: str) -> None:
     """The fixing commits on top of the last preset of the window remove the bug."""
@@ -33,6 +35,7 @@ def test_fix_alone_mends_the_last_kernel_that_has_it(name: str) -> None:
     assert search(bug, last.plus(*bits)).outcome == ABSENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, b in bugs().items() if any(find_commit(c) for c in b.introduced)])
 def test_without_the_introducing_commit_it_is_not_there(name: str) -> None:
     """Removing the introducing commit from the first preset of the window removes the bug."""
@@ -49,6 +52,7 @@ def test_signal_fix_needs_both_commits() -> None:
     assert search(bugs()["F1"], find_variant("v6.16-sig_smstop")).outcome == REPRODUCES
 
 
+@pytest.mark.slow
 def test_b1_shows_alone_when_b2_is_masked() -> None:
     """The control that discards only live SVE state separates the two bugs of one commit."""
     control = find_variant("v6.12-prep-live")

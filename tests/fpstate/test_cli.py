@@ -17,6 +17,7 @@ def _run(line: str) -> int:
     return main(["fpstate", *line.split()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "status"),
     [
@@ -129,6 +130,7 @@ def test_check_json_can_be_replayed(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert _run(f"diff v6.8 v6.10 --trace {trace} --format json") == 1
 
 
+@pytest.mark.slow
 def test_audit_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """- is stdin; what remains makes the status 1."""
     monkeypatch.setattr("sys.stdin", io.StringIO(BACKPORT))

@@ -26,6 +26,7 @@ def _claims() -> list[tuple[str, str]]:
     return jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kernel"), _claims())
 def test_fixed_kernels_hold(name: str, kernel: str) -> None:
     """All invariants hold in every reachable state."""

@@ -35,6 +35,7 @@ def test_table_has_every_commit_of_v6_16() -> None:
     assert "undecided" not in {verdict for verdict, _ in rows.values()}
 
 
+@pytest.mark.slow
 def test_table_says_what_the_search_finds() -> None:
     """Counterexamples (all in the small configurations) are the same; the script checks the exhausted rows."""
     variant = find_variant("v6.16")

@@ -20,6 +20,7 @@ def test_every_piece_of_state_is_explained() -> None:
     assert set(ALIASES.values()) <= fields
 
 
+@pytest.mark.slow
 def test_explain_sees_what_a_fix_changed() -> None:
     """do_sve_acc writes fpsimd_cpu from 6.12 on even when foreign; KVM stops writing TIF_SVE with 6.14."""
     before, after = (explain("TIF_SVE", find_variant(k)) for k in ("v6.12", "v6.14"))
@@ -28,6 +29,7 @@ def test_explain_sees_what_a_fix_changed() -> None:
     assert "ret_to_user" in explain("fp_type", find_variant("v6.16")).reads["Task"]
 
 
+@pytest.mark.slow
 def test_explain_is_repeatable() -> None:
     """Two calls use the same random run."""
     assert explain("st", find_variant("v6.8")) == explain("st", find_variant("v6.8"))

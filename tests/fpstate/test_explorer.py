@@ -23,6 +23,7 @@ SMALL = [
 KERNELS = ["pre517", "v5.17", "v6.2", "v6.8", "v6.12", "v6.16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", SMALL, ids=lambda t: " ".join(map(str, t["with"])))
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_explorer_agrees_with_naive_search(kernel: str, table: dict[str, object]) -> None:
@@ -42,6 +43,7 @@ def test_explorer_agrees_with_naive_search(kernel: str, table: dict[str, object]
         assert len(trace_of(explorer, variant, reduced).steps) == steps
 
 
+@pytest.mark.slow
 def test_bounds_are_reported() -> None:
     """States, depth and memory each stop the search, inconclusively."""
     explorer = Explorer(find_variant("v6.16"), Config(tasks=2, sve=True, neon=True, softirq=True), select("all"))
@@ -50,6 +52,7 @@ def test_bounds_are_reported() -> None:
     assert explorer.run(Bounds(memory=1)).bound == "memory"
 
 
+@pytest.mark.slow
 def test_symmetry_shrinks_the_search_without_changing_its_answer() -> None:
     """Two interchangeable tasks, two interchangeable CPUs: fewer states, same verdict."""
     variant = find_variant("v6.16")

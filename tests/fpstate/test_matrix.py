@@ -18,11 +18,13 @@ def table() -> Matrix:
     return matrix()
 
 
+@pytest.mark.slow
 def test_matrix_is_the_golden_one(table: Matrix) -> None:
     """Every cell is as recorded, with the length of the shortest counterexample."""
     assert table.text() == GOLDEN.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", list(bugs()))
 def test_bug_is_exactly_where_the_sources_say(table: Matrix, bug: str) -> None:
     """Reproduced on each variant of its window, absent (by exhaustion) on every other."""
@@ -30,6 +32,7 @@ def test_bug_is_exactly_where_the_sources_say(table: Matrix, bug: str) -> None:
     assert reproducing == set(bugs()[bug].present_in)
 
 
+@pytest.mark.slow
 def test_nothing_is_undecided(table: Matrix) -> None:
     """Every absence was exhausted."""
     assert "?" not in table.cells.values()

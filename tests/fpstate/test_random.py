@@ -71,6 +71,7 @@ for _name in NAMES:
     _add_rule(_name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "config"), [("v6.16", WIDE), ("v6.19", WIDE), ("v6.14", WIDE_NO_SME)])
 def test_safe_kernels_survive_long_random_runs(kernel: str, config: Config) -> None:
     """Two CPUs, two tasks, two vCPUs and every event: no invariant breaks."""
@@ -102,6 +103,7 @@ def _random_run(variant: Variant, config: Config, selection: Selection, steps: i
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["B1", "B2", "A1", "C1", "C1k", "E1", "F1", "G1", "G2", "H2", "H3"])
 def test_random_runs_agree_with_the_explorer(name: str) -> None:
     """Random runs also find the bug on its last kernel; with its fix neither they nor the explorer do."""
@@ -113,6 +115,7 @@ def test_random_runs_agree_with_the_explorer(name: str) -> None:
         assert met == (verdict == VIOLATED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["v5.19", "v6.2", "v6.8", "v6.12", "prop0121", "v6.14", "v6.16", "stable-6.1"])
 def test_random_runs_agree_on_all_invariants(kernel: str) -> None:
     """Explorer and random runs name the same kernels safe for a VMM with an SVE guest."""

@@ -22,6 +22,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", SMALL, ids=lambda t: " ".join(map(str, t["with"])))
 @pytest.mark.parametrize("kernel", ["v5.17", "v6.2", "v6.8", "v6.12", "v6.16"])
 def test_neutral_knobs_change_nothing(kernel: str, table: dict[str, object]) -> None:

@@ -29,6 +29,7 @@ def _trace(bug: str) -> Trace:
     return trace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", list(bugs()))
 def test_every_form_has_every_step(bug: str) -> None:
     """Text, Mermaid, SVG and JSON have one entry per step, and mark the observation once."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from kvmabi.fuzz import Generator, World
 from kvmabi.fuzz.world import LEFT_ALONE
 from kvmabi.steps.backends.model import ModelBackend
@@ -45,6 +47,7 @@ def test_running_counters_are_left_alone(world: World) -> None:
                 assert int(words[1], 16) not in LEFT_ALONE
 
 
+@pytest.mark.slow
 def test_sequences_reach_far(model: ModelBackend, world: World) -> None:
     """Many sequences get a finalised vCPU with state, and every errno of the ABI comes up."""
     generator = Generator(1, world)

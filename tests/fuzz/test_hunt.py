@@ -49,6 +49,7 @@ def numbered(world: World, count: int = SEQUENCES) -> Iterator[tuple[int, list[s
     return ((number, generator.sequence(number)) for number in range(count))
 
 
+@pytest.mark.slow
 def test_a_model_agrees_with_itself(model: ModelBackend, world: World) -> None:
     """Two models of one host never differ, and every sequence is counted."""
     counts: list[tuple[int, int]] = []
@@ -58,6 +59,7 @@ def test_a_model_agrees_with_itself(model: ModelBackend, world: World) -> None:
     assert sum(steps for _, steps in counts) == sum(len(steps) for _, steps in numbered(world))
 
 
+@pytest.mark.slow
 def test_a_wrong_model_is_found_and_the_sequence_shrunk(model: ModelBackend, wrong: Wrong, world: World) -> None:
     """A rule that a model forgot is shown in the fewest steps: a VM, INIT with SME, the read."""
     finding = next(iter(hunt(model, wrong, numbered(world))))
@@ -67,11 +69,13 @@ def test_a_wrong_model_is_found_and_the_sequence_shrunk(model: ModelBackend, wro
     assert finding.kind == (f"G {ZT0}", "EBUSY", "OK")
 
 
+@pytest.mark.slow
 def test_known_kinds_are_passed_over(model: ModelBackend, wrong: Wrong, world: World) -> None:
     """What was found before is not told again."""
     assert list(hunt(model, wrong, numbered(world), known={(f"G {ZT0}", "EBUSY", "OK")})) == []
 
 
+@pytest.mark.slow
 def test_the_case_is_ready_to_be_pasted(model: ModelBackend, wrong: Wrong, world: World) -> None:
     """The printed case passes on the kernel that was right and fails on the model that was wrong."""
     finding = next(iter(hunt(model, wrong, numbered(world))))
@@ -82,6 +86,7 @@ def test_the_case_is_ready_to_be_pasted(model: ModelBackend, wrong: Wrong, world
     assert run(wrong, cases)[0].status == "failed"
 
 
+@pytest.mark.slow
 def test_every_sequence_can_be_pasted(model: ModelBackend, world: World) -> None:
     """Whatever the steps are, their case asks of a kernel what it answered."""
     for number, steps in numbered(world, 40):

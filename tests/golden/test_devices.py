@@ -9,6 +9,7 @@ from golden import packs
 from golden.devices import differences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", packs.devices())
 def test_every_answer_is_the_kernels(name: str) -> None:
     """Creation, addresses, interrupts, initialisation, bad pointers, and what becomes of KVM_RUN and of the VM."""

@@ -34,6 +34,7 @@ def test_results_are_of_the_present_packs() -> None:
     assert sorted(RESULTS["devices"]) == packs.devices()
 
 
+@pytest.mark.slow
 def test_every_record_is_counted() -> None:
     """Type by type, file by file, those that the console spoiled too."""
     for name in packs.records():
@@ -68,6 +69,7 @@ def test_cases_that_are_not_played_are_counted() -> None:
     assert sum(RESULTS["cases"].values()) == left
 
 
+@pytest.mark.slow
 def test_a_file_played_anew_gives_the_numbers_that_are_told() -> None:
     """The smallest of the mainline files with guests that ran."""
     name = "mainline.7.3-cortex-a57.jsonl"

@@ -39,6 +39,7 @@ def played(name: str) -> list[Record]:
     return chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_records_are_what_the_model_gives(name: str) -> None:
     """INIT, ids, vector lengths, faults, ID registers, every register's value and write, and whole id spaces agree."""

@@ -22,6 +22,7 @@ class Sampled(Trace):
         return super().steps() if packs.FULL else islice(super().steps(), SAMPLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", packs.traces())
 def test_trace_replays_without_a_mismatch(name: str) -> None:
     """Each step's answer is the kernel's, for every register family."""

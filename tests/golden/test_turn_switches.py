@@ -64,6 +64,7 @@ def test_a_turned_switch_is_noticed(profile: str, name: str, value: object) -> N
     assert failure(profile, name, value if value in choices else choices[0])
 
 
+@pytest.mark.slow
 def test_records_and_traces_agree_unturned() -> None:
     """The script's own way of playing finds nothing wrong with a profile as it is."""
     kernel, host = load_kernel("sme-v12"), "sme-v12.nosve_nosme"

@@ -41,6 +41,7 @@ def test_a_historical_kernel_loses_it() -> None:
 STEPS = st.sampled_from([Write({"z3": NEW[:32]}), Read(), ChooseVectorLength(), Preempt(), SoftirqNeon()])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.lists(STEPS, max_size=8))
 def test_on_a_present_kernel_every_read_sees_the_last_write(script: list[Step]) -> None:

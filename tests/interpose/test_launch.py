@@ -10,19 +10,23 @@ import stat
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from processes import StartProcess
 
 from interpose.conftest import Build, Start
 from kvmabi.device import SystemFile
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
+from kvmabi.interpose.descendants import Descendants
 from kvmabi.interpose.launch import ExitStatus, run
 from kvmabi.interpose.program import CannotRun
 
 RUNNER = Path(__file__).with_name("runner.py")
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
@@ -34,10 +38,10 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def in_own_process(preload: Path, *argv: str) -> subprocess.Popen[str]:
-    """Run a program from another process, with its output in a pipe."""
-    command = [sys.executable, str(RUNNER), str(preload), *argv]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.fixture
+def in_own_process(preload: Path, start_process: StartProcess) -> StartProcess:
+    """in_own_process(program, *args): run a program from another process, with its output in a pipe."""
+    return partial(start_process, sys.executable, RUNNER, preload, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize(("how", "status"), [("0", 0), ("3", 3), ("255", 255), ("-9", 137), ("-15", 143), ("-6", 134)])
@@ -150,7 +154,7 @@ def test_private_folder(preload: Path, system: SystemFile, runtime: Path, capfd:
     assert list(runtime.iterdir()) == []
 
 
-def test_process_is_as_before(preload: Path, system: SystemFile, build: Build) -> None:
+def test_process_is_as_before(preload: Path, system: SystemFile, build: Build, start_process: StartProcess) -> None:
     """After a run this process has the fds, limits, signal handlers and children that it had."""
 
     def look() -> tuple[object, ...]:
@@ -160,13 +164,11 @@ def test_process_is_as_before(preload: Path, system: SystemFile, build: Build) -
             [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)],
         )
 
-    sleeper = subprocess.Popen(["sleep", "100"])
+    sleeper = start_process("sleep", "600")
     before = look()
     assert run([str(build("hello"))], system, preload=preload) == (0, 0)
     assert look() == before
     assert sleeper.poll() is None
-    sleeper.kill()
-    sleeper.wait()
 
 
 def test_limit_of_the_program(preload: Path, system: SystemFile, capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +182,7 @@ def test_limit_of_the_program(preload: Path, system: SystemFile, capfd: pytest.C
     assert capfd.readouterr().out == f"{soft - 1}\n"
 
 
+@pytest.mark.slow
 def test_daemon(start: Start, tmp_path: Path, log: EventLog) -> None:
     """A daemon that uses KVM after its parents ended is served; the status is the program's own."""
     report = tmp_path / "report"
@@ -188,20 +191,25 @@ def test_daemon(start: Start, tmp_path: Path, log: EventLog) -> None:
     assert [event.what for event in log.events].count("KVM_CREATE_VM") == 2
 
 
+@pytest.mark.slow
 def test_unrelated_daemon(preload: Path, system: SystemFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process left behind that does not use KVM is waited for a moment only."""
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
+    """A process left behind that does not use KVM is waited for a moment, and goes on when kvmabi ends."""
     began = time.monotonic()
-    assert run(["sh", "-c", "sleep 5 >/dev/null 2>&1 & exit 2"], system, preload=preload) == (2, 0)
-    assert 0.3 <= time.monotonic() - began < 4
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
+    with Descendants() as descendants:
+        script = "sleep 600 >/dev/null 2>&1 & exit 2"
+        assert run(["sh", "-c", script], system, preload=preload) == (2, 0)
+        assert time.monotonic() - began >= 0.3
+        assert descendants.alive()
 
 
+@pytest.mark.slow
 def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child holds no connection by itself: one that closed KVM's fds is not waited for either."""
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
-    began = time.monotonic()
-    assert start("forks") == (0, 0)
-    assert time.monotonic() - began < 10
+    with Descendants() as descendants:
+        assert start("forks") == (0, 0)
+        assert descendants.alive()
 
 
 def test_failure_of_the_device(
@@ -219,69 +227,60 @@ def test_failure_of_the_device(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_signals(preload: Path, runtime: Path, number: signal.Signals) -> None:
-    """A signal to kvmabi is for the program, whose end is told; the socket goes as ever."""
-    runner = in_own_process(
-        preload, "sh", "-c", f"trap 'exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
-    )
+def test_signals(in_own_process: StartProcess, runtime: Path, number: signal.Signals) -> None:
+    """A signal to kvmabi is passed on to the program, whose exit status is reported; the socket is removed."""
+    script = f"trap 'exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
+    runner = in_own_process("sh", "-c", script)
     assert runner.stdout is not None
     assert runner.stdout.readline() == "ready\n"
     runner.send_signal(number)
-    runner.communicate(timeout=20)
+    runner.communicate(timeout=PATIENCE_SECONDS)
     assert runner.returncode == 9
     assert list(runtime.iterdir()) == []
 
 
-def test_interrupt_from_the_terminal(preload: Path, build: Build) -> None:
+@pytest.mark.slow
+def test_interrupt_from_the_terminal(preload: Path, build: Build, start_process: StartProcess) -> None:
     """Control-C reaches the program once: from the terminal, not from kvmabi a second time."""
     master, slave = os.openpty()
     command = 'exec <"$1"; shift; exec "$@"'  # a session without a terminal gets the one that it opens
-    program = [sys.executable, str(RUNNER), str(preload), str(build("interrupted"))]
-    runner = subprocess.Popen(
-        ["sh", "-c", command, "sh", os.ttyname(slave), *program],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    program = [sys.executable, RUNNER, preload, build("interrupted")]
+    words = ["sh", "-c", command, "sh", os.ttyname(slave), *program]
+    runner = start_process(*words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert runner.stdout is not None
-    assert runner.stdout.readline() == b"ready\n"
+    assert runner.stdout.readline() == "ready\n"
     os.write(master, b"\x03")
-    runner.communicate(timeout=20)
+    runner.communicate(timeout=PATIENCE_SECONDS)
     assert runner.returncode == 1
     os.close(master)
     os.close(slave)
 
 
-def test_signal_for_what_remains(preload: Path, runtime: Path, build: Build) -> None:
-    """When the program has ended, a signal ends the serving of what it left behind."""
-    runner = in_own_process(preload, "sh", "-c", f'"{build("waits")}" & echo $$; exit 4')
+@pytest.mark.slow
+def test_signal_for_what_remains(in_own_process: StartProcess, runtime: Path, build: Build) -> None:
+    """When the program has ended, kvmabi serves what it left behind until a signal comes."""
+    runner = in_own_process("sh", "-c", f'"{build("waits")}" & echo $$; exit 4')
     assert runner.stdout is not None
-    lines = {runner.stdout.readline(), runner.stdout.readline()}
-    lines.remove("waiting\n")
-    program = Path("/proc") / lines.pop().strip()
+    lines = iter(runner.stdout.readline, "")
+    program = Path("/proc", next(line.strip() for line in lines if line.strip().isdigit()))
     while program.exists():
-        time.sleep(0.01)
-    time.sleep(0.2)
+        time.sleep(0.005)
+    ended = time.monotonic()
+    next(line for line in lines if line.startswith("served at ") and float(line.split()[-1]) > ended)
     assert runner.poll() is None
     runner.send_signal(signal.SIGTERM)
-    assert runner.wait(timeout=20) == 4
+    assert runner.wait(PATIENCE_SECONDS) == 4
     assert list(runtime.iterdir()) == []
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.communicate()
 
 
-def test_ignored_signals_stay_ignored(preload: Path) -> None:
-    """What nohup arranged for the program holds."""
-    command = [
-        sys.executable,
-        str(RUNNER),
-        str(preload),
-        "sh",
-        "-c",
-        "kill -HUP $$; kill -HUP $PPID; sleep 0.2; exit 6",
-    ]
-    done = subprocess.run(["nohup", *command], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20)
-    assert done.returncode == 6
+def test_ignored_signals_stay_ignored(preload: Path, build: Build, start_process: StartProcess) -> None:
+    """What nohup arranged for the program holds, and for kvmabi, which goes on to serve."""
+    script = f'kill -HUP $$; kill -HUP $PPID; "{build("hello")}" && exit 6'
+    runner = start_process(
+        "nohup", sys.executable, RUNNER, preload, "sh", "-c", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    runner.communicate(timeout=PATIENCE_SECONDS)
+    assert runner.returncode == 6
 
 
 def test_socket_mode(preload: Path, system: SystemFile, runtime: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from processes import StartProcess
 
-from interpose.builds import PRELOAD_FLAGS, SANITIZE, SOURCE, compile_file
+from interpose.builds import PRELOAD_FLAGS, PROGRAM_FLAGS, PROGRAMS, SANITIZE, SOURCE, compile_file
 from interpose.conftest import Build, Start
+from interpose.rawclient import serving
 from kvmabi.device import SystemFile, open_system
 from kvmabi.events import EventLog
 from kvmabi.interpose.launch import run
@@ -19,6 +21,7 @@ from kvmabi.profiles import load_host, load_kernel
 
 USUAL_FDS = 1024
 ENOUGH_FDS = 4096
+PATIENCE_SECONDS = 60
 
 
 def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -> None:
@@ -28,11 +31,13 @@ def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -
     assert [event.what for event in log.events][:3] == ["KVM_GET_API_VERSION", "KVM_CREATE_VM", "KVM_CREATE_VCPU"]
 
 
+@pytest.mark.slow
 def test_threads(start: Start) -> None:
     """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: nobody blocks another."""
     assert start("threads") == (0, 0)
 
 
+@pytest.mark.slow
 def test_run(start: Start) -> None:
     """KVM_RUN ends with EINTR by immediate_exit and signals, with SA_RESTART and KVM_SET_SIGNAL_MASK, too."""
     assert start("run") == (0, 0)
@@ -44,11 +49,13 @@ def test_devices(preload: Path, build: Build, log: EventLog) -> None:
     assert run([str(build("devices"))], system, preload=preload) == (0, 0)
 
 
+@pytest.mark.slow
 def test_fork(start: Start) -> None:
     """Children have a VM of their own and get EIO on the parent's; children in the same memory do not."""
     assert start("fork") == (0, 0)
 
 
+@pytest.mark.slow
 def test_fds(start: Start) -> None:
     """dup, dup2, dup3, fcntl, close, fclose, closefrom: what counts is the file behind the number."""
     assert start("fds") == (0, 0)
@@ -64,6 +71,7 @@ def test_paths(start: Start) -> None:
     assert start("paths") == (0, 0)
 
 
+@pytest.mark.slow
 def test_many_vcpus(start: Start) -> None:
     """512 vCPUs fit under the usual limit of 1024 fds, here and there; at the limit there is EMFILE."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -76,6 +84,7 @@ def test_many_vcpus(start: Start) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.slow
 def test_latency(start: Start, capfd: pytest.CaptureFixture[str], record_property: pytest.RecordProperty) -> None:
     """A register is read within a millisecond (25 µs where nothing else runs); other ioctls hardly notice."""
     assert start("latency") == (0, 0)
@@ -95,22 +104,55 @@ def test_without_server(preload: Path, build: Build, tmp_path: Path) -> None:
     assert subprocess.run(["cat", "/dev/null"], env=environment, check=False).returncode == 0
 
 
+def test_server_that_comes_again(
+    preload: Path, build: Build, system: SystemFile, tmp_path: Path, start_process: StartProcess
+) -> None:
+    """A program whose server is gone drops the connection, and connects to the next one at the same place."""
+    place = tmp_path / "socket"
+    environment = {"LD_PRELOAD": str(preload), "KVMABI_SOCKET": str(place)}
+    with serving(system, tmp_path):
+        program = start_process(
+            build("again"), env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stdout.readline() == "served\n"
+    place.unlink()
+    print(file=program.stdin, flush=True)
+    assert program.stdout.readline() == "not served\n"
+    with serving(system, tmp_path):
+        print(file=program.stdin, flush=True)
+        assert program.stdout.readline() == "served again\n"
+        print(file=program.stdin, flush=True)
+        assert program.wait(PATIENCE_SECONDS) == 0
+
+
+def test_kernel_that_answers_as_qemu_user(preload: Path, system: SystemFile, tmp_path: Path) -> None:
+    """An ioctl number that is not KVM's has KVM's answer on a KVM fd, also where the next library says ENOSYS."""
+    library = compile_file(PROGRAMS / "enosys.c", tmp_path / "enosys.so", "-shared", "-fPIC")
+    linked = ("-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{tmp_path}")
+    program = compile_file(PROGRAMS / "hello.c", tmp_path / "hello", *PROGRAM_FLAGS, *linked)
+    assert run([str(program)], system, preload=preload) == (0, 0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hello", "threads", "run", "fork", "fds", "passing", "paths"])
 def test_sanitized(name: str, build: Build, system: SystemFile, tmp_path: Path) -> None:
     """The interposer itself is free of memory errors and undefined behaviour."""
     preload = compile_file(SOURCE / "preload.c", tmp_path / "preload.so", *PRELOAD_FLAGS, *SANITIZE)
     runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(runtime).exists():
-        pytest.skip("gcc has no address sanitizer here")
+        pytest.skip("needs the address sanitizer")
     environment = dict(os.environ) | {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
     assert run([str(build(name))], system, environment=environment, preload=preload) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hello", "fds"])
 def test_sanitized_program(name: str, build: Build, system: SystemFile, preload: Path) -> None:
     """A VMM that is built with the address sanitizer accepts the interposer before the sanitizer's library."""
     try:
         program = build(name, "-fsanitize=address")
     except AssertionError:
-        pytest.skip("gcc has no address sanitizer here")
+        pytest.skip("needs the address sanitizer")
     assert run([str(program)], system, preload=preload) == (0, 0)

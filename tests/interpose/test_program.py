@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Programs that the interposer cannot reach are refused before they run."""
+"""Each program is told apart, before it runs, by what can reach its system calls."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-from contextlib import suppress
+import sys
 from pathlib import Path
 
 import pytest
 
 from interpose.conftest import Build
+from kvmabi.device import SystemFile
 from kvmabi.errors import UsageError
-from kvmabi.interpose.program import CannotRun, check, find
+from kvmabi.interpose import launch
+from kvmabi.interpose.launch import run
+from kvmabi.interpose.program import CannotRun, Kind, Way, check, find
 
 MACHINE_OFFSET = 18
 CLASS_OFFSET = 4
@@ -38,59 +41,79 @@ def script(target: Path, first_line: str) -> str:
     return str(target)
 
 
+def own_machine() -> int:
+    return int.from_bytes(Path("/proc/self/exe").read_bytes()[MACHINE_OFFSET : MACHINE_OFFSET + 2], sys.byteorder)
+
+
 def test_dynamic(hello: Path) -> None:
-    """A dynamically linked program passes, and so do the shell, Python and the loader itself."""
-    for program in (str(hello), "/bin/sh", os.path.realpath("/proc/self/exe")):
-        check(program)
+    """A dynamically linked program is preloadable, and so are the shell, Python and the loader itself."""
     loaders = [*Path("/lib64").glob("ld-linux*.so.*"), *Path("/lib").glob("ld-linux*.so.*")]
-    for loader in loaders:
-        check(str(loader))
+    for program in (str(hello), "/bin/sh", os.path.realpath("/proc/self/exe"), *map(str, loaders)):
+        assert check(program) == Way(Kind.PRELOADABLE, program, own_machine())
 
 
 @pytest.mark.parametrize("flag", ["-static", "-static-pie"])
 def test_static(build: Build, flag: str, tmp_path: Path) -> None:
-    """A static program is refused, by its own name and as a script's interpreter."""
-    program = build("exits", flag)
-    with pytest.raises(UsageError, match="linked statically"):
-        check(str(program))
-    with pytest.raises(UsageError, match="linked statically"):
-        check(script(tmp_path / "script", f"#! {program} -x"))
+    """A static program is found out by its own name and as a script's interpreter."""
+    program = str(build("exits", flag))
+    for file in (program, script(tmp_path / "script", f"#! {program} -x")):
+        way = check(file)
+        assert way[:3] == (Kind.STATIC, program, own_machine())
+        assert way.obstacle.startswith(f"{program} is linked statically")
 
 
 def test_other_machine(hello: Path, tmp_path: Path) -> None:
-    """A program for another machine or word size is refused."""
-    machine = hello.read_bytes()[MACHINE_OFFSET]
-    with pytest.raises(UsageError, match="another machine"):
-        check(changed(hello, tmp_path / "machine", MACHINE_OFFSET, machine ^ 0xFF))
-    with pytest.raises(UsageError, match="word size"):
-        check(changed(hello, tmp_path / "class", CLASS_OFFSET, 1))
+    """A program for another machine or word size is found out."""
+    machine = hello.read_bytes()[MACHINE_OFFSET] ^ 0xFF
+    way = check(changed(hello, tmp_path / "machine", MACHINE_OFFSET, machine))
+    assert way[:2] == (Kind.OTHER_MACHINE, str(tmp_path / "machine"))
+    assert way.machine == own_machine() ^ 0xFF
+    assert f"built for another machine (ELF machine {way.machine}, not {own_machine()})" in way.obstacle
+    way = check(changed(hello, tmp_path / "class", CLASS_OFFSET, 1))
+    assert way[:3] == (Kind.OTHER_FORMAT, str(tmp_path / "class"), None)
+    assert "another word size" in way.obstacle
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a program away")
 @pytest.mark.parametrize("mode", [0o4755, 0o2755])
 def test_privileges(hello: Path, tmp_path: Path, mode: int) -> None:
-    """A program that would run as somebody else is refused: the loader preloads nothing into it."""
+    """A program that would run as another user is found out: the loader preloads nothing into it."""
     target = tmp_path / "privileged"
     shutil.copy(hello, target)
     os.chown(target, 12345, 12345)
     target.chmod(mode)
-    with pytest.raises(UsageError, match="other privileges"):
-        check(str(target))
+    way = check(str(target))
+    assert way[:3] == (Kind.PRIVILEGED, str(target), own_machine())
+    assert "other privileges" in way.obstacle
+
+
+def test_refused_without_a_transport(
+    hello: Path, system: SystemFile, preload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of what no transport reaches fails with the obstacle in one line; a new transport is a new row."""
+    other = changed(hello, tmp_path / "class", CLASS_OFFSET, 1)
+    with pytest.raises(UsageError) as refused:
+        run([other], system, preload=preload)
+    assert str(refused.value) == check(other).obstacle
+    monkeypatch.setitem(launch.TRANSPORTS, Kind.OTHER_FORMAT, lambda *_arguments: {})
+    Path(other).chmod(0)
+    with pytest.raises(CannotRun):  # exec refuses it
+        run([other], system, preload=preload)
 
 
 @pytest.mark.parametrize("content", [b"", b"#!", b"#!\n", b"\x7fEL", b"just text"])
 def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
-    """What is no program at all passes: exec tells what is wrong."""
+    """What is no program at all counts as preloadable: exec reports what is wrong."""
     target = tmp_path / "odd"
     target.write_bytes(content)
-    check(str(target))
     os.mkfifo(tmp_path / "pipe")
-    check(str(tmp_path / "pipe"))
-    check(str(tmp_path))
+    for file in (target, tmp_path / "pipe", tmp_path, tmp_path / "absent"):
+        assert check(str(file)) == Way(Kind.PRELOADABLE, str(file))
 
 
+@pytest.mark.slow
 def test_damaged_program(hello: Path, tmp_path: Path) -> None:
-    """An ELF header full of lies is refused or passed on to exec, no more."""
+    """An ELF header full of lies has a way all the same, and an obstacle unless it is preloadable."""
     dice = random.Random(1)
     whole = hello.read_bytes()
     for _ in range(500):
@@ -99,14 +122,15 @@ def test_damaged_program(hello: Path, tmp_path: Path) -> None:
             if place < len(data):
                 data[place] = dice.choice([0, 1, 0x7F, 0xFF])
         (tmp_path / "damaged").write_bytes(data)
-        with suppress(UsageError):
-            check(str(tmp_path / "damaged"))
+        way = check(str(tmp_path / "damaged"))
+        assert bool(way.obstacle) == (way.kind is not Kind.PRELOADABLE)
 
 
 def test_scripts(tmp_path: Path) -> None:
-    """Scripts pass, also where the interpreter is missing or the script names itself: exec tells that."""
-    for first_line in ("#!/bin/sh", "#! /usr/bin/env python3", "#!/nowhere/sh", f"#!{tmp_path}/script"):
-        check(script(tmp_path / "script", first_line))
+    """A script is as its interpreter is; one that is missing, or the script itself, is left to exec."""
+    for interpreter in ("/bin/sh", "/usr/bin/env", "/nowhere/sh", f"{tmp_path}/script"):
+        way = check(script(tmp_path / "script", f"#! {interpreter} -x"))
+        assert (way.kind, way.file, way.obstacle) == (Kind.PRELOADABLE, interpreter, "")
 
 
 def test_find(tmp_path: Path) -> None:

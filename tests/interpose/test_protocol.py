@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import pytest
 from ctools import evaluate
 
 from interpose.builds import SOURCE
@@ -44,6 +45,7 @@ def test_the_same_numbers(tmp_path: Path) -> None:
     assert from_c(tmp_path, "KVMABI_PROTOCOL_VERSION") == [protocol.VERSION]
 
 
+@pytest.mark.slow
 def test_the_same_layout(tmp_path: Path) -> None:
     """Every field stands where C puts it, and nothing is left over."""
     for layout, name, fields in (

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+from lacking import needs
 
 from interpose.builds import PRELOAD_FLAGS, PROGRAM_FLAGS, PROGRAMS, SOURCE, compile_file
 from kvmabi.device import SystemFile
@@ -16,10 +16,10 @@ from kvmabi.interpose.launch import run
 CROSS_CC = "aarch64-linux-gnu-gcc"
 QEMU = "qemu-aarch64"
 LIBRARIES = os.environ.get("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu")
-MISSING = [name for name in (CROSS_CC, QEMU) if shutil.which(name) is None]
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+@needs(CROSS_CC, what="an arm64 cross compiler")
+@needs(QEMU, what="qemu-user")
 @pytest.mark.parametrize("name", ["hello", "threads", "run", "passing", "paths", "many"])
 def test_guest_program(name: str, preload: Path, system: SystemFile, tmp_path: Path) -> None:
     """The interposer compiles for arm64, and programs behave under qemu-user as they do natively."""

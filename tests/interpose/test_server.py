@@ -80,6 +80,7 @@ def test_wrong_greeting(good: RawClient, tmp_path: Path, message: Message, versi
         assert bad.is_dropped()
 
 
+@pytest.mark.slow
 def test_random_requests(good: RawClient, tmp_path: Path) -> None:
     """Random numbers and addresses on every kind of file are answered, without a failure of the server."""
     dice = random.Random(1)

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
+
+from processes import StartProcess
 
 from kvmabi.interpose.signals import Signals
 
 
-def test_held_and_passed_on() -> None:
+def test_held_and_passed_on(start_process: StartProcess) -> None:
     """A signal that comes before the program is there reaches it all the same."""
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.stop
-        sleeper = subprocess.Popen(["sleep", "60"])
+        sleeper = start_process("sleep", "600")
         signals.pass_to(sleeper.pid)
-        assert sleeper.wait(10) == -signal.SIGTERM
+        assert sleeper.wait(60) == -signal.SIGTERM
         assert not signals.stop
         os.kill(os.getpid(), signal.SIGHUP)  # nobody is there any more
         signals.pass_to(None)

@@ -23,6 +23,7 @@ NAMES = (
 quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @quick
 @given(data=st.data())

@@ -89,6 +89,7 @@ def _shared(system: System):
     return [row for row in system.map(mode).rows.values() if row.offset in offsets]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())

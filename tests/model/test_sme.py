@@ -33,6 +33,7 @@ def fill(vcpu) -> None:
             vcpu.set_one_reg(id, bytes([0x11]) * row.valid_bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", FEATURES, ids="+".join)
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.lists(st.integers(0, 3), min_size=1, max_size=4))

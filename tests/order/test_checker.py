@@ -48,6 +48,7 @@ def run(vcpu: Vcpu) -> None:
 # --- right VMMs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of", "svcr"), MODES)
 def test_right_restore_is_clean(of: str, svcr: int) -> None:
     """Vector lengths, FINALIZE, SVCR, all else: nothing to report, on any host, in any mode."""
@@ -84,6 +85,7 @@ def test_restore_after_init_again_is_clean(kvm: Kvm) -> None:
     assert found(kvm) == {}
 
 
+@pytest.mark.slow
 def test_several_vcpus_are_told_apart(kvm: Kvm) -> None:
     """Each vCPU is compared with its own save, whatever order they are restored in."""
     vm, target = kvm.create_vm(), kvm.create_vm()
@@ -93,6 +95,7 @@ def test_several_vcpus_are_told_apart(kvm: Kvm) -> None:
     assert found(kvm) == {}
 
 
+@pytest.mark.slow
 def test_one_bad_vcpu_of_several_is_the_one_reported(kvm: Kvm) -> None:
     vm, target = kvm.create_vm(), kvm.create_vm()
     saves = [save(guest(vm, 3, index, seed=40 * index)) for index in range(3)]
@@ -104,6 +107,7 @@ def test_one_bad_vcpu_of_several_is_the_one_reported(kvm: Kvm) -> None:
     assert found(kvm)["restore-differs"] == differing(bad, saves[1])
 
 
+@pytest.mark.slow
 def test_save_restore_run_again_and_again(kvm: Kvm) -> None:
     """A chain of migrations, with runs in between and the ID registers that the first run changes."""
     vcpu = guest(kvm.create_vm(), 3)
@@ -117,6 +121,7 @@ def test_save_restore_run_again_and_again(kvm: Kvm) -> None:
     assert found(kvm) == {}
 
 
+@pytest.mark.slow
 def test_first_run_is_not_held_against_the_restore(kvm: Kvm) -> None:
     """The first run of a VM without a vGIC changes ID registers, after the verdict on what was restored."""
     saved = save(guest(kvm.create_vm(), 3))
@@ -124,6 +129,7 @@ def test_first_run_is_not_held_against_the_restore(kvm: Kvm) -> None:
     assert found(kvm) == {}
 
 
+@pytest.mark.slow
 def test_setup_in_any_order_is_no_restore(kvm: Kvm) -> None:
     """Guests set up alike, SVCR first, each saved: none is taken for a restored one."""
     for seed in range(4):
@@ -171,6 +177,7 @@ def test_save_in_two_phases_is_one_save(kvm: Kvm, between: str) -> None:
     assert "not-saved" not in found(kvm)
 
 
+@pytest.mark.slow
 def test_precopy_is_judged_by_the_last_round(kvm: Kvm) -> None:
     """Saves of a guest that goes on: the restore is compared with the save it came from."""
     vcpu = guest(kvm.create_vm(), 3)
@@ -246,6 +253,7 @@ def test_restore_in_list_order(kvm: Kvm) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("svcr", [1, 3])
 def test_sme_only_guest_that_was_never_finalised(svcr: int) -> None:
     """Firecracker finalises for SVE only: every vector register is refused, and the report says why."""

@@ -33,6 +33,7 @@ def after_init(of: str) -> Saved:
         return save(vcpu_of(kvm.create_vm()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of", "svcr"), [(of, svcr) for of, modes in KINDS.items() for svcr in modes])
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())

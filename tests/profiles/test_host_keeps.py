@@ -60,6 +60,7 @@ def test_a_measurement_survives_as_toml(measured: dict[str, str], tmp_path: Path
     assert load_host(str(path)).cpu_keeps == captured.cpu_keeps
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_was_measured() -> None:
     """On a host with VHE, KVM_RUN clears all but the measured bits of exactly the registers that the kernel loads."""
     with ModelBackend("qemu-max") as original:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -103,4 +104,4 @@ class Vcpu(RuleBasedStateMachine):
 
 
 Vcpu.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-test_the_model_and_the_reference_agree = Vcpu.TestCase
+test_the_model_and_the_reference_agree = pytest.mark.slow(Vcpu.TestCase)

@@ -37,6 +37,7 @@ def replayed(folder: Path, lines: list[str], **options: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 @given(st.sets(st.sampled_from(FAMILIES), min_size=1), st.sampled_from(sorted(ON_REGISTER)), st.data())
 def test_a_register_counts_for_its_family_alone(families: set[str], op: str, data: st.DataObject) -> None:
     """SME's system registers belong to sme."""

@@ -9,6 +9,6 @@ int main(void)
     if (fork() != 0)
         return 0;
     CHECK(close(system) == 0);
-    sleep(20);
+    sleep(600);
     return 0;
 }

@@ -64,6 +64,7 @@ def interposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interposed]
         yield backend
 
 
+@pytest.mark.slow
 def test_it_passes_the_suite(interposed: Interposed) -> None:
     """What the model answers through the executor and the interposer agrees with every case that the model passes."""
     with ModelBackend(HOST, KERNEL) as model:
@@ -72,6 +73,7 @@ def test_it_passes_the_suite(interposed: Interposed) -> None:
     assert got == expected
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_python_one(interposed: Interposed) -> None:
     """Random sequences get the same answers from the executor and from the steps in Python."""
     from kvmabi.capture import capture

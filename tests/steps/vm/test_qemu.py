@@ -29,6 +29,7 @@ def guest(image: str, how: str, **seconds: float) -> Guest:
     return Guest(image, b"", qemu=shlex.join([sys.executable, str(FAKE), how]), **seconds)
 
 
+@pytest.mark.slow
 def test_steps_are_answered_in_order(image: str) -> None:
     """Thousands of steps of every length arrive, one answer each, and never more than the line can hold."""
     lines = [f"step {number} {'x' * (number * 37 % 2000)}" for number in range(1000)]
@@ -41,6 +42,7 @@ def test_steps_are_answered_in_order(image: str) -> None:
         fake.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -58,6 +60,7 @@ def test_a_boot_that_fails(image: str, how: str, words: str) -> None:
     assert time.monotonic() - start < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -107,6 +110,7 @@ def test_close_leaves_nothing(image: str) -> None:
     fake.close()
 
 
+@pytest.mark.slow
 def test_qemu_ends_with_its_parent(image: str) -> None:
     """A process that dies without closing its guest, even by SIGKILL, leaves no QEMU behind."""
     program = (
