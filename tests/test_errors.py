@@ -12,7 +12,7 @@ def test_refusal_is_an_oserror_with_everything() -> None:
     """errno for the VMM; register, mode, rule and way out for the user."""
     error = KvmError(errno.EBUSY, "the rule", register="zt0", mode="SVCR.ZA=0", hint="the way out")
     assert isinstance(error, OSError)
-    assert (error.errno, error.name, error.waits) == (errno.EBUSY, "EBUSY", False)
+    assert (error.errno, error.name) == (errno.EBUSY, "EBUSY")
     assert str(error) == "EBUSY: zt0: the rule [SVCR.ZA=0]: the way out"
 
 

@@ -78,8 +78,13 @@ class Client:
         """Encode and send. Raises Disconnect."""
         if isinstance(answer, NewFd):
             self._send_fd(answer)
-        else:
-            self._send(_encoded(answer))
+            return
+        try:
+            reply = _encoded(answer)
+        except struct.error as error:  # a result that is not an int of C
+            self._complain(error)
+            reply = REPLY.pack(-1, errno.EIO, 0, 0, 0)
+        self._send(reply)
 
     def _send(self, reply: bytes) -> None:
         """Send without waiting: a client that does not drain its replies is disconnected. Raises Disconnect."""

@@ -47,7 +47,7 @@ class OpenFile:
 class OpenFiles:
     """All files that clients have open, by the identity of their inode. ``poll`` reports hang-ups.
 
-    ``system`` is the file behind /dev/kvm: all opens share it, and its maker releases it. ``complain`` hears of errors
+    ``system`` is the file behind /dev/kvm: all opens share it. ``complain`` hears of errors
     of kvmabi itself when something is released.
     """
 
@@ -128,6 +128,7 @@ class OpenFiles:
                 self._close(vcpu)
         self._leaving.clear()
         self._files.clear()
+        self._system.release()
 
     def _add_socket(self, device: DeviceFile, owner: Owner) -> int:
         ours, theirs = socket.socketpair()

@@ -56,7 +56,6 @@ class Vcpu:
         self.stuck_sve = False
         self.zt0_room = False
         self.warnings: list[str] = []
-        self._warned: set[str] = set()
         self._values: tuple[int, Mapping[int, bytes]] = (-1, NO_VALUES)
 
     # --- the register map
@@ -180,9 +179,8 @@ class Vcpu:
             effects.wiped(before, start, places, self.require_init().is_visible)
 
     def warn(self, text: str) -> None:
-        """Leave a warning to be logged; each is left once."""
-        if text not in self._warned:
-            self._warned.add(text)
+        """Leave a warning for the event of this ioctl; the same text is left once."""
+        if text not in self.warnings:
             self.warnings.append(text)
 
     # --- the whole

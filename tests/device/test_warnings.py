@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 import kvmabi
-from kvmabi.events import WARNING
+from kvmabi.events import Kind
 
 SME2 = 1 << 24
 SME2_FIELD = 15 << 24
@@ -23,7 +23,7 @@ def test_an_overflow_is_one_warning(kernel: str, expected: int) -> None:
         vcpu.finalize()
         vcpu["id_aa64pfr1_el1"] = pfr1
         for times in range(3):
-            assert [event.what for event in kvm.log.events].count(WARNING) == times * expected
+            assert [event.kind for event in kvm.log.events].count(Kind.WARNING) == times * expected
             vcpu["svcr"] = 2
             vcpu["svcr"] = 2
             vcpu["svcr"] = 0

@@ -232,6 +232,9 @@ def test_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
         def __init__(self) -> None:
             pass
 
+        def release(self) -> None:
+            pass
+
         def ioctl(self, request: int, arg: int, memory: object) -> int:
             if request == uapi.KVM_GET_API_VERSION:
                 return 12
