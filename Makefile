@@ -48,11 +48,11 @@ SEED ?= 0
 FUZZ_STEPS ?= 20000
 .PHONY: oracle
 oracle: $(BIN)/.installed-test
-	@images=$$($(BIN)/python -m kvmabi.conformance.oracle --folder build/oracle $(SUITE)) || exit 2; status=0; \
+	@images=$$(PYTHONPATH=scripts $(BIN)/python -m fetch_kernel --folder build/oracle $(SUITE)) || exit 2; status=0; \
 	for image in $$images; do \
 		$(BIN)/kvmabi conformance --backend vm --kernel-image $$image || status=1; \
 		$(BIN)/kvmabi fuzz --against vm --kernel-image $$image --seed $(SEED) --steps $(FUZZ_STEPS) || status=1; \
-		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/conformance tests/fuzz tests/capture || status=1; \
+		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/steps tests/fuzz tests/capture || status=1; \
 	done; exit $$status
 
 # All golden records and traces, not the sample that `make test` plays, and every switch of the kernel profiles turned.

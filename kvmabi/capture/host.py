@@ -4,26 +4,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from kvmabi import hexruns, regid, uapi
 from kvmabi.errors import UsageError
+from kvmabi.profiles import sysregs
+from kvmabi.profiles.features import aliases, label
 from kvmabi.steps.backends import Backend
 from kvmabi.steps.grammar import MAX_IDS
 
-SHORT = {
-    "el1_32bit": "EL1_32",
-    "has_el2": "EL2",
-    "sve": "SVE",
-    "sme": "SME",
-    "psci_0_2": "PSCI",
-    "pmu_v3": "PMU",
-    "ptrauth_address": "PA",
-    "ptrauth_generic": "PG",
-}
-"""Features as host profiles call them, in the order in which they name a set of features."""
-PTRAUTH = ("ptrauth_address", "ptrauth_generic")
+PTRAUTH = aliases()["ptrauth"]
 REST = ("psci_0_2", "pmu_v3", *PTRAUTH)
 SETS: tuple[tuple[str, ...], ...] = (
     (),
@@ -39,14 +30,12 @@ SETS: tuple[tuple[str, ...], ...] = (
     ("sme", *REST),
     ("el1_32bit", "sve", "sme"),
 )
-"""The sets of features of which every register's reset value is recorded, beside the richest one."""
+"""The sets of features of which every register's reset value is recorded besides the richest one."""
 ALL_BITS = (1 << 64) - 1
 TIMERS_CRN = 14
 CSSELR = regid.parse("csselr_el1")
 VECTOR = frozenset({"sve", "sme"})
-COUNTERS = frozenset(
-    (uapi.KVM_REG_ARM_PTIMER_CNT, uapi.KVM_REG_ARM_TIMER_CNT, uapi.KVM_REG_ARM_PTIMER_CTL, uapi.KVM_REG_ARM_PTIMER_CVAL)
-)
+COUNTERS = sysregs.free_running_ids() | {uapi.KVM_REG_ARM_PTIMER_CTL, uapi.KVM_REG_ARM_PTIMER_CVAL}
 """What runs, or follows what runs: never recorded."""
 
 Registers = dict[str, str | None]
@@ -99,12 +88,6 @@ def origin(backend: Backend) -> str:
     """Where a capture comes from, in words."""
     place = "under QEMU TCG" if backend.name == "vm" else f"{platform.node()}, {platform.machine()}"
     return f"real Linux KVM (arm64) {place}"
-
-
-def label(features: Iterable[str]) -> str:
-    """A set of features as a profile calls it: "SVE+PSCI", or "none"."""
-    given = set(features)
-    return "+".join(short for feature, short in SHORT.items() if feature in given) or "none"
 
 
 def _registers(backend: Backend, features: tuple[str, ...]) -> Registers | None:

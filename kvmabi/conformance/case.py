@@ -10,20 +10,23 @@ stand for the host's vector lengths.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from itertools import product
-from typing import Any
 
 from kvmabi.conformance.language import Line, needed_features, parse
 from kvmabi.errors import UsageError
 from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.tables import Reader
 
-FIELDS = frozenset({"name", "rule", "source", "needs", "kernels", "each", "steps"})
-REQUIRED = ("name", "rule", "source", "steps")
+FIELDS = ("name", "rule", "source", "needs", "kernels", "each", "steps")
+HOSTS_OWN = ("sve_vqs", "sme_vqs")
+"""What a parameter's values and a need may be about: the host's vector lengths."""
+SEVERAL = re.compile(rf"({'|'.join(HOSTS_OWN)})>(\d{{1,3}})")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Case:
     source: str
     needs: tuple[str, ...]
     kernels: tuple[str, ...]
-    each: dict[str, list[str] | str]
+    each: dict[str, list[str | int] | str]
     steps: str
+    file: str = ""
 
     @property
     def lines(self) -> list[Line]:
@@ -74,37 +78,52 @@ def load() -> list[Case]:
 
 
 def read(file: str, text: str) -> list[Case]:
-    """The cases of a file; UsageError names the case and field that is wrong."""
+    """The cases of a file; UsageError names the file, the case and the field that is wrong."""
     try:
-        rows = tomllib.loads(text).get("case", [])
+        table = tomllib.loads(text)
     except ValueError as error:
         raise UsageError(f"{file}: {error}") from None
-    return [_case(file, row) for row in rows]
+    reader = Reader(file, table)
+    reader.only(["case"])
+    return [_case(row) for row in reader.rows("case")]
 
 
-def _case(file: str, row: Any) -> Case:
-    name = row.get("name", "?")
-    wrong = [key for key in REQUIRED if not isinstance(row.get(key), str)] + sorted(row.keys() - FIELDS)
-    if wrong:
-        raise UsageError(f"{file}: case {name}: {wrong[0]}: missing, or no field of a case")
+def _case(row: Reader) -> Case:
+    name = row.text("name")
+    row.within = f"case {name}: "
+    row.only(FIELDS)
+    each = row.reader("each")
     return Case(
         name=name,
-        rule=row["rule"],
-        source=row["source"],
-        needs=tuple(row.get("needs", ())),
-        kernels=tuple(row.get("kernels", ())),
-        each=dict(row.get("each", {})),
-        steps=row["steps"],
+        rule=row.text("rule"),
+        source=row.text("source"),
+        needs=row.texts("needs"),
+        kernels=row.texts("kernels"),
+        each={key: _choices(each, key) for key in each.table},
+        steps=row.text("steps"),
+        file=row.name,
     )
 
 
-def _values(values: list[Any] | str, host_features: HostFeatures) -> list[str]:
+def _choices(each: Reader, key: str) -> list[str | int] | str:
+    """The values of a parameter as a file has them."""
+    values = each.table[key]
+    if isinstance(values, str):
+        return each.one_of(key, HOSTS_OWN)
+    if not isinstance(values, list) or not all(type(value) in (str, int) for value in values):
+        raise each.wrong(key, f"must be an array of strings and numbers, or one of {', '.join(HOSTS_OWN)}")
+    return values
+
+
+def _values(values: list[str | int] | str, host_features: HostFeatures) -> list[str]:
+    """The values of a parameter on a host."""
     if isinstance(values, list):
         return [str(value) for value in values]
-    host = {"sve_vqs": host_features.sve_vqs, "sme_vqs": host_features.sme_vqs}
-    if values not in host:
-        raise UsageError(f"each = {values!r}: take a list, sve_vqs or sme_vqs")
-    return [str(vq) for vq in host[values]]
+    return [str(vq) for vq in _lengths(values, host_features)]
+
+
+def _lengths(name: str, host_features: HostFeatures) -> tuple[int, ...]:
+    return host_features.sve_vqs if name == "sve_vqs" else host_features.sme_vqs
 
 
 def _put_in(text: str, texts: dict[str, str]) -> str:
@@ -114,11 +133,11 @@ def _put_in(text: str, texts: dict[str, str]) -> str:
 
 
 def _lacks(need: str, host_features: HostFeatures) -> str:
-    """Why a host does not have what a case needs, or "". Alternatives are not needed, so there are none."""
-    name, several, least = need.partition(">")
+    """Why a host does not have what a case needs, or ""."""
+    several = SEVERAL.fullmatch(need)
     if several:
-        lengths = {"sve_vqs": host_features.sve_vqs, "sme_vqs": host_features.sme_vqs}[name]
-        return "" if len(lengths) > int(least) else f"the host has {len(lengths)} of {name}"
+        lengths = _lengths(several[1], host_features)
+        return "" if len(lengths) > int(several[2]) else f"the host has {len(lengths)} of {several[1]}"
     have = host_features.features | host_features.traits
     if need.startswith("!"):
         return f"the host has {need[1:]}" if need[1:] in have else ""

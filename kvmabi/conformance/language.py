@@ -1,26 +1,32 @@
 # SPDX-License-Identifier: MIT
 """The lines of a case: steps with names in place of numbers, and the answers they must get.
 
-A line is ``STEP -> ANSWER``; without an answer it must be OK. Steps are those of
-kvmabi.steps.grammar, but for what is said here:
+A line is ``STEP -> ANSWER``; without an answer it must be OK. The steps are those of kvmabi.steps.grammar, by their
+words, in which these words may be names:
 
-==============================  =================================================================================
-I V FEATURES [target N]         feature names of the kernel's profile joined by +, ``ptrauth`` for both of the pair,
-                                ``bit20``, ``none``; the target is the preferred one
-i V FEATURES word N value       the same, and another word of the features
-F V [N]                         FINALIZE of KVM_ARM_VCPU_VEC, or of another feature
-G V REG, S V REG VALUE, ...     REG: a register's name, ``z*``, ``p*``, ``v*`` or ``za*`` (the rows that the host's
-                                longest vector length has) for one step each, an id in 0x..., with ``+N`` added or
-                                ``@N`` as its size in bytes. VALUE: see kvmabi.conformance.values; seeds rise by one
-                                from register to register of a bank
-L V [N], l V N M                N and M are numbers or what an answer was called, ``$all-1``
-X F IOCTL ARG, A F IOCTL        the ioctl by its name
-save V NAME                     read every register of the list, in its order
-restore V NAME [first R,R...]   write them to a vCPU in that order, some of them first
-same V NAME [but R,R...]        read them from a vCPU and compare, but for running counters
-==============================  =================================================================================
+===================================  ==============================================================================
+init V FEATURES [target N] [word N   feature names of the kernel's profile joined by +, ``ptrauth`` for both of the
+VALUE]                               pair, ``bit20``, ``none``. The target is the preferred one unless it is given;
+                                     VALUE goes into word N of the features
+finalize V [N]                       N is KVM_ARM_VCPU_VEC unless it is given
+get V REG, set V REG VALUE,          REG: a register's name; ``z*``, ``p*``, ``v*`` or ``za*`` (the rows that the
+set-pattern V REG SEED,              host's longest vector length has) for one step each; an id in 0x...; with ``+N``
+get-unmapped V REG,                  added or ``@N`` as its size in bytes. VALUE: see kvmabi.conformance.values.
+set-unmapped V REG,                  Seeds rise by one from register to register of a bank. N bytes are mapped
+get-partial V REG N,
+set-partial V REG N SEED
+list V [N], list-partial V N M       N and M are numbers, or what an answer was called: ``$all-1``
+ioctl F IOCTL ARG,                   an ioctl by its name, or its number in 0x...
+ioctl-struct F IOCTL
+save V NAME                          read every register of the list, in its order
+restore V NAME [first R,R...]        write them to a vCPU in that order, some of them first
+same V NAME [but R,R...]             read them from a vCPU and compare, but for free-running counters
+===================================  ==============================================================================
 
-Answers are an errno's name or OK, and after it: a value; ``n`` or ``$name``, a number or bytes, which get that name
+The others are ``new``, ``create-vcpu``, ``enable-cap``, ``masks``, ``run``, ``create-device``, ``has-attr``,
+``set-attr``, ``get-attr`` and ``cpu-features``.
+
+An answer is an errno's name or OK, and after it: a value; ``n`` or ``$name``, a number or bytes, which get that name
 where it is new and must equal it elsewhere; for lists ``with R R ... without R R ...``. ``any`` is any answer,
 ``ENOENT|EINVAL`` one of several. save, restore and same answer OK, or what went wrong: ``EBUSY za zt0; EPERM sve_vls``,
 ``differ z p``.
@@ -35,16 +41,19 @@ from typing import NamedTuple
 from kvmabi import regid, uapi
 from kvmabi.conformance import values
 from kvmabi.errors import UsageError
-from kvmabi.profiles import Kernel
+from kvmabi.profiles import Kernel, features
+from kvmabi.steps.grammar import MAX_IDS, ON_REGISTER, WORDS
 from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.tables import guess
 
 ARROW = " -> "
 MACROS = ("save", "restore", "same")
 BANKS = {"z*": ("z{}", 32), "p*": ("p{}", 16), "v*": ("v{}", 32)}
-PAIRS = {"ptrauth": ("ptrauth_address", "ptrauth_generic")}
-REGISTER_STEPS = frozenset("GSPBbgs")
-SEEDED = {"P": 0, "s": 1}  # which word after the register is a seed
-RUNNING = ("ptimer_cnt", "timer_cnt")
+SEEDED = {"set-pattern": 0, "set-partial": 1}
+"""Which word after the register is a seed."""
+INIT_WORDS = 7
+MAX_SIZE = 1 << (uapi.KVM_REG_SIZE_MASK >> uapi.KVM_REG_SIZE_SHIFT)
+"""The most that an id's size field can say, in bytes."""
 SIZE = re.compile(r"(.+)@(\d+)")
 SUM = re.compile(r"(.+?)\+(0x[0-9a-f]+|\d+)")
 
@@ -77,9 +86,7 @@ def parse(text: str) -> list[Line]:
 
 def needed_features(names: str) -> tuple[str, ...]:
     """The vCPU features that ``sve+ptrauth`` names."""
-    if names == "none":
-        return ()
-    return tuple(feature for name in names.split("+") for feature in PAIRS.get(name, (name,)))
+    return () if names == features.NO_FEATURES else features.expand(names.split("+"))
 
 
 def features_word(names: str, kernel: Kernel) -> int:
@@ -106,7 +113,10 @@ def registers(text: str, host_features: HostFeatures) -> list[int]:
         return [regid.parse(form.format(n)) for n in range(count)]
     if match := SIZE.fullmatch(text):
         (id,) = registers(match[1], host_features)
-        log2 = int(match[2]).bit_length() - 1
+        size = int(match[2])
+        if size.bit_count() != 1 or size > MAX_SIZE:
+            raise ValueError(f"{text}: a register's size is a power of two up to {MAX_SIZE}, in bytes")
+        log2 = size.bit_length() - 1
         return [id & ~uapi.KVM_REG_SIZE_MASK | log2 << uapi.KVM_REG_SIZE_SHIFT]
     if match := SUM.fullmatch(text):
         (id,) = registers(match[1], host_features)
@@ -115,45 +125,66 @@ def registers(text: str, host_features: HostFeatures) -> list[int]:
 
 
 def concrete(line: Line, host_features: HostFeatures, kernel: Kernel) -> list[Concrete]:
-    """The steps that a line stands for; UsageError or ValueError if it is none. Macros are not for this."""
-    op, *words = line.step.split()
-    if op in REGISTER_STEPS:
-        return list(_register_steps(op, words, line.answer, host_features))
-    if op == "I":
-        target = words[3] if len(words) == 4 and words[2] == "target" else str(host_features.target)
-        return [Concrete(f"I {words[0]} {target} {features_word(words[1], kernel):x}", line.answer)]
-    if op == "i":
-        more = [0] * 7
-        more[0] = features_word(words[1], kernel)
-        more[int(words[3])] |= int(words[4], 0)
-        return [
-            Concrete(" ".join(["i", words[0], str(host_features.target), *(f"{word:x}" for word in more)]), line.answer)
-        ]
-    if op == "F" and len(words) == 1:
-        return [Concrete(f"F {words[0]} {uapi.KVM_ARM_VCPU_VEC}", line.answer)]
-    if op == "L" and len(words) == 1:
-        return [Concrete(f"L {words[0]} 4096", line.answer)]
-    if op in "XA":
+    """The steps that a line stands for; UsageError or ValueError if it is not one. Macros are not for this."""
+    word, *words = line.step.split() or [""]
+    op = WORDS.get(word)
+    if op is None:
+        raise ValueError(f"{word!r} is not a step: {guess(word, (*WORDS, *MACROS))}")
+    if word == "init":
+        return [Concrete(_init(words, host_features, kernel), line.answer)]
+    if word in DEFAULTS and len(words) == 1:
+        words.append(DEFAULTS[word])
+    if len(words) < len(op.words):
+        raise ValueError(f"{line.step!r} lacks {' '.join(name for name, _ in op.words[len(words) :])}")
+    if len(words) > len(op.words):
+        raise ValueError(f"{line.step!r} has {words[len(op.words)]!r} too many")
+    if op.letter in ON_REGISTER:
+        return list(_register_steps(word, words, line.answer, host_features))
+    if word in ("ioctl", "ioctl-struct"):
         request = vars(uapi).get(words[1])
         words[1] = f"{request:x}" if isinstance(request, int) else words[1].removeprefix("0x")
-        if op == "X":
-            words[2] = f"{values.number(words[2], host_features):x}"
-    return [Concrete(" ".join([op, *words]), line.answer)]
+    if word == "ioctl":
+        words[2] = f"{values.number(words[2], host_features):x}"
+    return [Concrete(" ".join([op.letter, *words]), line.answer)]
 
 
-def _register_steps(op: str, words: list[str], answer: str, host_features: HostFeatures) -> Iterable[Concrete]:
+DEFAULTS = {"finalize": str(uapi.KVM_ARM_VCPU_VEC), "list": str(MAX_IDS)}
+"""The second word of a step that has only one."""
+
+
+def _init(words: list[str], host_features: HostFeatures, kernel: Kernel) -> str:
+    """INIT with one word of features, or with all of them."""
+    if len(words) < 2:
+        raise ValueError("init lacks features" if words else "init lacks file features")
+    vcpu, names, *options = words
+    target, more = str(host_features.target), [0] * INIT_WORDS
+    more[0] = features_word(names, kernel)
+    wide = False
+    while options:
+        match options:
+            case ["target", target, *options]:
+                pass
+            case ["word", place, value, *options] if place.isdecimal() and int(place) < INIT_WORDS:
+                more[int(place)] |= int(value, 0)
+                wide = True
+            case _:
+                raise ValueError(f"{' '.join(options)!r} is neither 'target N' nor 'word N VALUE' with N from 0 to 6")
+    return " ".join(["i" if wide else "I", vcpu, target, *(f"{word:x}" for word in more[: None if wide else 1])])
+
+
+def _register_steps(word: str, words: list[str], answer: str, host_features: HostFeatures) -> Iterable[Concrete]:
     vcpu, name, *rest = words
     for n, id in enumerate(registers(name, host_features)):
         size = uapi.KVM_REG_SIZE(id)
-        more = [_shifted(word, n) for word in rest]
-        if op == "S" and not more[0].startswith("$"):
+        more = [_shifted(text, n) for text in rest]
+        if word == "set" and not more[0].startswith("$"):
             more[0] = values.data(more[0], size, host_features).hex()
-        elif op in "gs":
+        elif word in ("get-partial", "set-partial"):
             more[0] = str(values.number(more[0], host_features))
-        if op in SEEDED:
-            place = SEEDED[op]
+        if word in SEEDED:
+            place = SEEDED[word]
             more[place] = str((int(more[place]) + n) % 256)
-        yield Concrete(" ".join([op, vcpu, f"{id:x}", *more]), _shifted(answer, n), size)
+        yield Concrete(" ".join([WORDS[word].letter, vcpu, f"{id:x}", *more]), _shifted(answer, n), size)
 
 
 def _shifted(text: str, by: int) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kvmabi import regid
-from kvmabi.conformance.language import RUNNING, group
+from kvmabi.conformance.language import group
 from kvmabi.errors import UsageError
+from kvmabi.profiles import sysregs
 from kvmabi.steps.backends.base import Backend
 from kvmabi.steps.grammar import MAX_IDS
 
@@ -38,23 +39,19 @@ def restore(backend: Backend, vcpu: str, saved: Saved, first: Iterable[str]) -> 
 
 def same(backend: Backend, vcpu: str, saved: Saved, but: Iterable[str]) -> str:
     """Compare a vCPU with what was saved: OK, or which banks differ."""
-    skipped = {*but, *RUNNING}
-    ids = [id for id in saved if not {group(id), regid.name_of(id)} & skipped and id not in running_ids()]
+    skipped, running = set(but), sysregs.free_running_ids()
+    ids = [id for id in saved if not {group(id), regid.name_of(id)} & skipped and id not in running]
     answers = backend.answers(f"G {vcpu} {id:x}" for id in ids)
     different = dict.fromkeys(group(id) for id, answer in zip(ids, answers, strict=True) if answer != f"OK {saved[id]}")
     return f"differ {' '.join(different)}" if different else "OK"
 
 
-def running_ids() -> frozenset[int]:
-    """The counters, which change by themselves."""
-    from kvmabi import uapi
-
-    return frozenset((uapi.KVM_REG_ARM_PTIMER_CNT, uapi.KVM_REG_ARM_TIMER_CNT))
-
-
 def do(backend: Backend, step: str, saved: dict[str, Saved]) -> str:
     """Do a macro's line; UsageError if it is none."""
-    what, vcpu, name, *rest = step.split()
+    what, *words = step.split()
+    if len(words) < 2:
+        raise UsageError(f"{step!r} lacks {'a name' if words else 'a vCPU and a name'}")
+    vcpu, name, *rest = words
     if what == "save":
         answer, saved[name] = save(backend, vcpu)
         return answer

@@ -12,6 +12,7 @@ from kvmabi.conformance import answers, macros
 from kvmabi.conformance.case import Case
 from kvmabi.conformance.language import MACROS, Concrete, Line, concrete
 from kvmabi.errors import UsageError
+from kvmabi.steps import grammar
 from kvmabi.steps.backends.base import Backend
 
 SHOWN = 5
@@ -73,8 +74,8 @@ def _run_one(backend: Backend, case: Case) -> Outcome:
         start = monotonic()
         try:
             _Run(backend, outcome).all(case.lines)
-        except (UsageError, ValueError) as error:
-            raise UsageError(f"case {case.name}: {error}") from None
+        except (UsageError, ValueError, ArithmeticError) as error:
+            raise UsageError(f"{case.file}: case {case.name}: steps: {error}") from None
         outcome.seconds = monotonic() - start
     return outcome
 
@@ -101,7 +102,9 @@ class _Run:
                 if self.outcome.differences and answers.unknown_names(line.step, self.names):
                     return  # the answer that was to be called so never came
             for step in concrete(line, self.backend.describe(), self.backend.kernel):
-                self.waiting.append((line, step._replace(step=answers.resolve(step.step, self.names))))
+                text = answers.resolve(step.step, self.names)
+                grammar.parse(text)  # the executor takes what is not a number for 0
+                self.waiting.append((line, step._replace(step=text)))
         self.flush()
 
     def flush(self) -> None:

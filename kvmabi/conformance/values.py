@@ -60,4 +60,6 @@ def vls(text: str, host_features: HostFeatures) -> bytes:
         vqs = [vq for vq in (host_features.sve_vqs if host[1] == "sve" else host_features.sme_vqs) if vq <= most]
     else:
         vqs = [] if text == "none" else [int(vq) for vq in text.split(",")]
+    if not all(1 <= vq <= 8 * VLS_BYTES for vq in vqs):
+        raise ValueError(f"vls:{text}: a set holds vector lengths from 1 to {8 * VLS_BYTES} quadwords")
     return sum(1 << (vq - 1) for vq in set(vqs)).to_bytes(VLS_BYTES, "little")

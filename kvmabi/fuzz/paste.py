@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from kvmabi import hexruns, regid, uapi
-from kvmabi.conformance import language
 from kvmabi.errors import UsageError
 from kvmabi.fuzz.hunt import Finding
 from kvmabi.profiles import Kernel
+from kvmabi.steps.grammar import LETTERS, ON_REGISTER
 from kvmabi.steps.hostfeatures import HostFeatures
 
 NUMBER_BYTES = 8
@@ -36,29 +36,31 @@ def case_text(finding: Finding, name: str, host_features: HostFeatures, kernel: 
 
 
 def _step(step: str, host_features: HostFeatures, kernel: Kernel) -> str:
-    op, *words = step.split()
-    if op == "I":
-        vcpu, target, word = words
-        other = "" if int(target) == host_features.target else f" target {target}"
-        return f"I {vcpu} {_features(int(word, 16), kernel)}{other}"
-    if op == "i":
-        return _wide_init(words, kernel)
-    if op in language.REGISTER_STEPS:
-        words[1] = _register(int(words[1], 16))
-        if op == "S":
-            words[2] = _value(words[2], uapi.KVM_REG_SIZE(int(step.split()[2], 16)))
-    if op in "XA":
+    """A step as a case writes it. What a recording has behind a step's words is left out."""
+    letter, *words = step.split()
+    op = LETTERS[letter]
+    words = words[: len(op.words)]
+    if letter in "Ii":
+        return _init(words, host_features, kernel)
+    if letter in ON_REGISTER:
+        id = int(words[1], 16)
+        words[1] = _register(id)
+        if letter == "S":
+            words[2] = _value(words[2], uapi.KVM_REG_SIZE(id))
+    if letter in "XA":
         words[1] = uapi.IOCTL_NAMES.get(int(words[1], 16), f"0x{words[1]}")
-        if op == "X":
+        if letter == "X":
             words[2] = f"0x{words[2]}"
-    return " ".join([op, *words])
+    return " ".join([op.word, *words])
 
 
-def _wide_init(words: list[str], kernel: Kernel) -> str:
-    """INIT with a bit in another word than the first; there is one such word at most."""
-    vcpu, _, first, *others = words
-    place = next((place for place, word in enumerate(others, 1) if int(word, 16)), 1)
-    return f"i {vcpu} {_features(int(first, 16), kernel)} word {place} 0x{others[place - 1]}"
+def _init(words: list[str], host_features: HostFeatures, kernel: Kernel) -> str:
+    vcpu, target, first, *others = words
+    line = ["init", vcpu, _features(int(first, 16), kernel)]
+    if int(target) != host_features.target:
+        line.append(f"target {target}")
+    line += [f"word {place} {int(word, 16):#x}" for place, word in enumerate(others, 1) if int(word, 16)]
+    return " ".join(line)
 
 
 def _features(word: int, kernel: Kernel) -> str:

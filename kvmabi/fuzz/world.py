@@ -5,27 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 from kvmabi import hexruns, regid, uapi
-from kvmabi.capture.host import Captured
-from kvmabi.profiles import Kernel
+from kvmabi.profiles import Kernel, features, sysregs
 from kvmabi.steps.hostfeatures import HostFeatures
-from kvmabi.steps.probe import TOGETHER
 
 SIZE_SHIFT = int(uapi.KVM_REG_SIZE_SHIFT)
 SVCR, PSTATE = regid.parse("svcr"), regid.parse("pstate")
 SVE_VLS, SME_VLS = int(uapi.KVM_REG_ARM64_SVE_VLS), int(uapi.KVM_REG_ARM64_SME_VLS)
 VLS_BYTES = 64
 PSCI_VERSION = int(uapi.KVM_REG_ARM_PSCI_VERSION)
-TIMERS = frozenset(
-    (
-        uapi.KVM_REG_ARM_PTIMER_CNT,
-        uapi.KVM_REG_ARM_PTIMER_CTL,
-        uapi.KVM_REG_ARM_TIMER_CNT,
-        uapi.KVM_REG_ARM_TIMER_CTL,
-    )
-)
-"""Running counters, and the controls that tell whether they passed something: two kernels never answer the same."""
+TIMERS = sysregs.free_running_ids() | sysregs.status_bits().keys()
+"""Free-running counters, and the controls with bits that follow them: two kernels never answer the same."""
 CHANCE = frozenset({regid.parse("dbgvcr32_el2")})
 """QEMU's CPUs do nothing where the kernel reads it: after a run of a 32-bit vCPU it holds whatever was read before."""
 LEFT_ALONE = TIMERS | CHANCE
@@ -55,9 +47,9 @@ ID_GROUP = regid.parse("s3_0_c0_c0_0") & ~0x7F
 
 
 class World:
-    """A host as its capture tells it (kvmabi.capture), under a kernel profile."""
+    """A host as it was ``captured`` (kvmabi.capture), under a kernel profile."""
 
-    def __init__(self, host_features: HostFeatures, kernel: Kernel, captured: Captured) -> None:
+    def __init__(self, host_features: HostFeatures, kernel: Kernel, captured: Mapping[str, Any]) -> None:
         self.target = host_features.target
         self._kernel = kernel
         self._vqs = {SVE_VLS: host_features.sve_vqs, SME_VLS: host_features.sme_vqs}
@@ -83,7 +75,7 @@ class World:
             if random.random() < likely:
                 word |= self._bits[name]
                 if random.random() < 0.95:
-                    for other in TOGETHER.get(name, ()):
+                    for other in features.needs(name):
                         word |= self._bits.get(other, 0)
         return word
 

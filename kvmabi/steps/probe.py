@@ -7,18 +7,11 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from kvmabi import hexruns, regid, uapi
-from kvmabi.profiles import Kernel
+from kvmabi.profiles import Kernel, features
 from kvmabi.steps.hostfeatures import HostFeatures
 
 CAPABILITIES = 301
 """How many capability numbers are asked for: all that Linux has given away, and room for more."""
-TOGETHER: dict[str, tuple[str, ...]] = {
-    "ptrauth_address": ("ptrauth_generic",),
-    "ptrauth_generic": ("ptrauth_address",),
-    "pmu_v3_strict": ("pmu_v3",),
-    "has_el2_e2h0": ("has_el2",),
-}
-"""Features that INIT takes only with others."""
 FA64_BIT = 1 << 63
 SME2, SME_SHIFT = 2, 24
 EL0_32BIT = 2
@@ -41,18 +34,18 @@ def probe(backend: Answering) -> HostFeatures:
     (_, preferred) = backend.answers(["N 0", f"A v {uapi.KVM_ARM_PREFERRED_TARGET:x}"])
     target = int.from_bytes(_bytes(preferred)[:4], "little") if preferred.startswith("OK") else kernel.target
 
-    def register(features: Iterable[str], name: str) -> bytes:
-        word = sum(bits[feature] for feature in features)
+    def register(wanted: Iterable[str], name: str) -> bytes:
+        word = sum(bits[feature] for feature in wanted)
         *_, answer = backend.answers(["N 1", f"I 0 {target} {word:x}", f"G 0 {regid.parse(name):x}"])
         return _bytes(answer)
 
-    features = set()
+    taken = set()
     for name in kernel.features:
-        word = sum(bits[other] for other in (name, *TOGETHER.get(name, ())) if other in bits)
+        word = sum(bits[other] for other in (name, *features.needs(name)) if other in bits)
         if backend.answers(["N 1", f"I 0 {target} {word:x}"])[1] == "OK":
-            features.add(name)
-    sve = _vqs(register(["sve"], "sve_vls")) if "sve" in features else ()
-    sme = _vqs(register(["sme"], "sme_vls")) if "sme" in features else ()
+            taken.add(name)
+    sve = _vqs(register(["sve"], "sve_vls")) if "sve" in taken else ()
+    sme = _vqs(register(["sme"], "sme_vls")) if "sme" in taken else ()
     traits = set()
     if _number(register([], "id_aa64pfr0_el1")) & 0xF == EL0_32BIT:
         traits.add("el0_32bit")
@@ -69,7 +62,7 @@ def probe(backend: Answering) -> HostFeatures:
         kernel=kernel.name,
         release=backend.release,
         target=target,
-        features=frozenset(features),
+        features=frozenset(taken),
         sve_vqs=sve,
         sme_vqs=sme,
         traits=frozenset(traits),

@@ -10,7 +10,7 @@ import pytest
 
 from kvmabi import uapi
 from kvmabi.capture import capture, write
-from kvmabi.capture.host import Captured, label
+from kvmabi.capture.host import Captured
 from kvmabi.conformance import load, run
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Generator, World
@@ -40,13 +40,6 @@ def test_the_form(captured: Captured) -> None:
     assert {"none", "SVE", "PMU", "PA+PG", "EL1_32", "SME", "SVE+SME"} <= captured["resets"].keys()
     assert captured["registers"][f"{uapi.KVM_REG_ARM_TIMER_CNT:#x}"] is None
     assert captured["capabilities"]["system"]["131"] == "-EINVAL"
-
-
-def test_label() -> None:
-    """Sets of features are called as recorded hosts call them."""
-    assert label(()) == "none"
-    assert label(("ptrauth_generic", "ptrauth_address")) == "PA+PG"
-    assert label(("sme", "sve", "el1_32bit")) == "EL1_32+SVE+SME"
 
 
 @pytest.mark.slow

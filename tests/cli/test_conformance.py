@@ -57,7 +57,7 @@ def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
     ended = kvmabi("fuzz", "--against", "trace", "--seed", "4", str(path))
     assert ended.status == 1
     assert "[[case]]" in ended.out
-    assert "G 0 x0 -> ENOENT" in ended.out
+    assert "get 0 x0 -> ENOENT" in ended.out
 
 
 @pytest.mark.parametrize(

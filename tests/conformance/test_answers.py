@@ -45,12 +45,12 @@ def test_names_are_bound_once(model: ModelBackend) -> None:
     """A $name is bound by the first answer, and the next ones must equal it; +1 and -1 count from it."""
     names: Names = {}
     host_features = model.describe()
-    assert unknown_names("L 0 $n-1", names)
+    assert unknown_names("list 0 $n-1", names)
     assert agrees("E2BIG $n", "E2BIG 257", 0, host_features, names)
     assert names == {"n": "257"}
-    assert not unknown_names("L 0 $n-1", names)
-    assert resolve("L 0 $n-1", names) == "L 0 256"
+    assert not unknown_names("list 0 $n-1", names)
+    assert resolve("list 0 $n-1", names) == "list 0 256"
     assert agrees("OK $n", "OK 257 1 2", 0, host_features, names)
     assert not agrees("OK $n", "OK 258 1 2", 0, host_features, names)
     with pytest.raises(ValueError, match=r"\$other"):
-        resolve("L 0 $other", names)
+        resolve("list 0 $other", names)

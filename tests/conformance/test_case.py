@@ -12,7 +12,7 @@ from kvmabi.conformance import load, read
 from kvmabi.errors import UsageError
 from kvmabi.steps.backends.model import ModelBackend
 
-GOOD = '[[case]]\nname = "a.b"\nrule = "r"\nsource = "s"\nsteps = "N 1"\n'
+GOOD = '[[case]]\nname = "a.b"\nrule = "r"\nsource = "s"\nsteps = "new 1"\n'
 
 
 def test_every_case_says_what_it_proves() -> None:
@@ -24,7 +24,7 @@ def test_every_case_says_what_it_proves() -> None:
         assert case.rule.endswith("."), case.name
         assert len(case.rule) > 20, case.name
         assert case.source, case.name
-        assert case.lines[0].step.split()[0] == "N", case.name
+        assert case.lines[0].step.split()[0] == "new", case.name
 
 
 def test_the_whole_abi_is_covered() -> None:
@@ -38,12 +38,14 @@ def test_the_whole_abi_is_covered() -> None:
 
 def test_parameters(model: ModelBackend) -> None:
     """A case is repeated for every combination of its parameters, the host's own vector lengths among them."""
-    (case,) = read("f", GOOD.replace("N 1", "I {v} {w}") + 'each = { v = [0, 1], w = "sve_vqs" }\nneeds = ["{v}"]\n')
+    (case,) = read(
+        "f", GOOD.replace("new 1", "init {v} {w}") + 'each = { v = [0, 1], w = "sve_vqs" }\nneeds = ["{v}"]\n'
+    )
     host_features = model.describe()
     found = list(case.for_host(host_features))
     assert len(found) == 2 * len(host_features.sve_vqs)
     assert found[0].name == f"a.b[v=0][w={host_features.sve_vqs[0]}]"
-    assert found[0].steps == f"I 0 {host_features.sve_vqs[0]}"
+    assert found[0].steps == f"init 0 {host_features.sve_vqs[0]}"
     assert found[0].needs == ("0",)
 
 
@@ -71,9 +73,21 @@ def test_what_a_host_lacks(model: ModelBackend, more: str, reason: str) -> None:
     ("text", "words"),
     [
         ("[[case", "f:"),
-        (GOOD.replace("rule", "role"), "case a.b: rule"),
-        (GOOD.replace('"N 1"', "1"), "case a.b: steps"),
-        (GOOD + "more = 1\n", "case a.b: more"),
+        (GOOD.replace("rule", "role"), "case a.b: role: unknown key: did you mean rule"),
+        (GOOD.replace('"new 1"', "1"), "case a.b: steps"),
+        (GOOD + "more = 1\n", "case a.b: more: unknown key"),
+        ("case = 3", "f: case: must be an array"),
+        ('case = ["x"]', r"f: case\[1\]: must be a table"),
+        ("[[case]]\n", r"f: case\[1\]\.name: is missing"),
+        ("[[case]]\nname = 3\n", r"f: case\[1\]\.name: must be a string"),
+        ("cases = 1", "f: cases: unknown key: did you mean case"),
+        (GOOD + "needs = 3\n", "f: case a.b: needs: must be an array"),
+        (GOOD + "needs = [3]\n", "f: case a.b: needs: must be an array of strings"),
+        (GOOD + 'kernels = "x"\n', "f: case a.b: kernels: must be an array"),
+        (GOOD + "each = 5\n", "f: case a.b: each: must be a table"),
+        (GOOD + "each = { v = 5 }\n", "f: case a.b: each.v: must be an array of strings and numbers"),
+        (GOOD + "each = { v = [[]] }\n", "f: case a.b: each.v: must be an array of strings and numbers"),
+        (GOOD + 'each = { v = "sve_vq" }\n', "f: case a.b: each.v: .* did you mean sve_vqs"),
     ],
 )
 def test_wrong_files(text: str, words: str) -> None:

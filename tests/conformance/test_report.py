@@ -17,18 +17,18 @@ CASES = """
 name = "a.good"
 rule = "It is good."
 source = "here"
-steps = "N 1"
+steps = "new 1"
 [[case]]
 name = "a.bad"
 rule = "It is bad & ugly."
 source = "there"
-steps = "N 1\\nG 0 x0 -> OK =1"
+steps = "new 1\\nget 0 x0 -> OK =1"
 [[case]]
 name = "b.absent"
 rule = "It is absent."
 source = "nowhere"
 needs = ["has_el2"]
-steps = "N 1"
+steps = "new 1"
 """
 
 

@@ -59,16 +59,17 @@ def test_a_lie_is_found(liar: Callable[[Answer], Liar], tell: Answer, case: str)
 
 def test_a_difference_tells_both_answers(model: ModelBackend) -> None:
     """A difference has the line, the step as the backend got it, and both answers."""
-    (outcome,) = run(model, read("f", FORM.format("N 1\nG 0 x0 -> OK =1")))
+    (outcome,) = run(model, read("f", FORM.format("new 1\nget 0 x0 -> OK =1")))
     (difference,) = outcome.differences
-    assert difference.line == "G 0 x0"
+    assert difference.line == "get 0 x0"
     assert difference.step == f"G 0 {regid.parse('x0'):x}"
     assert (difference.expected, difference.got) == ("OK =1", "ENOEXEC")
 
 
 def test_save_and_restore(model: ModelBackend) -> None:
     """The macros save, restore and same tell what was refused and what differs, by bank."""
-    lines = "N 2\nI 0 sve\nI 1 sve\nF 0\nF 1\nP 0 z* 1\nsave 0 a\nsame 1 a but mpidr_el1 -> differ z\n"
+    lines = "new 2\ninit 0 sve\ninit 1 sve\nfinalize 0\nfinalize 1\nset-pattern 0 z* 1\nsave 0 a\n"
+    lines += "same 1 a but mpidr_el1 -> differ z\n"
     lines += "restore 1 a -> EPERM sve_vls\nsame 1 a but mpidr_el1"
     (outcome,) = run(model, read("f", FORM.format(lines)))
     assert outcome.differences == []
@@ -76,14 +77,14 @@ def test_save_and_restore(model: ModelBackend) -> None:
 
 def test_skipped_cases_say_why(model: ModelBackend) -> None:
     """What cannot run is skipped with the reason, and hides nothing: the others run."""
-    cases = read("f", FORM.format("N 1") + FORM.format("N 1") + 'needs = ["has_el2"]\n')
+    cases = read("f", FORM.format("new 1") + FORM.format("new 1") + 'needs = ["has_el2"]\n')
     assert [outcome.status for outcome in run(model, cases)] == ["passed", "skipped"]
 
 
 def test_running_nothing_is_an_error(model: ModelBackend) -> None:
     """No case at all, none of that name, or all skipped: a UsageError, not a success."""
     with pytest.raises(UsageError, match="has_el2"):
-        run(model, read("f", FORM.format("N 1") + 'needs = ["has_el2"]\n'))
+        run(model, read("f", FORM.format("new 1") + 'needs = ["has_el2"]\n'))
     with pytest.raises(UsageError, match="there are none"):
         run(model, [])
     with pytest.raises(UsageError, match=r"no case is called 'nix\.\*'"):
@@ -95,9 +96,23 @@ def test_running_nothing_is_an_error(model: ModelBackend) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["?", "G 0 nix", "G 0 x0 -> OK zz", "S 0 x0 $never", "restore 0 never", "I 0 nix", "G", "same 0 never", "N"]
+    "line",
+    [
+        *(
+            "?",
+            "get 0 nix",
+            "get 0 x0 -> OK zz",
+            "set 0 x0 $never",
+            "restore 0 never",
+            "init 0 nix",
+            "get",
+            "same 0 never",
+        ),
+        *("new", "new x", "I 0", "init 0", "ioctl", "save", "save 0", "set 0 x0 =1/0", "set 0 sve_vls vls:0"),
+        *("set 0 sve_vls vls:99999", "get 0 z*@4", "get 0 x0@0", "create-device x 0", "run s", "get zero x0"),
+    ],
 )
 def test_a_case_that_is_wrong_is_named(model: ModelBackend, line: str) -> None:
-    """A line that is none is a UsageError with the case's name, never an internal exception."""
-    with pytest.raises(UsageError, match=r"case a\.b"):
-        run(model, read("f", FORM.format(f"N 1\nI 0 none\n{line}")))
+    """A line that is none is a UsageError with the file's and the case's name, never an internal exception."""
+    with pytest.raises(UsageError, match=r"^f: case a\.b: steps: "):
+        run(model, read("f", FORM.format(f"new 1\ninit 0 none\n{line}")))

@@ -80,7 +80,7 @@ def test_the_case_is_ready_to_be_pasted(model: ModelBackend, wrong: Wrong, world
     """The printed case passes on the kernel that was right and fails on the model that was wrong."""
     finding = next(iter(hunt(model, wrong, numbered(world))))
     text = case_text(finding, "example", model.describe(), model.kernel)
-    assert "G 0 zt0 -> EBUSY" in text or "G 1 zt0 -> EBUSY" in text
+    assert "get 0 zt0 -> EBUSY" in text or "get 1 zt0 -> EBUSY" in text
     cases = read("pasted", text)
     assert run(model, cases)[0].status == "passed"
     assert run(wrong, cases)[0].status == "failed"

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fetch_kernel import apt, kernel
 
-from kvmabi.conformance.oracle import apt, kernel
 from kvmabi.errors import UsageError
 
 pytestmark = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="there is no dpkg-deb")

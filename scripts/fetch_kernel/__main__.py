@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fetch arm64 kernels, and what it takes to boot them; tells the images: ``python -m kvmabi.conformance.oracle``."""
+"""Fetch arm64 kernels, and what it takes to boot them, and print where the images are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from time import monotonic
 
-from kvmabi.conformance.oracle import apt, kernel
+from fetch_kernel import apt, kernel
 from kvmabi.errors import UsageError
 
 FOLDER = Path("build/oracle")
@@ -17,7 +17,7 @@ SUITES = ("sid",)
 
 def main() -> int:
     """Print the path of each suite's newest kernel image; 2 if something cannot be had."""
-    parser = ArgumentParser(prog="python -m kvmabi.conformance.oracle", description=__doc__)
+    parser = ArgumentParser(prog="python -m fetch_kernel", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="Debian suites (default: sid)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to keep it (default: %(default)s)")
     args = parser.parse_args()

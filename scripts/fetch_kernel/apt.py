@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from kvmabi.conformance.oracle.sources import for_suite
+from fetch_kernel.sources import for_suite
 from kvmabi.errors import UsageError
 
 ARCHITECTURE = "arm64"

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fetch_kernel import sources
 
-from kvmabi.conformance.oracle import sources
 from kvmabi.errors import UsageError
 
 DEB822 = """\

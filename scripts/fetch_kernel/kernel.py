@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from kvmabi.conformance.oracle.apt import Suite
+from fetch_kernel.apt import Suite
 from kvmabi.errors import UsageError
 
 META_PACKAGE = "linux-image-arm64"
