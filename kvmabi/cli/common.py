@@ -7,10 +7,12 @@ import json
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kvmabi.errors import UsageError
-from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles import Host, Kernel, host_names, load_host, load_kernel
+from kvmabi.steps.trace import Trace
 
 DEMO_HOST = "sme-demo"
 
@@ -27,6 +29,26 @@ def profiles(host: str, kernel: str | None) -> tuple[Host, Kernel]:
     """The profiles that --host and --kernel name; UsageError tells the choices."""
     found = load_host(host)
     return found, load_kernel(kernel or found.kernel)
+
+
+def host_of(trace: Trace, folder: str | None) -> Host:
+    """The host that a trace names: from a folder, or else a built-in one, or from the trace's own folder."""
+    for what, name in (("host", trace.host), ("kernel", trace.kernel or "")):
+        if "/" in name or name.startswith("."):
+            raise UsageError(f"{trace.path}: {name!r} is not the name of a {what}")
+    builtin = f"built-in ones are {', '.join(host_names())}"
+    if folder is None and trace.host in host_names():
+        return load_host(trace.host)
+    place = Path(trace.path).parent if folder is None else Path(folder)
+    for suffix in (".json", ".toml"):
+        if (path := place / f"{trace.host}{suffix}").is_file():
+            return load_host(str(path))
+    if folder is None:
+        raise UsageError(
+            f"{trace.path}: its host {trace.host} is unknown: {builtin}; --hosts names a folder with others"
+        )
+    choices = ", ".join(sorted(entry.stem for entry in place.glob("*.json"))) or f"none; {builtin}"
+    raise UsageError(f"{trace.path}: its host {trace.host} is not in {folder}, which has {choices}")
 
 
 def add_json(parser: ArgumentParser, *, nested: bool = False) -> None:

@@ -47,6 +47,10 @@ class VmBackend(Backend):
         self._guest.close()
 
 
+LISTS_KEPT = 64
+"""How many different lists of ids the executor abbreviates when they come again."""
+
+
 def whole(answer: str, lists: list[str]) -> str:
     """An answer with its list of ids: the executor tells a repeated one by its number only, so ``lists`` keeps them."""
     result, count, ids = ([*answer.split(" ", 2), "", ""])[:3]

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the executor writes: words, errnos, bytes and lists of ids, in the form that steps.py describes. */
+/* What the executor writes: words, errnos, bytes and lists of ids, in the form that grammar.py describes. */
 #ifndef EXECUTOR_ANSWER_H
 #define EXECUTOR_ANSWER_H
 
