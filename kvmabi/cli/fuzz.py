@@ -7,11 +7,11 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
-from kvmabi.cli.command import Command
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.cli.trace_hosts import host_of
 from kvmabi.conformance.backends import Backend
 from kvmabi.conformance.backends.model import ModelBackend
 from kvmabi.conformance.offer import Offer
@@ -78,7 +78,7 @@ def _live(args: Namespace) -> int:
     for text in run.found:
         print(text)
     print(f"{run.steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
-    return 1 if run.found else 0
+    return ExitStatus.DIFFERENT if run.found else ExitStatus.SUCCESS
 
 
 def _hunt(
@@ -143,13 +143,11 @@ def _recorded(args: Namespace) -> int:
     for text in kinds.values():
         print(text)
     print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
-    return 1 if kinds else 0
+    return ExitStatus.DIFFERENT if kinds else ExitStatus.SUCCESS
 
 
 def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
-    if "/" in trace.host or trace.host.startswith("."):
-        raise UsageError(f"{trace.path}:1: {trace.host!r} is not a host name")
-    host = load_host(str(Path(args.hosts, f"{trace.host}.json")) if args.hosts else trace.host)
+    host = host_of(trace, args.hosts)
     return host, load_kernel(args.kernel or host.kernel)
 
 
