@@ -56,7 +56,7 @@ class BuildGenerated(Command):
 
 
 def _build_uapi():
-    """The generator, loaded by path: the package cannot be imported before its modules are generated."""
+    """The generator, loaded by its path: the package cannot be imported before its modules are generated."""
     spec = importlib.util.spec_from_file_location("build_uapi", ROOT / "kvmabi" / "build_uapi.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -240,7 +240,7 @@ def _type_name(node: Any) -> str:
     inner = node
     while not isinstance(inner, (c_ast.Struct, c_ast.Union, c_ast.IdentifierType)):
         if not hasattr(inner, "type") or isinstance(inner, c_ast.PtrDecl):
-            raise Untranslatable("a type that is no plain name")
+            raise Untranslatable("a type that is not a plain name")
         inner = inner.type
     if isinstance(inner, c_ast.IdentifierType):
         return " ".join(inner.names)
@@ -288,7 +288,7 @@ class _Headers(Preprocessor):  # type: ignore[misc]  # pcpp has no types
 
 
 def _enumerators(text: str, translator: Translator) -> dict[str, int]:
-    found = translator.enumerators
+    enumerators = translator.enumerators
     types = "typedef int uint8_t, uint16_t, uint32_t, uint64_t, int16_t, int32_t;\n"
 
     class Visitor(c_ast.NodeVisitor):  # type: ignore[misc]  # pycparser has no types
@@ -296,15 +296,15 @@ def _enumerators(text: str, translator: Translator) -> dict[str, int]:
             following = 0
             for item in node.values.enumerators if node.values else []:
                 value = following if item.value is None else translator._expr(item.value, frozenset()).low
-                found[item.name] = value
+                enumerators[item.name] = value
                 following = value + 1
 
     Visitor().visit(c_parser.CParser().parse(types + text))
-    return found
+    return enumerators
 
 
 def _ioctl_argument(macro: Any) -> str | None:
-    """The C type of an ioctl's argument, "" if it has none, None if the macro is no ioctl."""
+    """The C type of an ioctl's argument, "" if it has none, None if the macro is not an ioctl."""
     match = re.fullmatch(
         r"_IO(?:R|W|WR)?\(KVMIO,\s*\w+(?:,\s*([\w ]+))?\)", "".join(t.value for t in macro.value).strip()
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The two ways things go wrong: the kernel refuses (KvmError) or the user misuses us (UsageError)."""
+"""The two errors: an errno of the kernel (KvmError), and a caller that asks for something impossible (UsageError)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Named(Protocol):
 
 
 class KvmError(OSError):
-    """A refusal as the kernel gives it, with what a person needs to mend it.
+    """An ioctl that fails as it does in the kernel, with the reason and a hint.
 
-    ``errno`` is what the VMM sees. ``register`` is the register's name or None, ``mode`` the
-    vCPU's mode when it happened, ``reason`` the rule that refused and ``remedy`` the way out
-    (both may be empty). ``waits`` is true for a KVM_RUN that the kernel would end with this
-    errno only once a signal arrives: whoever stands between model and caller waits for it.
+    ``errno`` is the errno that the VMM gets. ``register`` is the register's name or None, ``mode`` the
+    vCPU's mode at that time, ``reason`` the rule that failed and ``remedy`` the hint how to avoid it
+    (both can be empty). ``waits`` is true for a KVM_RUN that a kernel would end with this errno only when
+    a signal arrives: the caller of the model must wait for the signal.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class KvmError(OSError):
 
     @property
     def register(self) -> str | None:
-        """The register's name, or None; it is looked up only when somebody asks."""
+        """The register's name, or None; looked up on demand."""
         return self._register if self._register is None or isinstance(self._register, str) else self._register.name
 
     @property
     def mode(self) -> str:
-        """The vCPU's mode when it happened, as text."""
+        """The vCPU's mode at the time of the error, as text."""
         return str(self._mode)
 
     @property
@@ -57,11 +57,11 @@ class KvmError(OSError):
         return _errno.errorcode.get(self.errno or 0, str(self.errno))
 
     def __str__(self) -> str:
-        who = f"{self.register}: " if self.register else ""
+        register = f"{self.register}: " if self.register else ""
         mode = f" [{self.mode}]" if self.mode else ""
-        way = f": {self.remedy}" if self.remedy else ""
-        return f"{self.name}: {who}{self.reason or 'refused'}{mode}{way}"
+        hint = f": {self.remedy}" if self.remedy else ""
+        return f"{self.name}: {register}{self.reason or 'refused'}{mode}{hint}"
 
 
 class UsageError(Exception):
-    """The user asked for something that cannot be: one clear line, which a command ends with 2."""
+    """The caller asks for something impossible. The text is one line; a command exits with status 2."""

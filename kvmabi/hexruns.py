@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bytes as text in the recordings' form: hex, where ``bb*count.`` stands for a run of equal bytes."""
+"""Bytes as text, as recordings write them: hex, with ``bb*count.`` for a run of equal bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REPEATS = re.compile(rb"(.)\1{3,}", re.DOTALL)
 
 
 def expand(text: str) -> bytes:
-    """The bytes that ``text`` stands for, at most 4096; ValueError if it is no such text."""
+    """Returns the bytes of ``text``, at most 4096; ValueError if it is not of this form."""
     if "*" not in text:
         if not _SIMPLE.match(text):
             raise ValueError(f"{text[:40]!r} is not hex")
@@ -37,7 +37,7 @@ def expand(text: str) -> bytes:
 
 @lru_cache(4096)
 def compress(data: bytes) -> str:
-    """``data`` in the same form."""
+    """Returns ``data`` as text."""
     out, position = [], 0
     for match in _REPEATS.finditer(data):
         out.append(data[position : match.start()].hex())

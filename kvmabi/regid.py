@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Register ids of KVM_GET_ONE_REG: 64 bits, their fields, and names such as ``za.h[3]`` or ``svcr``.
 
-Names are the Arm ARM's in lower case. A slice other than the first follows in brackets
+Names are those of the Arm ARM in lower case. A slice other than the first is a suffix in brackets
 (``z7[1]``, ``za.h[3][1]``). A system register without a name is written as in assembly,
-``s3_0_c1_c2_4``; any other id without a name as the number itself. The timers are named after
-the register that the kernel serves, so ``cntv_cval_el0`` and ``cntvct_el0`` have each other's
-encodings for an id. https://docs.kernel.org/virt/kvm/api.html#kvm-set-one-reg
+``s3_0_c1_c2_4``; any other id without a name is the number itself. The timers are named after the
+register that the kernel accesses: the ids of ``cntv_cval_el0`` and ``cntvct_el0`` have each other's
+encodings. https://docs.kernel.org/virt/kvm/api.html#kvm-set-one-reg
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ ARCHITECTURES: Final[dict[int, str]] = {
 
 
 class RegId(NamedTuple):
-    """A register id taken apart.
+    """The fields of a register id.
 
     ``arch`` and ``coproc`` are the fields' numbers, ``size_bytes`` the size of a transfer,
-    ``index`` the 40 bits that remain (bits 51..28 above bits 15..0). What the id's family does
-    not have is None: ``n`` and ``slice`` of vector registers, rows and other numbered ones,
-    ``op0`` to ``op2`` of system registers. ``family`` is "" where arm64 has none.
+    ``index`` the remaining 40 bits (bits 51..28 above bits 15..0). Fields that the id's family does
+    not have are None: ``n`` and ``slice`` belong to vector registers, rows and other numbered ones,
+    ``op0`` to ``op2`` to system registers. ``family`` is "" for an id outside arm64's families.
     """
 
     id: int
@@ -84,8 +84,8 @@ class RegId(NamedTuple):
         return ARCHITECTURES.get(self.arch, f"{self.arch:#x}")
 
 
-class _Known(NamedTuple):
-    """A register with a name: its number in a bank of equals, and whether it comes in slices."""
+class _Named(NamedTuple):
+    """A register with a name: its number in its bank, and whether it has slices."""
 
     name: str
     n: int | None = None
@@ -99,10 +99,10 @@ def decode(id: int) -> RegId:
     n = slice = op0 = op1 = crn = crm = op2 = None
     if family == "sysreg":
         op0, op1, crn, crm, op2 = _encoding(id)
-    elif known := _known().get(id):
-        n, slice = known.n, 0 if known.sliced else None
-    elif known := _sliced(id):
-        n, slice = known.n, id & _SLICE
+    elif named := _named().get(id):
+        n, slice = named.n, 0 if named.sliced else None
+    elif named := _sliced(id):
+        n, slice = named.n, id & _SLICE
     elif numbered := _numbered(id):
         n = numbered[1]
     size_bytes = 1 << (id >> _SIZE_SHIFT & 0xF)
@@ -116,7 +116,7 @@ def _encoding(id: int) -> tuple[int, int, int, int, int]:
 
 
 def encode(what: str | RegId | Mapping[str, int]) -> int:
-    """The id of a name, or of the fields arch, size_bytes, coproc and index; UsageError if there is none."""
+    """Returns the id of a name, or of the fields arch, size_bytes, coproc and index; UsageError if there is none."""
     if isinstance(what, str):
         return parse(what)
     if isinstance(what, RegId):
@@ -126,22 +126,22 @@ def encode(what: str | RegId | Mapping[str, int]) -> int:
         raise UsageError(f"a register id has the fields {', '.join(limits)}, not {', '.join(map(str, what)) or 'none'}")
     for name, limit in limits.items():
         if not 0 <= what[name] < limit:
-            raise UsageError(f"{name} of a register id is less than {limit:#x}, not {what[name]:#x}")
+            raise UsageError(f"{name} of a register id must be less than {limit:#x}, not {what[name]:#x}")
     if what["size_bytes"].bit_count() != 1:
-        raise UsageError(f"size_bytes of a register id is a power of two, not {what['size_bytes']}")
+        raise UsageError(f"size_bytes of a register id must be a power of two, not {what['size_bytes']}")
     log2_size = what["size_bytes"].bit_length() - 1
     index_high, index_low = divmod(what["index"], 1 << 16)
     fields = what["arch"] << _ARCH_SHIFT | log2_size << _SIZE_SHIFT | what["coproc"] << _COPROC_SHIFT
     return fields | index_high << 28 | index_low
 
 
-@lru_cache(4096)  # a client may ask for any id
+@lru_cache(4096)  # clients can ask for any id
 def name_of(id: int) -> str:
-    """The name of an id; the id itself in hex if it has none."""
-    if known := _known().get(id):
-        return known.name
-    if known := _sliced(id):
-        return f"{known.name}[{id & _SLICE}]"
+    """Returns the name of an id, or the id in hex if it has none."""
+    if named := _named().get(id):
+        return named.name
+    if named := _sliced(id):
+        return f"{named.name}[{id & _SLICE}]"
     if numbered := _numbered(id):
         return "{}[{}]".format(*numbered)
     if id & ~0xFFFF == _ARM64_U64 | uapi.KVM_REG_ARM64_SYSREG:
@@ -151,7 +151,7 @@ def name_of(id: int) -> str:
 
 @lru_cache(4096)
 def parse(text: str) -> int:
-    """The id that a name or a hex or decimal number stands for, in either case; UsageError names what comes near."""
+    """Returns the id of a name or number (hex or decimal), in either case; the UsageError suggests near names."""
     name = text.strip().lower()
     if (id := _ids().get(name)) is not None:
         return id
@@ -163,8 +163,8 @@ def parse(text: str) -> int:
         return uapi.ARM64_SYS_REG(*map(int, match.groups()))
     if match := re.fullmatch(r"(.+)\[(0|[1-9][0-9]{0,4})\]", name):
         bank, number = match[1], int(match[2])
-        known = _known().get(_ids().get(bank, -1))
-        if known and known.sliced and number <= _SLICE:
+        named = _named().get(_ids().get(bank, -1))
+        if named and named.sliced and number <= _SLICE:
             return _ids()[bank] | number
         if bank in _NUMBERED and number <= _NUMBERED[bank][1]:
             return _NUMBERED[bank][0] | number
@@ -186,9 +186,9 @@ def _unknown(text: str) -> str:
     return f"no register {text!r}: take a name such as z7, za.h[3], svcr or a number such as {_ids()['svcr']:#x}"
 
 
-def _sliced(id: int) -> _Known | None:
-    known = _known().get(id & ~_SLICE)
-    return known if known and known.sliced else None
+def _sliced(id: int) -> _Named | None:
+    named = _named().get(id & ~_SLICE)
+    return named if named and named.sliced else None
 
 
 def _numbered(id: int) -> tuple[str, int] | None:
@@ -203,59 +203,59 @@ def _generic_name(id: int) -> str:
 
 
 @cache
-def _known() -> dict[int, _Known]:
+def _named() -> dict[int, _Named]:
     return dict([*_core(), *_vectors(), *_firmware(), *_sysregs()])
 
 
 @cache
 def _ids() -> dict[str, int]:
-    return {known.name: id for id, known in _known().items()}
+    return {named.name: id for id, named in _named().items()}
 
 
-def _core() -> Iterator[tuple[int, _Known]]:
+def _core() -> Iterator[tuple[int, _Named]]:
     def core(size: int, member: str) -> int:
         return size | uapi.KVM_REG_ARM_CORE | uapi.KVM_REG_ARM_CORE_REG(member)
 
     for n in range(31):
-        yield core(_ARM64_U64, f"regs.regs[{n}]"), _Known(f"x{n}", n)
+        yield core(_ARM64_U64, f"regs.regs[{n}]"), _Named(f"x{n}", n)
     for name in ("sp", "pc", "pstate"):
-        yield core(_ARM64_U64, f"regs.{name}"), _Known(name)
+        yield core(_ARM64_U64, f"regs.{name}"), _Named(name)
     for name in ("sp_el1", "elr_el1"):
-        yield core(_ARM64_U64, name), _Known(name)
+        yield core(_ARM64_U64, name), _Named(name)
     for bank in ("EL1", "ABT", "UND", "IRQ", "FIQ"):
         index = vars(uapi)[f"KVM_SPSR_{bank}"]
-        yield core(_ARM64_U64, f"spsr[{index}]"), _Known(f"spsr_{bank.lower()}")
+        yield core(_ARM64_U64, f"spsr[{index}]"), _Named(f"spsr_{bank.lower()}")
     for n in range(32):
-        yield core(_ARM64_U128, f"fp_regs.vregs[{n}]"), _Known(f"v{n}", n)
+        yield core(_ARM64_U128, f"fp_regs.vregs[{n}]"), _Named(f"v{n}", n)
     for name in ("fpsr", "fpcr"):
-        yield core(_ARM64_U32, f"fp_regs.{name}"), _Known(name)
+        yield core(_ARM64_U32, f"fp_regs.{name}"), _Named(name)
 
 
-def _vectors() -> Iterator[tuple[int, _Known]]:
+def _vectors() -> Iterator[tuple[int, _Named]]:
     for n in range(uapi.KVM_ARM64_SVE_NUM_ZREGS):
-        yield uapi.KVM_REG_ARM64_SVE_ZREG(n, 0), _Known(f"z{n}", n, sliced=True)
+        yield uapi.KVM_REG_ARM64_SVE_ZREG(n, 0), _Named(f"z{n}", n, sliced=True)
     for n in range(uapi.KVM_ARM64_SVE_NUM_PREGS):
-        yield uapi.KVM_REG_ARM64_SVE_PREG(n, 0), _Known(f"p{n}", n, sliced=True)
-    yield uapi.KVM_REG_ARM64_SVE_FFR(0), _Known("ffr", sliced=True)
-    yield uapi.KVM_REG_ARM64_SVE_VLS, _Known("sve_vls")
+        yield uapi.KVM_REG_ARM64_SVE_PREG(n, 0), _Named(f"p{n}", n, sliced=True)
+    yield uapi.KVM_REG_ARM64_SVE_FFR(0), _Named("ffr", sliced=True)
+    yield uapi.KVM_REG_ARM64_SVE_VLS, _Named("sve_vls")
     for n in range(uapi.KVM_ARM64_SME_MAX_ZAHREG):
-        yield uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0), _Known(f"za.h[{n}]", n, sliced=True)
-    yield uapi.KVM_REG_ARM64_SME_ZTREG(0), _Known("zt0", 0)
-    yield uapi.KVM_REG_ARM64_SME_VLS, _Known("sme_vls")
+        yield uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0), _Named(f"za.h[{n}]", n, sliced=True)
+    yield uapi.KVM_REG_ARM64_SME_ZTREG(0), _Named("zt0", 0)
+    yield uapi.KVM_REG_ARM64_SME_VLS, _Named("sme_vls")
 
 
-def _firmware() -> Iterator[tuple[int, _Known]]:
+def _firmware() -> Iterator[tuple[int, _Named]]:
     names = ["psci_version", *(f"smccc_arch_workaround_{n}" for n in (1, 2, 3))]
     names += ["std_bmap", "std_hyp_bmap", "vendor_hyp_bmap", "vendor_hyp_bmap_2"]
     for name in names:
         id = vars(uapi)[f"KVM_REG_ARM_{name.upper()}"]
-        yield id, _Known(name, id & 0xFFFF)
+        yield id, _Named(name, id & 0xFFFF)
 
 
-def _sysregs() -> Iterator[tuple[int, _Known]]:
+def _sysregs() -> Iterator[tuple[int, _Named]]:
     import tomllib
 
     with open(os.path.join(os.path.dirname(__file__), "profiles", "sysregs.toml"), "rb") as table:
         rows = tomllib.load(table)
     for name, row in rows.items():
-        yield vars(uapi)[row["id"]] if "id" in row else uapi.ARM64_SYS_REG(*row["enc"]), _Known(name)
+        yield vars(uapi)[row["id"]] if "id" in row else uapi.ARM64_SYS_REG(*row["enc"]), _Named(name)

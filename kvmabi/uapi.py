@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The KVM userspace ABI in Python: all that include/linux/kvm.h says, under its own names.
+"""The KVM userspace ABI in Python: every name of include/linux/kvm.h.
 
 Constants are ints, macros are functions (``KVM_REG_ARM64_SME_ZAHREG(3, 0)``; their arguments are
 __u64; ``KVM_REG_ARM_CORE_REG("fp_regs.vregs[3]")`` takes a member as in C), structs come from
@@ -16,10 +16,10 @@ from kvmabi._uapi_macros import *  # noqa: F403
 from kvmabi._uapi_macros import IOCTL_ARGUMENTS
 
 ffi: Final[Any] = _uapi_cffi.ffi
-"""The cffi instance that knows the structs. V registers are two __u64 each there, low half first."""
+"""The cffi instance with the structs. A V register is two __u64 in them, low half first."""
 
 IOCTL_NAMES: Final[dict[int, str]] = {vars(_uapi_macros)[name]: name for name in IOCTL_ARGUMENTS}
-"""Request number to name. One number is two ioctls: KVM_GET_ONE_REG on a vCPU, KVM_ARM_SET_DEVICE_ADDR on a VM."""
+"""Request number to name. One number has two meanings: KVM_GET_ONE_REG on a vCPU, KVM_ARM_SET_DEVICE_ADDR on a VM."""
 
 CAPABILITY_NAMES: Final[dict[int, str]] = {
     value: name for name, value in vars(_uapi_macros).items() if name.startswith("KVM_CAP_")
@@ -37,5 +37,5 @@ EXIT_NAMES: Final[dict[int, str]] = {
 
 
 def ioctl_name(request: int) -> str:
-    """The name of an ioctl, or its number in hex if it is none of KVM's."""
+    """Returns the name of an ioctl, or the number in hex if it is not one of KVM's."""
     return IOCTL_NAMES.get(request, f"{request:#x}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing a file whole or not at all: under another name, synced, renamed."""
+"""Replaces a file atomically: written under another name, synced, renamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvmabi.errors import UsageError
 
 
 def replace(target: Path, text: str) -> None:
-    """Give a file a new content in one go: who reads it sees the old or the new one. UsageError if it cannot be."""
+    """Replaces the content of a file; readers see the old or the new content. UsageError if it cannot be written."""
     try:
         with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             try:

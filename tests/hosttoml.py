@@ -26,10 +26,10 @@ def to_toml(host: Host, *, name: str, recorded: str) -> str:
         *([f"cpu = {json.dumps(host.cpu)}"] if host.cpu else []),
         *([f"counter_hz = {host.counter_hz}"] if host.counter_hz != COUNTER_HZ else []),
         "",
-        "# KVM_CHECK_EXTENSION's answers that are not 0: of both files, and of one only.",
+        "# Answers of KVM_CHECK_EXTENSION that are not 0: on both files, and on one only.",
         *_capabilities(host),
         "",
-        "# What the host decides of a vCPU with every feature; KVM's rules give everything else.",
+        "# Host-defined registers of a vCPU with every feature; KVM's rules give all others.",
         "[registers]",
         *_registers(host),
         *_keeps(host),
@@ -45,7 +45,7 @@ def _registers(host: Host) -> Iterator[str]:
 
 def _keeps(host: Host) -> Iterator[str]:
     if host.measured_keeps is not None:
-        yield from ("", "# The bits that the CPU keeps of registers that KVM_RUN passes through it.", "[cpu_keeps]")
+        yield from ("", "# The bits that the CPU preserves of registers that KVM_RUN passes through it.", "[cpu_keeps]")
         yield from (f"{_key(id)} = {mask:#x}" for id, mask in host.measured_keeps.items())
 
 

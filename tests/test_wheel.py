@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -26,9 +28,10 @@ int main(void) { return ioctl(open("/dev/kvm", O_RDWR), KVM_GET_API_VERSION, 0) 
 """
 
 
-def call(*words: str | Path, cwd: Path) -> str:
+def call(*words: str | Path, cwd: Path, **variables: str) -> str:
     """What a program prints; it must succeed."""
-    done = subprocess.run(list(map(str, words)), cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
+    command, env = list(map(str, words)), os.environ | variables
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -64,9 +67,13 @@ def sdist(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(build: Path, sdist: Path) -> Path:
-    """A wheel, built from the source archive."""
-    options = ("--no-build-isolation", "--no-deps", "--disable-pip-version-check", "--quiet")
-    call(build / "python", "-m", "pip", "wheel", *options, "-w", sdist.parent, sdist, cwd=sdist.parent)
+    """A wheel, built from the source archive with a C compiler that writes its arguments into a file."""
+    compiler = sdist.parent / "compiler"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(compiler))}.log\nexec {shlex.join(CC)} "$@"\n')
+    compiler.chmod(0o755)
+    options = ("--no-build-isolation", "--no-deps", "--disable-pip-version-check", "--quiet", "-w", sdist.parent)
+    flags = {"CC": str(compiler), "CFLAGS": "-g1 -DA='B C'", "LDFLAGS": "-Wl,--build-id=none"}
+    call(build / "python", "-m", "pip", "wheel", *options, sdist, cwd=sdist.parent, **flags)
     (built,) = sdist.parent.glob("*.whl")
     return built
 
@@ -102,6 +109,13 @@ def test_the_wheel_is_for_any_python_of_one_platform(wheel: Path) -> None:
         "kvmabi/profiles/features.toml",
         "kvmabi/py.typed",
     } <= names
+
+
+def test_the_build_honours_the_compilers_variables(wheel: Path) -> None:
+    """CC, CFLAGS and LDFLAGS are used, each split as a shell would."""
+    arguments = (wheel.parent / "compiler.log").read_text("utf-8")
+    assert " -g1 -DA=B C " in arguments
+    assert " -Wl,--build-id=none -ldl" in arguments
 
 
 def test_the_demo_runs_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command ``kvmabi``: one file a subcommand, imported only when it is the one asked for."""
+"""The command ``kvmabi``: each subcommand is a file, imported only when it is used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kvmabi.cli.command import Command, ExitStatus, Parser
 from kvmabi.errors import UsageError
 
 COMMANDS = {
-    "demo": "three C programs save and restore an SME guest: one does it right",
-    "run": "run a VMM against the emulated /dev/kvm and report what it lost",
+    "demo": "three C programs save and restore an SME guest: one does it correctly",
+    "run": "run a VMM on the emulated /dev/kvm and report the state that it lost",
     "reg": "decode and encode register ids",
     "regs": "list a vCPU's registers with sizes, valid lengths and errnos",
     "include": "print the compiler flags for the KVM headers that kvmabi ships",
@@ -26,7 +26,7 @@ COMMANDS = {
     "conformance": "run the suite of ABI cases on the model, a real /dev/kvm or a kernel in a VM",
     "fuzz": "look for differences between the model and a real kernel",
     "capture": "record a host from a real /dev/kvm",
-    "fpstate": "who owns the FP registers: the kernel's protocol and its bugs",
+    "fpstate": "explore the kernel's protocol for the ownership of FP registers, and its bugs",
 }
 
 
@@ -44,23 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), "")
     misuse = ExitStatus.RUN_MISUSE if command == "run" else ExitStatus.MISUSE
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.stdout is None:  # the caller closed it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name is not always valid text
     try:
         status = _run(command, words)
         sys.stdout.flush()
-        return _tell_errors(status)
+        return _flush_errors(status)
     except UsageError as error:
         complain(error)
         return misuse
     except BrokenPipeError:
         _forget_output()
         return ExitStatus.INTERRUPTED
-    except OSError as error:  # of our own output: whatever else fails is told as a UsageError
+    except OSError as error:  # of our own output: all other failures are UsageErrors
         _forget_output()
         complain(f"cannot go on: {error}")
         return misuse
@@ -71,20 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, words: Sequence[str]) -> int:
     try:
         args = parser(command).parse_args(words)
-    except SystemExit:  # --help, which is told by now
+    except SystemExit:  # --help, which is printed already
         return 0
     status: int = args.run(args)
     return status
 
 
 def complain(what: object) -> None:
-    """Tell what is wrong on stderr, in one line."""
+    """Report an error on stderr, in one line."""
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(what))
     print(f"kvmabi: {line}", file=sys.stderr)
 
 
-def _tell_errors(status: int) -> int:
-    """Flush stderr; a reader who left early changes nothing about the exit status."""
+def _flush_errors(status: int) -> int:
+    """Flush stderr; a closed pipe does not change the exit status."""
     try:
         sys.stderr.flush()
     except OSError:
@@ -93,7 +93,7 @@ def _tell_errors(status: int) -> int:
 
 
 def _forget_output() -> None:
-    """Let nothing be written when Python flushes stdout at its end."""
+    """Discard what Python would flush to stdout at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -103,7 +103,7 @@ def parser(command: str) -> Parser:
         prog="kvmabi",
         description="The userspace ABI of arm64 KVM with SVE and SME, emulated and checked.",
         epilog="example:\n  kvmabi run --host sme-demo -- ./my-vmm\n\n"
-        "exit status: 0 success, 1 differences found, 2 misuse; kvmabi run has its own, see its --help",
+        "exit status: 0 success, 1 differences found, 2 misuse; see also kvmabi run --help",
         formatter_class=RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action=Version, nargs=0, help="print the version")

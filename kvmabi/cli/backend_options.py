@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The options of every command that works on a backend."""
+"""The options of the commands that use a backend."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from kvmabi.steps.backends import Backend, open_backend
 
 OPTIONS = {
-    "kernel": ("K", "a built-in kernel or a file (default: by the host, or by the kernel's release)"),
+    "kernel": ("K", "a built-in kernel or a file (default: the host's, or the one for the kernel's release)"),
     "device": ("PATH", "device: the device file (default: /dev/kvm)"),
     "kernel_image": ("IMAGE", "vm: the arm64 kernel to boot (vmlinuz or Image)"),
     "cpu": ("CPU", "vm: QEMU's -cpu (default: max,pauth-impdef=on)"),
     "qemu": ("COMMAND", "vm: QEMU's command (default: qemu-system-aarch64)"),
-    "kernel_arguments": ("WORDS", "vm: more words for the kernel's command line"),
+    "kernel_arguments": ("WORDS", "vm: additions to the kernel's command line"),
 }
 ABOUT = {
     "model": "the emulation",

@@ -16,14 +16,14 @@ EXAMPLE = """\
   kvmabi run --host my-server.json -- ./my-vmm
   kvmabi capture --backend vm --kernel-image vmlinuz --cpu neoverse-n2 -o n2.json
 
-exit status: 0 recorded, 2 misuse, or nothing could be recorded"""
+exit status: 0 recorded, 2 misuse, or recording failed"""
 
 
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     backend_options.add(parser, "--backend", ("device", "vm"), default="device")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the profile to write (.json)")
-    parser.add_argument("--name", help="what the host is called (default: the file's name)")
+    parser.add_argument("--name", help="the name of the host (default: the file's name)")
 
 
 def capture(args: Namespace) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A command as data: what it is called, what its help says, which options it takes, what it does."""
+"""A command as data: its name, its help, its options and the function that carries it out."""
 
 from __future__ import annotations
 

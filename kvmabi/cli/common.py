@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What several commands share: options, tables, JSON, and progress on a terminal."""
+"""Parts that several commands share: options, tables, JSON, and progress on a terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import json
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from kvmabi.errors import UsageError
-from kvmabi.profiles import Host, Kernel, host_names, load_host, load_kernel
-from kvmabi.steps.trace import Trace
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 DEMO_HOST = "sme-demo"
 
@@ -26,29 +24,9 @@ def add_profiles(parser: ArgumentParser) -> None:
 
 
 def profiles(host: str, kernel: str | None) -> tuple[Host, Kernel]:
-    """The profiles that --host and --kernel name; UsageError tells the choices."""
-    found = load_host(host)
-    return found, load_kernel(kernel or found.kernel)
-
-
-def host_of(trace: Trace, folder: str | None) -> Host:
-    """The host that a trace names: from a folder, or else a built-in one, or from the trace's own folder."""
-    for what, name in (("host", trace.host), ("kernel", trace.kernel or "")):
-        if "/" in name or name.startswith("."):
-            raise UsageError(f"{trace.path}: {name!r} is not the name of a {what}")
-    builtin = f"built-in ones are {', '.join(host_names())}"
-    if folder is None and trace.host in host_names():
-        return load_host(trace.host)
-    place = Path(trace.path).parent if folder is None else Path(folder)
-    for suffix in (".json", ".toml"):
-        if (path := place / f"{trace.host}{suffix}").is_file():
-            return load_host(str(path))
-    if folder is None:
-        raise UsageError(
-            f"{trace.path}: its host {trace.host} is unknown: {builtin}; --hosts names a folder with others"
-        )
-    choices = ", ".join(sorted(entry.stem for entry in place.glob("*.json"))) or f"none; {builtin}"
-    raise UsageError(f"{trace.path}: its host {trace.host} is not in {folder}, which has {choices}")
+    """Returns the profiles that --host and --kernel name; the UsageError lists the choices."""
+    chosen = load_host(host)
+    return chosen, load_kernel(kernel or chosen.kernel)
 
 
 def add_json(parser: ArgumentParser, *, nested: bool = False) -> None:
@@ -62,7 +40,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in columns as wide as they need."""
+    """Print rows in columns that fit their cells."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -75,15 +53,15 @@ def words(text: str) -> list[str]:
 
 
 def one_of(kind: str, given: Iterable[str], choices: Iterable[str]) -> None:
-    """UsageError if one of ``given`` is none of the choices."""
-    known = list(choices)
+    """Raises UsageError if one of ``given`` is not a choice."""
+    names = list(choices)
     for word in given:
-        if word not in known:
-            raise UsageError(f"no {kind} {word!r}: take some of {', '.join(known)}")
+        if word not in names:
+            raise UsageError(f"no {kind} {word!r}: take some of {', '.join(names)}")
 
 
 class Progress:
-    """A line on a terminal's stderr that tells how far a long work is; elsewhere nothing."""
+    """A progress line on stderr, if that is a terminal."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label = label
@@ -91,12 +69,12 @@ class Progress:
         self.shown = sys.stderr.isatty()
 
     def update(self, done: int, note: str = "") -> None:
-        """Tell that ``done`` of the total is done."""
+        """Show that ``done`` of the total is done."""
         if self.shown:
             bar = "#" * (20 * done // max(self.total, 1))
             print(f"\r{self.label} [{bar:<20}] {done}/{self.total} {note}\x1b[K", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import backend_options, common
-from kvmabi.cli.command import Command
+from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.conformance import Outcome, load, run, select
 from kvmabi.conformance.report import FORMATS
 from kvmabi.steps.backends import NAMES
@@ -16,7 +16,7 @@ EXAMPLE = """\
   kvmabi conformance --backend vm --kernel-image vmlinuz --case 'vls.*'
   kvmabi conformance --backend device --format junit > results.xml
 
-exit status: 0 every case passed or was skipped, 1 some differ, 2 misuse, or nothing could be run"""
+exit status: 0 every case passed or was skipped, 1 some differ, 2 misuse, or no case could run"""
 
 
 def options(parser: ArgumentParser) -> None:
@@ -28,10 +28,10 @@ def options(parser: ArgumentParser) -> None:
         metavar="PATTERN",
         action="append",
         default=[],
-        help="only cases of this name, or by a shell pattern such as 'sme.*'; may be given again",
+        help="only cases with this name or shell pattern, such as 'sme.*'; can be repeated",
     )
     parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="form of the report (default: text)")
-    parser.add_argument("--list", action="store_true", help="only tell the cases, their rules and sources")
+    parser.add_argument("--list", action="store_true", help="only list the cases with their rules and sources")
 
 
 def conformance(args: Namespace) -> int:
@@ -55,13 +55,14 @@ def conformance(args: Namespace) -> int:
             progress.close()
         host_features = backend.describe()
     print(FORMATS[args.format](host_features, outcomes))
-    return 1 if any(outcome.differences for outcome in outcomes) else 0
+    different = any(outcome.differences for outcome in outcomes)
+    return ExitStatus.DIFFERENT if different else ExitStatus.SUCCESS
 
 
 COMMAND = Command(
     "conformance",
-    "Run cases, each of which proves a rule of the ABI, and tell where answers differ. Cases adapt to what the "
-    "host offers; what cannot run there is skipped, and the reason told.",
+    "Run cases, each of which proves a rule of the ABI, and report the answers that differ. Cases adapt to what the "
+    "host offers; cases that cannot run there are skipped, and the report says why.",
     EXAMPLE,
     conformance,
     options,

@@ -18,17 +18,17 @@ from kvmabi.profiles import load_host
 EXAMPLE = """\
   kvmabi demo
 
-exit status: 0 if every example was judged as it should be, 1 if not, 2 misuse"""
-# What each example does, and the exit status with which kvmabi run ends.
+exit status: 0 if every example ends as expected, 1 if not, 2 misuse"""
+# How each example restores, and the exit status of kvmabi run.
 PROGRAMS = {
-    "save_restore": ("vector lengths, FINALIZE, SVCR, then all else", 0),
+    "save_restore": ("vector lengths, FINALIZE, SVCR, then all else", ExitStatus.SUCCESS),
     "naive_list_order": ("in the order of KVM_GET_REG_LIST", ExitStatus.FINDINGS),
     "late_svcr": ("vectors and ZA first, SVCR last, errors ignored", ExitStatus.FINDINGS),
 }
 
 
 def run(_args: Namespace) -> int:
-    """Compile, run, compare the exit status with what it should be."""
+    """Compile and run the examples, and compare each exit status with the expected one."""
     examples = shipped.folder("vmm_examples")
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
@@ -41,11 +41,11 @@ def run(_args: Namespace) -> int:
     print(f"host {host.name}: {lengths} bits", flush=True)
     with tempfile.TemporaryDirectory(prefix="kvmabi-demo-") as folder:
         judged = [_judge(compiler, examples, Path(folder), program) for program in PROGRAMS]
-    return 0 if all(judged) else 1
+    return ExitStatus.SUCCESS if all(judged) else ExitStatus.DIFFERENT
 
 
 def _judge(compiler: str, examples: Path, folder: Path, program: str) -> bool:
-    """Compile and run one example; tells whether it was judged as it should be."""
+    """Compile and run one example; returns whether its exit status was the expected one."""
     does, expected = PROGRAMS[program]
     print(f"\n== {program}.c: restores {does}", flush=True)
     binary = folder / program
@@ -58,9 +58,9 @@ def _judge(compiler: str, examples: Path, folder: Path, program: str) -> bool:
         stderr=subprocess.STDOUT,
         check=False,
     )
-    as_should = ended.returncode == expected
-    print(f"== exit status {ended.returncode}{'' if as_should else f', where {expected} was expected'}", flush=True)
-    return as_should
+    as_expected = ended.returncode == expected
+    print(f"== exit status {ended.returncode}{'' if as_expected else f', where {expected} was expected'}", flush=True)
+    return as_expected
 
 
 COMMAND = Command(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Events as lines of text: what was asked, the answer, and why."""
+"""Events as lines of text: the ioctl, its answer and the reason."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def line(event: Event) -> str:
     )
     register = f" {regid.name_of(event.register)}" if event.register is not None else ""
     value = f" = {hexruns.compress(event.data)}" if event.data else ""
-    told = f"{event.number}{where} {event.what}{register}{value}: {errno.errorcode.get(event.errno, 'OK')}"
+    text = f"{event.number}{where} {event.what}{register}{value}: {errno.errorcode.get(event.errno, 'OK')}"
     for part in (event.reason, event.remedy):
-        told += f": {part}" if part else ""
+        text += f": {part}" if part else ""
     if event.effects:
-        told += f"; changed {' '.join(regid.name_of(lost.id) for lost in event.effects)}"
-    return told
+        text += f"; changed {' '.join(regid.name_of(lost.id) for lost in event.effects)}"
+    return text
 
 
 class Refusals:
-    """Watches events and keeps the last that were refused; KVM_RUN's EINTR is no refusal."""
+    """Watches events and keeps the last that failed; EINTR of KVM_RUN is not counted."""
 
     def __init__(self) -> None:
         self.last: deque[Event] = deque(maxlen=REFUSALS_KEPT)
@@ -43,7 +43,7 @@ class Refusals:
 
 
 class Warnings:
-    """Watches events and keeps the first that tell what a real kernel would have done to itself or to a VM."""
+    """Watches events and keeps the first warnings: damage that a real kernel would have done to itself or to a VM."""
 
     def __init__(self) -> None:
         self.first: list[Event] = []
@@ -55,7 +55,7 @@ class Warnings:
 
 
 class LogFile:
-    """Watches events and writes each as a line into a file, as it happens. Raises UsageError if it cannot."""
+    """Watches events and writes each as a line into a file, at once. Raises UsageError if it cannot."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -11,7 +11,8 @@ from typing import Any
 
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
-from kvmabi.cli.command import Command
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.cli.trace_hosts import host_of
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
 from kvmabi.fuzz.saved import SavedTrace
@@ -30,7 +31,7 @@ EXAMPLE = """\
 A difference is shrunk to the fewest steps that show it and printed as a case of the conformance suite.
 --save-trace keeps it as a trace, too: kvmabi replay TRACE shows it until the model answers as the kernel did.
 
-exit status: 0 no difference, 1 some were found, 2 misuse"""
+exit status: 0 no difference, 1 differences found, 2 misuse"""
 CAPTURED = "captured"
 STEPS = 10_000
 
@@ -43,12 +44,18 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host", metavar="H", help="vm, device: the model's host (default: captured from the real one)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which random sequences (default: 0)")
     parser.add_argument(
-        "--steps", type=int, default=STEPS, metavar="N", help="how many steps at least (default: 10000)"
+        "--seed", type=int, default=0, metavar="S", help="the seed of the random sequences (default: 0)"
     )
-    parser.add_argument("--findings", type=int, default=10, metavar="N", help="stop at so many kinds (default: 10)")
-    parser.add_argument("--state", metavar="FILE", help="where to keep how far the run came; it goes on from there")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, metavar="N", help="the least number of steps (default: 10000)"
+    )
+    parser.add_argument(
+        "--findings", type=int, default=10, metavar="N", help="stop after this many kinds of differences (default: 10)"
+    )
+    parser.add_argument(
+        "--state", metavar="FILE", help="where the state of the run is kept; a later run continues from it"
+    )
     parser.add_argument(
         "--save-trace",
         metavar="TRACE",
@@ -57,7 +64,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def fuzz(args: Namespace) -> int:
-    """Fuzz and tell what was found; 1 if anything was."""
+    """Fuzz and report; 1 if there are differences."""
     if args.steps < 1 or args.findings < 1:
         raise UsageError("--steps and --findings are at least 1")
     return _recorded(args) if args.backend == "trace" else _live(args)
@@ -80,7 +87,7 @@ def _live(args: Namespace) -> int:
     for text in run.found:
         print(text)
     print(f"{run.steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
-    return 1 if run.found else 0
+    return ExitStatus.DIFFERENT if run.found else ExitStatus.SUCCESS
 
 
 def _hunt(
@@ -92,7 +99,7 @@ def _hunt(
     saved: SavedTrace | None,
 ) -> None:
     progress = common.Progress("fuzz", args.steps)
-    known = {tuple(kind) for kind in run.kinds}
+    kinds = {tuple(kind) for kind in run.kinds}
 
     def tick(number: int, steps: int) -> None:
         run.next, run.steps = number, run.steps + steps
@@ -108,8 +115,8 @@ def _hunt(
             yield number, sequence
 
     try:
-        for finding in hunt(kernel, model, wanted(), tick, known):
-            known.add(finding.kind)
+        for finding in hunt(kernel, model, wanted(), tick, kinds):
+            kinds.add(finding.kind)
             run.kinds.append(list(finding.kind))
             run.found.append(_told(finding, args.seed, kernel.describe(), kernel.kernel))
             if saved is not None:
@@ -161,18 +168,18 @@ def _recorded(args: Namespace) -> int:
     for text in kinds.values():
         print(text)
     print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
-    return 1 if kinds else 0
+    return ExitStatus.DIFFERENT if kinds else ExitStatus.SUCCESS
 
 
 def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
-    host = common.host_of(trace, args.hosts)
+    host = host_of(trace, args.hosts)
     return host, load_kernel(args.kernel or trace.kernel or host.kernel)
 
 
 COMMAND = Command(
     "fuzz",
-    "Do random ioctl sequences on the model and on a real kernel, and compare every answer. The model takes the "
-    "real host's place: it is captured first, unless --host names a profile.",
+    "Run random ioctl sequences on the model and on a real kernel, and compare every answer. The real host is captured "
+    "first and becomes the host of the model, unless --host names a profile.",
     EXAMPLE,
     fuzz,
     options,

@@ -46,7 +46,7 @@ def _lengths(bits: tuple[int, ...]) -> str:
 
 COMMAND = Command(
     "hosts",
-    "List the built-in hosts: vector lengths in bits, kernel, and what was recorded.",
+    "List the built-in hosts: vector lengths in bits, kernel, and the origin of the data.",
     "  kvmabi hosts",
     run,
     options,

@@ -9,8 +9,8 @@ from kvmabi.cli import shipped
 from kvmabi.cli.command import Command, ExitStatus
 
 EXAMPLE = """\
-  cc $(kvmabi include) my-vmm.c -o my-vmm
-  kvmabi include"""
+  kvmabi include
+  cc $(kvmabi include) my-vmm.c -o my-vmm"""
 
 
 def run(_args: Namespace) -> int:

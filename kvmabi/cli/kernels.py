@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``kvmabi kernels``: the built-in kernel profiles, and what changed from one to another."""
+"""``kvmabi kernels``: the built-in kernel profiles, and the differences between two."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(args: Namespace) -> int:
 
 
 def run_diff(args: Namespace) -> int:
-    """Print what differs between two kernels."""
+    """Print the differences between two kernels."""
     return _diff(args.first, args.second, args.json)
 
 
@@ -67,7 +67,7 @@ def _diff(one: str, other: str, as_json: bool) -> int:
 
 DIFF = Command(
     "diff",
-    "Show what changed for userspace from kernel A to kernel B, and what each difference means.",
+    "Show the differences between two kernels that userspace can see, and what each one means.",
     "  kvmabi kernels diff sme-v10 sme-v12\n  kvmabi kernels diff linux-7.2 my-kernel.toml --json",
     run_diff,
     diff_options,

@@ -23,12 +23,12 @@ def options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Print what each register is."""
-    found = [_describe(regid.parse(text)) for text in args.registers]
+    """Print the name and the fields of each register."""
+    registers = [_describe(regid.parse(text)) for text in args.registers]
     if args.json:
-        common.print_json(found)
+        common.print_json(registers)
         return 0
-    for one in found:
+    for one in registers:
         extra = "  ".join(f"{key} {value}" for key, value in one.items() if key not in ("id", "name") and value != "")
         print(f"{one['id']}  {one['name']}  {extra}")
     return 0

@@ -25,7 +25,7 @@ def options(parser: ArgumentParser) -> None:
         "--features", default="", metavar="F,…", help="vCPU features for INIT, such as sve,sme,pmu,ptrauth"
     )
     parser.add_argument("--svcr", default="", metavar="B,…", help="bits of SVCR that are set: sm, za")
-    parser.add_argument("--not-finalized", action="store_true", help="the vCPU before KVM_ARM_VCPU_FINALIZE")
+    parser.add_argument("--not-finalized", action="store_true", help="show the vCPU before KVM_ARM_VCPU_FINALIZE")
     common.add_json(parser)
 
 
@@ -57,9 +57,9 @@ def _rows(kvm: Kvm, features: list[str], svcr: int, not_finalized: bool) -> list
         vcpu.finalize()
     if svcr:
         vcpu["svcr"] = svcr
-    known = model.require_init()
-    numbers = {id: number for number, id in enumerate(known.listed)}
-    return [_describe(row, numbers.get(row.id)) for row in known.rows.values()]
+    regmap = model.require_init()
+    numbers = {id: number for number, id in enumerate(regmap.listed)}
+    return [_describe(row, numbers.get(row.id)) for row in regmap.rows.values()]
 
 
 def _describe(row: Row, number: int | None) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _answer(refusal: Refusal | None) -> str:
 COMMAND = Command(
     "regs",
     "List the registers of a vCPU: number in KVM_GET_REG_LIST (- if it is not listed), id, transfer size and valid "
-    "length in bytes, and what a get and a set answer.",
+    "length in bytes, and the answers of a get and a set.",
     EXAMPLE,
     run,
     options,

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from kvmabi.cli import common
-from kvmabi.cli.command import Command
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.cli.trace_hosts import host_of
 from kvmabi.model.system import System
 from kvmabi.profiles import load_kernel
 from kvmabi.steps.doer import Doer
@@ -35,17 +36,17 @@ def options(parser: ArgumentParser) -> None:
         "--family",
         default="",
         metavar="F,…",
-        help="count only steps on registers of these families, and those of a vCPU's life; the system registers of SME "
-        f"belong to sme ({', '.join(FAMILIES)})",
+        help="count only steps on registers of these families, and those that create and prepare vCPUs; SME's system "
+        f"registers belong to sme ({', '.join(FAMILIES)})",
     )
     common.add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Replay the files and tell what differs."""
+    """Replay the files and report the answers that differ."""
     families = common.words(args.family)
     common.one_of("register family", families, FAMILIES)
-    traces = [(trace, common.host_of(trace, args.hosts)) for trace in map(Trace, args.files)]
+    traces = [(trace, host_of(trace, args.hosts)) for trace in map(Trace, args.files)]
     result = Result()
     doers: dict[tuple[str, str], Doer] = {}
     progress = common.Progress("replay", len(traces))
@@ -64,7 +65,7 @@ def run(args: Namespace) -> int:
         for mismatch in result.first:
             print(mismatch)
         print(f"{result.steps} steps, {result.mismatches} mismatches")
-    return 1 if result.mismatches else 0
+    return ExitStatus.DIFFERENT if result.mismatches else ExitStatus.SUCCESS
 
 
 def _tick(progress: common.Progress, done: int, name: str, steps: int) -> None:
@@ -74,7 +75,7 @@ def _tick(progress: common.Progress, done: int, name: str, steps: int) -> None:
 COMMAND = Command(
     "replay",
     "Replay recorded ioctl sequences on the model and compare every answer with the real kernel's. A trace names "
-    "its host, and the host the kernel that answered.",
+    "its host, and the host names the kernel that answered.",
     EXAMPLE,
     run,
     options,

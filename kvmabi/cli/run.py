@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``kvmabi run``: a VMM, unmodified, on the emulated /dev/kvm, and what it lost."""
+"""``kvmabi run``: an unmodified VMM on the emulated /dev/kvm, and a report on the state that it lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     common.add_profiles(parser)
     parser.add_argument(
-        "--report", choices=("text", "json"), default="text", help="how findings are told (default: text)"
+        "--report", choices=("text", "json"), default="text", help="the form of the report (default: text)"
     )
     parser.add_argument(
         "--error-exitcode",
@@ -43,7 +43,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="N",
         help="the exit status for findings (default: 99)",
     )
-    parser.add_argument("--ignore", default="", metavar="R,…", help="registers that findings leave out, by name or id")
+    parser.add_argument("--ignore", default="", metavar="R,…", help="registers to leave out of findings, by name or id")
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
@@ -68,18 +68,18 @@ def run(args: Namespace) -> int:
             return error.code
     refused = [line(event) for event in refusals.last] if status.program else []
     warned = [line(event) for event in warnings.first]
-    _tell(_report(checker.findings, log.count, warned, refused, args.report), args.output)
+    _write(_report(checker.findings, log.count, warned, refused, args.report), args.output)
     if status.code == 0 and checker.findings:
         return int(args.error_exitcode)
     return status.code
 
 
 def _report(findings: list[Finding], events: int, warned: list[str], refused: list[str], form: str) -> str:
-    """The report as text or as JSON; ``refused`` tells what was refused last, for a program that failed."""
+    """Returns the report as text or as JSON; ``refused`` are the last errors of a program that failed."""
     if form == "json":
-        told = {"events": events, "findings": [finding.as_dict() for finding in findings]}
-        told |= {"warnings": warned, "refused": refused}
-        return json.dumps(told, indent=2)
+        report = {"events": events, "findings": [finding.as_dict() for finding in findings]}
+        report |= {"warnings": warned, "refused": refused}
+        return json.dumps(report, indent=2)
     count = len(findings)
     what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
     if not events:
@@ -93,9 +93,9 @@ def _report(findings: list[Finding], events: int, warned: list[str], refused: li
     return "\n".join(lines)
 
 
-def _tell(report: str, path: str | None) -> None:
+def _write(report: str, path: str | None) -> None:
     if path is None:
-        with suppress(OSError):  # who closed stderr does not want it; the exit status tells all the same
+        with suppress(OSError):  # stderr is closed: the exit status still reports findings
             print(report, file=sys.stderr, flush=True)
     else:
         wholefile.replace(Path(path), report + "\n")
@@ -103,7 +103,7 @@ def _tell(report: str, path: str | None) -> None:
 
 def _status(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_STATUS:
-        raise ArgumentTypeError(f"{text!r} is no exit status: take a number from 0 to {MOST_STATUS}")
+        raise ArgumentTypeError(f"{text!r} is not an exit status: take a number from 0 to {MOST_STATUS}")
     return int(text)
 
 

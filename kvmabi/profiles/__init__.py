@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What differs between kernels and between hosts, as data: profiles, register tables and their loaders."""
+"""The differences between kernels and between hosts, as data: profiles, register tables and their loaders."""
 
 from kvmabi.profiles.host import Host, host_names, load_host
 from kvmabi.profiles.kernel import Kernel, kernel_names, load_kernel

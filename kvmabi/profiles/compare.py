@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What differs between two kernels for userspace, out of their profiles."""
+"""The differences between two kernels that userspace can see, read from their profiles."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ NAMES = frozenset({"name", "title", "switches"})
 
 
 def diff(a: str | Kernel, b: str | Kernel) -> list[Difference]:
-    """(switch or field, what it means, its value in ``a``, in ``b``) for all that differs; raises UsageError."""
-    one, other = (load_kernel(kernel) if isinstance(kernel, str) else kernel for kernel in (a, b))
-    found: list[Difference] = []
+    """Returns (switch or field, its meaning, its value in ``a``, in ``b``) for each difference.
+
+    Raises UsageError if one of them is not a kernel profile.
+    """
+    one, other = load_kernel(a), load_kernel(b)
+    differences: list[Difference] = []
     for name, switch in switches.described().items():
         values = getattr(one.switches, name), getattr(other.switches, name)
         if values[0] != values[1]:
-            found.append((name, switch.text, _text(values[0]), _text(values[1])))
+            differences.append((name, switch.text, _text(values[0]), _text(values[1])))
     for field in fields(Kernel):
         if field.name not in NAMES:
-            found += _field(field.name, getattr(one, field.name), getattr(other, field.name))
-    return found
+            differences += _field(field.name, getattr(one, field.name), getattr(other, field.name))
+    return differences
 
 
 @cache
 def meanings() -> Table:
-    """What each field of a kernel profile means (kernel_fields.toml)."""
+    """The meaning of each field of a kernel profile (kernel_fields.toml)."""
     return files.builtin_table("kernel_fields.toml")
 
 
@@ -50,7 +53,7 @@ def _field(name: str, one: Any, other: Any) -> Iterator[Difference]:
 
 
 def _text(value: Any) -> str:
-    """A value as a person reads it."""
+    """Returns a value as text for people."""
     if value is None:
         return "absent"
     if isinstance(value, bool):

@@ -17,7 +17,7 @@ NO_FEATURES = "none"
 
 
 class Rules(NamedTuple):
-    """What is true of one feature on every kernel that has it; the columns of features.toml."""
+    """The rules of one feature, the same on every kernel that has it; the columns of features.toml."""
 
     name: str
     label: str
@@ -88,7 +88,7 @@ def _missing(name: str, other: str) -> str:
 
 
 def lasting(names: Iterable[str]) -> frozenset[str]:
-    """Returns the features that a vCPU keeps after INIT."""
+    """Returns the features that stay with a vCPU after INIT."""
     rules = table()
     return frozenset(name for name in names if name not in rules or rules[name].lasts)
 

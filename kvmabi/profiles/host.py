@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Host profiles: what a machine brings to KVM, recorded from a real one or written by hand."""
+"""Host profiles: what a machine offers to KVM, recorded on a real one or written by hand."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KEYS = frozenset(
         *("sve_vector_bits", "sme_vector_bits", "capabilities", "registers", "cpu_keeps"),
     }
 )
-"""What a host written by hand may say; a captured one tells more, for its reader's information."""
-NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # the vCPU's number and INIT's features decide these
+"""The keys of a host profile written by hand; a captured one may have others, for the information of its readers."""
+NOT_THE_HOSTS = frozenset({"mpidr_el1", "psci_version"})  # they depend on the vCPU's number and on INIT's features
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,12 +33,12 @@ class Host:
     """A machine under one kernel.
 
     ``sve_vector_bits`` and ``sme_vector_bits`` are independent sets (empty: the host has none).
-    ``capabilities_system`` and ``capabilities_vm`` are KVM_CHECK_EXTENSION's answers that are not 0
-    (negative: that errno). ``registers`` holds what the host decides of a vCPU with every feature:
-    ID registers, cache sizes, PMU and firmware state, by id. ``kernel`` names the profile of the
-    kernel that answered, ``recorded`` what the data comes from. ``measured_keeps`` tells by id which bits the
-    CPU keeps of registers that pass through it (None: never measured, so ``cpu`` tells, a name in cpus.toml),
-    ``counter_hz`` how fast its counter runs.
+    ``capabilities_system`` and ``capabilities_vm`` are the answers of KVM_CHECK_EXTENSION that are not 0
+    (negative: that errno). ``registers`` holds the host-defined registers of a vCPU with every feature:
+    ID registers, cache sizes, PMU and firmware state, by id. ``kernel`` names the profile of the kernel that
+    answered, ``recorded`` the origin of the data. ``measured_keeps`` are the bits, by id, that the CPU preserves
+    of registers that KVM_RUN passes through it (None: not measured, so cpus.toml has them under the name ``cpu``).
+    ``counter_hz`` is the frequency of its counter.
     """
 
     name: str
@@ -60,21 +60,21 @@ class Host:
 
     @property
     def cpu_keeps(self) -> dict[int, int]:
-        """The bits that the CPU keeps of registers that KVM_RUN passes through it, by id; all of any other."""
+        """The bits that the CPU preserves of registers that KVM_RUN passes through it, by id; of any other, all."""
         if self.measured_keeps is not None:
             return self.measured_keeps
-        known = cpus().get(self.cpu, {})
-        return {regid.parse(name): mask for name, mask in known.items() if isinstance(mask, int)}
+        masks = cpus().get(self.cpu, {})
+        return {regid.parse(name): mask for name, mask in masks.items() if isinstance(mask, int)}
 
 
 @cache
 def cpus() -> Table:
-    """The CPUs of which it is known what they keep (cpus.toml)."""
+    """The CPUs whose preserved bits are known (cpus.toml)."""
     return files.builtin_table("cpus.toml")
 
 
 def host_decides(id: int) -> bool:
-    """Whether a register's value after INIT is the host's to tell, not the kernel's rules'."""
+    """Whether a register's value after INIT is host-defined, not given by the kernel's rules."""
     name = regid.name_of(id)
     if name in NOT_THE_HOSTS:
         return False
@@ -101,16 +101,16 @@ def load_host(name: str | Host) -> Host:
 
 
 def from_json(name: str, table: Table) -> Host:
-    """A host in the form in which hosts are captured (JSON: ids in hex, values as in traces)."""
+    """Returns a host from a capture (JSON: ids in hex, values as in traces)."""
     read = Reader(name, table)
     capabilities = read.reader("capabilities")
     registers: dict[int, int] = {}
     sets = {read.text("features", ""): _register_values(read, "registers"), **_resets(read)}
-    for features, found in sets.items():
-        if "EL2" in features.upper():  # with EL2, ID registers show other things, not more of them
+    for features, values in sets.items():
+        if "EL2" in features.upper():  # with EL2, ID registers differ, they do not show more
             continue
-        for id, number in found.items():
-            # INIT's features hide fields of what the host has, so all features together show all of it.
+        for id, number in values.items():
+            # A feature that INIT lacks hides fields, so the values of all sets together show the whole host.
             registers[id] = registers.get(id, 0) | number if host_decides(id) else registers.get(id, number)
     return Host(
         name=read.text("name", name),
@@ -128,7 +128,7 @@ def from_json(name: str, table: Table) -> Host:
 
 
 def _emulator(read: Reader) -> str:
-    """The CPU profile of a host that was recorded under QEMU; "" for a machine that is not known."""
+    """Returns the name in cpus.toml of a host that was recorded under QEMU; "" for any other machine."""
     if "QEMU" not in read.text("recorded_from", ""):
         return ""
     version = re.search(r"\b([0-9]+)\.[0-9]", read.text("qemu", "11.0"))
@@ -161,12 +161,12 @@ def _register_values(read: Reader, key: str) -> dict[int, int]:
 
 
 def _hex_id(read: Reader, key: str, text: str) -> int:
-    """A register id as captures write it: in hex, with or without 0x."""
+    """Returns a register id as captures write it: in hex, with or without 0x."""
     return read.as_number(f"{key}.{text}", text if text.startswith("0x") else f"0x{text}")
 
 
 def _keeps(read: Reader, id_of: Callable[[str], int]) -> dict[int, int] | None:
-    """What was measured of the bits that the CPU keeps; None where nothing was."""
+    """Returns the bits that the CPU preserves, as measured; None if they were not measured."""
     if "cpu_keeps" not in read.table:
         return None
     return {id_of(text): read.as_number(f"cpu_keeps.{text}", mask) for text, mask in read.sub("cpu_keeps").items()}

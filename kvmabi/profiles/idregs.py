@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The fields of ID registers (idregs.toml): what they show, what INIT clears, and which values are safe to write."""
+"""The fields of ID registers (idregs.toml): what they show, which ones INIT clears, which values are safe to write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ PLACE = re.compile(r"(\w+)\[(\d+)\+:(\d+)\]")
 LOWER_SAFE, HIGHER_SAFE, HIGHER_OR_ZERO_SAFE = "FTR_LOWER_SAFE", "FTR_HIGHER_SAFE", "FTR_HIGHER_OR_ZERO_SAFE"
 EXACT = "FTR_EXACT"
 RULES = frozenset({LOWER_SAFE, HIGHER_SAFE, HIGHER_OR_ZERO_SAFE, EXACT})
-SIGNED = "FTR_SIGNED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ LIST_GROUPS = frozenset({*regid.FAMILIES.values(), "invariant", "timer"})
 
 
 class Feature(NamedTuple):
-    """A vCPU feature of KVM_ARM_VCPU_INIT: its bit, and the capability that tells whether a host has it."""
+    """A vCPU feature of KVM_ARM_VCPU_INIT: its bit, and the capability that reports whether a host has it."""
 
     bit: int
     capability: int | None
@@ -28,10 +28,10 @@ class Feature(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Kernel:
-    """One kernel as userspace sees it; rules read these fields and never ask for a version.
+    """One kernel as userspace sees it. Rules read these fields and never a version.
 
-    ``cpu_targets`` lists targets that INIT takes on one CPU only: MIDR's implementer and part, the target.
-    ``features`` by the kernel's lower-case names; ``max_features`` the first bit that INIT refuses
+    ``cpu_targets`` lists targets that INIT accepts on one CPU only: MIDR's implementer and part, the target.
+    ``features`` by the kernel's lower-case names; ``max_features`` is the first bit for which INIT fails
     with ENOENT. ``list_order`` names the register families in KVM_GET_REG_LIST's order, ``invariants`` and
     ``timers`` the system registers listed in groups of their own. ``without`` names system registers
     that this kernel does not have, ``sysregs`` columns of the table that differ. ``writable_masks`` by
@@ -97,7 +97,7 @@ def table_of(name: str) -> Table:
 
 
 def kernel_of(name: str, table: Table) -> Kernel:
-    """The kernel that a table describes; raises UsageError naming the field that is wrong."""
+    """Returns the kernel that a table describes; the UsageError names the field that is wrong."""
     read = Reader(name, table)
     features = {key: _feature(read, key, value) for key, value in read.sub("features").items() if value is not False}
     order = read.texts("list_order", LIST_GROUPS)
@@ -150,7 +150,7 @@ def _feature(read: Reader, key: str, value: Any) -> Feature:
 
 def _target(read: Reader, row: Any) -> tuple[int, int, int]:
     if not isinstance(row, list) or len(row) != 3:
-        raise read.wrong("cpu_targets", "lists MIDR's implementer and part and the target")
+        raise read.wrong("cpu_targets", "must list MIDR's implementer and part, and the target")
     implementer, part, target = (read.as_number("cpu_targets", value, 0xFFF) for value in row)
     return implementer, part, target
 
@@ -160,18 +160,13 @@ def _numbers(read: Reader, key: str) -> tuple[int, ...]:
 
 
 def _register_names(read: Reader, key: str) -> tuple[str, ...]:
-    named = read.items(key)
-    for name in named:
-        if name not in sysregs.names():
-            raise read.wrong(key, f"{name!r} is not a system register")
-    return tuple(named)
+    return read.texts(key, sysregs.names())
 
 
 def _changes(read: Reader) -> dict[str, dict[str, Any]]:
     changes = read.sub("sysregs")
+    read.only(sysregs.names(), "sysregs")
     for name, columns in changes.items():
-        if name not in sysregs.names():
-            raise read.wrong(f"sysregs.{name}", "is not a system register")
         if not isinstance(columns, dict):
             raise read.wrong(f"sysregs.{name}", "must be a table of columns of sysregs.toml")
         sysregs.check(read.reader("sysregs").reader(name))
@@ -181,21 +176,21 @@ def _changes(read: Reader) -> dict[str, dict[str, Any]]:
 def _with_base(name: str, depth: int) -> Table:
     """A profile's table on top of the one that its ``base`` names.
 
-    Tables are merged but for those that ``replaces`` names, anything else is replaced.
+    Tables are merged, except those that ``replaces`` names; anything else is replaced.
     """
     if depth > 8:
-        raise UsageError(f"{name}: profiles are based on one another in a circle")
+        raise UsageError(f"{name}: profiles are based on each other in a circle")
     table, _ = files.read(KIND, name)
     read = Reader(name, table)
-    known = {"base", "replaces", *(field.name for field in fields(Kernel))}
-    read.only(known)
+    keys = {"base", "replaces", *(field.name for field in fields(Kernel))}
+    read.only(keys)
     base = table.get("base")
     if base is None:
         return table
     if not isinstance(base, str):
         raise UsageError(f"{name}: base: must be a string")
     below = _with_base(base, depth + 1)
-    for key in read.texts("replaces", known):
+    for key in read.texts("replaces", keys):
         below.pop(key, None)
     return _merge(below, table)
 

@@ -15,7 +15,7 @@ Value = bool | int | str
 
 @dataclass(frozen=True)
 class Switches:
-    """One kernel's switches; rules read them by name. switches.toml describes each."""
+    """The switches of one kernel, which rules read by name; switches.toml describes each."""
 
     vcpus_share_features: bool
     init_compares_first: bool
