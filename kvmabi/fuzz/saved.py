@@ -32,9 +32,9 @@ class SavedTrace:
         if self._host in host_names() and host is None:
             raise UsageError(f"{path}: {name} is a built-in host: give the trace another name")
         if host is None:
-            wholefile.replace(self._beside(".json"), json.dumps({**captured, "name": name}, indent=1) + "\n")
+            wholefile.replace(self._next_to_it(".json"), json.dumps({**captured, "name": name}, indent=1) + "\n")
         elif host not in host_names():
-            _copy(Path(host), self._beside(Path(host).suffix))
+            _copy(Path(host), self._next_to_it(Path(host).suffix))
         self._write([], more=more)
 
     def add(self, seed: int, finding: Finding) -> None:
@@ -45,7 +45,7 @@ class SavedTrace:
     def _write(self, sequences: list[tuple[str, list[tuple[str, str]]]], *, more: bool) -> None:
         trace.write(self._path, str(self._host), sequences, kernel=self._kernel, more=more)
 
-    def _beside(self, suffix: str) -> Path:
+    def _next_to_it(self, suffix: str) -> Path:
         return Path(self._path).with_name(f"{self._host}{suffix}")
 
 

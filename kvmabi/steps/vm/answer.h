@@ -71,7 +71,7 @@ static void say_errno(void)
 		say("%d", errno);
 }
 
-/* "OK" or the errno of the last call; tells whether it was OK */
+/* "OK" or the errno of the last call; returns whether it was OK */
 static int say_result(long result)
 {
 	if (result >= 0)

@@ -242,7 +242,7 @@ static void call_with_number(char *line)
 		say(" %d", result);
 }
 
-/* any ioctl on a zeroed struct, whose size its number tells */
+/* any ioctl on a zeroed struct, whose size is in its number */
 static void call_with_struct(char *line)
 {
 	int fd = file(&line);
