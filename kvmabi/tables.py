@@ -15,6 +15,7 @@ from kvmabi.errors import UsageError
 Table = dict[str, Any]
 MAX_BYTES = 16 << 20
 U64_MAX = 2**64 - 1
+LISTED = 50
 
 
 def load(path: str | Path, what: str, *, as_json: bool | None = None, max_bytes: int = MAX_BYTES) -> Table:
@@ -36,10 +37,12 @@ def load(path: str | Path, what: str, *, as_json: bool | None = None, max_bytes:
 
 
 def guess(word: str, choices: Iterable[str]) -> str:
-    """Returns the end of an error about an unknown word: the nearest choice, or all choices."""
+    """Returns the end of an error about an unknown word: the nearest choice, or the first LISTED choices."""
     names = sorted(choices)
     close = get_close_matches(word, names, 1)
-    return f"did you mean {close[0]}?" if close else f"known ones are {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known ones are {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''}"
 
 
 class Reader:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvmabi.errors import UsageError
-from kvmabi.tables import Reader, load
+from kvmabi.tables import Reader, guess, load
 
 TABLE = {
     "text": "a",
@@ -70,6 +70,12 @@ def test_a_file_that_is_no_table_is_a_usage_error(tmp_path: Path, name: str) -> 
     with pytest.raises(UsageError, match="cannot be read as a thing: ") as raised:
         load(tmp_path / name, "a thing")
     assert str(raised.value).startswith(str(tmp_path / name))
+
+
+def test_many_choices_are_not_all_listed() -> None:
+    """An error stays a line that can be read."""
+    assert guess("?", map(str, range(50))).endswith(", 9")
+    assert guess("?", map(str, range(51))).endswith(", ...")
 
 
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:

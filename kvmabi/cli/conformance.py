@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import backend_options, common
-from kvmabi.cli.command import Command
+from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.conformance import Outcome, load, run, select
 from kvmabi.conformance.report import FORMATS
 from kvmabi.steps.backends import NAMES
@@ -55,7 +55,8 @@ def conformance(args: Namespace) -> int:
             progress.close()
         host_features = backend.describe()
     print(FORMATS[args.format](host_features, outcomes))
-    return 1 if any(outcome.differences for outcome in outcomes) else 0
+    different = any(outcome.differences for outcome in outcomes)
+    return ExitStatus.DIFFERENT if different else ExitStatus.SUCCESS
 
 
 COMMAND = Command(

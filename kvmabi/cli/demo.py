@@ -21,7 +21,7 @@ EXAMPLE = """\
 exit status: 0 if every example ends as expected, 1 if not, 2 misuse"""
 # How each example restores, and the exit status of kvmabi run.
 PROGRAMS = {
-    "save_restore": ("vector lengths, FINALIZE, SVCR, then the rest", 0),
+    "save_restore": ("vector lengths, FINALIZE, SVCR, then all else", ExitStatus.SUCCESS),
     "naive_list_order": ("in the order of KVM_GET_REG_LIST", ExitStatus.FINDINGS),
     "late_svcr": ("vectors and ZA first, SVCR last, errors ignored", ExitStatus.FINDINGS),
 }
@@ -41,7 +41,7 @@ def run(_args: Namespace) -> int:
     print(f"host {host.name}: {lengths} bits", flush=True)
     with tempfile.TemporaryDirectory(prefix="kvmabi-demo-") as folder:
         judged = [_judge(compiler, examples, Path(folder), program) for program in PROGRAMS]
-    return 0 if all(judged) else 1
+    return ExitStatus.SUCCESS if all(judged) else ExitStatus.DIFFERENT
 
 
 def _judge(compiler: str, examples: Path, folder: Path, program: str) -> bool:

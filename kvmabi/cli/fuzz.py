@@ -7,13 +7,15 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
+from typing import Any
 
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
-from kvmabi.cli.command import Command
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.cli.trace_hosts import host_of
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
+from kvmabi.fuzz.saved import SavedTrace
 from kvmabi.fuzz.state import State
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles.host import from_json
@@ -27,6 +29,7 @@ EXAMPLE = """\
   kvmabi fuzz --against trace --hosts hosts --seed 7 --steps 50000 traces/*.trace.xz
 
 A difference is shrunk to the fewest steps that show it and printed as a case of the conformance suite.
+--save-trace keeps it as a trace, too: kvmabi replay TRACE shows it until the model answers as the kernel did.
 
 exit status: 0 no difference, 1 differences found, 2 misuse"""
 CAPTURED = "captured"
@@ -53,6 +56,11 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--state", metavar="FILE", help="where the state of the run is kept; a later run continues from it"
     )
+    parser.add_argument(
+        "--save-trace",
+        metavar="TRACE",
+        help="vm, device: write what differs, shrunk, as a trace for kvmabi replay, and the captured host next to it",
+    )
 
 
 def fuzz(args: Namespace) -> int:
@@ -74,15 +82,21 @@ def _live(args: Namespace) -> int:
         with ModelBackend(host, kernel.kernel) as model:
             generator = Generator(args.seed, World(kernel.describe(), kernel.kernel, table))
             sequences = ((number, generator.sequence(number)) for number in count(run.next))
-            _hunt(args, kernel, model, sequences, run)
+            saved = _saved(args, kernel, table, run)
+            _hunt(args, kernel, model, sequences, run, saved)
     for text in run.found:
         print(text)
     print(f"{run.steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
-    return 1 if run.found else 0
+    return ExitStatus.DIFFERENT if run.found else ExitStatus.SUCCESS
 
 
 def _hunt(
-    args: Namespace, kernel: Backend, model: Backend, sequences: Iterator[tuple[int, list[str]]], run: State
+    args: Namespace,
+    kernel: Backend,
+    model: Backend,
+    sequences: Iterator[tuple[int, list[str]]],
+    run: State,
+    saved: SavedTrace | None,
 ) -> None:
     progress = common.Progress("fuzz", args.steps)
     kinds = {tuple(kind) for kind in run.kinds}
@@ -105,12 +119,23 @@ def _hunt(
             kinds.add(finding.kind)
             run.kinds.append(list(finding.kind))
             run.found.append(_told(finding, args.seed, kernel.describe(), kernel.kernel))
+            if saved is not None:
+                saved.add(args.seed, finding)
             progress.update(run.steps, f"{len(run.found)} found")
             if len(run.found) >= args.findings:
                 break
         run.save(args.state)
     finally:
         progress.close()
+
+
+def _saved(args: Namespace, kernel: Backend, captured: dict[str, Any], run: State) -> SavedTrace | None:
+    """The trace that --save-trace names; a run that goes on continues it."""
+    if args.save_trace is None:
+        return None
+    return SavedTrace(
+        args.save_trace, host=args.host, captured=captured, kernel=kernel.kernel.name, more=bool(run.found)
+    )
 
 
 def _told(finding: Finding, seed: int, host_features: HostFeatures, kernel: Kernel) -> str:
@@ -120,8 +145,8 @@ def _told(finding: Finding, seed: int, host_features: HostFeatures, kernel: Kern
 def _recorded(args: Namespace) -> int:
     if not args.files:
         raise UsageError("--against trace needs traces")
-    if args.state or args.host or args.kernel_image or args.device:
-        raise UsageError("--state, --host, --kernel-image and --device are not for --against trace")
+    if args.state or args.host or args.kernel_image or args.device or args.save_trace:
+        raise UsageError("--state, --host, --kernel-image, --device and --save-trace are not for --against trace")
     traces = [(trace, *_profiles(trace, args)) for trace in map(Trace, trace_paths(args.files))]
     progress = common.Progress("fuzz", args.steps)
     kinds: dict[tuple[str, ...], str] = {}
@@ -143,14 +168,12 @@ def _recorded(args: Namespace) -> int:
     for text in kinds.values():
         print(text)
     print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
-    return 1 if kinds else 0
+    return ExitStatus.DIFFERENT if kinds else ExitStatus.SUCCESS
 
 
 def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
-    if "/" in trace.host or trace.host.startswith("."):
-        raise UsageError(f"{trace.path}:1: {trace.host!r} is not a host name")
-    host = load_host(str(Path(args.hosts, f"{trace.host}.json")) if args.hosts else trace.host)
-    return host, load_kernel(args.kernel or host.kernel)
+    host = host_of(trace, args.hosts)
+    return host, load_kernel(args.kernel or trace.kernel or host.kernel)
 
 
 COMMAND = Command(

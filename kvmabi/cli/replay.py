@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from kvmabi.cli import common
-from kvmabi.cli.command import Command
-from kvmabi.errors import UsageError
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.cli.trace_hosts import host_of
 from kvmabi.model.system import System
-from kvmabi.profiles import Host, host_names, load_host, load_kernel
+from kvmabi.profiles import load_kernel
 from kvmabi.steps.doer import Doer
 from kvmabi.steps.replay import FAMILIES, Result, machine, replay
 from kvmabi.steps.trace import Trace
@@ -26,7 +26,11 @@ exit status: 0 every answer agrees, 1 some differ, 2 misuse"""
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="a trace, plain or .xz")
-    parser.add_argument("--hosts", metavar="DIR", help="a folder with the traces' hosts as NAME.json")
+    parser.add_argument(
+        "--hosts",
+        metavar="DIR",
+        help="a folder with the hosts as NAME.json (default: built-in ones, and the trace's folder)",
+    )
     parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file (default: the host's)")
     parser.add_argument(
         "--family",
@@ -42,7 +46,7 @@ def run(args: Namespace) -> int:
     """Replay the files and report the answers that differ."""
     families = common.words(args.family)
     common.one_of("register family", families, FAMILIES)
-    traces = [(trace, _host(trace, args.hosts)) for trace in map(Trace, args.files)]
+    traces = [(trace, host_of(trace, args.hosts)) for trace in map(Trace, args.files)]
     result = Result()
     doers: dict[tuple[str, str], Doer] = {}
     progress = common.Progress("replay", len(traces))
@@ -61,28 +65,11 @@ def run(args: Namespace) -> int:
         for mismatch in result.first:
             print(mismatch)
         print(f"{result.steps} steps, {result.mismatches} mismatches")
-    return 1 if result.mismatches else 0
+    return ExitStatus.DIFFERENT if result.mismatches else ExitStatus.SUCCESS
 
 
 def _tick(progress: common.Progress, done: int, name: str, steps: int) -> None:
     progress.update(done, f"{name}: {steps} steps")
-
-
-def _host(trace: Trace, folder: str | None) -> Host:
-    """The host that a trace names: from the folder, or a built-in one."""
-    if "/" in trace.host or trace.host.startswith("."):
-        raise UsageError(f"{trace.path}:1: {trace.host!r} is not a host name")
-    if folder is None and trace.host not in host_names():
-        choices = f"built-in ones are {', '.join(host_names())}; --hosts names a folder with others"
-        raise UsageError(f"{trace.path}: its host {trace.host} is unknown: {choices}")
-    if folder is None:
-        return load_host(trace.host)
-    path = Path(folder, f"{trace.host}.json")
-    if not path.is_file():
-        names = sorted(entry.stem for entry in Path(folder).glob("*.json"))
-        choices = ", ".join(names) or f"none; built-in ones are {', '.join(host_names())}"
-        raise UsageError(f"{trace.path}: its host {trace.host} is not in {folder}, which has {choices}")
-    return load_host(str(path))
 
 
 COMMAND = Command(

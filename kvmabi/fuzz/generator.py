@@ -47,7 +47,7 @@ CHANGING = frozenset({"init", "finalize", "run"})
 """Steps after which some of the registers that were set before are read."""
 RECENT, LOOKED_AT = 16, 4
 DEVICES_SHARE = 0.15
-"""How many sequences make devices: a run beside a vGIC that is not set up is a VM's end."""
+"""How many sequences make devices: a run with a vGIC that is not set up kills the VM."""
 BAD_CALLS = tuple(
     f"{request:x}" for request in (uapi.KVM_ARM_VCPU_INIT, uapi.KVM_ARM_VCPU_FINALIZE, uapi.KVM_GET_REG_LIST)
 )

@@ -28,7 +28,7 @@ class Finding:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What tells findings apart: the step's letter and register, and both answers' results."""
+        """What distinguishes findings: the step's letter and register, and both answers' results."""
         op, *words = self.steps[-1].split()
         results = self.expected[-1].split()[0], self.got[-1].split()[0]
         return f"{op} {words[1] if op in 'GSPBbgs' else ''}", *results
@@ -56,9 +56,9 @@ def hunt(
     tick: Callable[[int, int], None] | None = None,
     known: Collection[tuple[str, ...]] = (),
 ) -> Iterator[Finding]:
-    """Do numbered sequences on both and tell each difference, shrunk, unless its kind is one of the ``known``.
+    """Do numbered sequences on both and yield each difference, shrunk, unless its kind is one of the ``known``.
 
-    ``tick`` hears, whenever a batch is through, the number of the next sequence and how many steps were done.
+    ``tick`` is called after each batch with the number of the next sequence and how many steps were done.
     """
     while batch := _batch(sequences):
         steps = [step for _, sequence in batch for step in sequence]
@@ -89,7 +89,7 @@ def _batch(sequences: Iterator[tuple[int, list[str]]]) -> list[tuple[int, list[s
 
 
 def _shrunk(kernel: Backend, model: Backend, whole: Finding) -> Finding:
-    """The smallest finding that shows the difference, or the sequence as it was if that does not come again."""
+    """The smallest finding that shows the difference, or the sequence as it was if it does not reproduce."""
 
     def differs(fewer: list[str]) -> bool:
         finding = compare(kernel, model, fewer)

@@ -160,18 +160,13 @@ def _numbers(read: Reader, key: str) -> tuple[int, ...]:
 
 
 def _register_names(read: Reader, key: str) -> tuple[str, ...]:
-    named = read.items(key)
-    for name in named:
-        if name not in sysregs.names():
-            raise read.wrong(key, f"{name!r} is not a system register")
-    return tuple(named)
+    return read.texts(key, sysregs.names())
 
 
 def _changes(read: Reader) -> dict[str, dict[str, Any]]:
     changes = read.sub("sysregs")
+    read.only(sysregs.names(), "sysregs")
     for name, columns in changes.items():
-        if name not in sysregs.names():
-            raise read.wrong(f"sysregs.{name}", "is not a system register")
         if not isinstance(columns, dict):
             raise read.wrong(f"sysregs.{name}", "must be a table of columns of sysregs.toml")
         sysregs.check(read.reader("sysregs").reader(name))

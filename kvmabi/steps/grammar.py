@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from operator import call
 from typing import Final, NamedTuple
 
 from kvmabi import hexruns
@@ -76,19 +77,24 @@ OPS: Final = (
     ),
     _op("B", "get-unmapped", "file id:hex", "KVM_GET_ONE_REG with an unmapped address"),
     _op("b", "set-unmapped", "file id:hex", "KVM_SET_ONE_REG with an unmapped address"),
-    _op("g", "get-partial", "file id:hex mapped:room", "KVM_GET_ONE_REG into a buffer of so many mapped bytes"),
+    _op(
+        "g",
+        "get-partial",
+        "file id:hex mapped:room",
+        "KVM_GET_ONE_REG into a buffer of which only the first bytes are mapped",
+    ),
     _op(
         "s",
         "set-partial",
         "file id:hex mapped:room seed:number",
-        "KVM_SET_ONE_REG of a pattern from a buffer of so many mapped bytes",
+        "KVM_SET_ONE_REG of a pattern from a buffer of which only the first bytes are mapped",
     ),
     _op("L", "list", "file n:number", "KVM_GET_REG_LIST with room for 4096 ids: OK or an errno, n afterwards, the ids"),
     _op(
         "l",
         "list-partial",
         "file n:number mapped:ids",
-        "KVM_GET_REG_LIST with room in mapped memory for so many ids: OK or an errno, and n afterwards",
+        "KVM_GET_REG_LIST with an array of which only the first ids are mapped: OK or an errno, and n afterwards",
     ),
     _op("M", "masks", "", "KVM_ARM_GET_REG_WRITABLE_MASKS: OK and id=mask of every mask that is not 0"),
     _op("R", "run", "vcpu", "KVM_RUN with kvm_run.immediate_exit set"),
@@ -137,7 +143,7 @@ def parse(text: str) -> Step:
         missing = " ".join(name for name, _ in op.words[len(words) :])
         raise ValueError(f"{text[:60]!r} is not a step: {op.word} ({op.letter}) lacks {missing}")
     try:
-        return Step(op.letter, tuple([read(word) for read, word in zip(_READERS[op.letter], words, strict=False)]))
+        return Step(op.letter, tuple(map(call, _READERS[op.letter], words)))
     except ValueError as error:
         raise ValueError(f"{text[:60]!r} is not a step: {error}") from None
 

@@ -78,6 +78,8 @@ class LibcPort:
         """See Port.immediate_exit."""
         if fd not in self._runs:
             size = self.ioctl(self.kvm, uapi.KVM_GET_VCPU_MMAP_SIZE, 0)
+            if size < 0:
+                return size
             try:
                 self._runs[fd] = mmap.mmap(fd, size)
             except (OSError, ValueError) as error:

@@ -71,6 +71,47 @@ def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, 
     assert len(json.loads(path.read_text())["kinds"]) == 2
 
 
+@pytest.mark.parametrize("host", [None, "sme-demo", "file"])
+@pytest.mark.parametrize("name", ["found.trace", "found.trace.xz"])
+def test_a_saved_trace_replays(
+    kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str | None, name: str
+) -> None:
+    """What differs is written with the kernel's answers and its host; replay finds the same differences again."""
+    monkeypatch.setattr(Kernel, "lie", True)
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    words = ["fuzz", "--against", "vm", "--steps", "20000", "--findings", "2", "--save-trace", str(path)]
+    if host == "file":
+        monkeypatch.setattr(Kernel, "lie", False)
+        kvmabi("capture", "--backend", "vm", "-o", str(tmp_path / "mine.json"))
+        monkeypatch.setattr(Kernel, "lie", True)
+        words += ["--host", str(tmp_path / "mine.json")]
+    elif host:
+        words += ["--host", host]
+    assert kvmabi(*words).status == 1
+    ended = kvmabi("replay", str(path))
+    assert ended.status == 1
+    assert "expected: EPERM" in ended.out
+    assert "got:      EBUSY" in ended.out
+    assert " 2 mismatches" in ended.out
+    assert len(list(path.parent.iterdir())) == (1 if host == "sme-demo" else 2)
+
+
+def test_a_run_that_goes_on_continues_its_trace(
+    kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a state file the findings of the first run stay in the trace; without one it begins anew."""
+    monkeypatch.setattr(Kernel, "lie", True)
+    path = str(tmp_path / "found.trace")
+    words = ("fuzz", "--against", "vm", "--steps", "20000", "--state", str(tmp_path / "run.json"), "--save-trace", path)
+    kvmabi(*words, "--findings", "1")
+    first = Path(path).read_text()
+    kvmabi(*words, "--findings", "2")
+    assert Path(path).read_text().startswith(first)
+    assert Path(path).read_text().count("# seq ") == 2
+    assert kvmabi("fuzz", "--against", "trace", "--save-trace", path, path).status == 2
+
+
 @pytest.mark.slow
 def test_capture(kvmabi: Kvmabi, tmp_path: Path) -> None:
     """A captured host is written as a profile that other commands take."""

@@ -56,6 +56,10 @@ def test_a_hosts_unknown_key_is_reported(tmp_path: Path, text: str, message: str
         ({"writable_masks": {"id_aa64pfr9_el1": 1}}, "writable_masks.id_aa64pfr9_el1: "),
         ({"replaces": ["writable_mask"]}, "replaces: 'writable_mask' is unknown: did you mean writable_masks?"),
         ({"replaces": "switches"}, "replaces: must be an array"),
+        ({"timers": [["cntv_ctl_el0"]]}, "timers: must be an array of strings"),
+        ({"timers": ["cntv_ctl_el9"]}, "timers: 'cntv_ctl_el9' is unknown: did you mean cntv_ctl_el0?"),
+        ({"sysregs": {"svrc": {}}}, "sysregs.svrc: unknown key: did you mean svcr?"),
+        ({"switches": {"zt0_spaec": "vm"}}, "switches.zt0_spaec: unknown key: did you mean zt0_space?"),
     ],
 )
 def test_a_kernels_unknown_key_is_reported(tmp_path: Path, table: dict[str, object], message: str, suffix: str) -> None:

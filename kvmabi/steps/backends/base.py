@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every backend is: something that answers steps as a kernel, and tells what its host offers."""
+"""What every backend is: it answers steps as a kernel does, and describes what its host offers."""
 
 from __future__ import annotations
 

@@ -47,8 +47,12 @@ class VmBackend(Backend):
         self._guest.close()
 
 
+LISTS_KEPT = 64
+"""How many different lists of ids the executor abbreviates when they come again."""
+
+
 def whole(answer: str, lists: list[str]) -> str:
-    """An answer with its list of ids: the executor tells a repeated one by its number only, so ``lists`` keeps them."""
+    """An answer with its list of ids: the executor sends only the number of a repeated one, so ``lists`` keeps them."""
     result, count, ids = ([*answer.split(" ", 2), "", ""])[:3]
     if result != "OK" or not ids:
         return answer

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the executor writes: words, errnos, bytes and lists of ids, in the form that steps.py describes. */
+/* What the executor writes: words, errnos, bytes and lists of ids, in the form that grammar.py describes. */
 #ifndef EXECUTOR_ANSWER_H
 #define EXECUTOR_ANSWER_H
 
@@ -71,7 +71,7 @@ static void say_errno(void)
 		say("%d", errno);
 }
 
-/* "OK" or the errno of the last call; tells whether it was OK */
+/* "OK" or the errno of the last call; returns whether it was OK */
 static int say_result(long result)
 {
 	if (result >= 0)

@@ -37,7 +37,7 @@ def executor() -> bytes:
 
 
 def compiler() -> list[str]:
-    """The command of a compiler for arm64; UsageError tells what to install."""
+    """The command of a compiler for arm64; the UsageError names what to install."""
     chosen = shlex.split(os.environ.get(VARIABLE, ""))
     native = ["cc"] if platform.machine() in ("aarch64", "arm64") else []
     for command in filter(None, (chosen, [CROSS_COMPILER], native)):
@@ -50,7 +50,7 @@ def compiler() -> list[str]:
 
 
 def include_folder() -> Path:
-    """Where our kernel headers are: inside the installed package, or beside it in a checkout."""
+    """Where our kernel headers are: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[2]
     inside = package / "include"
     return inside if inside.is_dir() else package.parent / "include"

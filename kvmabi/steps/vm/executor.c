@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Does steps on a real /dev/kvm: one step a line, answered by one line, in the language that steps.py describes.
+ * Does steps on a real /dev/kvm: one step a line, answered by one line, in the language that grammar.py describes.
  * Runs as init of an initramfs (steps over the serial console), or anywhere as: executor [DEVICE] < STEPS
  *
  * The first line it writes is "kvmabi-executor VERSION RELEASE"; a line that begins with "!" says why it gave up.
@@ -24,7 +24,7 @@
 #include "words.h"
 
 #define VERSION		1
-#define MAX_VCPUS	16
+#define MAX_VCPUS	512	/* as many as a VM can have */
 #define MAX_DEVICES	4
 #define MAX_DATA	2048	/* the largest register */
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
@@ -242,7 +242,7 @@ static void call_with_number(char *line)
 		say(" %d", result);
 }
 
-/* any ioctl on a zeroed struct, whose size its number tells */
+/* any ioctl on a zeroed struct, whose size is in its number */
 static void call_with_struct(char *line)
 {
 	int fd = file(&line);
