@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -88,7 +87,8 @@ class VcpuFile(DeviceFile):
 
     def denies(self, memory: Memory) -> Refusal | None:
         """See VmFile.denies."""
-        return self.vm.denies(memory)
+        vm = self.vm
+        return None if memory.address_space is vm.address_space and not vm.vm.dead else vm.denies(memory)
 
     @property
     def mode(self) -> Mode:
@@ -162,24 +162,25 @@ class VcpuFile(DeviceFile):
         return 0
 
     def _get_one_reg(self, call: Call) -> Outcome:
-        self.vcpu.require_init()  # before the struct is read
+        if self.vcpu.map is None:  # before the struct is read
+            return VCPU_NOT_INITIALIZED
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
         return self._get(call, id, self._buffer(call.memory, addr))
 
     def _set_one_reg(self, call: Call) -> Outcome:
-        self.vcpu.require_init()
+        if self.vcpu.map is None:
+            return VCPU_NOT_INITIALIZED
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
         return self._set(call, id, self._buffer(call.memory, addr))
 
     def _get_reg_list(self, call: Call) -> int:
         regmap = self.vcpu.require_final()
-        ids = regmap.listed
         (room,) = COUNT.unpack(call.read(call.arg, COUNT.size))
-        count = len(ids) + regmap.unwritten
+        count = len(regmap.listed) + regmap.unwritten
         call.write(call.arg, COUNT.pack(count))
         if room < count:
             raise KvmError(errno.E2BIG, f"room for {room} IDs, the vCPU has {count}", hint="call again with that n")
-        call.write(call.arg + COUNT.size, struct.pack(f"={len(ids)}Q", *ids))
+        call.write(call.arg + COUNT.size, regmap.list_bytes)
         return 0
 
     # --- life

@@ -9,6 +9,7 @@ part by what of the mode that family looks at.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -73,7 +74,7 @@ class RegisterMap:
     ``unwritten`` is how many entries KVM_GET_REG_LIST counts but does not write.
     """
 
-    __slots__ = ("_asked", "_families", "_listed", "_parts", "_rows", "facts", "mode", "unwritten")
+    __slots__ = ("_asked", "_families", "_list_bytes", "_listed", "_parts", "_rows", "facts", "mode", "unwritten")
 
     def __init__(self, facts: Facts, mode: Mode, families: Families, parts: Sequence[Part], unwritten: int = 0) -> None:
         self.facts = facts
@@ -84,6 +85,7 @@ class RegisterMap:
         self._asked: dict[int, Row] = {}
         self._rows: dict[int, Row] | None = None
         self._listed: list[int] | None = None
+        self._list_bytes: bytes | None = None
 
     @property
     def rows(self) -> Mapping[int, Row]:
@@ -98,6 +100,13 @@ class RegisterMap:
         if self._listed is None:
             self._listed = [id for part in self._parts for id in part.listed]
         return self._listed
+
+    @property
+    def list_bytes(self) -> bytes:
+        """``listed`` as struct kvm_reg_list holds it."""
+        if self._list_bytes is None:
+            self._list_bytes = struct.pack(f"={len(self.listed)}Q", *self.listed)
+        return self._list_bytes
 
     def row(self, id: int) -> Row:
         """The row of any 64-bit ID; one that has no place gets a row that refuses."""

@@ -9,7 +9,6 @@ the rules. A refusal is a value that is returned, not raised: a VMM that probes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kvmabi import regid, uapi
@@ -41,7 +40,6 @@ Setter = Callable[["Owner", "Row", Buffer], Outcome]
 Rule = Callable[["Owner", "Row", bytes], Outcome]
 
 
-@dataclass(slots=True, eq=False)
 class Row:
     """What one register ID means in one mode.
 
@@ -55,23 +53,54 @@ class Row:
     the caller's buffer and the register file, and nothing else.
     """
 
-    id: int
-    size_bytes: int
-    offset: int = 0
-    valid_bytes: int = 0
-    listed: bool = True
-    get: Refusal | None = None
-    set: Refusal | None = None
-    shared: bool = False
-    partial: bool = False
-    getter: Getter | None = None
-    setter: Setter | None = None
-    plain_get: bool = field(init=False)
-    plain_set: bool = field(init=False)
+    __slots__ = (
+        "get",
+        "getter",
+        "id",
+        "listed",
+        "offset",
+        "partial",
+        "plain_get",
+        "plain_set",
+        "set",
+        "setter",
+        "shared",
+        "size_bytes",
+        "valid_bytes",
+    )
 
-    def __post_init__(self) -> None:
-        self.plain_get = self.get is None and self.getter is None
-        self.plain_set = self.set is None and self.setter is None and not self.shared
+    def __init__(
+        self,
+        id: int,
+        size_bytes: int,
+        offset: int = 0,
+        valid_bytes: int = 0,
+        listed: bool = True,
+        get: Refusal | None = None,
+        set: Refusal | None = None,
+        shared: bool = False,
+        partial: bool = False,
+        getter: Getter | None = None,
+        setter: Setter | None = None,
+    ) -> None:
+        self.id = id
+        self.size_bytes = size_bytes
+        self.offset = offset
+        self.valid_bytes = valid_bytes
+        self.listed = listed
+        self.get = get
+        self.set = set
+        self.shared = shared
+        self.partial = partial
+        self.getter = getter
+        self.setter = setter
+        self.plain_get = get is None and getter is None
+        self.plain_set = set is None and setter is None and not shared
+
+    def alias(self, id: int) -> Row:
+        """The same register under another ID, which is not listed."""
+        how = self.get, self.set, self.shared, self.partial, self.getter, self.setter
+        return Row(id, self.size_bytes, self.offset, self.valid_bytes, False, *how)
 
     @property
     def name(self) -> str:
@@ -97,7 +126,7 @@ def refused_after_copy(_vcpu: Owner, row: Row, buffer: Buffer) -> Outcome:
 def refuse(id: int, refusal: Refusal, *, after_copy: bool = False) -> Row:
     """A row for an ID that answers nothing; ``after_copy``: a set reads 8 bytes of payload before it is refused."""
     setter = refused_after_copy if after_copy else None
-    return Row(id, size_of(id), 0, 8, listed=False, get=refusal, set=refusal, setter=setter)
+    return Row(id, size_of(id), 0, 8, False, refusal, refusal, setter=setter)
 
 
 def size_of(id: int) -> int:

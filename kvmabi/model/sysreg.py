@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from kvmabi import uapi
@@ -98,7 +97,7 @@ def _group(name: str) -> Callable[[Facts, Mode], Iterator[Row]]:
 def _refuse(map: RegisterMap, id: int) -> Row:
     alias = id & ~uapi.KVM_REG_ARM_COPROC_MASK | uapi.KVM_REG_ARM64_SYSREG
     if map.facts.kernel.switches.invariant_ids_loose and alias in map.facts.invariant_ids:
-        return replace(map.row(alias), id=id, listed=False)
+        return map.row(alias).alias(id)
     reg = map.facts.sysreg_by_id.get(id)
     if reg is None:
         return refuse(id, UNKNOWN, after_copy=True)

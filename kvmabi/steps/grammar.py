@@ -187,6 +187,7 @@ def _hex(text: str) -> int:
     raise ValueError(f"{text[:40]!r} is not a hexadecimal number")
 
 
+@lru_cache(1024)
 def _file(text: str) -> File:
     if not _FILE.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not s, v, a vCPU's number or d and a device's")

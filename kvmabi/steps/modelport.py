@@ -109,9 +109,12 @@ class ModelPort:
         answer = file.ioctl(request, argument, self._caller)
         if type(answer) is int:
             return answer
+        if type(answer) is Refused:
+            self._failed = answer
+            return -answer.refusal.errno
         if isinstance(answer, DeviceFile):
             return self._opened(answer, argument)
-        assert not isinstance(answer, int)
+        assert isinstance(answer, Wait)
         self._failed = answer
         return -answer.errno
 
