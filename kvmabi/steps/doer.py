@@ -16,8 +16,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
 
 from kvmabi import hexruns, uapi
 from kvmabi.device.structs import layout
@@ -51,7 +50,8 @@ CACHED_STEPS = 65536
 GET_ONE_REG, SET_ONE_REG, GET_REG_LIST = uapi.KVM_GET_ONE_REG, uapi.KVM_SET_ONE_REG, uapi.KVM_GET_REG_LIST
 ERRNOS = {-number: name for number, name in errno.errorcode.items()}
 
-Plan = tuple[Callable[..., str], tuple[Any, ...]]
+Plan = Callable[[], str]
+"""What a step's text comes to: how it is done, with its words."""
 
 
 class Doer:
@@ -72,10 +72,7 @@ class Doer:
 
     def do(self, text: str) -> str:
         """The answer to a step; ValueError if it is not one."""
-        plan = self._plans.get(text)
-        if plan is None:
-            plan = self._plan(text)
-        return plan[0](*plan[1])
+        return (self._plans.get(text) or self._plan(text))()
 
     @property
     def reason(self) -> str:
@@ -98,7 +95,7 @@ class Doer:
     def _plan(self, text: str) -> Plan:
         letter, values = parse(text)
         ready = PREPARED.get(letter)
-        plan = getattr(self, METHODS[letter]), values if ready is None else ready(self._payload, *values)
+        plan: Plan = partial(getattr(self, METHODS[letter]), *(ready(self._payload, *values) if ready else values))
         if len(self._plans) >= CACHED_STEPS:
             self._plans.clear()
         self._plans[text] = plan
