@@ -33,6 +33,7 @@ from kvmabi.profiles import features as feature_rules
 from kvmabi.waiting import wait_for_signal
 
 MAX_ARG = (1 << 64) - 1
+ADDRESS = uapi.ffi.typeof("uintptr_t")
 WORD = (1 << 32) - 1
 SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
 ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a writable buffer"
@@ -326,7 +327,7 @@ def _id(register: str | int) -> int:
 def _address(arg: Any) -> int:
     """The address of a cffi object, or the one that it holds."""
     try:
-        return int(uapi.ffi.cast("uintptr_t", arg))
+        return int(uapi.ffi.cast(ADDRESS, arg))
     except TypeError as error:
         raise UsageError(f"{ARGUMENT_KINDS}: {error}") from None
 

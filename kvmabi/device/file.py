@@ -117,7 +117,8 @@ class DeviceFile(Kept):
         request &= REQUEST_MASK
         name, handler = self.table.get(request) or (f"ioctl {request:#x}", unknown)
         call = Call(arg, memory)
-        before = self.mode
+        log = self.log
+        before = self.mode if log.watchers or log.kept else None
         try:
             outcome = self.denies(memory) or handler(self, call)
         except KvmError as error:
@@ -125,14 +126,14 @@ class DeviceFile(Kept):
         return self.done(name, call, before, outcome)
 
     def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
-        """Record the event of an ioctl that was carried out in the mode ``before``; returns the answer to it.
+        """Record the event of an ioctl that was begun in the mode ``before`` and is done; returns the answer to it.
 
         What the kernel would have done to itself is reported behind the ioctl that did it.
         """
         log = self.log
         log.count += 1
-        refusal = outcome if type(outcome) is Refusal else outcome.then if type(outcome) is Wait else None
         if log.watchers or log.kept:
+            refusal = outcome if type(outcome) is Refusal else outcome.then if type(outcome) is Wait else None
             log.append(
                 Event(
                     log.count,
@@ -151,7 +152,7 @@ class DeviceFile(Kept):
             )
         while self.damage:
             self.report(Kind.WARNING, self.damage.pop(0))
-        return Refused(outcome, call.register, before) if isinstance(outcome, Refusal) else outcome
+        return Refused(outcome, call.register, self.mode) if isinstance(outcome, Refusal) else outcome
 
     def report(self, kind: Kind, reason: str = "") -> None:
         """Record an event that is not an ioctl."""

@@ -15,6 +15,7 @@ from kvmabi.uapi import ffi, libc
 ADDRESS_MASK = (1 << 64) - 1
 PAGE_BYTES = 4096
 SCRATCH_BYTES = 1 << 16
+pread, pwrite = libc.pread, libc.pwrite
 
 
 class Memory(Protocol):
@@ -82,7 +83,7 @@ class OwnMemory:
     def read(self, addr: int, size: int) -> bytes:
         """See Memory.read."""
         scratch = self._scratches.get(get_ident()) or self._scratch()
-        if size <= SCRATCH_BYTES and libc.pwrite(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
+        if size <= SCRATCH_BYTES and pwrite(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
             return scratch.memory[:size]
         return ProcessMemory(os.getpid(), None).read(addr, size)
 
@@ -92,7 +93,7 @@ class OwnMemory:
         scratch = self._scratches.get(get_ident()) or self._scratch()
         if size <= SCRATCH_BYTES:
             scratch.memory[:size] = data
-            if libc.pread(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
+            if pread(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
                 return size
         return ProcessMemory(os.getpid(), None).write(addr, data)
 

@@ -93,9 +93,11 @@ def reset(vcpu: Vcpu) -> None:
     old = vcpu.mode
     memory = vcpu.memory
     preserved = _preserved(vcpu)
+    vcpu.reset_image = images.image(system, features)
     image = images.image(system, features, _events(vcpu))
-    memory[: state.ZA] = image[: state.ZA]
-    memory[state.ZT0 :] = image[state.ZT0 :]
+    view = memoryview(image)
+    memory[: state.ZA] = view[: state.ZA]
+    memory[state.ZT0 :] = view[state.ZT0 :]
     if old.za:  # otherwise ZA, most of the register file, is zero already
         vcpu.file.zero(state.ZA, state.ZT0)
     for offset, data in (preserved | vcpu.vm.shared).items():

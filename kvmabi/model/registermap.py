@@ -37,6 +37,8 @@ class Family(NamedTuple):
 
 
 COPROC: Final = uapi.KVM_REG_ARM_COPROC_MASK
+FIXED_BITS: Final = (1 << 64) - (1 << 32) & ~uapi.KVM_REG_SIZE_MASK
+"""Bits of an ID that are those of KVM_REG_ARM64 in every arm64 ID."""
 BAD_ID = Refusal(errno.EINVAL, "no arm64 register ID has these bits")
 ROWS_KEPT = 4096  # more than any mode has; a client that asks for every ID starts the cache anew
 
@@ -128,7 +130,7 @@ class RegisterMap:
     def _look_up(self, id: int) -> Row:
         row = self.find(id)
         if row is None:
-            if (id & ~uapi.KVM_REG_SIZE_MASK) >> 32 == uapi.KVM_REG_ARM64 >> 32:
+            if id & FIXED_BITS == uapi.KVM_REG_ARM64:
                 row = self._families.of(id).refuse(self, id)
             else:
                 row = refuse(id, BAD_ID)

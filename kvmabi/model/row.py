@@ -9,7 +9,7 @@ the rules. A refusal is a value that is returned, not raised: a VMM that probes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from kvmabi import regid, uapi
 from kvmabi.model.effects import Effects, Place
@@ -32,6 +32,9 @@ class Buffer(Protocol):
     def put(self, data: bytes, valid_bytes: int) -> bool:
         """Write a register's ``valid_bytes`` and the zeroes after them; False is a fault."""
 
+
+SIZE_SHIFT: Final = uapi.KVM_REG_SIZE_SHIFT
+SIZE_FIELD: Final = uapi.KVM_REG_SIZE_MASK >> uapi.KVM_REG_SIZE_SHIFT
 
 Outcome = Refusal | Effects | None
 """What a set returns: why it fails, which other registers it changed, or None."""
@@ -126,12 +129,12 @@ def refused_after_copy(_vcpu: Owner, row: Row, buffer: Buffer) -> Outcome:
 def refuse(id: int, refusal: Refusal, *, after_copy: bool = False) -> Row:
     """A row for an ID that answers nothing; ``after_copy``: a set reads 8 bytes of payload before it is refused."""
     setter = refused_after_copy if after_copy else None
-    return Row(id, size_of(id), 0, 8, False, refusal, refusal, setter=setter)
+    return Row(id, 1 << (id >> SIZE_SHIFT & SIZE_FIELD), 0, 8, False, refusal, refusal, False, False, None, setter)
 
 
 def size_of(id: int) -> int:
     """The transfer size in bytes that a register ID's size field asks for."""
-    return 1 << ((id & uapi.KVM_REG_SIZE_MASK) >> uapi.KVM_REG_SIZE_SHIFT)
+    return 1 << (id >> SIZE_SHIFT & SIZE_FIELD)
 
 
 class Owner(Protocol):

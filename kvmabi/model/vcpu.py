@@ -8,7 +8,6 @@ import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kvmabi.model import reset
 from kvmabi.model.effects import Effect, Effects, Place
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import FAULT, Refusal
@@ -30,7 +29,8 @@ NO_VALUES: Mapping[int, bytes] = {}
 class Vcpu:
     """One vCPU of a VM, before and after KVM_ARM_VCPU_INIT (``map`` is None before).
 
-    ``index`` is the number given to KVM_CREATE_VCPU; ``memory`` the register file's bytes; ``generation`` rises with
+    ``index`` is the number given to KVM_CREATE_VCPU; ``memory`` the register file's bytes, ``reset_image`` what INIT
+    with the vCPU's features makes them; ``generation`` rises with
     every access that may have changed a register. ``pmu_ready``: the PMU was set up, with ``pmu_irq`` next to a vGIC.
     ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
@@ -48,6 +48,7 @@ class Vcpu:
         self.map: RegisterMap | None = None
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
         self.generation = 0
+        self.reset_image = b""
         self.pmu_ready = False
         self.pmu_irq: int | None = None
         self.timers_enabled = False
@@ -149,8 +150,7 @@ class Vcpu:
 
     def reset_value(self, row: Row) -> int:
         """The value that a register of 64 bits has right after INIT with the vCPU's features."""
-        image = reset.image(self.system, self.mode.features)
-        return int.from_bytes(image[row.offset : row.offset + 8], "little")
+        return int.from_bytes(self.reset_image[row.offset : row.offset + 8], "little")
 
     def store(self, row: Row, data: bytes) -> None:
         """Put a register's valid bytes into its place, in every vCPU of the VM if it is VM-wide."""

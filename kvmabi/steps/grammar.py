@@ -43,11 +43,8 @@ class Op(NamedTuple):
     meaning: str
 
 
-class Step(NamedTuple):
-    """A step: the letter of its kind, and the values of its words."""
-
-    letter: str
-    values: tuple[Value, ...]
+Step = tuple[str, tuple[Value, ...]]
+"""A step: the letter of its kind, and the values of its words."""
 
 
 def _op(letter: str, word: str, words: str, meaning: str) -> Op:
@@ -110,6 +107,7 @@ OPS: Final = (
 
 LETTERS: Final = {op.letter: op for op in OPS}
 WORDS: Final = {op.word: op for op in OPS}
+OPS_BY_HEAD: Final = {**WORDS, **LETTERS}
 ON_REGISTER: Final = frozenset(op.letter for op in OPS if ("id", "hex") in op.words)
 """The letters of steps whose second word is a register's id."""
 
@@ -136,14 +134,14 @@ _FILE = re.compile(r"[sv]|d?[0-9]{1,9}")
 def parse(text: str) -> Step:
     """The step that a text stands for, with a letter or a word; ValueError names what is wrong with it."""
     head, *words = text.split() or [""]
-    op = LETTERS.get(head) or WORDS.get(head)
+    op = OPS_BY_HEAD.get(head)
     if op is None:
         raise ValueError(f"{text[:60]!r} is not a step")
     if len(words) < len(op.words):
         missing = " ".join(name for name, _ in op.words[len(words) :])
         raise ValueError(f"{text[:60]!r} is not a step: {op.word} ({op.letter}) lacks {missing}")
     try:
-        return Step(op.letter, tuple(map(call, _READERS[op.letter], words)))
+        return op.letter, tuple(map(call, _READERS[op.letter], words))
     except ValueError as error:
         raise ValueError(f"{text[:60]!r} is not a step: {error}") from None
 

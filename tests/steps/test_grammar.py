@@ -36,7 +36,7 @@ def test_both_spellings_are_one_step(letter: str) -> None:
     step = example(letter)
     assert parse(step) == parse(in_words(step))
     assert in_letters(in_words(step)) == step
-    assert parse(step).letter == letter
+    assert parse(step)[0] == letter
 
 
 @pytest.mark.parametrize("letter", LETTERS)
@@ -77,9 +77,9 @@ def test_any_text_is_a_step_or_a_value_error(text: str) -> None:
 
 def test_values() -> None:
     """Numbers are numbers, bytes are bytes, files are numbers or names."""
-    assert parse("S d01 0x6030 00*3.ff").values == ("d1", 0x6030, b"\0\0\0\xff")
-    assert parse("F 1 -1").values == (1, -1)
-    assert parse("o v 0 2 -").values == ("v", 0, 2, "-")
+    assert parse("S d01 0x6030 00*3.ff")[1] == ("d1", 0x6030, b"\0\0\0\xff")
+    assert parse("F 1 -1")[1] == (1, -1)
+    assert parse("o v 0 2 -")[1] == ("v", 0, 2, "-")
     assert register_of("G 0 6030") == "6030"
     assert register_of("L 0 6030") == ""
 
