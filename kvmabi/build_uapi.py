@@ -336,15 +336,13 @@ def _offsetof(struct: str, member: str) -> int:
 '''
 
 
-# The system calls that copy between address spaces with the kernel's own faults, for uapi.libc.
+# The system calls that copy between address spaces with the kernel's own faults, for uapi.libc. A struct iovec is
+# two words here, address and size.
 COPIES = """
-struct kvmabi_iovec { uintptr_t base; size_t size_bytes; };
 ssize_t pread(int fd, uintptr_t to, size_t size_bytes, long offset);
 ssize_t pwrite(int fd, uintptr_t from, size_t size_bytes, long offset);
-ssize_t process_vm_readv(int pid, struct kvmabi_iovec *here, unsigned long, struct kvmabi_iovec *there, unsigned long,
-                         unsigned long flags);
-ssize_t process_vm_writev(int pid, struct kvmabi_iovec *here, unsigned long, struct kvmabi_iovec *there, unsigned long,
-                          unsigned long flags);
+ssize_t process_vm_readv(int pid, uintptr_t here[2], unsigned long, uintptr_t there[2], unsigned long, unsigned long);
+ssize_t process_vm_writev(int pid, uintptr_t here[2], unsigned long, uintptr_t there[2], unsigned long, unsigned long);
 """
 
 

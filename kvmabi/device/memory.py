@@ -36,14 +36,14 @@ class ProcessMemory:
     def __init__(self, pid: int, address_space: Hashable) -> None:
         self.pid = pid
         self.address_space = address_space
-        self._here, self._there = ffi.new("struct kvmabi_iovec *"), ffi.new("struct kvmabi_iovec *")
+        self._here, self._there = ffi.new("uintptr_t[2]"), ffi.new("uintptr_t[2]")
         self._resize(SCRATCH_BYTES)
 
     def _resize(self, size: int) -> None:
         self._room = size
         self._scratch = ffi.new("char[]", size)
         self._bytes = ffi.buffer(self._scratch)
-        self._here.base = int(ffi.cast("uintptr_t", self._scratch))
+        self._here[0] = int(ffi.cast("uintptr_t", self._scratch))
 
     def read(self, addr: int, size: int) -> bytes:
         """See Memory.read."""
@@ -61,11 +61,11 @@ class ProcessMemory:
     def _vector(self, size: int) -> object:
         if size > self._room:
             self._resize(size)
-        self._here.size_bytes = size
+        self._here[1] = size
         return self._here
 
     def _remote(self, addr: int, size: int) -> object:
-        self._there.base, self._there.size_bytes = addr & ADDRESS_MASK, size
+        self._there[0], self._there[1] = addr & ADDRESS_MASK, size
         return self._there
 
 
