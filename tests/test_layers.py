@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kvmabi"
+PAGE = ROOT / "docs/explanation/architecture.md"
+BUILT_WITH = {"__main__.py", "build_uapi.py"}
+"""Files that the page's table of rooms leaves out."""
 MOST_LINES = 450
 SPDX = "SPDX-License-Identifier: MIT"
 
@@ -147,6 +151,17 @@ def test_children_name_their_parents_type() -> None:
     """Each pair that is let off is still needed."""
     for child, parent in CHILDREN:
         assert Import(parent, True) in imports(ast.parse(MODULES[child].read_text("utf-8")))
+
+
+def test_architecture_page_has_every_room_and_the_reading_order() -> None:
+    """docs/explanation/architecture.md names each room in the first column of a table, and the files as listed here."""
+    first_cells = [line.split("|")[1] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
+    names = re.findall(r"`([^`]+)`", " ".join(first_cells))
+    files = {path.name for path in PACKAGE.iterdir()}
+    assert {f"{room}/" if room in files else f"{room}.py" for room in HEIGHTS} - set(names) == BUILT_WITH
+    for order in INSIDE.values():
+        start = names.index(order[0])
+        assert tuple(names[start : start + len(order)]) == order
 
 
 @pytest.mark.parametrize(
