@@ -107,8 +107,8 @@ def imports(node: ast.AST, only_types: bool = False) -> Iterator[Import]:
 
 def imports_of(module: str) -> list[Import]:
     """What a module imports of kvmabi, except a child's parent."""
-    found = imports(ast.parse(MODULES[module].read_text("utf-8")))
-    return [other for other in found if not (other.only_types and (module, other.module) in CHILDREN)]
+    imported = imports(ast.parse(MODULES[module].read_text("utf-8")))
+    return [other for other in imported if not (other.only_types and (module, other.module) in CHILDREN)]
 
 
 def may_see(room: str, other: str) -> bool:
@@ -148,7 +148,7 @@ def test_no_circles() -> None:
 
 
 def test_children_name_their_parents_type() -> None:
-    """Each pair that is let off is still needed."""
+    """Each allowed pair still exists."""
     for child, parent in CHILDREN:
         assert Import(parent, True) in imports(ast.parse(MODULES[child].read_text("utf-8")))
 
