@@ -23,7 +23,7 @@ from kvmabi.interpose import files
 from kvmabi.interpose.protocol import Flag
 from kvmabi.profiles import load_host, load_kernel
 
-SCRATCH_VMS = 2000
+SCRATCH_VMS = 600
 PATIENCE_SECONDS = 10
 FEW = 100
 """More fds than a server that leaks none needs for a moment."""
@@ -31,7 +31,7 @@ FEW = 100
 
 @pytest.mark.slow
 def test_scratch_vms_leak_nothing(start: Start, log: EventLog) -> None:
-    """2000 VMs with a vCPU each, closed in either order, leave the server with no more fds than before."""
+    """600 VMs with a vCPU each, closed in either order, leave the server with no more fds than before."""
     most = 0
 
     def count(event: Event) -> None:
