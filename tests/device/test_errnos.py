@@ -345,3 +345,14 @@ def test_signal_masks_and_states(kvm: Kvm, vcpu: Vcpu) -> None:
         assert code(kvm, vcpu.fd, uapi.KVM_SET_MP_STATE, bytearray(struct.pack("=I", value))) == "OK"
         assert code(kvm, vcpu.fd, uapi.KVM_GET_MP_STATE, state) == "OK"
         assert struct.unpack("=I", state) == (value,)
+
+
+def test_enable_cap_reads_its_whole_struct(kvm: Kvm, edge: Edge) -> None:
+    """struct kvm_enable_cap has 104 bytes, padding included: a hole anywhere behind its first byte is EFAULT."""
+    fd = kvm.create_vm().fd
+    cap = uapi.ffi.new("struct kvm_enable_cap *", {"cap": uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS})
+    whole = bytes(uapi.ffi.buffer(cap))
+    assert len(whole) == 104
+    for mapped in (8, 40, len(whole) - 1):
+        assert code(kvm, fd, uapi.KVM_ENABLE_CAP, edge.put(whole[:mapped])) == "EFAULT"
+    assert code(kvm, fd, uapi.KVM_ENABLE_CAP, edge.put(whole)) == "OK"
