@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -205,3 +206,19 @@ def test_public_names() -> None:
     assert all(getattr(kvmabi, name) for name in kvmabi.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = kvmabi.nothing
+
+
+def test_ioctls_need_no_descriptor() -> None:
+    """An ioctl that opens no file works where no descriptor is left, on any thread."""
+    with opened() as kvm:
+        vcpu = kvm.create_vm().create_vcpu(0)
+        other = kvm.create_vm().create_vcpu(0)
+        lists: list[int] = []
+        with limit(3):
+            vcpu.init({"sve"})
+            vcpu.finalize()
+            reading = Thread(target=lambda: lists.append(len(vcpu.reg_list())))
+            reading.start()
+            reading.join()
+        assert lists == [len(vcpu.reg_list())]
+        other.init()

@@ -72,7 +72,8 @@ class ProcessMemory:
 class OwnMemory:
     """The memory of this process. Copies go through a memfd: pread and pwrite cost half of process_vm_readv.
 
-    A short copy is done again by process_vm_readv or process_vm_writev, which stop at the very byte that faults.
+    A short copy, or one for which there is no memfd, is done by process_vm_readv or process_vm_writev, which stop at the
+    very byte that faults.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class OwnMemory:
     def read(self, addr: int, size: int) -> bytes:
         """See Memory.read."""
         scratch = self._scratches.get(get_ident()) or self._scratch()
-        if size <= SCRATCH_BYTES and pwrite(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
+        if scratch is not None and size <= SCRATCH_BYTES and pwrite(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
             return scratch.memory[:size]
         return ProcessMemory(os.getpid(), None).read(addr, size)
 
@@ -91,7 +92,7 @@ class OwnMemory:
         """See Memory.write."""
         size = len(data)
         scratch = self._scratches.get(get_ident()) or self._scratch()
-        if size <= SCRATCH_BYTES:
+        if scratch is not None and size <= SCRATCH_BYTES:
             scratch.memory[:size] = data
             if pread(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
                 return size
@@ -103,9 +104,12 @@ class OwnMemory:
             scratch.close()
         self._scratches.clear()
 
-    def _scratch(self) -> _Scratch:
-        """This thread's scratch memory: the copies release the interpreter's lock."""
-        scratch = self._scratches[get_ident()] = _Scratch()
+    def _scratch(self) -> _Scratch | None:
+        """This thread's scratch memory: the copies release the interpreter's lock. None if no descriptor is left."""
+        try:
+            scratch = self._scratches[get_ident()] = _Scratch()
+        except OSError:
+            return None
         return scratch
 
 
@@ -114,8 +118,12 @@ class _Scratch:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("kvmabi-copies", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, SCRATCH_BYTES)
-        self.memory = mmap.mmap(self.fd, SCRATCH_BYTES)
+        try:
+            os.ftruncate(self.fd, SCRATCH_BYTES)
+            self.memory = mmap.mmap(self.fd, SCRATCH_BYTES)
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def close(self) -> None:
         self.memory.close()
