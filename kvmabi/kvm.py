@@ -263,9 +263,9 @@ class Vcpu:
         buffer = Payload(UNSET_BUFFER)
         file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
         answer = file.get_register(id, buffer, self.kvm.memory)
-        if answer != 0 or buffer.data is None:
+        if answer != 0:
             raise self.kvm.failure(answer)
-        return buffer.data
+        return UNSET_BUFFER[: size_of(id)] if buffer.given is None else buffer.given
 
     def __setitem__(self, register: str | int, value: bytes | int) -> None:
         """KVM_SET_ONE_REG: bytes as long as the register, or a number of that many bytes."""

@@ -19,21 +19,22 @@ UNROLLED = 64
 class ExactBuffer:
     """A register's payload at an address, copied as by a kernel with MOPS (see kvmabi.model.row.Buffer)."""
 
-    __slots__ = ("_addr", "_memory", "data")
+    __slots__ = ("_addr", "_memory", "given", "taken")
 
     def __init__(self, memory: Memory, addr: int) -> None:
         self._memory = memory
         self._addr = addr
-        self.data: bytes | None = None
+        self.taken: bytes | None = None
+        self.given: bytes | None = None
 
     def take(self, size_bytes: int) -> bytes:
         """See Buffer.take."""
-        self.data = data = self._memory.read(self._addr, size_bytes)
+        self.taken = data = self._memory.read(self._addr, size_bytes)
         return data
 
     def put(self, data: bytes, valid_bytes: int) -> bool:
         """See Buffer.put."""
-        self.data = data
+        self.given = data
         return self._memory.write(self._addr, data) == len(data)
 
 
@@ -47,12 +48,12 @@ class BlockBuffer(ExactBuffer):
         data = self._memory.read(self._addr, size_bytes)
         if len(data) < size_bytes:
             data = data[: from_user(self._addr, size_bytes, len(data))]
-        self.data = data
+        self.taken = data
         return data
 
     def put(self, data: bytes, valid_bytes: int) -> bool:
         """See Buffer.put."""
-        self.data = data
+        self.given = data
         return to_user(self._memory, self._addr, data, valid_bytes) == len(data)
 
 

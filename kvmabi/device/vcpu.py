@@ -144,7 +144,7 @@ class VcpuFile(DeviceFile):
             return VCPU_NOT_INITIALIZED
         call.register = id
         refusal = vcpu.read(vcpu.map.row(id), buffer)
-        call.data = buffer.data
+        call.data = buffer.given
         return 0 if refusal is None else refusal
 
     def _set(self, call: Call, id: int, buffer: Buffer) -> Outcome:
@@ -153,7 +153,7 @@ class VcpuFile(DeviceFile):
             return VCPU_NOT_INITIALIZED
         call.register = id
         outcome = vcpu.write(vcpu.map.row(id), buffer)
-        call.data = buffer.data
+        call.data = buffer.taken
         if outcome is None:
             return 0
         if isinstance(outcome, Refusal):

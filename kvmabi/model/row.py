@@ -23,8 +23,12 @@ class Buffer(Protocol):
     """The caller's buffer of a register access."""
 
     @property
-    def data(self) -> bytes | None:
-        """What was taken from the buffer, or put into it."""
+    def taken(self) -> bytes | None:
+        """What was taken from the buffer, None if nothing was."""
+
+    @property
+    def given(self) -> bytes | None:
+        """What was put into the buffer, None if nothing was."""
 
     def take(self, size_bytes: int) -> bytes:
         """The bytes up to the first that cannot be read: fewer than ``size_bytes`` is a fault."""

@@ -212,22 +212,23 @@ class Vcpu:
 
 
 class Payload:
-    """A buffer of this process that holds ``held``; ``data`` is what a set took of it, or a get put there."""
+    """A buffer of this process that holds ``held``: what was ``taken`` of it, and what was ``given`` to it."""
 
-    __slots__ = ("_held", "data")
+    __slots__ = ("_held", "given", "taken")
 
     def __init__(self, held: bytes = b"") -> None:
         self._held = held
-        self.data: bytes | None = None
+        self.taken: bytes | None = None
+        self.given: bytes | None = None
 
     def take(self, size_bytes: int) -> bytes:
         """See Buffer.take."""
-        self.data = self._held[:size_bytes]
-        return self.data
+        self.taken = data = self._held[:size_bytes]
+        return data
 
     def put(self, data: bytes, valid_bytes: int) -> bool:
         """See Buffer.put."""
-        self.data = data
+        self.given = data
         return True
 
 
