@@ -302,11 +302,12 @@ class Vcpu:
 
     def run(self) -> None:
         """KVM_RUN with kvm_run.immediate_exit set; raises KvmError with EINTR where a guest would have run."""
-        self._file.immediate_exit(True)
+        file = self.kvm.vcpu_file(self.fd)
+        file.immediate_exit(True)
         try:
             self._ioctl(uapi.KVM_RUN, 0)
         finally:
-            self._file.immediate_exit(False)
+            file.immediate_exit(False)
 
     def __repr__(self) -> str:
         mode = f", {self._file.mode}" if str(self._file.mode) else ""
