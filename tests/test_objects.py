@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from vmms import opened, vcpu_of
 
-from kvmabi import Kvm, KvmError, UsageError, regid
+import kvmabi
+from kvmabi import Kvm, KvmError, UsageError, regid, uapi
 from kvmabi.kvm import Vcpu
 from kvmabi.profiles import load_kernel
 
@@ -117,3 +119,44 @@ def test_kernel_without_sme_has_no_such_feature() -> None:
     assert "sme" not in load_kernel("linux-7.3").features
     with opened() as kvm:
         assert "sme" in kvm.kernel.features
+
+
+def test_get_that_a_kernel_carries_out_backwards() -> None:
+    """A kernel that copies from the buffer of a get leaves it as it was: as long as the register, in no event."""
+    with kvmabi.open(host="sme-demo", kernel="sme-v9") as kvm:
+        vcpu = vcpu_of(kvm.create_vm())
+        vcpu["svcr"] = 2
+        row = vcpu["za.h[3]"]
+        assert row == bytes(256)
+        assert kvm.log.events[-1].data is None
+        vcpu["za.h[3]"] = row
+
+
+def test_values_follow_the_number_of_counters(kvm: Kvm) -> None:
+    """The PMU's counters belong to the VM: what one vCPU's ioctl changes about them, the events of both report."""
+    vm = kvm.create_vm()
+    vcpus = [vm.create_vcpu(index) for index in range(2)]
+    for vcpu in vcpus:
+        vcpu.init({"pmu_v3"})
+    pmcr = regid.parse("pmcr_el0")
+    files = [kvm.vcpu_file(vcpu.fd) for vcpu in vcpus]
+    assert [file.values()[pmcr] for file in files] == [vcpu[pmcr] for vcpu in vcpus]
+    count = uapi.ffi.new("unsigned int *", 2)
+    attr = uapi.ffi.new("struct kvm_device_attr *")
+    attr.group, attr.attr = uapi.KVM_ARM_VCPU_PMU_V3_CTRL, uapi.KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS
+    attr.addr = int(uapi.ffi.cast("uintptr_t", count))
+    kvm.ioctl(vcpus[0].fd, uapi.KVM_SET_DEVICE_ATTR, attr)
+    assert [file.values()[pmcr] for file in files] == [vcpu[pmcr] for vcpu in vcpus]
+    vcpus[0]["pmcr_el0"] = 1 << 11
+    assert [file.values()[pmcr] for file in files] == [vcpu[pmcr] for vcpu in vcpus]
+
+
+def test_run_of_a_closed_vcpu(kvm: Kvm) -> None:
+    """It fails with EBADF and opens no file."""
+    vcpu = kvm.create_vm().create_vcpu(0)
+    vcpu.init()
+    kvm.close(vcpu.fd)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(KvmError, match="EBADF"):
+        vcpu.run()
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -57,7 +57,7 @@ class Vcpu:
         self.stuck_sve = False
         self.zt0_room = False
         self.warnings: list[str] = []
-        self._values: tuple[int, Mapping[int, bytes]] = (-1, NO_VALUES)
+        self._values: tuple[tuple[int, int], Mapping[int, bytes]] = (-1, 0), NO_VALUES
 
     # --- the register map
 
@@ -187,8 +187,9 @@ class Vcpu:
 
     def values(self) -> Mapping[int, bytes]:
         """The value of every visible register by ID; empty before INIT."""
-        if self._values[0] != self.generation or self.map is None:
-            self._values = self.generation, self._read_all()
+        state = self.generation, self.vm.pmu_counters  # an ioctl of another vCPU can change the number of counters
+        if self._values[0] != state or self.map is None:
+            self._values = state, self._read_all()
         return self._values[1]
 
     def _read_all(self) -> Mapping[int, bytes]:
