@@ -17,6 +17,8 @@ def expand(text: str) -> bytes:
     if "*" not in text:
         if not _SIMPLE.match(text):
             raise ValueError(f"{text[:40]!r} is not hex")
+        if len(text) > 2 * MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
         return bytes.fromhex(text)
     out = bytearray()
     position = 0

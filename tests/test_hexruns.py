@@ -25,7 +25,7 @@ def test_the_documented_forms_expand(text: str, data: bytes) -> None:
     assert hexruns.expand(text) == data
 
 
-@pytest.mark.parametrize("text", ["0", "zz", "00*", "00*9999999.", "*4.", "00*4"])
+@pytest.mark.parametrize("text", ["0", "zz", "00*", "00*9999999.", "*4.", "00*4", "00" * 4097])
 def test_other_text_is_a_value_error(text: str) -> None:
     """Text that is no such bytes, or far too many, is refused."""
     with pytest.raises(ValueError, match=r"hex|bytes"):

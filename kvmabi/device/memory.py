@@ -72,8 +72,8 @@ class ProcessMemory:
 class OwnMemory:
     """The memory of this process. Copies go through a memfd: pread and pwrite cost half of process_vm_readv.
 
-    A short copy, or one for which there is no memfd, is done by process_vm_readv or process_vm_writev, which stop at the
-    very byte that faults.
+    A short copy, or one for which there is no memfd, is done by process_vm_readv or process_vm_writev, which stop at
+    the very byte that faults.
     """
 
     def __init__(self) -> None:
