@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from vmms import opened, vcpu_of
@@ -160,3 +161,16 @@ def test_run_of_a_closed_vcpu(kvm: Kvm) -> None:
     with pytest.raises(KvmError, match="EBADF"):
         vcpu.run()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_register_that_a_kernel_makes_the_vms() -> None:
+    """A register without a rule to which a kernel profile gives the scope "vm" is set in every vCPU."""
+    kernel = load_kernel("sme-v12")
+    changed = replace(kernel, sysregs={**kernel.sysregs, "vbar_el1": {"scope": "vm"}})
+    with kvmabi.open(host="sme-demo", kernel=changed) as kvm:
+        vm = kvm.create_vm()
+        vcpus = [vm.create_vcpu(index) for index in range(2)]
+        for vcpu in vcpus:
+            vcpu.init()
+        vcpus[0]["vbar_el1"] = 0x8000
+        assert [vcpu.read("vbar_el1") for vcpu in vcpus] == [0x8000, 0x8000]

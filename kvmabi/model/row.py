@@ -100,9 +100,9 @@ class Row:
         self.shared = shared
         self.partial = partial
         self.getter = getter
-        self.setter = setter
+        self.setter = checked(_store) if shared and set is None and setter is None else setter
         self.plain_get = get is None and getter is None
-        self.plain_set = set is None and setter is None and not shared
+        self.plain_set = set is None and self.setter is None
 
     def alias(self, id: int) -> Row:
         """The same register under another ID, which is not listed."""
@@ -123,6 +123,12 @@ def checked(rule: Rule) -> Setter:
         return FAULT if len(data) < row.valid_bytes else rule(vcpu, row, data)
 
     return setter
+
+
+def _store(vcpu: Owner, row: Row, data: bytes) -> Outcome:
+    """The rule of a VM-wide register without one of its own."""
+    vcpu.store(row, data)
+    return None
 
 
 def refused_after_copy(_vcpu: Owner, row: Row, buffer: Buffer) -> Outcome:
