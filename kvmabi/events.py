@@ -96,9 +96,14 @@ class Event:
         """Every visible register of the vCPU, read on demand while watchers look at the event; empty afterwards."""
         return NO_VALUES if self._values is None else self._values()
 
-    def is_over(self) -> None:
-        """The vCPU goes on: its registers are no longer those of this event."""
+    def is_over(self, *, kept: bool) -> None:
+        """The vCPU goes on: its registers are no longer those of this event.
+
+        An event that is kept holds its effects, not the far more bytes in which they are looked for.
+        """
         self._values = None
+        if kept and self._effects:
+            self._effects = self.effects
 
     def __repr__(self) -> str:
         place = "".join(f" {kind} {n}" for kind, n in (("VM", self.vm), ("vCPU", self.vcpu)) if n is not None)
@@ -123,6 +128,7 @@ class EventLog:
         """Hand an event to the watchers and keep it. A RUN is not kept: the event of its ioctl follows."""
         for watcher in self.watchers:
             watcher(event)
-        event.is_over()
-        if event.kind is not Kind.RUN:
+        kept = self.kept > 0 and event.kind is not Kind.RUN
+        event.is_over(kept=kept)
+        if kept:
             self.events.append(event)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import tracemalloc
 
 import pytest
 from vmms import opened, vcpu_of
@@ -144,3 +145,20 @@ def test_question_leaves_no_trace() -> None:
         assert findings
         assert kvm.findings() == findings
         assert (kvm.log.count, len(kvm.log.events)) == before
+
+
+def test_kept_events_hold_their_effects_alone() -> None:
+    """A write of SVCR that destroys one row of ZA is not kept with all of ZA, whether somebody watches or not."""
+    with kvmabi.open(checked=False) as kvm:
+        vcpu = vcpu_of(kvm.create_vm())
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                vcpu["svcr"] = 2
+                vcpu["za.h[0]"] = b"\1" * 256
+                vcpu["svcr"] = 0
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert [len(event.effects) for event in list(kvm.log.events)[-3:]] == [0, 0, 1]
+        assert held_bytes < 20 * 0x8000
