@@ -63,7 +63,7 @@ def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("conformance", "--case", "nix"), "no case is called 'nix'"),
+        (("conformance", "--case", "nix"), "no case matches 'nix'"),
         (("conformance", "--backend", "vm"), "--kernel-image"),
         (("conformance", "--backend", "cloud"), "invalid choice: 'cloud'"),
         (("conformance", "--backend", "vm", "--kernel-image", "/nonexistent"), "no such kernel image"),

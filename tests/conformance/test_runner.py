@@ -87,7 +87,7 @@ def test_running_nothing_is_an_error(model: ModelBackend) -> None:
         run(model, read("f", FORM.format("new 1") + 'needs = ["has_el2"]\n'))
     with pytest.raises(UsageError, match="there are none"):
         run(model, [])
-    with pytest.raises(UsageError, match=r"no case is called 'nix\.\*'"):
+    with pytest.raises(UsageError, match=r"no case matches 'nix\.\*'"):
         select(load(), "nix.*")
     assert {case.name.partition(".")[0] for case in select(load(), "sme.*")} == {"sme"}
     assert {case.name.partition(".")[0] for case in select(load(), "sme.*", "vgic.*")} == {"sme", "vgic"}
