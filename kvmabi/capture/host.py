@@ -52,7 +52,7 @@ def capture(
     host_features = backend.describe()
     kernel_features = backend.kernel.features
     richest = tuple(feature for feature in ("sve", "sme", *REST) if feature in host_features.features)
-    others = [features for features in SETS if features != richest and all(feature in kernel_features for feature in features)]
+    others = [features for features in SETS if features != richest and kernel_features.keys() >= set(features)]
     registers = _registers(backend, richest)
     if registers is None:
         raise UsageError(f"{backend.name}: no vCPU can be created, so there is nothing to record")
@@ -109,7 +109,7 @@ def _read(backend: Backend, features: tuple[str, ...]) -> dict[int, str] | None:
 
 
 def cpu_keeps(backend: Backend, features: tuple[str, ...]) -> dict[str, str]:
-    """Returns the bits that the CPU preserves in registers that KVM_RUN passes through it: ID to mask, if any are lost."""
+    """Returns the masks of bits that the CPU preserves in registers that KVM_RUN loads, for those that lose bits."""
     values = _read(backend, features) or {}
     ids = [id for id in values if _is_state(id)]
     ones = [f"S 0 {id:x} {'ff' * 8}" for id in ids]

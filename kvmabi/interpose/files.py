@@ -72,11 +72,11 @@ class OpenFiles:
         return self._files.get(identity)
 
     def open_system(self, owner: Owner) -> int:
-        """A new fd for /dev/kvm; the caller closes it once it is sent. Errors: OSError, such as EMFILE."""
+        """A new fd for /dev/kvm; the caller closes it. Errors: OSError, such as EMFILE."""
         return self._add_socket(self._system, owner)
 
     def add(self, device: DeviceFile, parent: OpenFile, owner: Owner) -> int:
-        """A new fd for the file that an ioctl on ``parent`` opened; the caller closes it once it is sent. Errors: OSError."""
+        """A new fd for the file that an ioctl on ``parent`` opened; the caller closes it. Errors: OSError."""
         if not isinstance(device, VcpuFile):
             return self._add_socket(device, owner)
         fd = _open_anew(device.run_fd)
@@ -87,7 +87,7 @@ class OpenFiles:
         return fd
 
     def undo(self, device: DeviceFile, parent: OpenFile) -> None:
-        """Undo KVM_CREATE_VCPU on ``parent``: the client did not get the descriptor. Sockets need no undo: they hang up."""
+        """Undo KVM_CREATE_VCPU on ``parent``: the client did not get the descriptor. Sockets hang up by themselves."""
         for vcpu in parent.vcpus:
             if vcpu.device is device:
                 parent.vcpus.remove(vcpu)

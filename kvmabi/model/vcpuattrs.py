@@ -32,7 +32,9 @@ BAD_FILTER = Refusal(errno.EINVAL, "the event filter goes beyond the last event,
 FIXED_BY_RUN = Refusal(errno.EBUSY, "a vCPU of the VM has run")
 NO_SUCH_PMU = Refusal(errno.ENXIO, "the host has no such PMU")
 NO_PMU_CHOSEN = Refusal(
-    errno.ENXIO, "with KVM_ARM_VCPU_PMU_V3_STRICT no PMU is chosen yet", "choose one with KVM_ARM_VCPU_PMU_V3_SET_PMU first"
+    errno.ENXIO,
+    "with KVM_ARM_VCPU_PMU_V3_STRICT no PMU is chosen yet",
+    "choose one with KVM_ARM_VCPU_PMU_V3_SET_PMU first",
 )
 COUNTERS_OF_NOTHING = NO_PMU_CHOSEN._replace(errno=errno.EINVAL)
 NO_SUCH_IRQ = Refusal(

@@ -179,7 +179,7 @@ static void reg_list(char *line)
 }
 
 /* a list with room for fewer ids in memory than n says */
-static void torn_list(char *line)
+static void partial_list(char *line)
 {
 	int fd = file(&line);
 	uint64_t n = number(&line, 10), mapped = number(&line, 10);
@@ -328,7 +328,7 @@ static void step(char *line)
 	case 'g': torn(line, KVM_GET_ONE_REG); break;
 	case 's': torn(line, KVM_SET_ONE_REG); break;
 	case 'L': reg_list(line); break;
-	case 'l': torn_list(line); break;
+	case 'l': partial_list(line); break;
 	case 'M': writable_masks(); break;
 	case 'R': run(line); break;
 	case 'W': enable_cap(line); break;
