@@ -26,7 +26,7 @@ class Edge:
         assert _libc.mprotect(self.end, PAGE, PROT_NONE) == 0
 
     def put(self, data: bytes) -> int:
-        """Lay ``data`` down so that it ends with the page; tells its address."""
+        """Write ``data`` so that it ends with the page; returns its address."""
         self._pages[PAGE - len(data) : PAGE] = data
         return self.end - len(data)
 

@@ -46,7 +46,7 @@ def test_list_and_names_agree_and_follow_svcr(vcpu: Vcpu) -> None:
 
 @pytest.mark.parametrize("value", [b"", b"short", bytes(257), 1 << 2048, -1])
 def test_value_that_does_not_fit(vcpu: Vcpu, value: bytes | int) -> None:
-    """Told before any ioctl, with the register's name and size."""
+    """Reported before any ioctl, with the register's name and size."""
     events = vcpu.kvm.log.count
     with pytest.raises(UsageError, match=r"z0: .*256"):
         vcpu["z0"] = value
@@ -75,7 +75,7 @@ def test_refusal_tells_register_rule_mode_and_way_out(vcpu: Vcpu) -> None:
 
 
 def test_features_by_name(kvm: Kvm) -> None:
-    """The kernel's names and short ones; an unknown one tells the choices."""
+    """The kernel's names and short ones; the error for an unknown one lists the choices."""
     vm = kvm.create_vm()
     vcpu = vm.create_vcpu(0)
     with pytest.raises(UsageError, match=r"take some of .*sve"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Register ids: Python's are gcc's, names and ids lead to each other, nothing ever raises what it should not."""
+"""Register IDs: Python's are gcc's, names and IDs convert to each other, errors are UsageErrors only."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_core_ids_are_what_gcc_computes(tmp_path: Path) -> None:
         f"KVM_REG_ARM64 | KVM_REG_ARM_CORE | KVM_REG_SIZE_{size} | KVM_REG_ARM_CORE_REG({member})"
         for member, size in zip(CORE, sizes, strict=True)
     ]
-    found = evaluate(tmp_path, expressions, [f"-I{INCLUDE}"])
-    assert sorted(found) == [id for id in KNOWN if regid.decode(id).family == "core"]
-    assert len(found) == 75
+    evaluated = evaluate(tmp_path, expressions, [f"-I{INCLUDE}"])
+    assert sorted(evaluated) == [id for id in KNOWN if regid.decode(id).family == "core"]
+    assert len(evaluated) == 75
 
 
 def test_system_register_ids_are_what_gcc_computes(tmp_path: Path) -> None:
-    """Each row of sysregs.toml, but for the two whose ids are swapped, has the id that its encoding gives in C."""
+    """Each row of sysregs.toml, except the two whose IDs are swapped, has the ID that its encoding gives in C."""
     table = tomllib.loads((Path(regid.__file__).parent / "profiles" / "sysregs.toml").read_text())
     expressions = {
         name: row.get("id") or f"ARM64_SYS_REG({', '.join(map(str, row['enc']))})" for name, row in table.items()
@@ -136,7 +136,7 @@ def test_flipped_bits_never_keep_the_name() -> None:
 
 
 def test_names_round_trip() -> None:
-    """Every name leads to an id and back, also of slices and of registers that are only numbered."""
+    """Every name converts to an ID and back, also of slices and of registers that are only numbered."""
     names = [*regid.names(), *(f"ccsidr[{n}]" for n in range(256)), "fw[9]", "fw_bmap[65535]", "s3_0_c1_c2_3"]
     sliced = [name for name in regid.names() if regid.decode(regid.parse(name)).slice == 0]
     assert {name.rstrip("0123456789]") for name in sliced} == {"z", "p", "ffr", "za.h["}
@@ -189,7 +189,7 @@ def test_fields_of_families() -> None:
 
 
 def test_numbers_and_case() -> None:
-    """Hex and decimal numbers are ids; names are taken in either case and with blanks around."""
+    """Hex and decimal numbers are IDs; names are accepted in either case and with blanks around."""
     svcr = regid.parse("svcr")
     assert [regid.parse(text) for text in (f"{svcr:#x}", f"{svcr:#X}", str(svcr), " SVCR\n", "S3_3_C4_C2_2")] == [
         svcr

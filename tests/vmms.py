@@ -73,18 +73,18 @@ def fill(vcpu: Vcpu, seed: int = 1) -> None:
 
 
 def save(vcpu: Vcpu, names: Iterable[str] | None = None) -> Saved:
-    """What a VMM keeps: every register in view now, or those of ``names`` that can be read."""
-    kept: Saved = {}
+    """What a VMM saves: every visible register, or those of ``names`` that can be read."""
+    saved: Saved = {}
     for name in vcpu.names() if names is None else names:
         try:
-            kept[name] = vcpu[name]
+            saved[name] = vcpu[name]
         except KvmError:
             assert names is not None
-    return kept
+    return saved
 
 
 def restore(vcpu: Vcpu, saved: Saved, names: Iterable[str] | None = None) -> int:
-    """Write what was saved in an order, the save's by default; tells how many were refused."""
+    """Write what was saved in an order, the save's by default; returns how many were refused."""
     refused = 0
     for name in list(saved) if names is None else names:
         try:
@@ -95,7 +95,7 @@ def restore(vcpu: Vcpu, saved: Saved, names: Iterable[str] | None = None) -> int
 
 
 def in_order(saved: Saved) -> list[str]:
-    """The right order for what remains after FINALIZE: svcr, then all else."""
+    """The right order for what remains after FINALIZE: svcr, then all other registers."""
     rest = [name for name in saved if name not in (*VLS, "svcr")]
     return ["svcr", *rest] if "svcr" in saved else rest
 

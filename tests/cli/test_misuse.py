@@ -126,7 +126,7 @@ BAD_TRACES = {
 @pytest.mark.parametrize("kind", BAD_TRACES)
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "xz"])
 def test_bad_trace(kvmabi: Kvmabi, tmp_path: Path, kind: str, packed: bool) -> None:
-    """A trace that is none, or malformed, is told with its name and place."""
+    """A file that is not a trace, or a malformed trace, is reported with its name and line."""
     path = tmp_path / ("bad.trace.xz" if packed else "bad.trace")
     path.write_bytes(lzma.compress(BAD_TRACES[kind]) if packed else BAD_TRACES[kind])
     one_line(kvmabi("replay", str(path)), 2, path.name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Cases as data: what ships is complete, and files that are wrong are told so in one line."""
+"""Cases as data: what ships is complete, and an error in a file is reported in one line."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def test_what_a_host_lacks(model: ModelBackend, more: str, reason: str) -> None:
     ],
 )
 def test_wrong_files(text: str, words: str) -> None:
-    """A file that is no table of cases is a UsageError that names the case and the field."""
+    """A file that is not a table of cases is a UsageError that names the case and the field."""
     with pytest.raises(UsageError, match=words):
         read("f", text)

@@ -210,7 +210,7 @@ def test_vector_lengths(kvm: Kvm, name: str) -> None:
 
 
 def test_list_too_small(kvm: Kvm, vcpu: Vcpu) -> None:
-    """E2BIG tells how much room is needed and writes nothing else."""
+    """E2BIG returns how much room is needed and writes nothing else."""
     total = len(vcpu.reg_list())
     for room in (0, 1, total - 1):
         buffer = bytearray(struct.pack("=Q", room)) + b"\xee" * 8 * total
@@ -290,7 +290,7 @@ def test_reserved_bits_of_svcr(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def test_capabilities(kvm: Kvm, vcpu: Vcpu) -> None:
-    """Numbers of the host's, 0 for what nobody knows, whatever the argument; features answer by what the host has."""
+    """The host's numbers, 0 for unknown capabilities, for any argument; features depend on what the host has."""
     for fd in (kvm.fd, vcpu.vm.fd):
         assert kvm.ioctl(fd, uapi.KVM_CHECK_EXTENSION, uapi.KVM_CAP_ARM_SVE) == 1
         assert kvm.ioctl(fd, uapi.KVM_CHECK_EXTENSION, uapi.KVM_CAP_ARM_SME) == 1
@@ -325,7 +325,7 @@ def test_preferred_target(kvm: Kvm, vcpu: Vcpu) -> None:
     ],
 )
 def test_memory_slots(kvm: Kvm, vcpu: Vcpu, slot: tuple[int, ...], expected: str) -> None:
-    """Page-aligned, known, not overlapping; a slot that is there can be moved and logged only."""
+    """Page-aligned, with known flags, not overlapping; an existing slot can only be moved and logged."""
     request = uapi.KVM_SET_USER_MEMORY_REGION
     assert code(kvm, vcpu.vm.fd, request, bytearray(struct.pack("=IIQQQ", 0, 0, 0x40000, 0x10000, 0))) == "OK"
     assert code(kvm, vcpu.vm.fd, request, bytearray(struct.pack("=IIQQQ", *slot))) == expected

@@ -116,7 +116,7 @@ def test_run_takes_no_argument(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def test_file_of_a_vcpu_cannot_be_resized(vcpu: Vcpu) -> None:
-    """Else a VMM's ftruncate would kill whoever has it mapped."""
+    """Else a VMM's ftruncate would kill every process that has it mapped."""
     for size in (0, 4096, 1 << 20):
         with pytest.raises(PermissionError):
             os.ftruncate(vcpu.fd, size)

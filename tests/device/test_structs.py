@@ -39,7 +39,7 @@ def test_an_array_of_bytes_is_one_value() -> None:
 
 
 def test_an_anonymous_union_is_one_value() -> None:
-    """The exit's details in struct kvm_run are 256 bytes; what stands behind them is where it should be."""
+    """The exit's details in struct kvm_run are 256 bytes; the fields after them are at their offsets."""
     run = ffi.new("struct kvm_run *")
     run.exit_reason, run.kvm_valid_regs = 17, 23
     run.mmio.phys_addr = 0x1234

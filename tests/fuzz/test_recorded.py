@@ -47,7 +47,7 @@ def test_sequences_are_cut_at_new_vms(trace: Path) -> None:
 
 
 def test_an_agreeing_record(trace: Path) -> None:
-    """Nothing is found where nothing differs; as many steps are done as were asked for, or as there are."""
+    """Equal answers have no findings; the number of steps is the one requested, or all that exist."""
     findings, done = hunted(trace, 5, 300)
     assert findings == []
     assert 300 <= done < 600

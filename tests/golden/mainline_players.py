@@ -113,7 +113,7 @@ def play_limit(lab: Lab, record: Record) -> Record:
 
 
 def _fault(vcpu: LabVcpu, id: int, record: Record) -> Record:
-    """A get and a set of a register at a buffer that ends after so many bytes, and what each leaves."""
+    """A get and a set of a register at a buffer that ends after N bytes, and what each leaves."""
     mapped = record["mapped_bytes"]
     vcpu.set(id, b"\x11" * size_of(id))
     vcpu.memory.end_of_page(mapped)
@@ -230,7 +230,7 @@ def play_sweep_coproc(lab: Lab, record: Record) -> Record:
 
 
 def play_bitflip(lab: Lab, record: Record) -> Record:
-    """One operation on an id with each of its bits flipped."""
+    """One operation on an ID with each of its bits flipped."""
     act, id = _operation(lab, record), int(record["id"], 16)
     return {"errno_by_bit": [act(id ^ 1 << bit) for bit in range(64)]}
 

@@ -24,14 +24,14 @@ from kvmabi.steps.trace import Trace
 RESULTS = Path(__file__).parent / "results.json"
 PACKS = ("hosts", "records", "traces", "devices")
 SPOILED = "spoiled"
-"""What stands for the type of a line that the recorder's console spoiled."""
+"""The type of a line that the recorder's console corrupted."""
 
 Tally = dict[str, dict[str, int]]
 """By type of record: how many "agree", "differ" and are "not played"."""
 
 
 def digests() -> dict[str, str]:
-    """The packs' SHA-256, by which a result tells what it is the result of."""
+    """The packs' SHA-256, which a result records as its source."""
     return {name: hashlib.sha256((packs.HERE / f"{name}.tar.xz").read_bytes()).hexdigest() for name in PACKS}
 
 

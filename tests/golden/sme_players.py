@@ -120,8 +120,8 @@ def play_list(lab: Lab, record: Record) -> Record:
     n0_e, n0, _ = vcpu.reg_list(0)
     result, count, ids = vcpu.reg_list()
     if 0 in ids:  # counted but not written: in the record, what the list before had left in memory
-        told = [int(id, 16) for id in record["ids"]]
-        ids = [seen or id for id, seen in zip(told, ids, strict=False)]
+        recorded = [int(id, 16) for id in record["ids"]]
+        ids = [seen or id for id, seen in zip(recorded, ids, strict=False)]
     return {"n0_e": n0_e, "n0": n0, "e": result, "n": count, "ids": [f"{id:x}" for id in ids]}
 
 

@@ -77,5 +77,5 @@ def test_an_unnoticed_switch_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(turn_switches, "failure", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["turn_switches", "za_get_writes"])
     assert main() == 1
-    assert "NOTHING FAILS" in (told := capsys.readouterr().out)
-    assert "za_get_writes" in told.splitlines()[-1]
+    assert "NOTHING FAILS" in (output := capsys.readouterr().out)
+    assert "za_get_writes" in output.splitlines()[-1]

@@ -27,7 +27,7 @@ from kvmabi.steps.trace import Trace
 
 SLOW = frozenset({"restore", "vls_all", "sweep", "reg", "wr"})
 BASES = ("sme-v12", "linux-7.3", "linux-7.2")
-"""The profiles in which every switch is what it is where nobody says otherwise; one that notices is enough."""
+"""The profiles in which every switch has its default value; one that notices the change is enough."""
 
 
 def turned(profile: str, switch: str, value: Value) -> Kernel:

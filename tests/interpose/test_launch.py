@@ -81,7 +81,7 @@ def test_cannot_run(preload: Path, system: SystemFile, tmp_path: Path, runtime: 
 
 
 def test_misuse(preload: Path, system: SystemFile, build: Build, tmp_path: Path) -> None:
-    """No program, a static program and an interposer that was not built are told as misuse."""
+    """No program, a static program and an interposer that was not built are usage errors."""
     with pytest.raises(UsageError, match="no program"):
         run([], system, preload=preload)
     with pytest.raises(UsageError, match="linked statically"):
@@ -205,7 +205,7 @@ def test_unrelated_daemon(preload: Path, system: SystemFile, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked child holds no connection by itself: one that closed KVM's fds is not waited for either."""
+    """A forked child alone holds no connection: kvmabi does not wait for one that closed KVM's fds."""
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
     with Descendants() as descendants:
         assert start("forks") == (0, 0)
@@ -215,7 +215,7 @@ def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) ->
 def test_failure_of_the_device(
     preload: Path, build: Build, system: SystemFile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A bug in the device is told in one line and makes the whole run a failure."""
+    """A bug in the device is reported in one line, and the run fails."""
 
     def break_down(*_arguments: object) -> int:
         raise KeyError("svcr")

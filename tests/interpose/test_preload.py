@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Unmodified C programs see what the kernel would show them. Each program checks its facts by itself."""
+"""Unmodified C programs see what the kernel would show them. Each program checks its facts itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -
 
 @pytest.mark.slow
 def test_threads(start: Start) -> None:
-    """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: nobody blocks another."""
+    """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: none blocks another."""
     assert start("threads") == (0, 0)
 
 

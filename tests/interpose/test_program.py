@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each program is told apart, before it runs, by what can reach its system calls."""
+"""The kind of each program is recognised before it runs, by how its system calls can be reached."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_refused_without_a_transport(
 
 @pytest.mark.parametrize("content", [b"", b"#!", b"#!\n", b"\x7fEL", b"just text"])
 def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
-    """What is no program at all counts as preloadable: exec reports what is wrong."""
+    """A file that is not a program counts as preloadable: exec reports the error."""
     target = tmp_path / "odd"
     target.write_bytes(content)
     os.mkfifo(tmp_path / "pipe")

@@ -47,7 +47,7 @@ def test_the_same_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_layout(tmp_path: Path) -> None:
-    """Every field stands where C puts it, and nothing is left over."""
+    """Every field is at its offset in C, and no field is missing."""
     for layout, name, fields in (
         (protocol.REQUEST, "struct kvmabi_request", REQUEST_FIELDS),
         (protocol.REPLY, "struct kvmabi_reply", REPLY_FIELDS),

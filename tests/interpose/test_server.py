@@ -64,7 +64,7 @@ def test_memory_of_the_client(good: RawClient) -> None:
     ],
 )
 def test_wrong_message(good: RawClient, tmp_path: Path, data: bytes) -> None:
-    """Whoever sends no request of this protocol, or greets twice, is hung up on."""
+    """A client that sends an invalid request, or a second greeting, is disconnected."""
     with RawClient(tmp_path) as bad:
         bad.sock.send(data)
         assert bad.is_dropped()
@@ -74,7 +74,7 @@ def test_wrong_message(good: RawClient, tmp_path: Path, data: bytes) -> None:
     ("message", "version"), [(Message.OPEN, 0), (Message.IOCTL, 0), (Message.HELLO, VERSION + 1), (Message.HELLO, 0)]
 )
 def test_wrong_greeting(good: RawClient, tmp_path: Path, message: Message, version: int) -> None:
-    """Whoever does not greet first, or speaks another version, is hung up on."""
+    """A client that does not greet first, or has another version, is disconnected."""
     with RawClient(tmp_path, cookie=None) as bad:
         bad.send(message, version, COOKIE)
         assert bad.is_dropped()
@@ -106,7 +106,7 @@ def test_a_vcpu_without_room_for_its_fd_is_undone(good: RawClient) -> None:
     """The number is free again, once; what was there before stays."""
     system = good.open()
     vm = good.make(system, uapi.KVM_CREATE_VM)
-    kept = good.make(vm, uapi.KVM_CREATE_VCPU, 0)
+    vcpu = good.make(vm, uapi.KVM_CREATE_VCPU, 0)
     undone = good.make(vm, uapi.KVM_CREATE_VCPU, 1)
     for _ in range(2):
         good.send(Message.UNDO)
@@ -114,8 +114,8 @@ def test_a_vcpu_without_room_for_its_fd_is_undone(good: RawClient) -> None:
     assert good.ioctl(undone, uapi.KVM_GET_MP_STATE, 0).flags == Flag.FOREIGN
     assert good.ioctl(vm, uapi.KVM_CREATE_VCPU, 0).error == errno.EEXIST
     again = good.make(vm, uapi.KVM_CREATE_VCPU, 1)
-    assert good.ioctl(kept, uapi.KVM_GET_MP_STATE, 0).error == errno.EFAULT
-    for fd in (system, vm, kept, undone, again):
+    assert good.ioctl(vcpu, uapi.KVM_GET_MP_STATE, 0).error == errno.EFAULT
+    for fd in (system, vm, vcpu, undone, again):
         os.close(fd)
 
 
@@ -129,7 +129,7 @@ def test_unknown_file(good: RawClient) -> None:
 
 
 def test_never_reads(good: RawClient, tmp_path: Path) -> None:
-    """A client that reads no answers is dropped when its queue is full; nobody waits for it."""
+    """A client that reads no answers is disconnected when its queue is full; the server does not wait for it."""
     with RawClient(tmp_path) as bad:
         fd = bad.open()
         status = os.fstat(fd)
@@ -156,7 +156,7 @@ def test_leaves_amid_a_request(good: RawClient, tmp_path: Path) -> None:
 
 
 def test_sends_fds(good: RawClient, tmp_path: Path) -> None:
-    """Fds that a client sends along are not kept."""
+    """Fds that a client sends along do not stay open."""
     before = _open_fds()
     with RawClient(tmp_path) as bad:
         for _ in range(50):

@@ -60,7 +60,7 @@ def test_right_restore_is_clean(of: str, svcr: int) -> None:
 
 @pytest.mark.parametrize("kernel", kernel_names())
 def test_right_restore_is_clean_under_every_kernel(kernel: str) -> None:
-    """Registers that read otherwise than they were written, and timers that run, are no losses."""
+    """Registers that read differently from what was written, and free-running timers, are not losses."""
     with kvmabi.open(host=HOSTS["sve"], kernel=kernel) as kvm:
         saved = save(guest(kvm.create_vm()))
         run(restored(kvm.create_vm(), saved))
@@ -230,7 +230,7 @@ def test_list_read_when_svcr_was_0_never_saves_za(kvm: Kvm) -> None:
 
 
 def test_vector_cut_to_the_other_length_is_reported(kvm: Kvm) -> None:
-    """QEMU: Z read at SM = 1 is kept at SVE's length, so most of the streaming vector is zero afterwards."""
+    """QEMU: Z read at SM = 1 is stored at SVE's length, so most of the streaming vector is zero afterwards."""
     saved = save(guest(kvm.create_vm(), 1))
     cut = saved | {name: saved[name][:32].ljust(256, b"\0") for name in Z}
     target = vcpu_of(kvm.create_vm())
@@ -355,7 +355,7 @@ def test_torn_write_is_a_loss(kvm: Kvm) -> None:
 
 
 def test_values_destroyed_without_any_save(kvm: Kvm) -> None:
-    """A restore in another process than the save: the SVCR write alone tells what it destroyed."""
+    """A restore in another process than the save: the SVCR write alone shows what it destroyed."""
     target = vcpu_of(kvm.create_vm())
     fill(target)
     target["svcr"] = 1

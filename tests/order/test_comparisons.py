@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the order checker compares with what: free-running bits, reads in two modes, writes that are no restore."""
+"""What the order checker compares with what: free-running bits, reads in two modes, writes that are not a restore."""
 
 from __future__ import annotations
 

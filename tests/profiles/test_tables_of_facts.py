@@ -104,8 +104,8 @@ def test_scope_is_a_column() -> None:
 
 def test_every_feature_of_a_kernel_has_a_row() -> None:
     """A kernel profile has no feature that the table does not describe."""
-    known = {name for kernel in kernel_names() for name in load_kernel(kernel).features}
-    assert known == set(features.table())
+    kernel_features = {name for kernel in kernel_names() for name in load_kernel(kernel).features}
+    assert kernel_features == set(features.table())
 
 
 def test_short_names_stand_for_features() -> None:

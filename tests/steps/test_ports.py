@@ -81,7 +81,7 @@ def test_the_bad_address_is_bad(kind: type) -> None:
 
 
 def test_a_refusal_is_a_negative_number(port: ModelPort) -> None:
-    """No exception, and the reason is kept for reports."""
+    """No exception, and the reason is stored for reports."""
     assert port.ioctl(port.kvm, uapi.KVM_GET_API_VERSION, 0) == uapi.KVM_API_VERSION
     assert port.ioctl(port.kvm, uapi.KVM_GET_API_VERSION, 1) == -errno.EINVAL
     assert "takes no argument" in port.reason

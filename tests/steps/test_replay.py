@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Replaying: what is counted, what a mismatch tells, and what ends a replay."""
+"""Replaying: what is counted, what a mismatch reports, and what ends a replay."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_register_counts_for_its_family_alone(families: set[str], op: str, dat
 
 @pytest.mark.parametrize("op", sorted(set(LETTERS) - ON_REGISTER))
 def test_a_vcpus_life_counts_for_every_family(op: str) -> None:
-    """The table of writable masks, devices and other ioctls are no part of it."""
+    """The table of writable masks, devices and other ioctls do not count."""
     assert counts(frozenset({"core"}))(f"{op} 0") == (op in LIFE_STEPS)
 
 
@@ -66,7 +66,7 @@ def test_a_family_leaves_the_others_steps_out(tmp_path: Path) -> None:
 
 
 def test_a_mismatch_tells_step_expectation_and_reason(tmp_path: Path) -> None:
-    """Only the first ones are kept, all are counted."""
+    """Only the first ones are stored, all are counted."""
     result = replayed(tmp_path, [*LINES[:2], *["F 0 4\tOK"] * (SHOWN + 3)])
     assert (result.mismatches, len(result.first)) == (SHOWN + 3, SHOWN)
     first = result.first[0]
@@ -76,7 +76,7 @@ def test_a_mismatch_tells_step_expectation_and_reason(tmp_path: Path) -> None:
 
 
 def test_lists_that_differ_tell_only_in_what(tmp_path: Path) -> None:
-    """A list has hundreds of ids: the names of those that are missing or too many are enough."""
+    """A list has hundreds of IDs: only the names of missing and extra ones are reported."""
     host = load_host("sme-demo")
     path = tmp_path / "a.trace"
     ids = " ".join(f"{uapi.KVM_REG_ARM64 | n:x}" for n in range(8))
@@ -94,7 +94,7 @@ def test_lists_that_differ_tell_only_in_what(tmp_path: Path) -> None:
     ["N x\tOK", "G 0 zz\tOK", "S 0 0 q\tOK", "I 0 5 x\tOK", "F 0 x\tOK", "L 0 x\tOK", "I 0\tOK", "? 1\tOK", "X\tOK"],
 )
 def test_what_is_not_a_step_is_named(tmp_path: Path, line: str) -> None:
-    """With the line it stands in."""
+    """With its line number."""
     with pytest.raises(UsageError, match=r"a\.trace:4: .* is not a step"):
         replayed(tmp_path, ["N 1\tOK", line])
 

@@ -29,13 +29,13 @@ def steps(tmp_path: Path):
 
 
 def test_steps_carry_line_and_sequence(steps) -> None:
-    """Comments are no steps, empty lines count, the last sequence named is the step's."""
-    found = steps(HEAD + "N 1\tOK\n\n# seq 1.1\n# a comment\nG 0 6030 3\tOK 00*8.\n")
-    assert found == [(3, "N 1", "OK", "1.0"), (7, "G 0 6030 3", "OK 00*8.", "1.1")]
+    """Comments are not steps, empty lines count, the last sequence named is the step's."""
+    read = steps(HEAD + "N 1\tOK\n\n# seq 1.1\n# a comment\nG 0 6030 3\tOK 00*8.\n")
+    assert read == [(3, "N 1", "OK", "1.0"), (7, "G 0 6030 3", "OK 00*8.", "1.1")]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "the trace is empty"),
         ("N 1\tOK\n", ":1: a trace begins with"),
@@ -47,11 +47,11 @@ def test_steps_carry_line_and_sequence(steps) -> None:
         ("x" * (MAX_LINE + 1), ":1: longer than 1 MiB"),
     ],
 )
-def test_what_is_no_trace_is_one_clear_line(steps, text: str, told: str) -> None:
+def test_what_is_not_a_trace_is_one_clear_line(steps, text: str, message: str) -> None:
     """The line's number and its beginning."""
     with pytest.raises(UsageError) as error:
         steps(text)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -92,7 +92,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
 
 
 def test_packed_traces_are_read_too(tmp_path: Path) -> None:
-    """A trace may be xz; one that is broken off is told."""
+    """A trace can be xz; a truncated one is an error."""
     path = tmp_path / "a.trace.xz"
     path.write_bytes(packed := lzma.compress((HEAD + "N 1\tOK\n" * 50_000).encode()))
     assert sum(1 for _ in Trace(str(path)).steps()) == 50_000

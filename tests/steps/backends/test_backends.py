@@ -31,7 +31,7 @@ def test_a_named_profile_wins() -> None:
 
 @pytest.mark.parametrize("release", ["2.6.32", "unknown"])
 def test_no_profile_for_a_release(release: str) -> None:
-    """A release that is too old, or none, is a UsageError that names the way out."""
+    """A release that is too old or malformed is a UsageError that names the option to give."""
     with pytest.raises(UsageError, match="--kernel"):
         kernel_for(release, None)
 
@@ -85,5 +85,5 @@ def test_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_variable_is_the_interposers() -> None:
-    """What tells an interposed process is the variable that the interposer sets."""
+    """An interposed process is recognised by the variable that the interposer sets."""
     assert INTERPOSED == SOCKET_VARIABLE
