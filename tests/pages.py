@@ -9,7 +9,7 @@ import mmap
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 NOWHERE = 16
-"""An address that nothing is ever mapped at."""
+"""An address that is never mapped."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

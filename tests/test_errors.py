@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Refusals carry what a person needs."""
+"""Errors carry the facts that a user needs."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_watchers_read_registers_that_the_log_does_not_keep() -> None:
 
 
 def test_run_is_reported_before_it_changes_registers() -> None:
-    """A first run without a vGIC takes the GIC's field out of ID_AA64PFR0_EL1; the RUN event still shows it."""
+    """A first run without a vGIC clears the GIC field of ID_AA64PFR0_EL1; the RUN event still shows it."""
     gic = 0xF << 24
     id = regid.parse("id_aa64pfr0_el1")
     shown: dict[Kind, int] = {}
@@ -134,7 +134,7 @@ def test_other_kinds_take_no_number() -> None:
 
 
 def test_question_leaves_no_trace() -> None:
-    """Asking for findings changes neither the log nor what a later finding names."""
+    """A query for findings changes neither the log nor later findings."""
     with opened() as kvm:
         vcpu = vcpu_of(kvm.create_vm())
         vcpu["z0"] = b"\1" * 256

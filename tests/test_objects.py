@@ -65,7 +65,7 @@ def test_unknown_id_is_the_kernels_to_refuse(vcpu: Vcpu) -> None:
             vcpu[register]
 
 
-def test_refusal_tells_register_rule_mode_and_way_out(vcpu: Vcpu) -> None:
+def test_refusal_has_register_rule_mode_and_hint(vcpu: Vcpu) -> None:
     with pytest.raises(KvmError) as refused:
         vcpu["zt0"] = 0
     error = refused.value
@@ -113,7 +113,7 @@ def test_run_ends_at_once(vcpu: Vcpu) -> None:
 
 
 def test_kernel_without_sme_has_no_such_feature() -> None:
-    """What a feature is called is the kernel profile's to say."""
+    """The kernel profile defines the names of features."""
     assert "sme" not in load_kernel("linux-7.3").features
     with opened() as kvm:
         assert "sme" in kvm.kernel.features

@@ -34,14 +34,14 @@ def members(ctype: Any, path: str = "") -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_compiles_as_c11(header: str) -> None:
-    """Every header stands alone in strict C11 with -Iinclude only."""
+    """Every header compiles alone in strict C11 with -Iinclude only."""
     compile_c(f"#include <{header}>\nint none;\n", ["-std=c11", *STRICT, f"-I{INCLUDE}", "-c", "-o", os.devnull])
 
 
 @needs("g++", what="a C++ compiler")
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_compiles_as_cxx17(header: str) -> None:
-    """Every header stands alone in strict C++17 with -Iinclude only."""
+    """Every header compiles alone in strict C++17 with -Iinclude only."""
     flags = ["-std=c++17", *STRICT, f"-I{INCLUDE}", "-c", "-o", os.devnull]
     compile_c(f"#include <{header}>\nint none;\n", flags, compiler=["g++"], language="c++")
 
@@ -132,7 +132,7 @@ def test_structs_are_what_gcc_lays_out(tmp_path: Path) -> None:
 
 
 def test_tables_of_names() -> None:
-    """Numbers lead back to names: ioctls, capabilities, exits."""
+    """Numbers convert to names: ioctls, capabilities, exits."""
     assert uapi.IOCTL_NAMES[uapi.KVM_GET_REG_LIST] == "KVM_GET_REG_LIST"
     assert uapi.ioctl_name(uapi.KVM_SET_ONE_REG) == "KVM_SET_ONE_REG"
     assert uapi.ioctl_name(uapi.KVM_ARM_SET_DEVICE_ADDR) == "KVM_GET_ONE_REG"  # the one number with two meanings
@@ -171,7 +171,7 @@ def test_what_has_no_value_is_refused(expression: str) -> None:
 
 
 def test_missing_header_stops_the_build(tmp_path: Path) -> None:
-    """A header that is not there ends the build with its name."""
+    """A missing header ends the build with its name."""
     (tmp_path / "linux").mkdir()
     (tmp_path / "linux" / "kvm.h").write_text("#include <asm/kvm.h>\n")
     with pytest.raises(SystemExit, match=r"asm/kvm\.h"):

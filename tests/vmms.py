@@ -101,7 +101,7 @@ def in_order(saved: Saved) -> list[str]:
 
 
 def restored(vm: Vm, saved: Saved, index: int = 0) -> Vcpu:
-    """A vCPU that a save was restored into as it should be."""
+    """A vCPU into which a save was restored correctly."""
     vcpu = vcpu_of(vm, index, final=False)
     assert restore(vcpu, saved, [name for name in VLS if name in saved]) == 0
     if features(vm.kvm.host):
@@ -122,7 +122,7 @@ def differing(vcpu: Vcpu, saved: Saved) -> set[str]:
     return lost
 
 
-def found(kvm: Kvm) -> dict[str, set[str]]:
+def registers_lost(kvm: Kvm) -> dict[str, set[str]]:
     """The registers of every kind of finding."""
     kinds: dict[str, set[str]] = {}
     for finding in kvm.findings():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every command: help with an example, JSON for machines, plain text where no terminal is."""
+"""Every command: help with an example, JSON, and plain text without a terminal."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_progress_only_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("hosts",), ("regs", "--features", "sve,sme", "--svcr", "sm,za"), ("--help",)])
 def test_reader_that_leaves(words: tuple[str, ...]) -> None:
-    """A closed pipe ends a command without a word."""
+    """A closed pipe ends a command without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*KVMABI, *words], stdout=writing, stderr=subprocess.PIPE, check=False)

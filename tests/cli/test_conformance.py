@@ -25,7 +25,7 @@ def test_the_suite_on_the_model(kvmabi: Kvmabi) -> None:
 
 
 def test_a_difference_is_status_1(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that answers otherwise: the case, its rule, both answers, status 1."""
+    """A kernel that answers differently: the case, its rule, both answers, status 1."""
     honest = model_backend.ModelBackend.answers
 
     def lying(self: Backend, steps):  # type: ignore[no-untyped-def]
@@ -79,7 +79,7 @@ def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
     ],
 )
 def test_misuse(kvmabi: Kvmabi, words: tuple[str, ...], message: str) -> None:
-    """What cannot be is one line on stderr and status 2."""
+    """An impossible request is one line on stderr and status 2."""
     ended = kvmabi(*words)
     assert ended.status == 2
     assert ended.out == ""

@@ -100,7 +100,7 @@ def test_a_saved_trace_replays(
 def test_a_run_that_goes_on_continues_its_trace(
     kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With a state file the findings of the first run stay in the trace; without one it begins anew."""
+    """With a state file the findings of the first run stay in the trace; without one it starts over."""
     monkeypatch.setattr(Kernel, "lie", True)
     path = str(tmp_path / "found.trace")
     words = ("fuzz", "--against", "vm", "--steps", "20000", "--state", str(tmp_path / "run.json"), "--save-trace", path)
@@ -114,7 +114,7 @@ def test_a_run_that_goes_on_continues_its_trace(
 
 @pytest.mark.slow
 def test_capture(kvmabi: Kvmabi, tmp_path: Path) -> None:
-    """A captured host is written as a profile that other commands take."""
+    """A captured host is written as a profile that other commands accept."""
     path = tmp_path / "mine.json"
     ended = kvmabi("capture", "--backend", "vm", "-o", str(path))
     assert ended.status == 0

@@ -118,7 +118,7 @@ def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status
 
 @pytest.mark.slow
 def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
-    """A VMM that takes no notice of KVM_RUN's error ends with 0; the report says what became of the VM."""
+    """A VMM that ignores KVM_RUN's error ends with 0; the report says that the VM is dead."""
     done = run("--", programs / "kills")
     assert done.returncode == 0
     assert "warnings:" in done.stderr

@@ -57,7 +57,7 @@ def test_a_lie_is_found(liar: Callable[[Answer], Liar], change: Answer, case: st
     assert any(outcome.status == "failed" for outcome in outcomes)
 
 
-def test_a_difference_tells_both_answers(model: ModelBackend) -> None:
+def test_a_difference_has_both_answers(model: ModelBackend) -> None:
     """A difference has the line, the step as the backend got it, and both answers."""
     (outcome,) = run(model, read("f", FORM.format("new 1\nget 0 x0 -> OK =1")))
     (difference,) = outcome.differences

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hostile callers: whatever they hand over, the answer is an errno, and nothing else changes."""
+"""Hostile callers: for any argument the result is an errno, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_id_with_bits_flipped(data: st.DataObject) -> None:
 
 
 def test_every_single_bit_of_some_ids() -> None:
-    """Each of the 64 bits of one id of every family."""
+    """Each of the 64 bits of one ID of every family."""
     _, vcpu, _ = shared()
     payload = bytes(1 << 15)
     visible = set(listed())
@@ -162,7 +162,7 @@ def test_plain_write_is_whole_or_not_at_all(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["x1", "z1", "za.h[7]", "svcr"])
 def test_read_into_memory_that_ends(name: str) -> None:
-    """EFAULT even where only the padding has no room; the register is not hurt."""
+    """EFAULT even if only the padding does not fit; the register is unchanged."""
     kvm, vcpu, edge = shared()
     before = state(vcpu)
     arg = struct.pack("=QQ", regid.parse(name), edge.end - len(vcpu[name]) + 1)
@@ -183,7 +183,7 @@ def test_read_into_memory_that_ends(name: str) -> None:
     ],
     ids=lambda arg: type(arg).__name__,
 )
-def test_argument_that_is_none(arg: Any) -> None:
+def test_unsupported_argument(arg: Any) -> None:
     """Neither number, pointer nor writable buffer: reported as misuse of kvmabi."""
     kvm, vcpu, _ = shared()
     with pytest.raises(UsageError, match="takes a number"):

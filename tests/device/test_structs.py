@@ -32,7 +32,7 @@ def test_fields_are_where_the_compiler_puts_them() -> None:
 
 
 def test_an_array_of_bytes_is_one_value() -> None:
-    """The 64 bytes of padding in struct kvm_enable_cap are one bytes object behind the four arguments."""
+    """The 64 bytes of padding in struct kvm_enable_cap are one bytes object after the four arguments."""
     values = layout("struct kvm_enable_cap").unpack(bytes(range(104)))
     assert len(values) == 7
     assert values[-1] == bytes(range(40, 104))

@@ -161,13 +161,13 @@ class Lab:
         return self._kept[name]
 
     def cached(self, name: str, make: Callable[[], LabVcpu]) -> LabVcpu:
-        """The vCPU of this name if it is the one made last, for records that go on with it."""
+        """The vCPU of this name if it is the one created last, for records that continue with it."""
         if self._cached is None or self._cached[0] != name:
             self._cached = name, make()
         return self._cached[1]
 
     def ioctl(self, fd: int, request: int, arg: int = STRUCT) -> int:
-        """Any ioctl: a result, or the errno with a minus."""
+        """Any ioctl; returns its result, or the negative errno."""
         return self.port.ioctl(fd, request, arg)
 
     def outcome(self, fd: int, request: int, arg: int = STRUCT) -> str:
@@ -175,7 +175,7 @@ class Lab:
         return name_of(self.port.ioctl(fd, request, arg))
 
     def vm(self) -> int:
-        """KVM_CREATE_VM; VMs made before are closed."""
+        """KVM_CREATE_VM; closes earlier VMs."""
         self.close()
         return self._opened(self.ioctl(self.system, uapi.KVM_CREATE_VM, 0))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What each type of record of the mainline kernels says was done: done again on the model, and what that gives."""
+"""Does the operation of each type of record of the mainline kernels on the model, and returns its result."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def play_init(lab: Lab, record: Record) -> Record:
 
 def runs(answers: Iterator[str]) -> list[list[Any]]:
     """Answers by number as [first, last, answer] of each run of equals."""
-    found: list[list[Any]] = []
+    runs: list[list[Any]] = []
     for number, answer in enumerate(answers):
-        if found and found[-1][2] == answer:
-            found[-1][1] = number
+        if runs and runs[-1][2] == answer:
+            runs[-1][1] = number
         else:
-            found.append([number, number, answer])
-    return found
+            runs.append([number, number, answer])
+    return runs
 
 
 def play_coremap(lab: Lab, record: Record) -> Record:
@@ -212,19 +212,19 @@ def play_wr(lab: Lab, record: Record) -> Record:
 
 
 def _operation(lab: Lab, record: Record) -> Callable[[int], str]:
-    """What a sweep does with each id: a get, or a set from an address that is not mapped."""
+    """What a sweep does with each ID: a get, or a set from an address that is not mapped."""
     vcpu = lab.cached(f"sweep {record['combo']}", lambda: made(lab, record["combo"]))
     return vcpu.get if record["op"] == "GET" else lambda id: vcpu.set(id, addr=BAD)
 
 
 def play_sweep(lab: Lab, record: Record) -> Record:
-    """One operation on every index from a base id on."""
+    """One operation on every index from a base ID on."""
     act, base, last = _operation(lab, record), int(record["base"], 16), record["runs"][-1][1]
     return {"runs": runs(act(base + n) for n in range(last + 1))}
 
 
 def play_sweep_coproc(lab: Lab, record: Record) -> Record:
-    """One operation on the first 64-bit id of every coprocessor."""
+    """One operation on the first 64-bit ID of every coprocessor."""
     act, base = _operation(lab, record), uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U64
     return {"runs": runs(act(base | n << uapi.KVM_REG_ARM_COPROC_SHIFT) for n in range(1 << 12))}
 

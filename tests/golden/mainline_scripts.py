@@ -109,7 +109,7 @@ def bad_buffers(lab: Lab) -> Iterator[Step]:
 
 
 def other_values(lab: Lab) -> Iterator[Step]:
-    """A cache's size is the guest's own affair, and PSCI 0.2 has a version from the start."""
+    """A set of another cache geometry, and the version of PSCI 0.2 after INIT."""
     vcpu = lab.vcpu()
     vcpu.init(0)
     ccsidr = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32 | uapi.KVM_REG_ARM_DEMUX
@@ -201,7 +201,7 @@ def two_lengths(lab: Lab) -> Iterator[Step]:
 
 
 def after_run(lab: Lab) -> Iterator[Step]:
-    """What may still be changed once a vCPU ran, without SVE and, twice, with it."""
+    """What can still be changed after a vCPU has run, without SVE and, twice, with it."""
     for name, features, others in (
         ("run plain", "PSCI", "SVE+PSCI"),
         ("run sve", "SVE+PSCI", "PSCI"),
@@ -249,7 +249,7 @@ SCRIPTS = (
 
 
 class Answers:
-    """What all scripts give on a lab's host, handed out in the order of the records that ask for it."""
+    """The answers of all scripts on a lab's host, in the order of the records."""
 
     def __init__(self, lab: Lab) -> None:
         self.by_case: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)

@@ -43,7 +43,7 @@ def fill(vcpu: LabVcpu) -> dict[int, bytes]:
 
 
 def dump(vcpu: LabVcpu, record: Record, filled: dict[int, bytes]) -> Record:
-    """What became of each group of registers, in the record's words."""
+    """The result for each group of registers, in the record's format."""
     groups: Record = {}
     for name, recorded in record["g"].items():
         ids = GROUPS[name][: recorded["n"]]
@@ -151,8 +151,8 @@ def play_restore(lab: Lab, record: Record) -> Record:
     _, dest_count, _ = dest.reg_list()
     different = _differences(dest, ids, saved)
     if 0 in ids:  # entries that the kernel counts but does not write: the recorder took what memory held for ids
-        known = [entry for entry in record["mismatch"] if int(entry[0], 16) in ids]
-        different = record["mismatch"] if different == list(map(list, dict.fromkeys(map(tuple, known)))) else different
+        listed = [entry for entry in record["mismatch"] if int(entry[0], 16) in ids]
+        different = record["mismatch"] if different == list(map(list, dict.fromkeys(map(tuple, listed)))) else different
     return {
         "n": count,
         "svcr_first": first,
@@ -187,14 +187,14 @@ def _destination(lab: Lab, record: Record, saved: dict[int, bytes]) -> tuple[Lab
 
 
 def _differences(dest: LabVcpu, ids: list[int], saved: dict[int, bytes]) -> list[list[str]]:
-    found = []
+    differences = []
     for id in filter(None, ids):
         result = dest.get(id)
         if result != "OK":
-            found.append([f"{id:x}", result])
+            differences.append([f"{id:x}", result])
         elif id in COUNTERS or (id in saved and bytes(dest.memory.buffer[: size_of(id)]) != saved[id]):
-            found.append([f"{id:x}", "differs"])
-    return found
+            differences.append([f"{id:x}", "differs"])
+    return differences
 
 
 PLAYERS: dict[str, Callable[[Lab, Record], dict[str, Any]]] = {

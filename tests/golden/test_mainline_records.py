@@ -42,7 +42,7 @@ def played(name: str) -> list[Record]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_records_are_what_the_model_gives(name: str) -> None:
-    """INIT, ids, vector lengths, faults, ID registers, every register's value and write, and whole id spaces agree."""
+    """INIT, ids, vector lengths, faults, ID registers, every register's value and write, and whole ID spaces agree."""
     host = packs.host(name.removesuffix(".jsonl"))
     lab = Lab(host, packs.kernel(host.kernel))
     assert_records_agree(lab, played(name), differences)

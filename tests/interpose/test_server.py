@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The server answers right clients whatever wrong ones do."""
+"""The server answers correct clients whatever broken ones do."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_random_requests(good: RawClient, tmp_path: Path) -> None:
 
 
 def test_a_vcpu_without_room_for_its_fd_is_undone(good: RawClient) -> None:
-    """The number is free again, once; what was there before stays."""
+    """The vCPU's ID is free again, once; older vCPUs are unaffected."""
     system = good.open()
     vm = good.make(system, uapi.KVM_CREATE_VM)
     vcpu = good.make(vm, uapi.KVM_CREATE_VCPU, 0)
@@ -187,7 +187,7 @@ def test_resized_and_shut_down(good: RawClient, tmp_path: Path) -> None:
 
 
 def test_thousands_of_connections(system: SystemFile, tmp_path: Path) -> None:
-    """At the limit of fds new clients are turned away at once, the old ones are served, and later new ones again."""
+    """At the limit of fds new clients are rejected at once, old ones are served, and new ones again later."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         stack.enter_context(serving(system, tmp_path))
@@ -225,7 +225,7 @@ def test_too_many_fds_under_way(good: RawClient, tmp_path: Path, monkeypatch: py
         assert client.receive().error == errno.EMFILE
 
 
-def test_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failure_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """An error of kvmabi's own becomes EIO, one line on standard error, and is counted; serving goes on."""
 
     class Broken(SystemFile):
@@ -255,7 +255,7 @@ def test_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_private_socket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of other users are hung up on, even if they reach the socket."""
+    """Processes of other users are disconnected, even if they reach the socket."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with RawClient(tmp_path, cookie=None) as stranger:
         assert stranger.is_dropped()

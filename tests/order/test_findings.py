@@ -26,7 +26,7 @@ def test_kind_has_title_rule_and_fix(kind: str) -> None:
     assert f"fix: {fix}" in words
 
 
-def test_registers_with_one_story_stand_together() -> None:
+def test_registers_with_one_reason_are_grouped() -> None:
     """Stories in the order of their first register, event numbers as runs, lines that fit a terminal."""
     losses = [loss(f"z{n}", 10 + n, why="gone") for n in range(32)] + [loss("x0"), loss("zt0", 50, why="gone")]
     lines = str(Finding("restore-differs", 2, 3, tuple(losses))).splitlines()

@@ -74,7 +74,7 @@ def test_one_line(etc: Path) -> None:
     assert "Signed-By: /keys/debian.gpg\n" in stanza
 
 
-def test_a_disabled_source_is_none(etc: Path) -> None:
+def test_a_disabled_source_is_ignored(etc: Path) -> None:
     """Enabled: no counts, and having no source is a UsageError."""
     (etc / "sources.list.d" / "debian.sources").write_text("Enabled: no\n" + DEB822.split("\n\n")[0].split("\n", 1)[1])
     with pytest.raises(UsageError, match="sid"):

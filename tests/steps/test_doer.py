@@ -50,13 +50,13 @@ def test_each_step(model: ModelBackend, step: str, answer: str) -> None:
     assert got.startswith(answer) if begins else got == answer
 
 
-def test_a_torn_set_keeps_what_was_readable(model: ModelBackend) -> None:
+def test_a_partial_set_stores_what_was_readable(model: ModelBackend) -> None:
     """s ends its buffer at an unmapped page: the model sees the bytes before it, and EFAULT."""
     answers = model.answers([*BEGIN, f"S 0 {Z0} ff*256.", f"s 0 {Z0} 3 9", f"G 0 {Z0}"])
     assert answers[-2:] == ["EFAULT", "OK 09101700*253."]
 
 
-def test_the_list_is_told_whole(model: ModelBackend) -> None:
+def test_the_list_is_returned_whole(model: ModelBackend) -> None:
     """L returns the IDs in order, as many as it counts, and the value of S can have runs."""
     *_, listed = model.answers([*BEGIN, f"S 0 {SVCR} 0300*7.", "L 0 4096"])
     result, count, *ids = listed.split()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading traces: steps as written, one clear line for what is none, and an end to every file."""
+"""Reading traces: steps as written, one clear line for other text, and an end to every file."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_a_kernel_may_follow_the_host(steps, tmp_path: Path) -> None:
 
 
 def test_lines_are_read_across_blocks(steps) -> None:
-    """A line that is longer than what is read at once is whole, the last one may lack its end."""
+    """A line longer than a block is read whole; the last one may lack its end."""
     long = "S 0 0 " + "00" * 100_000
     assert steps(f"{HEAD}{long}\tOK\nN 1\tOK") == [(3, long, "OK", "1.0"), (4, "N 1", "OK", "1.0")]
 
 
 @pytest.mark.parametrize("name", ["a.trace", "a.trace.xz"])
 def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
-    """Plain or packed, all at once or by and by."""
+    """Plain or packed, written at once or in parts."""
     path = str(tmp_path / name)
     write(path, "h", [("1", [("N 1", "OK"), ("R 0", "ENOEXEC")])], kernel="k")
     write(path, "h", [("2", [("N 2", "OK")])], kernel="k", more=True)
@@ -102,12 +102,12 @@ def test_packed_traces_are_read_too(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_not_read_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
-    """/dev/zero is one line for ever."""
+    """/dev/zero is one line without end."""
     assert main(["replay", "/dev/zero"]) == 2
     assert "longer than 1 MiB" in capsys.readouterr().err
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_reported(tmp_path: Path) -> None:
     """A trace is UTF-8."""
     path = tmp_path / "a.trace"
     path.write_bytes(b"# host h\n\xff\xfe\n")
@@ -115,7 +115,7 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
         list(Trace(str(path)).steps())
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """Before anything is replayed."""
     with pytest.raises(UsageError, match="no such file"):
         trace_paths([str(tmp_path / "none.trace")])
