@@ -32,15 +32,26 @@ FULL = os.environ.get("GOLDEN") == "full"
 
 @cache
 def _unpacked(name: str) -> Path:
-    """A folder with the files of a pack, removed at the end of this process."""
+    """A folder with the files of a pack, removed by ``remove`` or at the end of this process."""
     folder = Path(tempfile.mkdtemp(prefix="kvmabi-golden-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _folders.append(folder)
     with tarfile.open(HERE / f"{name}.tar.xz", "r:xz") as members:
         for member in members:
             content = members.extractfile(member)
             if content is not None and "/" not in member.name:
                 (folder / member.name).write_bytes(content.read())
     return folder
+
+
+_folders: list[Path] = []
+
+
+@atexit.register
+def remove() -> None:
+    """Remove the unpacked files; the next use unpacks them again."""
+    _unpacked.cache_clear()
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 def traces() -> list[str]:
