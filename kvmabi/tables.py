@@ -57,9 +57,9 @@ class Reader:
         """Returns the error for a field."""
         return UsageError(f"{self.name}: {self.within}{key}: {what}")
 
-    def only(self, known: Iterable[str], within: str = "") -> None:
-        """Fails for a key, of the table or of the one in the field ``within``, that is not known."""
-        names = frozenset(known)
+    def only(self, allowed: Iterable[str], within: str = "") -> None:
+        """Raises UsageError for a key, of the table or of the one in the field ``within``, that is not ``allowed``."""
+        names = frozenset(allowed)
         table, prefix = (self.sub(within), f"{within}.") if within else (self.table, "")
         for key in table:
             if key not in names:
@@ -73,7 +73,7 @@ class Reader:
         return value
 
     def one_of(self, key: str, choices: Iterable[str], default: str | None = None) -> str:
-        """A string out of some choices."""
+        """A string that is one of some choices."""
         value, names = self.text(key, default), frozenset(choices)
         if value not in names:
             raise self.wrong(key, f"{value!r} is not a choice: {guess(value, names)}")
@@ -108,12 +108,12 @@ class Reader:
             raise self.wrong(key, "must be an array")
         return value
 
-    def texts(self, key: str, known: Iterable[str] | None = None) -> tuple[str, ...]:
-        """An array of strings, out of those that are ``known``; an absent one is empty."""
+    def texts(self, key: str, allowed: Iterable[str] | None = None) -> tuple[str, ...]:
+        """An array of strings, all of them ``allowed`` (None: any strings); an absent one is empty."""
         values = self.items(key)
         if not all(isinstance(value, str) for value in values):
             raise self.wrong(key, "must be an array of strings")
-        names = frozenset(values if known is None else known)
+        names = frozenset(values if allowed is None else allowed)
         for value in values:
             if value not in names:
                 raise self.wrong(key, f"{value!r} is unknown: {guess(value, names)}")

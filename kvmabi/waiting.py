@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting as a thread in KVM_RUN does: until a signal arrives that the run lets in, none missed in between."""
+"""Waits as a thread in KVM_RUN does: until a signal arrives that is not blocked, without missing one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterable
 
 SIGSET_WORDS = 16
-"""The C library's sigset_t has 1024 bits, whatever the kernel needs."""
+"""The C library's sigset_t has 1024 bits, more than the kernel uses."""
 SFD_CLOEXEC = os.O_CLOEXEC
 POLLIN = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -22,20 +22,20 @@ class _PollFd(ctypes.Structure):
 def wait_for_signal(run_mask: bytes | None) -> None:
     """Block the calling thread until a signal comes that is not blocked.
 
-    ``run_mask`` is the mask of KVM_SET_SIGNAL_MASK, 8 bytes, None for the thread's own. A signal that only the run
-    mask lets in ends the wait and stays pending, as it does in the kernel; others run their handlers.
+    ``run_mask`` is the mask of KVM_SET_SIGNAL_MASK, 8 bytes, None for the thread's own. A signal that the thread
+    blocks and the run mask does not ends the wait and stays pending, as in the kernel; others run their handlers.
     """
-    usual = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    thread_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        kept_out = set(usual) if run_mask is None else _signals(run_mask)
-        left_pending = usual - kept_out
+        blocked_in_run = set(thread_mask) if run_mask is None else _signals(run_mask)
+        left_pending = thread_mask - blocked_in_run
         watched = _libc.signalfd(-1, _sigset(left_pending), SFD_CLOEXEC) if left_pending else -1
-        blocked = kept_out | usual if watched >= 0 else kept_out  # no room for a descriptor: their handlers run
+        blocked = blocked_in_run | thread_mask if watched >= 0 else blocked_in_run  # without signalfd handlers run
         _libc.ppoll(ctypes.byref(_PollFd(watched, POLLIN, 0)), ctypes.c_ulong(1), None, _sigset(blocked))
         if watched >= 0:
             os.close(watched)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+        signal.pthread_sigmask(signal.SIG_SETMASK, thread_mask)
 
 
 def _signals(mask: bytes) -> set[int]:

@@ -12,7 +12,7 @@ from hypothesis import settings
 from lacking import closing_line
 from processes import Marks, Processes, StartProcess
 
-# A busy machine is no failure: time is measured in benchmarks/.
+# A busy machine is not a failure: time is measured in benchmarks/.
 settings.register_profile("kvmabi", deadline=None)
 settings.load_profile("kvmabi")
 
@@ -27,7 +27,7 @@ LEFT = pytest.StashKey[list[str]]()
 
 @pytest.fixture(autouse=True)
 def processes() -> Iterator[Processes]:
-    """Ends every process that the test has started, also those that nobody waits for."""
+    """Ends every process that the test has started, also those that it does not wait for."""
     MARKS.next_test()
     started = Processes(MARKS)
     yield started

@@ -9,7 +9,7 @@ import mmap
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 NOWHERE = 16
-"""An address that nothing is ever mapped at."""
+"""An address that is never mapped."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -26,7 +26,7 @@ class Edge:
         assert _libc.mprotect(self.end, PAGE, PROT_NONE) == 0
 
     def put(self, data: bytes) -> int:
-        """Lay ``data`` down so that it ends with the page; tells its address."""
+        """Write ``data`` so that it ends with the page; returns its address."""
         self._pages[PAGE - len(data) : PAGE] = data
         return self.end - len(data)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every ioctl leaves an event that tells what it did, refused and destroyed."""
+"""Every ioctl leaves an event with what it did, refused and destroyed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_numbers_count_every_ioctl() -> None:
 
 
 def test_refusal_explains_itself() -> None:
-    """errno, rule and way out; the register and the mode it happened in."""
+    """errno, rule and hint; the register, and the mode at the time."""
     with opened() as kvm:
         vcpu = vcpu_of(kvm.create_vm())
         with pytest.raises(KvmError) as refused:
@@ -71,7 +71,7 @@ def test_unknown_ioctl_has_an_event() -> None:
 
 
 def test_log_keeps_the_last_events() -> None:
-    """However long a VMM runs, the log is no longer than asked for; the count goes on."""
+    """However long a VMM runs, the log has at most the requested length; the count continues."""
     with kvmabi.open(kept_events=10) as kvm:
         for _ in range(25):
             kvm.ioctl(kvm.fd, uapi.KVM_GET_API_VERSION)
@@ -80,7 +80,7 @@ def test_log_keeps_the_last_events() -> None:
 
 
 def test_watchers_read_registers_that_the_log_does_not_keep() -> None:
-    """``registers`` are the vCPU's while an event is handed to watchers; a kept event has none."""
+    """``registers`` are the vCPU's while an event is handed to watchers; a stored event has none."""
     seen: list[tuple[Kind, str, bytes | None]] = []
 
     def watch(event: Event) -> None:
@@ -107,7 +107,7 @@ def test_watchers_read_registers_that_the_log_does_not_keep() -> None:
 
 
 def test_run_is_reported_before_it_changes_registers() -> None:
-    """A first run without a vGIC takes the GIC's field out of ID_AA64PFR0_EL1; the RUN event still shows it."""
+    """A first run without a vGIC clears the GIC field of ID_AA64PFR0_EL1; the RUN event still shows it."""
     gic = 0xF << 24
     id = regid.parse("id_aa64pfr0_el1")
     shown: dict[Kind, int] = {}
@@ -135,7 +135,7 @@ def test_other_kinds_take_no_number() -> None:
 
 
 def test_question_leaves_no_trace() -> None:
-    """Asking for findings changes neither the log nor what a later finding names."""
+    """A query for findings changes neither the log nor later findings."""
     with opened() as kvm:
         vcpu = vcpu_of(kvm.create_vm())
         vcpu["z0"] = b"\1" * 256

@@ -90,8 +90,8 @@ def test_text_names_every_register(built: Path, program: str) -> None:
 
 def test_naive_one_sets_vector_lengths_too_late(built: Path) -> None:
     """The report of the example that forgets them says so, with both names."""
-    told = json.loads(run("sme-demo", "--report", "json", "--", built / "naive_list_order").stderr)
-    late = [finding for finding in told["findings"] if finding["kind"] == "vls-after-finalize"]
+    report = json.loads(run("sme-demo", "--report", "json", "--", built / "naive_list_order").stderr)
+    late = [finding for finding in report["findings"] if finding["kind"] == "vls-after-finalize"]
     assert [register["name"] for register in late[0]["registers"]] == ["sve_vls", "sme_vls"]
 
 

@@ -27,6 +27,6 @@ def test_the_documented_forms_expand(text: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["0", "zz", "00*", "00*9999999.", "*4.", "00*4", "00" * 4097])
 def test_other_text_is_a_value_error(text: str) -> None:
-    """Text that is no such bytes, or far too many, is refused."""
+    """Text that is not hex with runs, or that expands to too many bytes, is refused."""
     with pytest.raises(ValueError, match=r"hex|bytes"):
         hexruns.expand(text)

@@ -77,7 +77,7 @@ def test_bytes_are_answered_with_bytes() -> None:
 
 
 def test_file_object_and_dup_stand_for_the_descriptor() -> None:
-    """What has a fileno will do, and so does a copy of a descriptor."""
+    """Any object with a fileno works, and so does a duplicate of a descriptor."""
     with opened() as kvm:
         vcpu = vcpu_of(kvm.create_vm())
         copy = os.dup(vcpu.fd)
@@ -142,7 +142,7 @@ def test_device_keeps_its_vm() -> None:
 
 
 def test_close_twice_and_behind_the_back() -> None:
-    """os.close by the user, and another file under the same number, do no harm."""
+    """os.close by the user, and another file under the same number, are handled."""
     kvm = kvmabi.open()
     vm = kvm.create_vm()
     os.close(vm.fd)
@@ -173,7 +173,7 @@ def test_as_many_vcpus_as_the_kernel_takes() -> None:
 
 
 def test_no_descriptor_left_is_emfile() -> None:
-    """As from the kernel, and with nothing half made: the number can be used later."""
+    """As from the kernel, and without a half-created vCPU: its ID can be used later."""
     with opened() as kvm:
         vm = kvm.create_vm()
         with limit(len(descriptors()) + 20):
@@ -196,7 +196,7 @@ def test_open_takes_names_and_profiles() -> None:
 
 
 @pytest.mark.parametrize(("option", "choices"), [("host", "sme-demo"), ("kernel", "sme-v12")])
-def test_unknown_name_tells_the_choices(option: str, choices: str) -> None:
+def test_unknown_name_lists_the_choices(option: str, choices: str) -> None:
     with pytest.raises(UsageError, match=choices):
         kvmabi.open(**{option: "sme-dem"})
 

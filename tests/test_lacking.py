@@ -24,7 +24,7 @@ from lacking import closing_line, needs, tool_of
     ],
 )
 def test_reasons(reason: str, tool: str | None) -> None:
-    """A tool is recognised in the reasons that tests give; rights and hosts are no tools."""
+    """A tool is recognised in the reasons that tests give; rights and hosts are not tools."""
     assert tool_of(reason) == tool
 
 

@@ -49,7 +49,7 @@ def test_list_and_names_agree_and_follow_svcr(vcpu: Vcpu) -> None:
 
 @pytest.mark.parametrize("value", [b"", b"short", bytes(257), 1 << 2048, -1])
 def test_value_that_does_not_fit(vcpu: Vcpu, value: bytes | int) -> None:
-    """Told before any ioctl, with the register's name and size."""
+    """Reported before any ioctl, with the register's name and size."""
     events = vcpu.kvm.log.count
     with pytest.raises(UsageError, match=r"z0: .*256"):
         vcpu["z0"] = value
@@ -68,7 +68,7 @@ def test_unknown_id_is_the_kernels_to_refuse(vcpu: Vcpu) -> None:
             vcpu[register]
 
 
-def test_refusal_tells_register_rule_mode_and_way_out(vcpu: Vcpu) -> None:
+def test_refusal_has_register_rule_mode_and_hint(vcpu: Vcpu) -> None:
     with pytest.raises(KvmError) as refused:
         vcpu["zt0"] = 0
     error = refused.value
@@ -78,7 +78,7 @@ def test_refusal_tells_register_rule_mode_and_way_out(vcpu: Vcpu) -> None:
 
 
 def test_features_by_name(kvm: Kvm) -> None:
-    """The kernel's names and short ones; an unknown one tells the choices."""
+    """The kernel's names and short ones; the error for an unknown one lists the choices."""
     vm = kvm.create_vm()
     vcpu = vm.create_vcpu(0)
     with pytest.raises(UsageError, match=r"take some of .*sve"):
@@ -116,7 +116,7 @@ def test_run_ends_at_once(vcpu: Vcpu) -> None:
 
 
 def test_kernel_without_sme_has_no_such_feature() -> None:
-    """What a feature is called is the kernel profile's to say."""
+    """The kernel profile defines the names of features."""
     assert "sme" not in load_kernel("linux-7.3").features
     with opened() as kvm:
         assert "sme" in kvm.kernel.features

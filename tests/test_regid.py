@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Register ids: Python's are gcc's, names and ids lead to each other, nothing ever raises what it should not."""
+"""Register IDs: Python's are gcc's, names and IDs convert to each other, errors are UsageErrors only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CORE = [
 
 @st.composite
 def ids(draw: st.DrawFn) -> int:
-    """Any id, mostly a known one with some bits changed."""
+    """Any ID, mostly a known one with some bits changed."""
     if draw(st.integers(0, 3)) == 0:
         return draw(U64)
     bits = draw(st.lists(st.integers(0, 63), max_size=3))
@@ -77,19 +77,19 @@ def test_macros_compute_what_gcc_computes(gcc_macros: subprocess.Popen[str], nam
 
 
 def test_core_ids_are_what_gcc_computes(tmp_path: Path) -> None:
-    """Each core register's id as C has it, size and all, is that of a name."""
+    """Each core register's ID in C, including its size, is that of a name."""
     sizes = ["U32" if "fp_regs.fp" in m else "U128" if "vregs" in m else "U64" for m in CORE]
     expressions = [
         f"KVM_REG_ARM64 | KVM_REG_ARM_CORE | KVM_REG_SIZE_{size} | KVM_REG_ARM_CORE_REG({member})"
         for member, size in zip(CORE, sizes, strict=True)
     ]
-    found = evaluate(tmp_path, expressions, [f"-I{INCLUDE}"])
-    assert sorted(found) == [id for id in KNOWN if regid.decode(id).family == "core"]
-    assert len(found) == 75
+    evaluated = evaluate(tmp_path, expressions, [f"-I{INCLUDE}"])
+    assert sorted(evaluated) == [id for id in KNOWN if regid.decode(id).family == "core"]
+    assert len(evaluated) == 75
 
 
 def test_system_register_ids_are_what_gcc_computes(tmp_path: Path) -> None:
-    """Each row of sysregs.toml, but for the two whose ids are swapped, has the id that its encoding gives in C."""
+    """Each row of sysregs.toml, except the two whose IDs are swapped, has the ID that its encoding gives in C."""
     table = tomllib.loads((Path(regid.__file__).parent / "profiles" / "sysregs.toml").read_text())
     expressions = {
         name: row.get("id") or f"ARM64_SYS_REG({', '.join(map(str, row['enc']))})" for name, row in table.items()
@@ -118,7 +118,7 @@ def test_fields_are_where_the_macros_say(id: int) -> None:
 @example((1 << 64) - 1)
 @example(0x6030000010100000)
 def test_ids_round_trip(id: int) -> None:
-    """Any id decodes; its fields and its name both lead back to it."""
+    """Any ID decodes; its fields and its name both encode to it."""
     fields = regid.decode(id)
     assert regid.encode(fields) == id
     assert regid.encode(fields.name) == regid.parse(fields.name.upper()) == id
@@ -129,14 +129,14 @@ def test_ids_round_trip(id: int) -> None:
 
 
 def test_flipped_bits_never_keep_the_name() -> None:
-    """No id one bit away from a known register has that register's name."""
+    """No ID one bit away from a known register has that register's name."""
     for id in KNOWN:
         for bit in range(64):
             assert regid.name_of(id ^ 1 << bit) != regid.name_of(id)
 
 
 def test_names_round_trip() -> None:
-    """Every name leads to an id and back, also of slices and of registers that are only numbered."""
+    """Every name converts to an ID and back, also of slices and of registers that are only numbered."""
     names = [*regid.names(), *(f"ccsidr[{n}]" for n in range(256)), "fw[9]", "fw_bmap[65535]", "s3_0_c1_c2_3"]
     sliced = [name for name in regid.names() if regid.decode(regid.parse(name)).slice == 0]
     assert {name.rstrip("0123456789]") for name in sliced} == {"z", "p", "ffr", "za.h["}
@@ -171,13 +171,13 @@ def test_names_round_trip() -> None:
     ],
 )
 def test_ids_as_published(name: str, id: int) -> None:
-    """Ids as real kernels list them, typed out once."""
+    """IDs as real kernels list them, typed out once."""
     assert regid.parse(name) == id
     assert regid.name_of(id) == name
 
 
 def test_fields_of_families() -> None:
-    """Numbers, slices and encodings come out under their names; what a family has not is None."""
+    """Numbers, slices and encodings have their names; fields that a family lacks are None."""
     za = regid.decode(regid.parse("za.h[200][3]"))
     assert (za.family, za.n, za.slice, za.size_bytes, za.op0) == ("sme", 200, 3, 256, None)
     svcr = regid.decode(regid.parse("svcr"))
@@ -189,7 +189,7 @@ def test_fields_of_families() -> None:
 
 
 def test_numbers_and_case() -> None:
-    """Hex and decimal numbers are ids; names are taken in either case and with blanks around."""
+    """Hex and decimal numbers are IDs; names are accepted in either case and with blanks around."""
     svcr = regid.parse("svcr")
     assert [regid.parse(text) for text in (f"{svcr:#x}", f"{svcr:#X}", str(svcr), " SVCR\n", "S3_3_C4_C2_2")] == [
         svcr
@@ -216,7 +216,7 @@ def test_other_text_is_misuse(text: str) -> None:
 
 
 def test_misuse_names_what_comes_near() -> None:
-    """A slip of the pen is answered with what was meant."""
+    """The error for a misspelt name suggests the right one."""
     with pytest.raises(UsageError, match=r"no register 'svrc': did you mean svcr"):
         regid.parse("svrc")
     with pytest.raises(UsageError, match="take a name such as"):
@@ -238,12 +238,12 @@ def test_misuse_names_what_comes_near() -> None:
         {"arch": 0x60, "size_bytes": 1 << 16, "coproc": 19, "index": 1 << 40},
     ],
 )
-def test_fields_that_make_no_id_are_misuse(fields: dict[str, int]) -> None:
+def test_fields_without_an_id_are_misuse(fields: dict[str, int]) -> None:
     """Missing or oversized fields are named, not cut off."""
     with pytest.raises(UsageError, match="register id"):
         regid.encode(fields)
 
 
 def test_encode_takes_names_and_fields() -> None:
-    """A name and a mapping of fields make the same id."""
+    """A name and a mapping of fields encode to the same ID."""
     assert regid.encode("svcr") == regid.encode({"arch": 0x60, "size_bytes": 8, "coproc": 0x13, "index": 0xDA12})

@@ -56,15 +56,15 @@ def test_fields_have_their_types() -> None:
     ],
 )
 def test_an_error_names_file_and_field(ask: Callable[[Reader], object], error: str) -> None:
-    """The path leads to the field, however deep it is."""
+    """The path names the field, however deep it is."""
     with pytest.raises(UsageError) as raised:
         ask(Reader("f", TABLE))
     assert str(raised.value) == error
 
 
 @pytest.mark.parametrize("name", ["a.toml", "a.json", "missing.json"])
-def test_a_file_that_is_no_table_is_a_usage_error(tmp_path: Path, name: str) -> None:
-    """One line that names the file, for garbage and for a file that is not there."""
+def test_a_file_that_is_not_a_table_is_a_usage_error(tmp_path: Path, name: str) -> None:
+    """One line that names the file, for garbage and for a missing file."""
     if "missing" not in name:
         (tmp_path / name).write_text("[1, 2")
     with pytest.raises(UsageError, match="cannot be read as a thing: ") as raised:

@@ -34,21 +34,21 @@ def members(ctype: Any, path: str = "") -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_compiles_as_c11(header: str) -> None:
-    """Every header stands alone in strict C11 with -Iinclude only."""
+    """Every header compiles alone in strict C11 with -Iinclude only."""
     compile_c(f"#include <{header}>\nint none;\n", ["-std=c11", *STRICT, f"-I{INCLUDE}", "-c", "-o", os.devnull])
 
 
 @needs("g++", what="a C++ compiler")
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_compiles_as_cxx17(header: str) -> None:
-    """Every header stands alone in strict C++17 with -Iinclude only."""
+    """Every header compiles alone in strict C++17 with -Iinclude only."""
     flags = ["-std=c++17", *STRICT, f"-I{INCLUDE}", "-c", "-o", os.devnull]
     compile_c(f"#include <{header}>\nint none;\n", flags, compiler=["g++"], language="c++")
 
 
 @needs("aarch64-linux-gnu-gcc", what="an arm64 cross compiler")
 def test_headers_compile_for_arm64() -> None:
-    """On arm64, where the host's ptrace.h takes part, core ids and sizes are the same."""
+    """On arm64, where the host's ptrace.h takes part, core IDs and sizes are the same."""
     source = """#include <linux/kvm.h>
 _Static_assert(sizeof(struct kvm_regs) == %d, "size");
 _Static_assert(KVM_REG_ARM_CORE_REG(fp_regs.vregs[31]) == %d, "offset");
@@ -110,7 +110,7 @@ def test_constants_are_what_gcc_computes(tmp_path: Path) -> None:
 
 
 def test_every_macro_is_translated() -> None:
-    """What gcc sees as a macro with a value is in Python, but for those that mean nothing by themselves."""
+    """Every macro that has a value for gcc is in Python, except those without a meaning of their own."""
     text = compile_c("#include <linux/kvm.h>\n", [f"-I{INCLUDE}", "-E", "-dM"])
     bare = compile_c("#include <linux/types.h>\n#include <linux/ioctl.h>\n#include <stddef.h>\n", ["-E", "-dM"])
     defined = {line.split()[1].split("(")[0] for line in text.splitlines() if len(line.split()) > 2}
@@ -132,7 +132,7 @@ def test_structs_are_what_gcc_lays_out(tmp_path: Path) -> None:
 
 
 def test_tables_of_names() -> None:
-    """Numbers lead back to names: ioctls, capabilities, exits."""
+    """Numbers convert to names: ioctls, capabilities, exits."""
     assert uapi.IOCTL_NAMES[uapi.KVM_GET_REG_LIST] == "KVM_GET_REG_LIST"
     assert uapi.ioctl_name(uapi.KVM_SET_ONE_REG) == "KVM_SET_ONE_REG"
     assert uapi.ioctl_name(uapi.KVM_ARM_SET_DEVICE_ADDR) == "KVM_GET_ONE_REG"  # the one number with two meanings
@@ -165,13 +165,13 @@ def test_arithmetic_is_that_of_c() -> None:
 
 @pytest.mark.parametrize("expression", ["PAGE_SIZE", "1 << 31", "f(3)", "1.5", '"text"', "1 +"])
 def test_what_has_no_value_is_refused(expression: str) -> None:
-    """Names without a definition, overflow and what is no integer are not translated."""
+    """Names without a definition, overflow and non-integers are not translated."""
     with pytest.raises(build_uapi.Untranslatable):
         build_uapi.Translator({}, lambda name: 8).translate(expression)
 
 
 def test_missing_header_stops_the_build(tmp_path: Path) -> None:
-    """A header that is not there ends the build with its name."""
+    """A missing header ends the build with its name."""
     (tmp_path / "linux").mkdir()
     (tmp_path / "linux" / "kvm.h").write_text("#include <asm/kvm.h>\n")
     with pytest.raises(SystemExit, match=r"asm/kvm\.h"):

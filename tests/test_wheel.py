@@ -96,7 +96,7 @@ def test_the_source_archive_is_whole(sdist: Path) -> None:
 
 
 def test_the_wheel_is_for_any_python_of_one_platform(wheel: Path) -> None:
-    """It holds the interposer, headers and examples; the interposer is no extension of Python."""
+    """It holds the interposer, headers and examples; the interposer is not an extension of Python."""
     assert wheel.name.startswith(f"kvmabi-{kvmabi.__version__}-py3-none-linux_")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -73,18 +73,18 @@ def fill(vcpu: Vcpu, seed: int = 1) -> None:
 
 
 def save(vcpu: Vcpu, names: Iterable[str] | None = None) -> Saved:
-    """What a VMM keeps: every register in view now, or those of ``names`` that can be read."""
-    kept: Saved = {}
+    """What a VMM saves: every visible register, or those of ``names`` that can be read."""
+    saved: Saved = {}
     for name in vcpu.names() if names is None else names:
         try:
-            kept[name] = vcpu[name]
+            saved[name] = vcpu[name]
         except KvmError:
             assert names is not None
-    return kept
+    return saved
 
 
 def restore(vcpu: Vcpu, saved: Saved, names: Iterable[str] | None = None) -> int:
-    """Write what was saved in an order, the save's by default; tells how many were refused."""
+    """Write what was saved in an order, the save's by default; returns how many were refused."""
     refused = 0
     for name in list(saved) if names is None else names:
         try:
@@ -95,13 +95,13 @@ def restore(vcpu: Vcpu, saved: Saved, names: Iterable[str] | None = None) -> int
 
 
 def in_order(saved: Saved) -> list[str]:
-    """The right order for what remains after FINALIZE: svcr, then all else."""
+    """The right order for what remains after FINALIZE: svcr, then all other registers."""
     rest = [name for name in saved if name not in (*VLS, "svcr")]
     return ["svcr", *rest] if "svcr" in saved else rest
 
 
 def restored(vm: Vm, saved: Saved, index: int = 0) -> Vcpu:
-    """A vCPU that a save was restored into as it should be."""
+    """A vCPU into which a save was restored correctly."""
     vcpu = vcpu_of(vm, index, final=False)
     assert restore(vcpu, saved, [name for name in VLS if name in saved]) == 0
     if features(vm.kvm.host):
@@ -122,7 +122,7 @@ def differing(vcpu: Vcpu, saved: Saved) -> set[str]:
     return lost
 
 
-def found(kvm: Kvm) -> dict[str, set[str]]:
+def registers_lost(kvm: Kvm) -> dict[str, set[str]]:
     """The registers of every kind of finding."""
     kinds: dict[str, set[str]] = {}
     for finding in kvm.findings():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Recording a host: what a real /dev/kvm offers, and every register after reset, as a host profile in JSON."""
+"""Records a host: what a real /dev/kvm offers, and every register after reset, as a host profile in JSON."""
 
 from kvmabi.capture.host import capture, origin
 from kvmabi.capture.write import write

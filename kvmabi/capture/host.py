@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asking a backend for all that a host profile holds."""
+"""Asks a backend for everything that a host profile holds."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SETS: tuple[tuple[str, ...], ...] = (
     ("sme", *REST),
     ("el1_32bit", "sve", "sme"),
 )
-"""The sets of features of which every register's reset value is recorded besides the richest one."""
+"""The sets of features for which every register's reset value is recorded, besides the richest one."""
 ALL_BITS = (1 << 64) - 1
 TIMERS_CRN = 14
 CSSELR = regid.parse("csselr_el1")
 VECTOR = frozenset({"sve", "sme"})
 COUNTERS = sysregs.free_running_ids() | {uapi.KVM_REG_ARM_PTIMER_CTL, uapi.KVM_REG_ARM_PTIMER_CVAL}
-"""What runs, or follows what runs: never recorded."""
+"""Free-running counters, and registers that depend on them: never recorded."""
 
 Registers = dict[str, str | None]
 Captured = dict[str, Any]
@@ -45,17 +45,17 @@ Captured = dict[str, Any]
 def capture(
     backend: Backend, name: str, recorded_from: str, tick: Callable[[int, int], None] | None = None
 ) -> Captured:
-    """The host behind a backend as a profile; ``tick`` hears how many sets of features are done, and of how many.
+    """Returns the host behind a backend as a profile; ``tick`` gets the number of feature sets done, and of all.
 
-    UsageError if not even a vCPU without features can be made.
+    Raises UsageError if a vCPU with the host's features cannot be created.
     """
     host_features = backend.describe()
-    known = backend.kernel.features
+    kernel_features = backend.kernel.features
     richest = tuple(feature for feature in ("sve", "sme", *REST) if feature in host_features.features)
-    others = [features for features in SETS if features != richest and all(feature in known for feature in features)]
+    others = [features for features in SETS if features != richest and kernel_features.keys() >= set(features)]
     registers = _registers(backend, richest)
     if registers is None:
-        raise UsageError(f"{backend.name}: no vCPU can be made, so there is nothing to record")
+        raise UsageError(f"{backend.name}: no vCPU can be created, so there is nothing to record")
     resets: dict[str, Registers | None] = {}
     for done, features in enumerate(others, 1):
         resets[label(features)] = _registers(backend, features)
@@ -85,13 +85,13 @@ def capture(
 
 
 def origin(backend: Backend) -> str:
-    """Where a capture comes from, in words."""
+    """Returns where a capture comes from, in words."""
     place = "under QEMU TCG" if backend.name == "vm" else f"{platform.node()}, {platform.machine()}"
     return f"real Linux KVM (arm64) {place}"
 
 
 def _registers(backend: Backend, features: tuple[str, ...]) -> Registers | None:
-    """Every listed register of a vCPU after INIT and FINALIZE, null for what runs; None if INIT refuses."""
+    """Every listed register of a vCPU after INIT and FINALIZE, null for free-running ones; None if INIT fails."""
     one = _read(backend, features)
     if one is None:
         return None
@@ -100,8 +100,8 @@ def _registers(backend: Backend, features: tuple[str, ...]) -> Registers | None:
 
 
 def _read(backend: Backend, features: tuple[str, ...]) -> dict[int, str] | None:
-    _, made, *_, listed = backend.answers([*_begin(backend, features), f"L 0 {MAX_IDS}"])
-    if made != "OK" or not listed.startswith("OK "):
+    _, initialized, *_, listed = backend.answers([*_begin(backend, features), f"L 0 {MAX_IDS}"])
+    if initialized != "OK" or not listed.startswith("OK "):
         return None
     ids = listed.split()[2:]
     values = backend.answers(f"G 0 {id}" for id in ids)
@@ -109,7 +109,7 @@ def _read(backend: Backend, features: tuple[str, ...]) -> dict[int, str] | None:
 
 
 def cpu_keeps(backend: Backend, features: tuple[str, ...]) -> dict[str, str]:
-    """Which bits the CPU keeps of the registers that KVM_RUN passes through it: id to mask, of those that lose some."""
+    """Returns the masks of bits that the CPU preserves in registers that KVM_RUN loads, for those that lose bits."""
     values = _read(backend, features) or {}
     ids = [id for id in values if _is_state(id)]
     ones = [f"S 0 {id:x} {'ff' * 8}" for id in ids]
@@ -121,7 +121,7 @@ def cpu_keeps(backend: Backend, features: tuple[str, ...]) -> dict[str, str]:
 
 
 def _is_state(id: int) -> bool:
-    """Whether a register is a guest's state at EL1: no ID register (CSSELR_EL1 is among them), nothing that runs."""
+    """Whether a register is EL1 guest state: neither a timer nor an ID register, with which CSSELR_EL1 is encoded."""
     fields = regid.decode(id)
     runs, identifies = fields.crn == TIMERS_CRN, fields.crn == 0 and id != CSSELR
     return fields.family == "sysreg" and fields.op0 == 3 and not runs and not identifies
@@ -132,14 +132,14 @@ def _number(answer: str) -> int:
 
 
 def _begin(backend: Backend, features: tuple[str, ...]) -> list[str]:
-    """The steps to a vCPU whose registers can all be read."""
+    """Returns the steps that create a vCPU with all its registers accessible."""
     word = sum(1 << backend.kernel.features[feature].bit for feature in features)
     finalize = [f"F 0 {uapi.KVM_ARM_VCPU_VEC}"] if VECTOR & set(features) else []
     return ["N 1", f"I 0 {backend.describe().target} {word:x}", *finalize]
 
 
-def _capabilities(told: Any) -> dict[str, int | str]:
-    return {str(number): f"-{value}" if isinstance(value, str) else value for number, value in told.items()}
+def _capabilities(capabilities: Any) -> dict[str, int | str]:
+    return {str(number): f"-{value}" if isinstance(value, str) else value for number, value in capabilities.items()}
 
 
 def _masks(backend: Backend) -> dict[str, str] | None:

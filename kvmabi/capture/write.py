@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing a captured host: the whole file, or none."""
+"""Writes a captured host to a file atomically."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from kvmabi.capture.host import Captured
 
 
 def write(path: str, table: Captured) -> None:
-    """Write a captured host as JSON; a file of that name is replaced at once. UsageError if it cannot be."""
+    """Write a captured host as JSON, replacing an existing file. UsageError if it cannot be written."""
     wholefile.replace(Path(path), json.dumps(table, indent=1) + "\n")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The conformance suite: cases as data, one runner, and backends that answer them: the model or a real kernel.
 
-``load()`` gives the cases, ``open_backend("model", host="...")`` something to run them on, and ``run(backend, cases)``
-says of each whether it passed, failed or was skipped, and why.
+``load()`` returns the cases, ``open_backend("model", host="...")`` a backend to run them on, and
+``run(backend, cases)`` an outcome for each: passed, failed or skipped, and why.
 """
 
 from kvmabi.conformance.case import Case, load, read

@@ -2,10 +2,10 @@
 """Conformance cases: what each proves, its source, what it needs, and its lines. They are data, in cases/*.toml.
 
 A file is an array of tables ``case`` with ``name``, ``rule`` (in words), ``source``, ``steps`` (see
-kvmabi.conformance.language), and optionally ``needs`` (features and traits of the host, ``!`` before what it must not
-have, ``sve_vqs>1`` for a host with several lengths), ``kernels`` (patterns of profile names, where the rule is not
-every kernel's) and ``each``: values by which the case is repeated, put in for ``{name}``; ``sve_vqs`` and ``sme_vqs``
-stand for the host's vector lengths.
+kvmabi.conformance.language), and optionally ``needs`` (features and traits of the host, ``!`` before one that it must
+not have, ``sve_vqs>1`` for a host with several lengths), ``kernels`` (patterns of profile names, for a rule that some
+kernels do not have) and ``each``: the case is repeated with each value in place of ``{name}``; ``sve_vqs`` and
+``sme_vqs`` stand for the host's vector lengths.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kvmabi.tables import Reader
 
 FIELDS = ("name", "rule", "source", "needs", "kernels", "each", "steps")
 HOSTS_OWN = ("sve_vqs", "sme_vqs")
-"""What a parameter's values and a need may be about: the host's vector lengths."""
+"""The names of the host's vector lengths, for a parameter's values and for needs."""
 SEVERAL = re.compile(rf"({'|'.join(HOSTS_OWN)})>(\d{{1,3}})")
 
 
@@ -48,7 +48,7 @@ class Case:
         return parse(self.steps)
 
     def for_host(self, host_features: HostFeatures) -> Iterator[Case]:
-        """The case once for every combination of its parameters' values; with the host's own, which may be none."""
+        """The case for every combination of its parameters' values; once, unchanged, if a parameter has no values."""
         choices = [_values(values, host_features) for values in self.each.values()]
         if not all(choices):
             yield replace(self, each={})
@@ -60,7 +60,7 @@ class Case:
             yield replace(self, name=name, needs=needs, steps=_put_in(self.steps, texts), each={})
 
     def missing(self, host_features: HostFeatures) -> str:
-        """Why the case cannot run on a host: "" if it can."""
+        """Returns why the case cannot run on a host, "" if it can."""
         if self.kernels and not any(fnmatchcase(host_features.kernel, pattern) for pattern in self.kernels):
             return f"a rule of {', '.join(self.kernels)}, not of {host_features.kernel}"
         for need in self.needs:

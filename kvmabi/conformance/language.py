@@ -10,17 +10,17 @@ VALUE]                               pair, ``bit20``, ``none``. The target is th
                                      VALUE goes into word N of the features
 finalize V [N]                       N is KVM_ARM_VCPU_VEC unless it is given
 get V REG, set V REG VALUE,          REG: a register's name; ``z*``, ``p*``, ``v*`` or ``za*`` (the rows that the
-set-pattern V REG SEED,              host's longest vector length has) for one step each; an id in 0x...; with ``+N``
+set-pattern V REG SEED,              host's longest vector length has) for one step each; an ID in 0x...; with ``+N``
 get-unmapped V REG,                  added or ``@N`` as its size in bytes. VALUE: see kvmabi.conformance.values.
 set-unmapped V REG,                  Seeds rise by one from register to register of a bank. N bytes are mapped
 get-partial V REG N,
 set-partial V REG N SEED
-list V [N], list-partial V N M       N and M are numbers, or what an answer was called: ``$all-1``
+list V [N], list-partial V N M       N and M are numbers, or a bound name: ``$all-1``
 ioctl F IOCTL ARG,                   an ioctl by its name, or its number in 0x...
 ioctl-struct F IOCTL
 save V NAME                          read every register of the list, in its order
 restore V NAME [first R,R...]        write them to a vCPU in that order, some of them first
-same V NAME [but R,R...]             read them from a vCPU and compare, but for free-running counters
+same V NAME [but R,R...]             read them from a vCPU and compare, except free-running counters
 ===================================  ==============================================================================
 
 The others are ``new``, ``create-vcpu``, ``enable-cap``, ``masks``, ``run``, ``create-device``, ``has-attr``,
@@ -53,13 +53,13 @@ SEEDED = {"set-pattern": 0, "set-partial": 1}
 """Which word after the register is a seed."""
 INIT_WORDS = 7
 MAX_SIZE = 1 << (uapi.KVM_REG_SIZE_MASK >> uapi.KVM_REG_SIZE_SHIFT)
-"""The most that an id's size field can say, in bytes."""
+"""The largest size that an ID's size field encodes, in bytes."""
 SIZE = re.compile(r"(.+)@(\d+)")
 SUM = re.compile(r"(.+?)\+(0x[0-9a-f]+|\d+)")
 
 
 class Line(NamedTuple):
-    """A line of a case: what is to be done, and what must come of it."""
+    """A line of a case: a step, and the answer it must get."""
 
     step: str
     answer: str
@@ -105,7 +105,7 @@ def features_word(names: str, kernel: Kernel) -> int:
 
 
 def registers(text: str, host_features: HostFeatures) -> list[int]:
-    """The ids that a register's name in a case stands for."""
+    """Returns the IDs that a register's name in a case stands for."""
     if text == "za*":
         return [uapi.KVM_REG_ARM64_SME_ZAHREG(n, 0) for n in range(values.number("sme_vl", host_features))]
     if text in BANKS:
@@ -125,7 +125,7 @@ def registers(text: str, host_features: HostFeatures) -> list[int]:
 
 
 def concrete(line: Line, host_features: HostFeatures, kernel: Kernel) -> list[Concrete]:
-    """The steps that a line stands for; UsageError or ValueError if it is not one. Macros are not for this."""
+    """Returns the steps that a line stands for; UsageError or ValueError if it is not a step. Not for macros."""
     word, *words = line.step.split() or [""]
     op = WORDS.get(word)
     if op is None:
@@ -188,12 +188,12 @@ def _register_steps(word: str, words: list[str], answer: str, host_features: Hos
 
 
 def _shifted(text: str, by: int) -> str:
-    """A text whose patterns' seeds are greater by some."""
+    """Returns a text with its patterns' seeds increased."""
     return re.sub(r"pattern:(\d+)", lambda match: f"pattern:{int(match[1]) + by}", text)
 
 
 def group(id: int) -> str:
-    """The bank that a register belongs to, as restores and comparisons sum up: "z", "p", "za", or its own name."""
+    """Returns the bank that restores and comparisons report for a register: "z", "p", "za", or its own name."""
     name = regid.name_of(id)
     match = re.fullmatch(r"([zpvx])\d+|(za)\.h\[\d+\]", name)
     return (match[1] or match[2]) if match else name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Saving a vCPU and restoring it, as a VMM does: save, restore and same of the cases' language."""
+"""Saves and restores a vCPU as a VMM does: the steps save, restore and same of the cases' language."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kvmabi.steps.backends.base import Backend
 from kvmabi.steps.grammar import MAX_IDS
 
 Saved = dict[int, str]
-"""Register ids, in the order of the list, and the bytes of each."""
+"""Register IDs, in the order of the list, and the bytes of each."""
 
 
 def save(backend: Backend, vcpu: str) -> tuple[str, Saved]:
-    """Read every listed register: OK or what failed, and what was read."""
+    """Read every listed register; returns OK or what failed, and the values read."""
     (listed,) = backend.answers([f"L {vcpu} {MAX_IDS}"])
     result, _, rest = listed.partition(" ")
     if result != "OK":
@@ -29,7 +29,7 @@ def save(backend: Backend, vcpu: str) -> tuple[str, Saved]:
 
 
 def restore(backend: Backend, vcpu: str, saved: Saved, first: Iterable[str]) -> str:
-    """Write what was saved, in its order but for the registers named ``first``: OK or what was refused."""
+    """Write the saved values, the registers named ``first`` before the others; returns OK or what failed."""
     names = list(first)
     early = [id for name in names for id in saved if name in (group(id), regid.name_of(id))]
     ids = [*early, *(id for id in saved if id not in set(early))]
@@ -37,9 +37,9 @@ def restore(backend: Backend, vcpu: str, saved: Saved, first: Iterable[str]) -> 
     return _refusals(zip(ids, answers, strict=True))
 
 
-def same(backend: Backend, vcpu: str, saved: Saved, but: Iterable[str]) -> str:
-    """Compare a vCPU with what was saved: OK, or which banks differ."""
-    skipped, running = set(but), sysregs.free_running_ids()
+def same(backend: Backend, vcpu: str, saved: Saved, excluded: Iterable[str]) -> str:
+    """Compare a vCPU with the saved values; returns OK, or which banks differ."""
+    skipped, running = set(excluded), sysregs.free_running_ids()
     ids = [id for id in saved if not {group(id), regid.name_of(id)} & skipped and id not in running]
     answers = backend.answers(f"G {vcpu} {id:x}" for id in ids)
     different = dict.fromkeys(group(id) for id, answer in zip(ids, answers, strict=True) if answer != f"OK {saved[id]}")
@@ -47,7 +47,7 @@ def same(backend: Backend, vcpu: str, saved: Saved, but: Iterable[str]) -> str:
 
 
 def do(backend: Backend, step: str, saved: dict[str, Saved]) -> str:
-    """Do a macro's line; UsageError if it is none."""
+    """Do a macro's line; UsageError if it is malformed."""
     what, *words = step.split()
     if len(words) < 2:
         raise UsageError(f"{step!r} lacks {'a name' if words else 'a vCPU and a name'}")
@@ -64,7 +64,7 @@ def do(backend: Backend, step: str, saved: dict[str, Saved]) -> str:
 
 
 def _refusals(answers: Iterable[tuple[int, str]]) -> str:
-    """OK, or each errno with the banks that it met, in the order in which they came."""
+    """Returns OK, or each errno with the banks that failed with it, in order of occurrence."""
     refused: dict[str, dict[str, None]] = {}
     for id, answer in answers:
         result = answer.split()[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run of the suite found, as text, JSON or JUnit's XML."""
+"""The outcomes of a run of the suite as text, JSON or JUnit's XML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUSES = ("passed", "failed", "skipped")
 
 
 def text(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
-    """For people: every difference with its rule, the skipped ones by reason, and a line of counts."""
+    """For readers: every difference with its rule, the skipped ones by reason, and a line of counts."""
     lines = [str(host_features), ""]
     for outcome in outcomes:
         if outcome.status == "failed":
@@ -44,10 +44,10 @@ def _short(answer: str) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """One line: how many cases passed, failed and were skipped, and how many steps that took."""
+    """One line: how many cases passed, failed and were skipped, and the number of steps."""
     counts = Counter(outcome.status for outcome in outcomes)
-    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
-    return f"{told} ({sum(outcome.steps for outcome in outcomes)} steps)"
+    counted = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+    return f"{counted} ({sum(outcome.steps for outcome in outcomes)} steps)"
 
 
 def as_json(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
@@ -84,7 +84,7 @@ def _case(outcome: Outcome) -> dict[str, object]:
 
 
 def junit(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
-    """For continuous integration: JUnit's XML, one test case a case."""
+    """For continuous integration: JUnit's XML, with one test case per case."""
     counts = Counter(outcome.status for outcome in outcomes)
     suite = ElementTree.Element(
         "testsuite",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Running cases on a backend: every answer is compared with the one that the case asks for."""
+"""Runs cases on a backend, and compares every answer with the one that the case expects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """A line of a case whose answer was another one; ``step`` is the one that the backend was given."""
+    """A line of a case with an unexpected answer; ``step`` is the step that the backend did."""
 
     line: str
     step: str
@@ -30,7 +30,7 @@ class Difference:
 
 @dataclass
 class Outcome:
-    """What became of a case: differences, or why it was skipped (""), or neither. ``seconds`` it took."""
+    """The outcome of a case: its differences, or why it was skipped (else ""), and the ``seconds`` it took."""
 
     case: Case
     differences: list[Difference] = field(default_factory=list)
@@ -46,15 +46,15 @@ class Outcome:
 
 def select(cases: Iterable[Case], *patterns: str) -> list[Case]:
     """The cases whose name matches one of the shell patterns, or all; UsageError for a pattern that matches none."""
-    known = list(cases)
+    all_cases = list(cases)
     for pattern in patterns:
-        if not any(fnmatchcase(case.name, pattern) for case in known):
-            raise UsageError(f"no case is called {pattern!r}")
-    return [case for case in known if not patterns or any(fnmatchcase(case.name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(case.name, pattern) for case in all_cases):
+            raise UsageError(f"no case matches {pattern!r}")
+    return [case for case in all_cases if not patterns or any(fnmatchcase(case.name, pattern) for pattern in patterns)]
 
 
 def run(backend: Backend, cases: Iterable[Case], tick: Callable[[Outcome], None] | None = None) -> list[Outcome]:
-    """Run cases; ``tick`` hears of each. UsageError if not one could be run, or a case is written wrong."""
+    """Run cases; ``tick`` gets each outcome. UsageError if none of them could be run, or a case is malformed."""
     host_features = backend.describe()
     outcomes = []
     for case in cases:
@@ -64,7 +64,7 @@ def run(backend: Backend, cases: Iterable[Case], tick: Callable[[Outcome], None]
                 tick(outcomes[-1])
     if all(outcome.skipped for outcome in outcomes):
         reasons = sorted({outcome.skipped for outcome in outcomes})
-        raise UsageError(f"not one of {len(outcomes)} cases could be run: {'; '.join(reasons) or 'there are none'}")
+        raise UsageError(f"none of {len(outcomes)} cases could be run: {'; '.join(reasons) or 'there are none'}")
     return outcomes
 
 
@@ -100,10 +100,10 @@ class _Run:
             if answers.unknown_names(line.step, self.names):
                 self.flush()
                 if self.outcome.differences and answers.unknown_names(line.step, self.names):
-                    return  # the answer that was to be called so never came
+                    return  # the answer that binds the name did not match
             for step in concrete(line, self.backend.describe(), self.backend.kernel):
                 text = answers.resolve(step.step, self.names)
-                grammar.parse(text)  # the executor takes what is not a number for 0
+                grammar.parse(text)  # the executor reads a word that is not a number as 0
                 self.waiting.append((line, step._replace(step=text)))
         self.flush()
 

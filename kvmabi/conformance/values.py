@@ -28,8 +28,8 @@ HOST_SET = re.compile(r"(sve|sme)(?:<=(\d+))?")
 def number(text: str, host_features: HostFeatures) -> int:
     """A number: decimal, 0x..., ``sve_vl``, ``sme_vl``, or a product or quotient of two such; ValueError."""
     for sign in "*/":
-        left, found, right = text.rpartition(sign)
-        if found:
+        left, operator, right = text.rpartition(sign)
+        if operator:
             one, other = number(left, host_features), number(right, host_features)
             return one * other if sign == "*" else one // other
     lengths = {"sve_vl": host_features.sve_vqs, "sme_vl": host_features.sme_vqs}
@@ -39,7 +39,7 @@ def number(text: str, host_features: HostFeatures) -> int:
 
 
 def data(text: str, size: int, host_features: HostFeatures) -> bytes:
-    """The bytes that a value stands for in a register of ``size`` bytes; ValueError if it is none."""
+    """Returns the bytes that a value stands for in a register of ``size`` bytes; ValueError if it is not a value."""
     if text.startswith("="):
         return (number(text[1:], host_features) % (1 << 8 * size)).to_bytes(size, "little")
     kind, _, rest = text.partition(":")
@@ -53,7 +53,7 @@ def data(text: str, size: int, host_features: HostFeatures) -> bytes:
 
 
 def vls(text: str, host_features: HostFeatures) -> bytes:
-    """A set of vector lengths as SVE_VLS and SME_VLS hold it: bit N-1 stands for N quadwords."""
+    """Returns a set of vector lengths as SVE_VLS and SME_VLS hold it: bit N-1 stands for N quadwords."""
     host = HOST_SET.fullmatch(text)
     if host:
         most = int(host[2]) if host[2] else VLS_BYTES * 8

@@ -18,7 +18,7 @@ ANY = None
 
 
 class UserValue:
-    """The caller's value of an attribute, read when the attribute's rule says so."""
+    """The caller's value of an attribute; the attribute's handler decides when it is read."""
 
     __slots__ = ("_addr", "_call", "_size_bytes")
 
@@ -30,7 +30,7 @@ class UserValue:
         return int.from_bytes(self._call.read(self._addr, self._size_bytes), "little")
 
     def give(self, number: int) -> None:
-        """Write a number in its place. Raises KvmError, EFAULT."""
+        """Write a number to the caller. Raises KvmError, EFAULT."""
         self._call.write(self._addr, number.to_bytes(self._size_bytes, "little"))
 
 
@@ -51,18 +51,18 @@ Attributes = Mapping[tuple[int, int | None], Attribute]
 
 
 class HasAttributes(Protocol):
-    """A file with attributes: all that it has under its kernel."""
+    """A file with the ``attributes`` that its kernel has."""
 
     attributes: Attributes
 
 
 def absent(_file: object) -> bool:
-    """For ``present``: the attribute does not exist, though a set checks other things first."""
+    """For ``present``: the attribute does not exist, although a set checks other things first."""
     return False
 
 
 def no_such_attr(_file: object, value: UserValue) -> int:
-    """ENXIO, after the value was read."""
+    """Fails with ENXIO after reading the value."""
     value.take()
     raise KvmError(errno.ENXIO, "the group does not have this attribute")
 

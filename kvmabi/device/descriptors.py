@@ -32,7 +32,7 @@ class Descriptors:
         self._fds: dict[Identity, int] = {}
 
     def install(self, file: DeviceFile) -> int:
-        """A new descriptor for a file. Raises KvmError, EMFILE, and undoes what opened the file."""
+        """Returns a new descriptor for a file. Raises KvmError, EMFILE, and undoes what opened the file."""
         try:
             fd = os.dup(file.run_fd) if isinstance(file, VcpuFile) else os.memfd_create(f"kvm-{file.kind}")
         except OSError as error:
@@ -44,7 +44,7 @@ class Descriptors:
         return fd
 
     def file(self, fd: int | HasFileno) -> DeviceFile:
-        """The device file behind a descriptor. Raises KvmError, EBADF, for any other descriptor."""
+        """Returns the device file behind a descriptor. Raises KvmError, EBADF, for any other descriptor."""
         file = self._files.get(_identity(fd))
         if file is None:
             raise KvmError(errno.EBADF, f"file descriptor {fd} was not opened through this Kvm")

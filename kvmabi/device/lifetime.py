@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How long a file lives: as in the kernel, a VM is kept by its own descriptor and by those of its vCPUs and devices."""
+"""The lifetime of a file: as in the kernel, a VM lives as long as a descriptor of it, its vCPUs or its devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class Kept:
     """A file that its own descriptor and the open files made from it keep alive.
 
     The owner of descriptors calls ``opened`` when it hands one out and ``closed`` when the last copy of it is gone;
-    which files that ends is decided here. ``release`` runs once, when nothing keeps the file any more.
+    this class decides which files that ends. ``release`` runs once, when nothing keeps the file alive any more.
     """
 
     def __init__(self, parent: Kept | None = None) -> None:
@@ -18,7 +18,7 @@ class Kept:
 
     @property
     def is_released(self) -> bool:
-        """Nothing keeps the file any more."""
+        """Nothing keeps the file alive any more."""
         return not self._keepers
 
     def opened(self) -> None:
@@ -34,10 +34,10 @@ class Kept:
             self._drop()
 
     def on_close(self) -> None:
-        """The file cannot be reached any more, but what it keeps is still there."""
+        """Called when the last descriptor is closed, before any file is released."""
 
     def release(self) -> None:
-        """Give back what the file holds."""
+        """Release what the file holds."""
 
     def _keep(self) -> None:
         self._keepers += 1

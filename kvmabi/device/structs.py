@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The structs of the KVM API as struct.Struct, made from the headers: no layout is typed.
+"""The structs of the KVM API as struct.Struct, generated from the headers: no layout is written by hand.
 
 >>> from kvmabi.device.structs import layout
 >>> layout("struct kvm_one_reg").unpack(bytes(16))
 (0, 0)
 
 cffi objects of the same structs (``uapi.ffi.new``) are easier to read; a struct.Struct packs and unpacks in a tenth of
-the time, which counts where every ioctl passes.
+the time, which matters on the path of every ioctl.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 @cache
 def layout(name: str) -> struct.Struct:
-    """The layout of a type by its C name, padding included, in the machine's byte order.
+    """Returns the layout of a type by its C name, padding included, in the machine's byte order.
 
-    Fields come in their order. Arrays of numbers are flattened into their elements, structs into their fields; an array
-    of bytes, a union and bit fields that share a unit are one ``bytes`` value each. A flexible array takes no space.
+    Fields are in declaration order. Arrays of numbers are flattened into their elements, structs into their fields;
+    an array of bytes, a union and bit fields that share a unit are one ``bytes`` value each. A flexible array takes no
+    space.
     """
     ctype = ffi.typeof(name)
-    made = struct.Struct("=" + "".join(_formats(ctype)))
-    assert made.size == ffi.sizeof(ctype), name
-    return made
+    compiled = struct.Struct("=" + "".join(_formats(ctype)))
+    assert compiled.size == ffi.sizeof(ctype), name
+    return compiled
 
 
 def _formats(ctype: Any) -> Iterator[str]:
@@ -53,7 +54,7 @@ def _formats(ctype: Any) -> Iterator[str]:
 
 
 def _fields(ctype: Any) -> Iterator[str]:
-    """The formats of a struct's fields, and of the holes between and behind them."""
+    """The formats of a struct's fields, and of the padding between and after them."""
     place = 0
     for start, end, types in _spans(ctype):
         if start > place:

@@ -26,7 +26,7 @@ def open_system(host: Host, kernel: Kernel, log: EventLog) -> SystemFile:
 
 
 class SystemFile(DeviceFile):
-    """The file behind open("/dev/kvm"). VMs do not keep it."""
+    """The file behind open("/dev/kvm"). VMs do not keep it alive."""
 
     kind = "system"
 
@@ -37,7 +37,7 @@ class SystemFile(DeviceFile):
         self._vcpu_attributes = vcpuattrs.attributes(system.kernel)
 
     def release(self) -> None:
-        """Give back the memory of closed vCPUs."""
+        """Release the memory of closed vCPUs."""
         self.system.close()
 
     def _get_api_version(self, call: Call) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How far arm64's copy_from_user and copy_to_user get before a fault.
 
-With FEAT_MOPS the kernel copies to the last byte that is mapped. Without, it moves blocks: what was
-loaded with a block that faulted is lost, and a copy that has not moved anything tries a single byte.
+With FEAT_MOPS the kernel copies up to the last mapped byte. Without it, the kernel moves blocks: a block that
+faults is lost as a whole, and a copy that has not moved anything tries a single byte.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _fitting(size: int, writable: int) -> Iterator[int]:
 
 
 def from_user(addr: int, size: int, readable: int) -> int:
-    """How many of ``size`` bytes from ``addr`` are stored where only the first ``readable`` can be loaded."""
+    """Returns how many of ``size`` bytes from ``addr`` are stored if only the first ``readable`` can be loaded."""
     stored = loaded = 0
     for load, store in _moves(addr, size):
         loaded += load
@@ -120,6 +120,6 @@ def _interlaced(blocks: int) -> Iterator[tuple[int, int]]:
 
 
 def _tail(size: int, rest: int) -> Iterator[int]:
-    """The units in which what remains is moved: 16 bytes at a time, then 8, 4, 2 and 1."""
+    """The units that move the remaining bytes: 16 bytes at a time, then 8, 4, 2 and 1."""
     yield from (PAIR,) * (rest // PAIR)
     yield from (unit for unit in (8, 4, 2, 1) if size & unit)

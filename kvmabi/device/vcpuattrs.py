@@ -70,7 +70,7 @@ STOLEN_TIME = Attribute(LONG_BYTES, lambda file, _value: file.stolen_time, _set_
 
 
 def attributes(kernel: Kernel) -> Attributes:
-    """All that vCPUs have under a kernel."""
+    """Returns the attributes of vCPUs under a kernel."""
     pmu: dict[Key, Attribute] = {
         (uapi.KVM_ARM_VCPU_PMU_V3_CTRL, attr): PMU[attr] for attr in PMU if attr < kernel.pmu_attrs
     }

@@ -51,7 +51,7 @@ class VgicFile(ControlFile):
 
     @property
     def vcpus(self) -> Collection[int]:
-        """The numbers of the VM's vCPUs."""
+        """The IDs of the VM's vCPUs."""
         return self.vm.vm.vcpus
 
 
@@ -74,7 +74,7 @@ def _no_address(*_: object) -> int:
 
 
 def _nothing_to_do(*_: object) -> None:
-    """The controls of an ITS, whose tables are empty."""
+    """The controls of an ITS do nothing: its tables are empty."""
 
 
 VGIC: dict[tuple[int, int | None], Attribute] = {

@@ -31,7 +31,7 @@ SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | READONLY
 
 
 FOREIGN_MEMORY = Refusal(errno.EIO, "a VM can be used only from the address space that created it")
-DEAD = Refusal(errno.EIO, "the VM is dead: a KVM_RUN found its vGIC unfit")
+DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
 
 
 class Slot(NamedTuple):
@@ -64,7 +64,7 @@ class VmFile(DeviceFile):
         return DEAD if self.vm.dead else None
 
     def release(self) -> None:
-        """Give back what the VM holds, the vCPUs' register files among it."""
+        """Release what the VM holds, including the vCPUs' register files."""
         self.vm.close()
 
     def _create_vcpu(self, call: Call) -> DeviceFile:
@@ -89,12 +89,12 @@ class VmFile(DeviceFile):
         kind, fd, flags = CREATE_DEVICE.unpack(call.read(call.arg, CREATE_DEVICE.size))
         if kind not in DEVICES:
             raise KvmError(errno.ENODEV, f"this kernel has no device of type {kind}, or kvmabi does not model it")
-        made: int | DeviceFile = 0
+        result: int | DeviceFile = 0
         if not flags & uapi.KVM_CREATE_DEVICE_TEST:
             its = kind == uapi.KVM_DEV_TYPE_ARM_VGIC_ITS
-            made = ItsFile(self) if its else VgicFile(self, self.vm.create_vgic())
+            result = ItsFile(self) if its else VgicFile(self, self.vm.create_vgic())
         call.write(call.arg, CREATE_DEVICE.pack(kind, fd, flags))  # EFAULT here does not undo the device
-        return made
+        return result
 
     def _create_irqchip(self, _call: Call) -> int:
         raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", hint="KVM_CREATE_DEVICE creates a vGICv3")
@@ -110,7 +110,7 @@ class VmFile(DeviceFile):
         return 0
 
     def _set_device_addr(self, call: Call) -> int:
-        """KVM_ARM_SET_DEVICE_ADDR, which has the number of KVM_GET_ONE_REG: the VM has no vGICv2."""
+        """KVM_ARM_SET_DEVICE_ADDR, which has the same number as KVM_GET_ONE_REG: the VM has no vGICv2."""
         call.read(call.arg, DEVICE_ADDR.size)
         raise KvmError(errno.ENODEV, "the VM has no such device; registers belong to a vCPU's file")
 
@@ -168,6 +168,6 @@ class VmFile(DeviceFile):
 
 
 def _mask_index(id: int) -> int:
-    """A feature ID register's place in the table of masks: op1, CRm and op2 of its encoding."""
+    """Returns a feature ID register's index in the table of masks, from op1, CRm and op2 of its encoding."""
     op1, crm, op2 = id >> 11 & 7, id >> 3 & 15, id & 7
     return uapi.KVM_ARM_FEATURE_ID_RANGE_INDEX(3, op1, 0, crm, op2)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Differential fuzzing: random ioctl sequences on the model and on a real kernel, every answer compared.
 
-A sequence follows from a seed and its number alone. A difference is shrunk to the fewest steps that show it and told
+A sequence depends only on a seed and its number. A difference is shrunk to the fewest steps that show it and reported
 as a case of the conformance suite.
 """
 

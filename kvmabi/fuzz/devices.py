@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Random steps about devices: making a vGIC and an ITS, and their attributes and a vCPU's."""
+"""Random steps on devices: they create a vGIC and an ITS, and access their attributes and a vCPU's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def create(random: Random) -> str:
 
 
 def attribute(random: Random) -> str:
-    """A set, get or test of an attribute, whatever files there are."""
+    """A set, get or test of an attribute, whether its file exists or not."""
     pick = random.choice
     bad = "-" if random.random() < UNMAPPED_SHARE else ""
     address = f"{pick(ADDRESSES):x}"

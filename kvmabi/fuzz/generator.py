@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Random sequences of steps: what a sane VMM does, mixed with what a broken or hostile one does."""
+"""Random sequences of steps: those of a correct VMM, mixed with those of a broken or hostile one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvmabi.fuzz import devices
 from kvmabi.fuzz.world import World
 
 SANE_SHARE = 0.75
-"""How many sequences begin as a VMM that knows what it does."""
+"""The share of sequences that begin like a correct VMM."""
 TWO_VCPUS_SHARE = 0.25
 STEPS = (20, 130)
 LIST_ROOM = (0, 1, 40, 41, 250, 400, 4096, 4096, 4096, 4096)
@@ -19,17 +19,17 @@ FINALIZED = (4, 4, 4, 4, 4, 4, 0, 3, 5, 9, 10, -1)
 TARGETS = (0, 3, 4, 6, 77, 0xFFFFFFFF)
 WRONG_FEATURE_BITS = (7, 8, 9, 10, 11, 19, 31)
 
-# What a step is, how often in a thousand, and how it is made.
+# The kinds of steps and their weights.
 MIX: dict[str, int] = {
     "get": 330,
     "set": 265,
     "pattern": 175,
     "bad_get": 20,
     "bad_set": 22,
-    "torn_get": 12,
-    "torn_set": 25,
+    "partial_get": 12,
+    "partial_set": 25,
     "list": 45,
-    "torn_list": 4,
+    "partial_list": 4,
     "init": 30,
     "wide_init": 4,
     "finalize": 24,
@@ -47,7 +47,7 @@ CHANGING = frozenset({"init", "finalize", "run"})
 """Steps after which some of the registers that were set before are read."""
 RECENT, LOOKED_AT = 16, 4
 DEVICES_SHARE = 0.15
-"""How many sequences make devices: a run with a vGIC that is not set up kills the VM."""
+"""The share of sequences that create devices: a run with a vGIC that is not set up kills the VM."""
 BAD_CALLS = tuple(
     f"{request:x}" for request in (uapi.KVM_ARM_VCPU_INIT, uapi.KVM_ARM_VCPU_FINALIZE, uapi.KVM_GET_REG_LIST)
 )
@@ -59,7 +59,7 @@ STRUCTS = (
 
 
 class Generator:
-    """Makes sequences for a ``world``; sequence ``number`` of a seed is always the same."""
+    """Generates sequences for a ``world``; sequence ``number`` of a seed is always the same."""
 
     def __init__(self, seed: int, world: World) -> None:
         self._seed = seed
@@ -109,7 +109,7 @@ class _Sequence:
         self.steps += [f"G {place}" for place in self.random.sample(recent, min(LOOKED_AT, len(recent)))]
 
     def target_of_set(self, id: int) -> str:
-        """A vCPU and an id as a step's words, to be looked at later."""
+        """Returns a vCPU and an ID as a step's words, and records them for ``look_back``."""
         place = f"{self.vcpu()} {id:x}"
         self.written.append(place)
         return place
@@ -135,10 +135,10 @@ class _Sequence:
     def bad_set(self) -> str:
         return f"b {self.vcpu()} {self.world.any_id(self.random):x}"
 
-    def torn_get(self) -> str:
+    def partial_get(self) -> str:
         return f"g {self.vcpu()} {self.world.readable(self.random):x} {self.mapped()}"
 
-    def torn_set(self) -> str:
+    def partial_set(self) -> str:
         return f"s {self.vcpu()} {self.world.patterned(self.random):x} {self.mapped()} {self.random.randrange(256)}"
 
     def mapped(self) -> int:
@@ -149,7 +149,7 @@ class _Sequence:
     def list(self) -> str:
         return f"L {self.vcpu()} {self.random.choice(LIST_ROOM)}"
 
-    def torn_list(self) -> str:
+    def partial_list(self) -> str:
         return f"l {self.vcpu()} {self.random.choice(LIST_ROOM)} {self.random.choice((0, 1, 30))}"
 
     def init(self) -> str:
@@ -208,10 +208,10 @@ _MAKE: dict[str, Callable[[_Sequence], str]] = {
     "pattern": _Sequence.pattern,
     "bad_get": _Sequence.bad_get,
     "bad_set": _Sequence.bad_set,
-    "torn_get": _Sequence.torn_get,
-    "torn_set": _Sequence.torn_set,
+    "partial_get": _Sequence.partial_get,
+    "partial_set": _Sequence.partial_set,
     "list": _Sequence.list,
-    "torn_list": _Sequence.torn_list,
+    "partial_list": _Sequence.partial_list,
     "init": _Sequence.init,
     "wide_init": _Sequence.wide_init,
     "finalize": _Sequence.finalize,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Doing sequences on the model and on a kernel, and keeping what differs."""
+"""Does sequences on the model and on a kernel, and collects the differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH_STEPS = 4000
 
 @dataclass(frozen=True)
 class Finding:
-    """A sequence that the model answers otherwise than the kernel: the last step shows it.
+    """A sequence whose last step the model answers differently from the kernel.
 
     ``expected`` and ``got`` are the kernel's and the model's answers to every step; ``sequence`` is
     the number of the one that was shrunk.
@@ -35,7 +35,7 @@ class Finding:
 
 
 def first_difference(expected: Sequence[str], got: Sequence[str]) -> int | None:
-    """The place of the first step with different answers."""
+    """Returns the index of the first step with different answers."""
     return next((place for place, pair in enumerate(zip(expected, got, strict=True)) if pair[0] != pair[1]), None)
 
 
@@ -69,9 +69,9 @@ def hunt(
             place = first_difference(expected[start:end], got[start:end])
             if place is not None:
                 shown = slice(start, start + place + 1)
-                found = Finding(number, sequence[: place + 1], expected[shown], got[shown])
-                if found.kind not in known:
-                    yield _shrunk(kernel, model, found)
+                finding = Finding(number, sequence[: place + 1], expected[shown], got[shown])
+                if finding.kind not in known:
+                    yield _shrunk(kernel, model, finding)
             start = end
         if tick is not None:
             tick(batch[-1][0] + 1, len(steps))
@@ -97,5 +97,5 @@ def _shrunk(kernel: Backend, model: Backend, whole: Finding) -> Finding:
 
     if not differs(whole.steps):
         return whole
-    found = compare(kernel, model, shrink(whole.steps, differs))
-    return replace(found, sequence=whole.sequence) if found else whole
+    shrunk = compare(kernel, model, shrink(whole.steps, differs))
+    return replace(shrunk, sequence=whole.sequence) if shrunk else whole

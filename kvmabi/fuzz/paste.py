@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A finding as a case of the conformance suite: names in place of numbers, the kernel's answers as what must come."""
+"""A finding as a case of the conformance suite: names in place of numbers, and the kernel's answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NUMBER_BYTES = 8
 
 
 def case_text(finding: Finding, name: str, host_features: HostFeatures, kernel: Kernel) -> str:
-    """The finding as TOML, ready to be pasted into a file of cases; the model's answer stands in a comment."""
+    """Returns the finding as TOML, ready to be pasted into a file of cases; a comment has the model's answer."""
     lines = []
     for step, answer in zip(finding.steps, finding.expected, strict=True):
-        line, told = _step(step, host_features, kernel), _answer(step, answer)
-        lines.append(line if told == "OK" else f"{line} -> {told}")
+        line, wanted = _step(step, host_features, kernel), _answer(step, answer)
+        lines.append(line if wanted == "OK" else f"{line} -> {wanted}")
     if finding.steps[-1].startswith("L "):
         lines[-1] = _list_line(finding, host_features, kernel)
     return "\n".join(
@@ -36,7 +36,7 @@ def case_text(finding: Finding, name: str, host_features: HostFeatures, kernel: 
 
 
 def _step(step: str, host_features: HostFeatures, kernel: Kernel) -> str:
-    """A step as a case writes it. What a recording has behind a step's words is left out."""
+    """Returns a step as a case writes it, without what a recording appends to the step's words."""
     letter, *words = step.split()
     op = LETTERS[letter]
     words = words[: len(op.words)]
@@ -93,7 +93,7 @@ def _answer(step: str, answer: str) -> str:
 
 
 def _list_line(finding: Finding, host_features: HostFeatures, kernel: Kernel) -> str:
-    """A list whose difference is named: what the kernel lists and the model does not, and the other way round."""
+    """Returns the line of a list, with what the kernel lists and the model does not, and the other way round."""
     line, expected, got = _step(finding.steps[-1], host_features, kernel), finding.expected[-1], finding.got[-1]
     theirs, ours = expected.split()[2:], got.split()[2:]
     missing = [_register(int(id, 16)) for id in theirs if id not in set(ours)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Against recorded traces: sequences drawn from them at random, with the answers that a kernel once gave."""
+"""Fuzzing against recorded traces: sequences drawn from them at random, with a kernel's recorded answers."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def _finding(doer: Doer, number: int, sequence: Sequence) -> Finding | None:
 def _shrunk(doer: Doer, number: int, sequence: Sequence, wrong: str) -> Finding:
     """The finding without reads and refusals, if it still reproduces; a recording cannot answer a new sequence."""
     needed = [(step, answer) for step, answer in sequence[1:-1] if step[0] not in READS and answer.startswith("OK")]
-    kept = [*sequence[:1], *needed, sequence[-1]]
-    answers = [doer.do(step) for step, _ in kept]
+    reduced = [*sequence[:1], *needed, sequence[-1]]
+    answers = [doer.do(step) for step, _ in reduced]
     if answers[-1] != wrong:
-        kept = sequence
-        answers = [doer.do(step) for step, _ in kept]
-    return Finding(number, [step for step, _ in kept], [answer for _, answer in kept], answers)
+        reduced = sequence
+        answers = [doer.do(step) for step, _ in reduced]
+    return Finding(number, [step for step, _ in reduced], [answer for _, answer in reduced], answers)
 
 
 __all__ = ["hunt", "sequences"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Findings as a trace, which ``kvmabi replay`` replays: the host that it names stands next to it."""
+"""Findings as a trace, which ``kvmabi replay`` replays, with the file of the trace's host next to it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from kvmabi.steps import trace
 class SavedTrace:
     """A trace of findings, with a kernel's answers, written one by one.
 
-    ``host`` is what the model's host was loaded from, if not from ``captured``. A built-in one is named; of any other
-    a copy is put next to the trace. ``more``: a trace that is there is continued.
+    ``host`` is the name or file of the model's host, None if that is ``captured``. The trace names a built-in host; any
+    other is copied next to the trace. ``more``: append to an existing trace.
     """
 
     def __init__(

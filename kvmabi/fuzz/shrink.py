@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leaving steps out of a sequence as long as it still shows what it showed (delta debugging)."""
+"""Removes steps from a sequence while the rest still shows its difference (delta debugging)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_TRIES = 400
 
 
 def shrink(steps: list[str], shows: Callable[[list[str]], bool], *, tries: int = MAX_TRIES) -> list[str]:
-    """A part of ``steps``, in order, that still ``shows`` it; the first and the last step are always kept."""
+    """Returns a part of ``steps``, in order, that still ``shows`` the difference, with the first and the last step."""
     first, middle, last = steps[:1], steps[1:-1], steps[-1:] if len(steps) > 1 else []
     size = max(len(middle) // 2, 1)
     while middle and tries > 0:

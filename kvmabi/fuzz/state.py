@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How far a fuzzing run came, in a file: an interrupted run goes on where it was."""
+"""The state of a fuzzing run in a file, from which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_BYTES = 64 << 20
 
 @dataclass
 class State:
-    """What identifies a run (``seed``, ``against``), and how far it came.
+    """What identifies a run (``seed``, ``against``), and its progress.
 
-    ``next`` is the number of the next sequence, ``steps`` what was done, ``found`` the cases, ``kinds`` what tells
-    these apart.
+    ``next`` is the number of the next sequence, ``steps`` the number of steps done, ``found`` the cases found and
+    ``kinds`` the kind of each, which is reported once.
     """
 
     seed: int
@@ -31,13 +31,13 @@ class State:
     kinds: list[list[str]] = field(default_factory=list)
 
     def save(self, path: str | None) -> None:
-        """Write the state, in one go; nothing without a path."""
+        """Write the state atomically; without a path, do nothing."""
         if path is not None:
             replace(Path(path), json.dumps(asdict(self), indent=1) + "\n")
 
 
 def load(path: str | None, seed: int, against: str) -> State:
-    """The state in a file, or a new one; UsageError if the file is another run's, or no such state."""
+    """Returns the state in a file, or a new one; UsageError if the file is not a state of this run."""
     fresh = State(seed, against)
     if path is None or not Path(path).exists():
         return fresh

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What random sequences are about: the registers and features of a host, and the values worth writing to them."""
+"""What random sequences use: the registers and features of a host, and the values worth writing to them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SVE_VLS, SME_VLS = int(uapi.KVM_REG_ARM64_SVE_VLS), int(uapi.KVM_REG_ARM64_SME_V
 VLS_BYTES = 64
 PSCI_VERSION = int(uapi.KVM_REG_ARM_PSCI_VERSION)
 TIMERS = sysregs.free_running_ids() | sysregs.status_bits().keys()
-"""Free-running counters, and the controls with bits that follow them: two kernels never answer the same."""
+"""Free-running counters, and the controls with bits that follow them: the answers of two kernels always differ."""
 CHANCE = frozenset({regid.parse("dbgvcr32_el2")})
-"""QEMU's CPUs do nothing where the kernel reads it: after a run of a 32-bit vCPU it holds whatever was read before."""
+"""QEMU's CPUs ignore the kernel's read of it: after a run of a 32-bit vCPU it holds the result of an earlier read."""
 LEFT_ALONE = TIMERS | CHANCE
 Z = tuple(int(uapi.KVM_REG_ARM64_SVE_ZREG(n, 0)) for n in range(32))
 P = tuple(int(uapi.KVM_REG_ARM64_SVE_PREG(n, 0)) for n in range(16))
@@ -68,7 +68,7 @@ class World:
     # --- the life of a vCPU
 
     def features(self, random: Random) -> int:
-        """A set of features that INIT may take: vectors mostly, what goes together mostly together."""
+        """A set of features that INIT may accept: usually with vectors, and usually with what the features need."""
         word = 0
         for name in self._features:
             likely = {"sve": 0.7, "sme": 0.7, "pmu_v3": 0.15, "el1_32bit": 0.03, "power_off": 0.1}.get(name, 0.2)
@@ -85,17 +85,17 @@ class World:
         return [f"S {vcpu} {id:x} {hexruns.compress(data)}" for id, data in chosen.items()]
 
     def modes(self, random: Random, vcpu: str) -> list[str]:
-        """A value of SVCR, where there is one."""
+        """A write of SVCR, if the host has SME."""
         return [f"S {vcpu} {SVCR:x} {random.randrange(4).to_bytes(8, 'little').hex()}"] if self._vqs[SME_VLS] else []
 
     def opt_in(self, random: Random) -> int:
         """A capability to enable."""
         return OPT_IN if random.random() < 0.8 else UNKNOWN_CAPABILITY
 
-    # --- ids
+    # --- IDs
 
     def readable(self, random: Random) -> int:
-        """An id to read: listed, a vector register, or one that should not be there; none that is left alone."""
+        """An ID to read: of a listed register, a vector register or no register, but none of LEFT_ALONE."""
         while True:
             id = self.any_id(random)
             if _plain(id) not in LEFT_ALONE:
@@ -104,7 +104,7 @@ class World:
     writable = patterned = readable
 
     def any_id(self, random: Random) -> int:
-        """An id of any kind."""
+        """An ID of any kind."""
         chance = random.random()
         if chance < 0.36:
             return random.choice(VECTORS)
@@ -130,10 +130,10 @@ class World:
         return (self._number(random, id) % (1 << 8 * size)).to_bytes(size, "little")
 
     def _number(self, random: Random, id: int) -> int:
-        known = {SVCR: SVCRS, PSTATE: PSTATES, PSCI_VERSION: PSCI_VERSIONS}.get(id)
+        typical = {SVCR: SVCRS, PSTATE: PSTATES, PSCI_VERSION: PSCI_VERSIONS}.get(id)
         chance = random.random()
-        if known and chance < 0.9:
-            return random.choice(known)
+        if typical and chance < 0.9:
+            return random.choice(typical)
         value = self._values.get(id, 0)
         if id & ~0x7F == ID_GROUP and chance < 0.7:
             shift = 4 * random.randrange(16)
@@ -163,14 +163,14 @@ def _vls(vqs: tuple[int, ...]) -> bytes:
 
 
 def _plain(id: int) -> int:
-    """A system register's id as the kernels that ignore some of its bits see it."""
+    """A system register's ID without the bits that some kernels ignore."""
     if id & uapi.KVM_REG_ARM_COPROC_MASK != uapi.KVM_REG_ARM64_SYSREG:
         return id
     return int(id & 0xFFFF | uapi.ARM64_SYS_REG(0, 0, 0, 0, 0))
 
 
 def _bent(random: Random, id: int) -> int:
-    """An id that is nearly right: another size, another slice, a bit too many, a neighbour."""
+    """An ID that is nearly valid: of another size or slice, with a bit flipped, or next to a valid one."""
     how = random.randrange(6)
     if how == 0:
         return id & ~uapi.KVM_REG_SIZE_MASK | random.randrange(10) << SIZE_SHIFT

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What runs inside KVM_RUN where it is more than an idle guest: above the model and the FP-ownership protocol."""
+"""Scripted guests inside KVM_RUN, on top of the model and the FP-ownership protocol."""

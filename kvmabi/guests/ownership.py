@@ -23,7 +23,7 @@ _FOREIGN = {"U": 0xA0, "K": 0xB0, "junk": 0xEE}
 
 
 class Write(NamedTuple):
-    """The guest writes Z registers: bytes by name, the rest of each register becomes zero."""
+    """The guest writes Z registers: bytes by name; the rest of each register becomes zero."""
 
     registers: Mapping[str, bytes]
 
@@ -49,11 +49,11 @@ CONFIG = replace(LIVE, nvhe=True, guest_vl=True)
 
 
 class Guest:
-    """A vCPU's guest: ``run`` is one KVM_RUN with a script. It begins with the vCPU's registers as its own newest.
+    """A vCPU's guest: ``run`` is one KVM_RUN with a script. The vCPU's registers are its initial values.
 
-    ``variant`` names a kernel's protocol ("v6.12"); without one it is a present kernel's, where every step
+    ``variant`` names a kernel's protocol ("v6.12"); the default is that of current kernels, where every step
     asserts that guest and VMM see their own registers (fpstate.Violation otherwise). On a named kernel nothing
-    is asserted: ``broken`` collects what the protocol got wrong. Raises UsageError for a vCPU without SVE.
+    is asserted: ``broken`` collects the violations of the protocol. Raises UsageError for a vCPU without SVE.
     """
 
     def __init__(self, vcpu: Vcpu, variant: str | None = None) -> None:
@@ -109,7 +109,7 @@ class Guest:
         return {f"z{n}": self._value(n, cpu.V, cpu.Z) for n in range(32)}
 
     def _disturb(self, step: Step) -> None:
-        """What happens on the host happens between an exit of the guest and its next entry."""
+        """Run a step of the host between an exit of the guest and its next entry."""
         protocol = self._protocol
         protocol.guest_exit()
         self._note()
@@ -121,16 +121,16 @@ class Guest:
         protocol.guest_enter()
 
     def _save(self) -> None:
-        """What the kernel saved of the guest becomes the vCPU's registers, rightly or wrongly."""
+        """Copy the guest state that the kernel saved, correct or not, to the vCPU's registers."""
         saved = self._protocol.machine.vcpus[0]
         for n, id in enumerate(sve.Z_IDS):
             self.vcpu.store(self.vcpu.row(id), self._value(n, saved.sV, saved.sZ))
         self.vcpu.generation += 1
 
     def _value(self, n: int, low: int, rest: int) -> bytes:
-        """Z<n> where its low 128 bits hold one token and the rest another."""
-        whole = self._bytes(n, low)[:V_BYTES] + self._bytes(n, rest)[V_BYTES:]
-        return whole[: self.vcpu.mode.vq * 16].ljust(state.Z_BYTES, b"\0")
+        """The bytes of Z<n> whose low 128 bits hold one token and the rest another."""
+        value = self._bytes(n, low)[:V_BYTES] + self._bytes(n, rest)[V_BYTES:]
+        return value[: self.vcpu.mode.vq * 16].ljust(state.Z_BYTES, b"\0")
 
     def _bytes(self, n: int, token: int) -> bytes:
         if token == tokens.ZERO:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Unmodified programs: a preloaded library sends their calls on /dev/kvm to a server, which asks the device."""
+"""Runs unmodified programs: a preloaded library sends their calls on /dev/kvm to a server, which asks the device."""

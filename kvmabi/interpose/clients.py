@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One client of the preloaded library: the connection of an address space. Every message may be a lie."""
+"""One client of the preloaded library: the connection of an address space. Its messages are not trusted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
 
 _EXCESS = 1
-"""Bytes received beyond a request: a message that is too long is recognised."""
+"""Bytes received beyond a request, to recognise a message that is too long."""
 
 
 class Disconnect(Exception):
-    """The client left or broke the protocol: there is nobody to answer."""
+    """The client left or broke the protocol, so it gets no answer."""
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int]:
@@ -33,7 +33,7 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int]:
 
 
 class Client:
-    """A connected process. ``complain`` hears of errors of kvmabi itself."""
+    """A connected process. ``complain`` is called with internal errors of kvmabi."""
 
     def __init__(self, sock: socket.socket, pid: int, files: OpenFiles, complain: Callable[[Exception], None]) -> None:
         self._sock = sock
@@ -50,7 +50,7 @@ class Client:
         self._sock.close()
 
     def serve(self) -> None:
-        """Answer the message that has come. Raises Disconnect."""
+        """Answer the message that was received. Raises Disconnect."""
         try:
             data = self._sock.recv(REQUEST.size + _EXCESS)
         except BlockingIOError:
@@ -94,7 +94,7 @@ class Client:
             raise Disconnect from error
 
     def _send_fd(self, answer: NewFd) -> None:
-        """Send a descriptor, which is closed here in any case. Raises Disconnect."""
+        """Send a descriptor and close it, also on failure. Raises Disconnect."""
         flags = Flag.FD if answer.place is None else Flag.FD | Flag.STORE
         reply = REPLY.pack(0, 0, flags, answer.place or 0, 0)
         try:
@@ -102,7 +102,7 @@ class Client:
         except OSError as error:
             if error.errno != errno.ETOOMANYREFS:
                 raise Disconnect from error
-            self._send(REPLY.pack(-1, errno.EMFILE, 0, 0, 0))  # too many descriptors that nobody has received
+            self._send(REPLY.pack(-1, errno.EMFILE, 0, 0, 0))  # too many descriptors in flight
         finally:
             os.close(answer.fd)
 

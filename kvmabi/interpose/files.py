@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The descriptors that clients hold: which device file is behind one, and when the last copy of it is closed.
 
-A client can dup a descriptor, pass it on or inherit it; the inode stays the same, so that identifies it. The
-descriptors of /dev/kvm, VMs and devices are sockets whose other end the server keeps: it hangs up with the last close.
-A vCPU's must be one that can be mapped, so it is a file that the client opened by itself: its close goes unnoticed, but
-the kernel grants a write lease (fcntl(2), F_SETLEASE) only to the single opener of a file.
+A client can dup a descriptor, pass it on or inherit it; the inode stays the same and identifies the file. The
+descriptors of /dev/kvm, VMs and devices are sockets whose other end the server holds: it hangs up with the last close.
+A vCPU's descriptor must be mappable, so it is a file opened for the client alone: its close is not reported, but the
+kernel grants a write lease (fcntl(2), F_SETLEASE) only to the single opener of a file.
 
-What a close ends, and what keeps a VM, is decided in kvmabi.device.lifetime.
+kvmabi.device.lifetime decides what a close ends, and what keeps a VM alive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kvmabi.interpose.protocol import IDENTITY
 
 
 class Owner(Protocol):
-    """The session that a file was made in."""
+    """The session that created a file."""
 
     closed: bool
 
@@ -47,8 +47,8 @@ class OpenFile:
 class OpenFiles:
     """All files that clients have open, by the identity of their inode. ``poll`` reports hang-ups.
 
-    ``system`` is the file behind /dev/kvm: all opens share it. ``complain`` hears of errors
-    of kvmabi itself when something is released.
+    ``system`` is the file behind /dev/kvm: all opens share it. ``complain`` is called with internal errors of kvmabi
+    when a file is released.
     """
 
     def __init__(self, system: DeviceFile, poll: select.epoll, complain: Callable[[Exception], None]) -> None:
@@ -64,7 +64,7 @@ class OpenFiles:
 
     @property
     def leaving(self) -> bool:
-        """There are vCPUs whose VM's descriptor is closed: only `sweep` notices when theirs are."""
+        """Some vCPUs are open after their VM's descriptor was closed; only `sweep` detects their close."""
         return bool(self._leaving)
 
     def find(self, identity: bytes) -> OpenFile | None:
@@ -72,11 +72,11 @@ class OpenFiles:
         return self._files.get(identity)
 
     def open_system(self, owner: Owner) -> int:
-        """A new fd for /dev/kvm, to be closed here once it is sent. Errors: OSError, such as EMFILE."""
+        """A new fd for /dev/kvm; the caller closes it. Errors: OSError, such as EMFILE."""
         return self._add_socket(self._system, owner)
 
     def add(self, device: DeviceFile, parent: OpenFile, owner: Owner) -> int:
-        """A new fd for what an ioctl on ``parent`` made, to be closed here once it is sent. Errors: OSError."""
+        """A new fd for the file that an ioctl on ``parent`` opened; the caller closes it. Errors: OSError."""
         if not isinstance(device, VcpuFile):
             return self._add_socket(device, owner)
         fd = _open_anew(device.run_fd)
@@ -87,7 +87,7 @@ class OpenFiles:
         return fd
 
     def undo(self, device: DeviceFile, parent: OpenFile) -> None:
-        """The client did not get the descriptor of a vCPU that an ioctl on ``parent`` made; sockets hang up."""
+        """Undo KVM_CREATE_VCPU on ``parent``: the client did not get the descriptor. Sockets hang up by themselves."""
         for vcpu in parent.vcpus:
             if vcpu.device is device:
                 parent.vcpus.remove(vcpu)
@@ -141,7 +141,7 @@ class OpenFiles:
         return theirs.detach()
 
     def _is_closed(self, vcpu: OpenFile) -> bool:
-        """Whether no process has the vCPU open any more; then it is closed here."""
+        """Whether no process has the vCPU open any more; if so, closes it."""
         if _is_open_elsewhere(vcpu):
             return False
         del self._files[vcpu.identity]
@@ -166,11 +166,11 @@ def _open_anew(fd: int) -> int:
 
 
 def _is_open_elsewhere(vcpu: OpenFile) -> bool:
-    """Whether a process has a vCPU's file open or mapped; where leases are not available, its maker's life decides."""
+    """Whether a process has a vCPU's file open or mapped; without leases, whether its creator is still connected."""
     assert isinstance(vcpu.device, VcpuFile)
     try:
         probe = _open_anew(vcpu.device.run_fd)
-    except OSError:  # no fd left: not known yet
+    except OSError:  # no fd left: unknown, so assume that it is open
         return True
     try:
         fcntl.fcntl(probe, fcntl.F_SETLEASE, fcntl.F_WRLCK)

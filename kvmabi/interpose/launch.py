@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run a program with the interposer, and serve it and what it leaves behind."""
+"""Runs a program with the interposer, and serves it and its descendants."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SIGNALLED = 128
 SOCKET_PATH_BYTES = 107
 """What struct sockaddr_un holds, less the final zero."""
 GRACE_SECONDS = 2.0
-"""How long descendants that do not use KVM yet are waited for once the program ended."""
+"""How long to wait, after the program ended, for descendants that do not use KVM yet."""
 LOOK_SECONDS = 0.02
 SHELL = "/bin/sh"
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 UNPRELOADABLE = re.compile(r"[\s:$]")
-"""What LD_PRELOAD cannot hold in a path: separators, and the start of a token."""
+"""Characters that a path in LD_PRELOAD cannot contain: separators, and the start of a token."""
 
 
 class ExitStatus(NamedTuple):
@@ -57,7 +57,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     preload: Path = PRELOAD,
 ) -> ExitStatus:
-    """Run a program whose /dev/kvm is ``system``; returns when it ended and its descendants left KVM alone.
+    """Run a program whose /dev/kvm is ``system``; returns when it ended and its descendants no longer use KVM.
 
     ``environment`` is the program's, by default this process's. Errors: CannotRun (126 or 127), UsageError.
     """
@@ -88,7 +88,7 @@ def run(
 
 
 def _serve_program(server: Server, pid: int) -> int:
-    """Serve until the process ended; returns its exit status as a shell tells it."""
+    """Serve until the process ended; returns its exit status as a shell reports it."""
     ended = os.pidfd_open(pid)
     try:
         server.watch(ended)
@@ -101,13 +101,13 @@ def _serve_program(server: Server, pid: int) -> int:
 
 
 def _serve_rest(server: Server, descendants: Descendants, signals: Signals) -> None:
-    """Serve what the program left running, while it uses KVM or may be about to."""
-    patience = time.monotonic() + GRACE_SECONDS
+    """Serve the program's descendants while they use KVM or may be about to."""
+    deadline = time.monotonic() + GRACE_SECONDS
     server.step(0)
     while not signals.stop:
         if server.in_use:
-            patience = time.monotonic() + GRACE_SECONDS
-        elif not descendants.alive() or time.monotonic() >= patience:
+            deadline = time.monotonic() + GRACE_SECONDS
+        elif not descendants.alive() or time.monotonic() >= deadline:
             return
         server.step(LOOK_SECONDS)
 
@@ -123,7 +123,7 @@ def _spawn(file: str, argv: Sequence[str], variables: Mapping[str, str]) -> int:
 
 
 def _interposed(variables: Mapping[str, str], preload: Path, folder: Path) -> dict[str, str]:
-    """The environment variables that bring the interposer into the program, after what it preloads anyway."""
+    """The environment variables that preload the interposer into the program, after the program's own preloads."""
     before = variables.get("LD_PRELOAD")
     library = _preloadable(preload.absolute(), folder)
     added = {SOCKET_VARIABLE: str(folder / "socket"), "LD_PRELOAD": f"{before}:{library}" if before else library}
@@ -135,24 +135,24 @@ def _interposed(variables: Mapping[str, str], preload: Path, folder: Path) -> di
 
 Transport = Callable[[Mapping[str, str], Path, Path], Mapping[str, str]]
 TRANSPORTS: dict[Kind, Transport] = {Kind.PRELOADABLE: _interposed}
-"""What brings a kind of program's calls to the server, by the environment that it gives the program. It is a function
-of that environment, the preloaded library and the socket's folder. Programs of other kinds are refused."""
+"""How the calls of each kind of program reach the server: a function of the program's environment, the preloaded
+library and the socket's folder, which returns variables to add to the environment. Other kinds are refused."""
 
 
 def _preloadable(library: Path, folder: Path) -> str:
-    """A path to the library that LD_PRELOAD can hold, by a link if need be."""
+    """A path to the library that LD_PRELOAD can hold, through a symbolic link if necessary."""
     if not UNPRELOADABLE.search(str(library)):
         return str(library)
     link = folder / library.name
     if UNPRELOADABLE.search(str(link)):
-        raise UsageError(f"neither {library} nor {link} can be preloaded: white space, ':' and '$' are in the way")
+        raise UsageError(f"neither {library} nor {link} can be preloaded: their paths contain white space, ':' or '$'")
     link.symlink_to(library)
     return str(link)
 
 
 @contextmanager
 def _socket_folder() -> Iterator[Path]:
-    """A new folder that only this user can look into."""
+    """A new folder that only this user can access."""
     parents = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]
     for parent in filter(None, parents):
         try:
@@ -165,12 +165,12 @@ def _socket_folder() -> Iterator[Path]:
                 return
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    raise UsageError(f"no folder for a socket: neither of {', '.join(filter(None, parents))} can be used")
+    raise UsageError(f"no folder for a socket: none of {', '.join(filter(None, parents))} can be used")
 
 
 @contextmanager
 def _many_fds() -> Iterator[None]:
-    """Allow this process as many fds as it may have: several stand for every vCPU. The program is not concerned."""
+    """Raise this process's limit of fds to the hard limit: every vCPU takes several. The program is not affected."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which program a command means, and how it can be run so that it sees an emulated /dev/kvm. Format: elf(5)."""
+"""Finds the program that a command names, and how it can be run with an emulated /dev/kvm. Format: elf(5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvmabi.errors import UsageError
 
 PT_INTERP = 3
 IDENT_SIZE = 6
-"""Bytes of an ELF file that tell its class, byte order and version."""
+"""Bytes at the start of an ELF file: magic number, class and byte order."""
 HEADER = struct.Struct("=16sHHIQQQIHHHHHH")
 """Elf64_Ehdr: 4 the entry, 5 e_phoff, 9 e_phentsize, 10 e_phnum; 2 e_machine."""
 SEGMENT = struct.Struct("=II6Q")
@@ -32,14 +32,14 @@ REACHED = "kvmabi run reaches dynamically linked programs of this machine's arch
 
 
 class Kind(Enum):
-    """What kind of program a file is, seen by what reaches its system calls."""
+    """The kind of program a file is, by how its system calls can be reached."""
 
     PRELOADABLE = auto()
     """The dynamic loader brings a preloaded library into it."""
     STATIC = auto()
     """It has no dynamic loader."""
     OTHER_MACHINE = auto()
-    """Its instructions are another machine's."""
+    """It is built for another machine."""
     OTHER_FORMAT = auto()
     """It has another word size or byte order."""
     PRIVILEGED = auto()
@@ -49,8 +49,8 @@ class Kind(Enum):
 class Way(NamedTuple):
     """How a program can be run: its ``kind``, and the ``file`` that exec loads, which for a script is its interpreter.
 
-    ``machine`` is the file's ELF machine, None if that was not looked at. ``obstacle`` states in one line what keeps
-    a preloaded library out, and is empty if nothing does.
+    ``machine`` is the file's ELF machine, None if it was not read. ``obstacle`` states in one line why a library
+    cannot be preloaded, and is empty if it can.
     """
 
     kind: Kind
@@ -71,14 +71,14 @@ def find(name: str, path: str = os.defpath) -> str:
     """The file that execvp(3) would run for ``name`` with this PATH. Errors: CannotRun."""
     if "/" in name:
         return name
-    found = shutil.which(name, path=path)
-    if found is None:
-        raise CannotRun(name, OSError(_why_not_found(name, path), "not found in PATH, or not executable"))
-    return found
+    program = shutil.which(name, path=path)
+    if program is None:
+        raise CannotRun(name, OSError(_why_not_found(name, path), "not program in PATH, or not executable"))
+    return program
 
 
 def _why_not_found(name: str, path: str) -> int:
-    """The errno of execvp(3): EACCES if there is something, or a folder that cannot be looked into."""
+    """The errno of execvp(3): EACCES if the file exists or a folder cannot be searched, else ENOENT."""
     for folder in path.split(os.pathsep):
         try:
             os.stat(os.path.join(folder, name))
@@ -93,7 +93,7 @@ def _why_not_found(name: str, path: str) -> int:
 def check(file: str) -> Way:
     """How a program can be run, without running it.
 
-    What cannot be read, does not exist or is no program counts as preloadable: exec reports what is wrong with it.
+    A file that cannot be read, does not exist or is not a program counts as preloadable: exec reports the error.
     """
     for _ in range(SCRIPT_DEPTH):
         try:
@@ -111,7 +111,7 @@ def check(file: str) -> Way:
 
 
 def _interpreter(program: BinaryIO) -> str | None:
-    """The interpreter that a script names, None if this is no script."""
+    """The interpreter that a script names, None if the file is not a script."""
     start = program.read(SCRIPT_LINE)
     program.seek(0)
     words = start[2:].split(b"\n", 1)[0].split() if start.startswith(b"#!") else []
@@ -136,7 +136,7 @@ def _way_of_elf(file: str, program: BinaryIO, status: os.stat_result) -> Way:
             obstacle = f"{file} is linked statically and would not notice a preloaded library; {REACHED}"
             return Way(Kind.STATIC, file, machine, obstacle)
     if _raises_privileges(file, status):
-        obstacle = f"{file} runs with other privileges than yours, so that nothing can be preloaded into it"
+        obstacle = f"{file} runs with other privileges than yours, so nothing can be preloaded into it"
         return Way(Kind.PRIVILEGED, file, machine, obstacle)
     return Way(Kind.PRELOADABLE, file, machine)
 
@@ -145,7 +145,7 @@ def _is_dynamic(header: Sequence[int], program: BinaryIO) -> bool:
     """Whether a program header asks for a dynamic loader."""
     offset, size, count = header[5], header[9], header[10]
     if size != SEGMENT.size or offset >= MAX_OFFSET:
-        return True  # exec refuses it
+        return True  # exec fails with ENOEXEC
     program.seek(offset)
     table = program.read(size * count)
     whole = table[: len(table) // size * size]

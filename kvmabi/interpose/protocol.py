@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the interposer and its server say to each other; protocol.h is the same for C and tells the meaning."""
+"""The messages between the interposer and its server; protocol.h defines the same for C and documents them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Message(IntEnum):
 
 
 class Flag(IntFlag):
-    """What else a reply says."""
+    """What a reply contains besides the result."""
 
     FD = 1 << 0
     FOREIGN = 1 << 1
@@ -37,4 +37,4 @@ IDENTITY = struct.Struct("=QQ")
 """st_dev and st_ino of the fd that an ioctl is for."""
 
 REPLY = struct.Struct("=iiIIQ")
-"""result, error (an errno or 0), flags, place, sigmask (a bit a signal, signal 1 lowest)."""
+"""result, error (an errno or 0), flags, place, sigmask (one bit per signal, bit 0 for signal 1)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The server: one thread that lets every client ask the device in turn."""
+"""The server: one thread that answers the requests of all clients in turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kvmabi.interpose.files import OpenFiles
 
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
-"""How often the vCPUs of closed VMs are looked at: their close is not reported."""
+"""How often the vCPUs of closed VMs are checked: their close is not reported."""
 SPIN_SECONDS = 60e-6
 """How long the server stays awake for the next request: being woken takes longer than answering."""
 
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def in_use(self) -> bool:
-        """Some process is connected or has a file open."""
+        """A process is connected or has a file open."""
         return bool(self._clients or self._files)
 
     def watch(self, fd: int) -> None:
@@ -114,7 +114,7 @@ class Server:
         self._poll.register(sock, select.EPOLLIN)
 
     def _turn_away(self) -> None:
-        """No descriptor is left for another client: use the spare one to hang up, so that it does not block forever."""
+        """Out of descriptors for another client: use the spare one to hang up, so that it does not block forever."""
         if self._spare is None:
             return
         os.close(self._spare)

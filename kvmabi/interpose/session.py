@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one address space asks of /dev/kvm, and the answers as values: a transport only encodes them."""
+"""The calls of one address space on /dev/kvm, and their answers as values, which a transport encodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvmabi.model.refusal import Refusal
 class NewFd(NamedTuple):
     """A file was opened: its descriptor in this process, to be closed once it is sent.
 
-    Its number in the client goes to ``place`` in the struct that the ioctl was given; None: it is the result.
+    The client stores its own descriptor at offset ``place`` of the ioctl's struct; None: returns it as the result.
     """
 
     fd: int
@@ -24,7 +24,7 @@ class NewFd(NamedTuple):
 
 
 class NotOurs(NamedTuple):
-    """The descriptor does not belong to this server: the kernel has the answer."""
+    """The descriptor does not belong to this server: the kernel handles the call."""
 
 
 NOT_OURS = NotOurs()
@@ -34,7 +34,7 @@ Answer = int | Refused | Wait | NewFd | NotOurs
 class Session:
     """The calls of one address space, known by ``cookie`` and reached through the memory of process ``pid``.
 
-    ``complain`` hears of errors of kvmabi itself, which the client sees as EIO.
+    ``complain`` is called with internal errors of kvmabi, which the client sees as EIO.
     """
 
     def __init__(self, pid: int, cookie: bytes, files: OpenFiles, complain: Callable[[Exception], None]) -> None:
@@ -65,7 +65,7 @@ class Session:
         return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
 
     def undo(self) -> int:
-        """The client had no room for the descriptor of the vCPU that it was sent last."""
+        """The client could not install the descriptor of the vCPU that it was sent last."""
         if self._last is not None:
             self._files.undo(*self._last)
             self._last = None

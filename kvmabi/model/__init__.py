@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The vCPU as the kernel keeps it for userspace; it knows neither ioctl numbers nor files."""
+"""VMs and vCPUs as userspace sees them, without ioctl numbers and files."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""CLIDR_EL1 and CCSIDR_EL1: a cache geometry that userspace can invent within the limits of CTR_EL0."""
+"""CLIDR_EL1 and CCSIDR_EL1: userspace can set a cache geometry within the limits of CTR_EL0."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ INSTRUCTION = 1  # bit 0 of CSSELR_EL1, the index of CCSIDR_EL1
 
 BAD_CLIDR = Refusal(
     errno.EINVAL,
-    "a reserved bit, or no level to clean to on a host whose CTR_EL0.IDC = 0",
-    "keep LoC and LoUIS or LoUU above 0, and bits 47 and up 0",
+    "a reserved bit is set, or the host has CTR_EL0.IDC = 0 and LoC, or LoUIS and LoUU, are 0",
+    "keep bits 63:47 zero, LoC above 0, and LoUIS or LoUU above 0",
 )
 SHORT_LINE = Refusal(errno.EINVAL, "the cache line is shorter than CTR_EL0's shortest")
 NOT_THE_HOSTS = Refusal(errno.EINVAL, "the cache geometry belongs to the host and cannot be changed")
 
 
 def set_clidr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set CLIDR_EL1 to any geometry that does not promise coherence that the host lacks."""
+    """Set CLIDR_EL1 to any geometry that does not promise a coherence that the host lacks."""
     value = int.from_bytes(data, "little")
     loc, louis, louu = value >> 24 & 7, value >> 21 & 7, value >> 27 & 7
     coherent = not loc or not (louis or louu)
@@ -54,7 +54,7 @@ def line_field(facts: Facts, index: int) -> int:
 
 
 def set_ccsidr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set CCSIDR_EL1 of one cache: any geometry with lines that are long enough."""
+    """Set CCSIDR_EL1 of one cache: any geometry whose lines are at least CTR_EL0's shortest."""
     if data[0] & 7 < line_field(vcpu.system, row.id & 0xFF):
         return SHORT_LINE
     vcpu.store(row, data)

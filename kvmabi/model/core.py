@@ -63,11 +63,11 @@ EL0_EL1 = frozenset({uapi.PSR_MODE_EL0t, uapi.PSR_MODE_EL1t, uapi.PSR_MODE_EL1h}
 EL2 = frozenset({uapi.PSR_MODE_EL2t, uapi.PSR_MODE_EL2h})
 EL1_32BIT = frozenset({0x11, 0x12, 0x13, 0x17, 0x1B, SYSTEM_32BIT})  # FIQ, IRQ, SVC, ABT, UND, SYS
 X_REGISTERS, PC = PLAIN[:31], PLAIN[32]
-USER_REGISTERS = 15  # those that AArch32 user and system mode see; other modes have banked ones up to x30
+USER_REGISTERS = 15  # visible in AArch32 user and system mode; other modes have banked registers up to x30
 
 
 def narrowed(memory: Bytes) -> int:
-    """How many x registers every set of a core register cuts to 32 bits: 0 unless pstate is in a 32-bit mode."""
+    """Returns how many x registers a set of any core register truncates to 32 bits: 0 in a 64-bit pstate mode."""
     mode = memory[state.PSTATE] & MODE_MASK
     if not mode & MODE_32BIT:
         return 0
@@ -105,7 +105,7 @@ def _store_and_narrow(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 
 def _narrow(vcpu: Owner) -> Effects:
-    """Cut the x registers and pc to 32 bits."""
+    """Truncate the x registers and pc to 32 bits."""
     effects = Effects()
     for id, _, offset in (*X_REGISTERS[: vcpu.mode.narrowed], PC):
         vcpu.overwrite(effects, id, offset, vcpu.memory[offset : offset + 4] + bytes(4))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an access changed except the register that it names: worked out when somebody reads it."""
+"""The registers that an access changed besides the one it names, computed on iteration."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Effect(NamedTuple):
 
 
 class Effects:
-    """The effects of one access, in the order in which it had them.
+    """The effects of one access, in order of occurrence.
 
-    A write of SVCR can wipe 300 registers, and few callers ask which: the bytes from before are kept and searched
+    A write of SVCR can wipe 300 registers, and few callers ask which: the previous bytes are stored, and compared
     only by ``__iter__``.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a host and a kernel settle between them: features, vector lengths, capabilities, tables and places."""
+"""What a host and a kernel determine together: features, vector lengths, capabilities, tables and offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kvmabi.profiles.kernel import Kernel, kernel_names, load_kernel
 Bytes = bytes | bytearray | mmap.mmap
 Made = TypeVar("Made")
 MIDR_ID = regid.parse("midr_el1")
-VIEWS_KEPT = 512  # far more than the ID registers of any VMM's VMs; a hostile one starts the cache anew
+MAX_VIEWS = 512  # far more than the ID registers of any VMM's VMs; more only clear the cache
 
 
 class Facts:
@@ -26,8 +26,8 @@ class Facts:
 
     ``sve_vqs`` and ``sme_vqs`` are the vector lengths in quadwords (16 bytes), ``features`` the vCPU features that
     INIT accepts, ``targets`` its targets. ``sysregs`` are the system registers that the kernel has, ``sysreg_groups``
-    the same in the groups in which it lists them. ``copies_exactly``: a copy from or to userspace stops at the very
-    byte that faults. ``cpu_keeps`` are the registers that KVM_RUN passes through the CPU, with the bits it keeps.
+    the same in the groups in which it lists them. ``copies_exactly``: a copy from or to userspace stops at the byte
+    that faults. ``cpu_keeps`` are the registers that KVM_RUN passes through the CPU, with the bits it preserves.
     """
 
     def __init__(self, host: Host, kernel: Kernel) -> None:
@@ -52,7 +52,7 @@ class Facts:
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What ``make`` returns, made once for this host and kernel: tables that follow from the facts."""
+        """Returns ``make()``, called once per ``key``: for tables that depend only on host and kernel."""
         if key not in self._made:
             self._made[key] = make()
         made: Made = self._made[key]
@@ -61,7 +61,7 @@ class Facts:
     # --- features, capabilities, targets
 
     def _offers(self, feature: str) -> bool:
-        """Whether the host under this kernel accepts the feature in INIT."""
+        """Whether INIT accepts the feature on this host and kernel."""
         if feature == "sve":
             return bool(self.sve_vqs)
         if feature == "sme":
@@ -83,7 +83,7 @@ class Facts:
         return frozenset(number for number in numbers if number is not None)
 
     def check_extension(self, capability: int, *, on_vm: bool) -> int:
-        """KVM_CHECK_EXTENSION's answer, 0 for what is not there. Raises KvmError, EINVAL, where the kernel does."""
+        """Returns what KVM_CHECK_EXTENSION does, 0 for an absent capability. Raises KvmError (EINVAL) as the kernel."""
         for name, feature in self.kernel.features.items():
             if feature.capability == capability:
                 return int(name in self.features)
@@ -119,11 +119,11 @@ class Facts:
         return not self.el0_32bit and self.sysreg_by_id[id].rule == "aarch32_id"
 
     def sysreg_offset(self, id: int) -> int:
-        """The place of a system register of the table in the register file, visible or not."""
+        """Returns the offset of a system register in the register file, visible or not."""
         return state.sysreg_offset(sysregs.by_id()[id].slot)
 
     def sysreg_value(self, memory: Bytes, id: int) -> int:
-        """What a register file holds of a system register."""
+        """Returns the value of a system register in a register file."""
         start = self.sysreg_offset(id)
         return int.from_bytes(memory[start : start + 8], "little")
 
@@ -135,11 +135,11 @@ class Facts:
         return field.get(self.host.registers.get(field.id, 0)) >= least
 
     def exposed(self, memory: Bytes) -> frozenset[str]:
-        """What the ID registers in a register file expose (idregs.toml, [shows])."""
+        """Returns what the ID registers in a register file expose (idregs.toml, [shows])."""
         key = bytes(memory[self._id_registers])
         names = self._exposed.get(key)
         if names is None:
-            if len(self._exposed) >= VIEWS_KEPT:
+            if len(self._exposed) >= MAX_VIEWS:
                 self._exposed.clear()
             names = self._exposed[key] = frozenset(
                 name

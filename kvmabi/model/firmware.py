@@ -19,10 +19,10 @@ BAD_SIZE = Refusal(errno.ENOENT, "firmware registers are 64 bits wide")
 UNKNOWN = Refusal(errno.ENOENT, "this kernel does not have this firmware register")
 BAD_PSCI = Refusal(
     errno.EINVAL,
-    "PSCI_VERSION is one of 0.2 and 1.0 to the kernel's latest with the feature PSCI_0_2, and 0.1 without",
+    "PSCI_VERSION must be 0.2, or from 1.0 to the kernel's latest, with the feature PSCI_0_2, and 0.1 without it",
 )
 BAD_LEVEL = Refusal(errno.EINVAL, "the host mitigates less than this value promises")
-BITMAP_BITS = Refusal(errno.EINVAL, "bits of services that this kernel does not offer")
+BITMAP_BITS = Refusal(errno.EINVAL, "the value has bits of services that this kernel does not offer")
 BITMAP_AFTER_RUN = Refusal(
     errno.EBUSY, "the services are fixed once a vCPU of the VM has run", "write them before the first KVM_RUN"
 )
@@ -53,7 +53,7 @@ def _set_workaround(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 
 def _set_workaround_2(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """The same for the second workaround, whose levels a set takes for "none" and "not needed" alone."""
+    """The same for the second workaround; a set only distinguishes NOT_AVAIL from AVAIL and NOT_REQUIRED."""
     value = int.from_bytes(data, "little")
     level = value & LEVEL_MASK
     if value & ~(LEVEL_MASK | ENABLED) or level > NOT_REQUIRED or (value & ENABLED and level != AVAIL):
@@ -65,7 +65,7 @@ def _set_workaround_2(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 
 def _workaround_2(vcpu: Owner, row: Row) -> int:
-    """The second workaround's level: a host that mitigates with SSBS offers the firmware's way only without it."""
+    """The second workaround's level; on a host that mitigates with SSBS it depends on whether the VM has SSBS."""
     if vcpu.system.once("mitigates_with_ssbs", partial(mitigates_with_ssbs, vcpu.system)):
         return NOT_AVAIL if "ssbs" in vcpu.mode.exposed else NOT_REQUIRED
     return vcpu.value(row)
@@ -120,7 +120,7 @@ def _refuse(_map: RegisterMap, id: int) -> Row:
 
 
 def _constant(_mode: Mode) -> None:
-    """No mode changes which firmware registers there are."""
+    """The key of every mode: all modes have the same firmware registers."""
 
 
 REGISTERS = Family("firmware", (uapi.KVM_REG_ARM_FW,), _constant, _firmware, _refuse)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing ID registers: VM-wide, fixed by the first run, and only towards what is safe to promise a guest."""
+"""Writes of ID registers: VM-wide, fixed by the first run, and limited to what is safe to promise a guest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AFTER_RUN = Refusal(
 )
 NOT_OPTED_IN = Refusal(
     errno.EINVAL,
-    "the implementation's id cannot be changed without the VM's opt-in",
+    "the implementation ID registers cannot be changed without the VM's opt-in",
     "enable KVM_CAP_ARM_WRITABLE_IMP_ID_REGS on the VM first",
 )
 INVARIANT = Refusal(errno.EINVAL, "the host fixes this register: it can only be set to the value it has")
@@ -29,7 +29,7 @@ OUTSIDE_MASK = Refusal(
 
 
 def set_feature_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set a feature ID register to a value whose fields promise no more than this VM can hold."""
+    """Set a feature ID register to a value whose fields promise no more than this VM supports."""
     switches, value = vcpu.system.kernel.switches, _value(data)
     for field in idregs.impdef(row.id):
         if switches.impdef_pmu_is_none and field.get(value) == field.most:
@@ -56,7 +56,7 @@ def set_feature_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 
 def _remap_vm(source: Owner) -> None:
-    """Give every initialised vCPU the register map that the VM's ID registers, as ``source`` has them, call for."""
+    """Update the register map of every initialised vCPU to the VM's ID registers, read from ``source``."""
     exposed = source.system.exposed(source.memory)
     if exposed != source.mode.exposed:
         for vcpu in source.vm.vcpus.values():
@@ -72,7 +72,7 @@ def set_aarch32_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 
 def set_implementation_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set MIDR, REVIDR, AIDR or SMIDR: the value it has, or, after the VM's opt-in, any within the mask."""
+    """Set MIDR, REVIDR, AIDR or SMIDR: to its current value or, after the VM's opt-in, any within the mask."""
     value = _value(data)
     if value == vcpu.value(row):
         return None
@@ -97,7 +97,7 @@ def show_gic(vcpu: Owner, *, shown: bool) -> None:
 
 
 def set_constant(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set a register that nothing can change."""
+    """Set a constant register: fails with EINVAL unless the value is the current one."""
     if _value(data) != vcpu.value(row):
         return INVARIANT
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The mode of a vCPU: everything that decides which registers exist, how long they are and what they answer."""
+"""The mode of a vCPU: everything that decides which registers exist, their sizes and their behaviour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Mode(NamedTuple):
     ``sve_vq`` and ``sme_vq`` are the largest vector lengths in quadwords (16 bytes) that the
     vCPU may use, 0 without the feature. ``exposed`` names what the VM's ID registers expose
     (see profiles/idregs.toml), so a write to one of them can change the mode of every vCPU. ``narrowed``
-    is how many of the x registers every set of a core register cuts to 32 bits, 0 while pstate is in a 64-bit mode.
+    is how many x registers a set of any core register truncates to 32 bits, 0 while pstate is in a 64-bit mode.
     """
 
     features: frozenset[str]
@@ -63,7 +63,7 @@ class Mode(NamedTuple):
         return (SVCR_SM if self.sm else 0) | (SVCR_ZA if self.za else 0)
 
     def __str__(self) -> str:
-        """The mode as a report shows it ("SVCR.SM=1 SVCR.ZA=0, not finalised")."""
+        """The mode in a report, such as "SVCR.SM=1 SVCR.ZA=0, not finalised"."""
         parts = [f"SVCR.SM={self.sm:d} SVCR.ZA={self.za:d}"] if self.sme else []
         if self.vector and not self.finalized:
             parts.append("not finalised")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The PMU's registers: how many counters the VM has decides which bits of most of them are there."""
+"""The PMU's registers: the VM's number of counters decides which bits most of them have."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRICT = "pmu_v3_strict"
 
 
 def counters(facts: Facts) -> int:
-    """How many event counters the host's PMU has, the cycle counter not counted."""
+    """Returns the number of event counters of the host's PMU, without the cycle counter."""
     return (facts.host.registers.get(PMCR_ID, 0) & PMCR_N) >> PMCR_N_SHIFT
 
 
@@ -45,7 +45,7 @@ def event_mask(pfr0: int, dfr0: int) -> int:
 
 
 def reset_counters(facts: Facts, _events: int) -> int:
-    """A register with one bit a counter after INIT: the unknown pattern in the bits of counters that are there."""
+    """A register with one bit per counter after INIT: the unknown pattern in the bits of existing counters."""
     return UNKNOWN & counter_mask(counters(facts))
 
 
@@ -60,12 +60,12 @@ def reset_event(_facts: Facts, events: int) -> int:
 
 
 def first_counters(facts: Facts, features: frozenset[str]) -> int:
-    """How many event counters a VM has after its first INIT: with the strict PMU none before userspace chose a PMU."""
+    """Returns a VM's number of event counters after its first INIT: 0 with the strict PMU, else the host's."""
     return 0 if STRICT in features else counters(facts)
 
 
 def set_pmcr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set PMCR_EL0: before the first run N chooses how many counters the VM has; of the rest the low byte counts."""
+    """Set PMCR_EL0: before the first run, N sets the VM's number of counters. Only the low byte is stored."""
     value = int.from_bytes(data, "little")
     count = (value & PMCR_N) >> PMCR_N_SHIFT
     fixed = vcpu.vm.has_run or not vcpu.mode.features.isdisjoint({"has_el2", STRICT})
@@ -84,12 +84,12 @@ def get_pmcr(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
 
 
 def get_counters(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
-    """A register with one bit a counter: only those of counters that the VM has."""
+    """A register with one bit per counter: only the bits of the VM's counters."""
     return (vcpu.value(row) & counter_mask(vcpu.vm.pmu_counters)).to_bytes(8, "little")
 
 
 def assign(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set a register with one bit a counter to these counters, whether its name says SET or CLR."""
+    """Set a register with one bit per counter: the value replaces the old one, in ...SET and ...CLR registers."""
     vcpu.store(row, (int.from_bytes(data, "little") & counter_mask(vcpu.vm.pmu_counters)).to_bytes(8, "little"))
     return None
 

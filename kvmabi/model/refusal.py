@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why something fails, as a value."""
+"""The reason for a failure, as a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvmabi.errors import KvmError, Named
 
 
 class Refusal(NamedTuple):
-    """Why an access fails: the errno the VMM sees, the rule, and a hint how to do it right ("" without one)."""
+    """Why an access fails: the errno the VMM sees, the rule, and a hint at the right call ("" without one)."""
 
     errno: int
     reason: str

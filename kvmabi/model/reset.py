@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The register file as INIT leaves it: made from the host's registers, the vCPU's features and the kernel's rules."""
+"""The register file after INIT, from the host's registers, the vCPU's features and the kernel's rules."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ NAMED = {"pmu_counters": pmu.reset_counters, "pmu_event": pmu.reset_event, "pmu_
 
 
 def _base(facts: Facts) -> bytes:
-    """What every reset of a vCPU on this host and kernel has in common, whatever the vCPU's features."""
-    made = bytearray(state.SIZE_BYTES)
+    """The part of the reset image that does not depend on the vCPU's features."""
+    memory = bytearray(state.SIZE_BYTES)
     kernel, registers = facts.kernel, facts.host.registers
     for reg in facts.sysregs:
         if not isinstance(reg.reset, str):
             value = registers.get(reg.id, 0) if reg.reset is None else reg.reset
-            _put(made, facts.sysreg_offset(reg.id), value, 8)
+            _put(memory, facts.sysreg_offset(reg.id), value, 8)
     for row in firmware.REGISTERS.rows(facts, NO_MODE):
-        _put(made, row.offset, registers.get(row.id, 0), 8)
+        _put(memory, row.offset, registers.get(row.id, 0), 8)
     for row, value in zip(firmware.BITMAPS.rows(facts, NO_MODE), kernel.firmware_bitmaps, strict=True):
-        _put(made, row.offset, value, 8)
+        _put(memory, row.offset, value, 8)
     for row in demux.FAMILY.rows(facts, NO_MODE):
         made_up = cache.line_field(facts, row.id & 0xFF)
-        _put(made, row.offset, made_up if kernel.switches.ccsidr_made_up else registers.get(row.id, 0), 4)
-    return bytes(made)
+        _put(memory, row.offset, made_up if kernel.switches.ccsidr_made_up else registers.get(row.id, 0), 4)
+    return bytes(memory)
 
 
 def image(facts: Facts, features: frozenset[str], events: int | None = None) -> bytes:
-    """The register file as INIT leaves it, except the vector lengths and MPIDR_EL1, which differ between vCPUs.
+    """The register file after INIT, except the vector lengths and MPIDR_EL1, which differ between vCPUs.
 
     ``events`` are the bits of PMEVTYPER<n>_EL0 in this VM (None: those that it has before userspace sets ID registers).
     """
@@ -42,22 +42,22 @@ def image(facts: Facts, features: frozenset[str], events: int | None = None) -> 
 
 
 def _image(facts: Facts, features: frozenset[str], events: int | None) -> bytes:
-    made = bytearray(facts.once("reset base", partial(_base, facts)))
+    memory = bytearray(facts.once("reset base", partial(_base, facts)))
     kernel = facts.kernel
-    _put(made, state.PSTATE, _pstate(facts, features), 8)
-    _put(made, state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
-    _limit(facts, features, made)
+    _put(memory, state.PSTATE, _pstate(facts, features), 8)
+    _put(memory, state.FW, kernel.psci_latest if "psci_0_2" in features else kernel.psci_without, 8)
+    _limit(facts, features, memory)
     if "pmu_v3" in features:
         if events is None:
-            events = pmu.event_mask(*(facts.sysreg_value(made, id) for id in (pmu.PFR0_ID, pmu.DFR0_ID)))
+            events = pmu.event_mask(*(facts.sysreg_value(memory, id) for id in (pmu.PFR0_ID, pmu.DFR0_ID)))
         for reg in facts.sysregs:
             if isinstance(reg.reset, str):
-                _put(made, facts.sysreg_offset(reg.id), NAMED[reg.reset](facts, events), 8)
-    return bytes(made)
+                _put(memory, facts.sysreg_offset(reg.id), NAMED[reg.reset](facts, events), 8)
+    return bytes(memory)
 
 
-def _put(made: bytearray, offset: int, value: int, size: int) -> None:
-    made[offset : offset + size] = value.to_bytes(size, "little")
+def _put(memory: bytearray, offset: int, value: int, size: int) -> None:
+    memory[offset : offset + size] = value.to_bytes(size, "little")
 
 
 def _pstate(facts: Facts, features: frozenset[str]) -> int:
@@ -67,13 +67,13 @@ def _pstate(facts: Facts, features: frozenset[str]) -> int:
     return kernel.pstate_el2 if "has_el2" in features else kernel.pstate
 
 
-def _limit(facts: Facts, features: frozenset[str], made: bytearray) -> None:
-    """Take from the ID registers what the vCPU's features do not allow."""
+def _limit(facts: Facts, features: frozenset[str], memory: bytearray) -> None:
+    """Limit the ID registers to what the vCPU's features allow."""
     for clear in idregs.clears():
         if clear.applies(features, facts.kernel.switches):
-            value = facts.sysreg_value(made, clear.field.id) & ~clear.field.mask
-            _put(made, facts.sysreg_offset(clear.field.id), value, 8)
+            value = facts.sysreg_value(memory, clear.field.id) & ~clear.field.mask
+            _put(memory, facts.sysreg_offset(clear.field.id), value, 8)
     for nested in idregs.nested() if "has_el2" in features else ():
         if not nested.needs or nested.needs in features:
-            value = nested.apply(facts.sysreg_value(made, nested.field.id))
-            _put(made, facts.sysreg_offset(nested.field.id), value, 8)
+            value = nested.apply(facts.sysreg_value(memory, nested.field.id))
+            _put(memory, facts.sysreg_offset(nested.field.id), value, 8)

@@ -48,12 +48,12 @@ def _closed(facts: Facts, mode: Mode) -> Refusal | None:
 
 
 def _za_vq(facts: Facts, mode: Mode) -> int:
-    """The quadwords by which the kernel counts ZA's rows and their bytes."""
+    """The vector length in quadwords from which the kernel derives the number and size of ZA's rows."""
     return mode.sme_vq - facts.kernel.switches.za_vq_one_short
 
 
 def _za_row(facts: Facts, id: int, n: int, valid_bytes: int, listed: bool, closed: Refusal | None) -> Row:
-    """Row n of ZA, of which ``valid_bytes`` are transferred."""
+    """Row n of ZA; an access transfers ``valid_bytes``."""
     switches = facts.kernel.switches
     place = state.ZA + n % switches.za_row_alias_rows % state.ZA_ROWS * state.Z_BYTES
     getter = _copy_in if switches.za_get_writes and closed is None else None
@@ -96,7 +96,7 @@ def _refuse(map: RegisterMap, id: int) -> Row:
         return refuse(id, NO_SME)
     if id == ZT0_ID and switches.zt0_accessible:
         return refuse(id, NO_SME2 if mode.sme else NO_SME)
-    # The kernel's bound is the last row's number cut to the ID's field, so no row at all is all of them.
+    # The kernel's bound is the last row's number truncated to the ID's field: without rows (-1) every number passes.
     last = (_za_vq(facts, mode) * 16 - 1) % switches.za_id_rows
     row, slice = divmod(id - ZA_IDS[0], uapi.KVM_ARM64_SVE_MAX_SLICES)
     if not 0 <= row <= last:
@@ -111,7 +111,7 @@ def _refuse(map: RegisterMap, id: int) -> Row:
 def set_svcr(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Write SVCR: a change of SM resets V, Z, P, FFR, FPSR and FPMR; ZA and ZT0 are zero whenever ZA becomes 1.
 
-    ZA is not accessible while SVCR.ZA = 0, so it is zeroed when ZA is left: that is when its value is lost.
+    ZA is not accessible while SVCR.ZA = 0, so it is zeroed when ZA becomes 0: that is when its value is lost.
     """
     value = int.from_bytes(data, "little")
     if value & ~(SVCR_SM | SVCR_ZA):
@@ -141,7 +141,7 @@ def warn_of_overflow(vcpu: Owner) -> None:
 
 
 def get_smprimap(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
-    """SMPRIMAP_EL2 on a kernel that keeps SMCR_EL2 in its place."""
+    """SMPRIMAP_EL2: zero, or the value of SMCR_EL2 on a kernel that mixes them up."""
     if not vcpu.system.kernel.switches.smprimap_reads_smcr:
         return bytes(row.size_bytes)
     start = vcpu.system.sysreg_offset(SMCR_EL2_ID)

@@ -117,7 +117,7 @@ class RegisterFiles:
         return RegisterFile(self)
 
     def give_back(self, file: RegisterFile) -> bool:
-        """Keep a file that was closed; False if there is no room, or somebody else has it."""
+        """Keep a file that was closed; False if there is no room, or another process has it."""
         if self._is_closed or len(self._spare) >= self.KEPT or not file.is_reusable:
             return False
         file.zero(0, SIZE_BYTES)

@@ -55,7 +55,7 @@ def _ffr(facts: Facts, mode: Mode) -> bool:
 
 
 def unwritten(facts: Facts, mode: Mode) -> int:
-    """How many entries at the end of KVM_GET_REG_LIST's answer are counted but not written."""
+    """Returns how many entries at the end of KVM_GET_REG_LIST are counted but not written."""
     if not facts.kernel.switches.reg_list_counts_unwritten or mode.sve or not mode.sm:
         return 0
     return len(Z_IDS) + len(P_IDS) + ("fa64" in mode.exposed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The system registers: which of the table's rows this vCPU has, and what happens when one is set or read."""
+"""The system registers: which rows of the table a vCPU has, and the rules of its sets and gets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _ignore(_vcpu: Owner, _row: Row, _data: bytes) -> Outcome:
     return None
 
 
-# What a set and a get of a register do beyond storing and reading, by the table's columns "rule" and "get".
+# The rules of a set and a get beyond storing and reading, by the table's columns "rule" and "get".
 RULES: dict[str, Rule] = {
     "svcr": sme.set_svcr,
     "feature_id": idreg.set_feature_id,
@@ -71,7 +71,7 @@ GETTERS: dict[str, Getter] = {
 
 
 Rows = dict[str, list[tuple[frozenset[str], Row]]]
-"""The rows of the system registers, each with what a vCPU needs to have it, by the kernel's groups."""
+"""The rows of the system registers by the kernel's groups, each with the features that it needs."""
 
 
 def _all_rows(facts: Facts) -> Rows:
@@ -87,9 +87,9 @@ def _row_of(reg: sysregs.SysReg) -> Row:
 
 def _group(name: str) -> Callable[[Facts, Mode], Iterator[Row]]:
     def rows(facts: Facts, mode: Mode) -> Iterator[Row]:
-        there = mode.features | mode.exposed
+        available = mode.features | mode.exposed
         all_rows = facts.once("sysreg rows", partial(_all_rows, facts))
-        return (row for needs, row in all_rows[name] if needs <= there)
+        return (row for needs, row in all_rows[name] if needs <= available)
 
     return rows
 
@@ -107,12 +107,12 @@ def _refuse(map: RegisterMap, id: int) -> Row:
 
 
 def _key(mode: Mode) -> frozenset[str]:
-    """Of what the vCPU has, only what some system register needs."""
+    """Those features and exposed names of the vCPU that some system register needs."""
     return (mode.features | mode.exposed) & sysregs.needs()
 
 
 COPROCS = (uapi.KVM_REG_ARM64_SYSREG,)
 FAMILY = Family("sysreg", COPROCS, _key, _group("sysreg"), _refuse)
-# Older kernels list these of them apart; their ids are system registers' all the same.
+# Older kernels list these system registers separately; their IDs are of the same kind.
 INVARIANTS = Family("invariant", COPROCS, _key, _group("invariant"), _refuse, answers=False)
 TIMERS = Family("timer", COPROCS, _key, _group("timer"), _refuse, answers=False)

@@ -27,7 +27,7 @@ FAMILIES = {
         demux.FAMILY,
     )
 }
-MAPS_KEPT = 2048  # a trace of random writes to ID registers has 1000 modes; a hostile one starts the cache anew
+MAX_MAPS = 2048  # a trace of random writes to ID registers has 1000 modes; more only clear the cache
 
 
 class System(Facts):
@@ -41,14 +41,14 @@ class System(Facts):
         self.register_files = RegisterFiles()
 
     def close(self) -> None:
-        """Give back the memory of closed vCPUs."""
+        """Release the memory of closed vCPUs."""
         self.register_files.close()
 
     def map(self, mode: Mode) -> RegisterMap:
         """The register map of a mode."""
         regmap = self._maps.get(mode)
         if regmap is None:
-            if len(self._maps) >= MAPS_KEPT:
+            if len(self._maps) >= MAX_MAPS:
                 self._maps.clear()
                 self._parts.clear()
             parts = [self._part(family, mode) for family in self._families.all]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The generic timers: counters that run, and what a set of one moves."""
+"""The generic timers: free-running counters, and control registers with a computed status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvmabi.model.row import Buffer, Outcome, Owner, Row
 ISTATUS = 1 << 2
 MASK = (1 << 64) - 1
 CNTVCT_ID = regid.parse("cntvct_el0")
-# The count and compare value against which a timer's control register tells its status.
+# The count and the compare value from which the status in a timer's control register follows.
 COMPARES = {
     regid.parse("cntv_ctl_el0"): (CNTVCT_ID, regid.parse("cntv_cval_el0")),
     regid.parse("cntp_ctl_el0"): (regid.parse("cntpct_el0"), regid.parse("cntp_cval_el0")),
@@ -24,29 +24,29 @@ def now(hz: int) -> int:
 
 
 def get_counter(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
-    """A running counter: the host's, less the offset of the VM."""
+    """A free-running counter: the host's counter minus the VM's offset."""
     return _count(vcpu, row.id).to_bytes(8, "little")
 
 
 def set_counter(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set a running counter: all vCPUs of the VM count from the value on."""
+    """Set a free-running counter, for all vCPUs of the VM."""
     vcpu.vm.counter_offsets[row.id] = now(vcpu.system.host.counter_hz) - int.from_bytes(data, "little") & MASK
     return None
 
 
 def set_control(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set a timer's control register; ISTATUS is not userspace's to write."""
+    """Set a timer's control register; userspace cannot write ISTATUS."""
     vcpu.store(row, (int.from_bytes(data, "little") & ~ISTATUS).to_bytes(8, "little"))
     return None
 
 
 def set_control_32bit(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """The same where the register is kept in 32 bits."""
+    """The same, storing only the low 32 bits."""
     return set_control(vcpu, row, data[:4] + bytes(4))
 
 
 def get_control_status(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
-    """A timer's control register with the status that count and compare value give now."""
+    """A timer's control register, with ISTATUS computed from the count and the compare value."""
     count, compare = COMPARES[row.id]
     start = vcpu.system.sysreg_offset(compare)
     due = int.from_bytes(vcpu.memory[start : start + 8], "little") <= _count(vcpu, count)

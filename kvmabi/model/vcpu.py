@@ -35,7 +35,7 @@ class Vcpu:
     ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
     that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made room for ZT0.
-    ``warnings`` holds what a real kernel would have done to itself, until somebody logs it.
+    ``warnings`` holds what a real kernel would have done to itself, until the next event reports it.
     """
 
     def __init__(self, vm: VmState[Vcpu], system: System, index: int) -> None:

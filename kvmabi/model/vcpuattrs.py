@@ -20,19 +20,21 @@ EVENTS = 1 << 16
 
 NO_PMU = Refusal(errno.ENODEV, "the vCPU has no PMU", "give KVM_ARM_VCPU_INIT the feature KVM_ARM_VCPU_PMU_V3")
 PMU_READY = Refusal(errno.EBUSY, "the PMU is initialised already")
-NO_VGIC = Refusal(errno.EINVAL, "the VM has no vGIC, so nothing has an interrupt number")
+NO_VGIC = Refusal(errno.EINVAL, "the VM has no vGIC, so it has no interrupts to assign")
 NO_PMU_IRQ = Refusal(errno.ENXIO, "the PMU's interrupt is not set", "set KVM_ARM_VCPU_PMU_V3_IRQ first")
 IRQ_SET = Refusal(errno.EBUSY, "the PMU's interrupt is set already")
 BAD_IRQ = Refusal(errno.EINVAL, "the interrupt is neither a PPI nor an SPI")
-OTHER_IRQ = Refusal(errno.EINVAL, "the vCPUs' PMUs have the same PPI, or an SPI each of its own")
+OTHER_IRQ = Refusal(errno.EINVAL, "the PMUs of all vCPUs use one PPI, or each an SPI of its own")
 VGIC_NOT_READY = Refusal(
-    errno.ENODEV, "next to a vGIC, the PMU is initialised after it", "set KVM_DEV_ARM_VGIC_CTRL_INIT first"
+    errno.ENODEV, "in a VM with a vGIC, the PMU is initialised after the vGIC", "set KVM_DEV_ARM_VGIC_CTRL_INIT first"
 )
 BAD_FILTER = Refusal(errno.EINVAL, "the event filter goes beyond the last event, or has no such action")
 FIXED_BY_RUN = Refusal(errno.EBUSY, "a vCPU of the VM has run")
 NO_SUCH_PMU = Refusal(errno.ENXIO, "the host has no such PMU")
 NO_PMU_CHOSEN = Refusal(
-    errno.ENXIO, "KVM_ARM_VCPU_PMU_V3_STRICT leaves the PMU open", "choose one with KVM_ARM_VCPU_PMU_V3_SET_PMU first"
+    errno.ENXIO,
+    "with KVM_ARM_VCPU_PMU_V3_STRICT no PMU is chosen yet",
+    "choose one with KVM_ARM_VCPU_PMU_V3_SET_PMU first",
 )
 COUNTERS_OF_NOTHING = NO_PMU_CHOSEN._replace(errno=errno.EINVAL)
 NO_SUCH_IRQ = Refusal(
@@ -82,7 +84,7 @@ def _features(vcpu: Vcpu) -> frozenset[str]:
 
 
 def pmu_irq(vcpu: Vcpu) -> int:
-    """KVM_ARM_VCPU_PMU_V3_IRQ as it reads."""
+    """KVM_ARM_VCPU_PMU_V3_IRQ as a get returns it."""
     _require_vgic(vcpu)
     if not has_pmu(vcpu):
         raise NO_PMU.error()
@@ -92,7 +94,7 @@ def pmu_irq(vcpu: Vcpu) -> int:
 
 
 def set_pmu_irq(vcpu: Vcpu, value: Value) -> None:
-    """KVM_ARM_VCPU_PMU_V3_IRQ: a PPI that all vCPUs share, or an SPI for this one alone."""
+    """KVM_ARM_VCPU_PMU_V3_IRQ: a PPI that all vCPUs share, or an SPI of this vCPU."""
     _require_fresh_pmu(vcpu)
     _require_vgic(vcpu)
     irq = value.take()
@@ -134,20 +136,20 @@ def set_filter(vcpu: Vcpu, value: Value) -> None:
 
 
 def _check_chosen(vcpu: Vcpu, refusal: Refusal) -> None:
-    """With KVM_ARM_VCPU_PMU_V3_STRICT no PMU is the vCPU's before userspace chose one."""
+    """Fails with KVM_ARM_VCPU_PMU_V3_STRICT: userspace has not chosen a PMU, as set_pmu accepts none."""
     if pmu.STRICT in _features(vcpu):
         raise refusal.error()
 
 
 def set_pmu(vcpu: Vcpu, value: Value) -> None:
-    """KVM_ARM_VCPU_PMU_V3_SET_PMU: the model knows no number of a host's PMU."""
+    """KVM_ARM_VCPU_PMU_V3_SET_PMU: fails with ENXIO, as the IDs of a host's PMUs are not modelled."""
     _require_fresh_pmu(vcpu)
     value.take()
     raise NO_SUCH_PMU.error()
 
 
 def set_counters(vcpu: Vcpu, value: Value) -> None:
-    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS: how many event counters the VM's PMU has."""
+    """KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS: the number of event counters of the VM's PMU."""
     _require_fresh_pmu(vcpu)
     count = value.take()
     _check_chosen(vcpu, COUNTERS_OF_NOTHING)
@@ -163,14 +165,14 @@ def no_pmu_attr(vcpu: Vcpu, _value: Value) -> None:
 
 
 def claim(vcpu: Vcpu, irq: int, owner: str) -> None:
-    """Let the PMU or a timer of the vCPU have an interrupt. Errors: EEXIST if it is another's."""
+    """Assign an interrupt to the PMU or a timer of the vCPU. Errors: EEXIST if it has another owner."""
     if vcpu.irq_owners.setdefault(irq, owner) != owner:
         reason = OWNED.reason.format(irq=irq, owner=vcpu.irq_owners[irq])
         raise OWNED._replace(reason=reason).error()
 
 
 def enable_timers(vcpu: Vcpu) -> None:
-    """Next to a vGIC the first run of a vCPU gives its timers, two or with EL2 four, their interrupts for good."""
+    """Assign the interrupts of two timers (four with EL2) for good, at a vCPU's first run in a VM with a vGIC."""
     irqs = vcpu.vm.timer_irqs[: 4 if "has_el2" in vcpu.mode.features else 2]
     if len(set(irqs)) < len(irqs) and not vcpu.system.kernel.switches.timer_irqs_stay_claimed:
         raise SAME_IRQS.error(mode=vcpu.mode)
@@ -183,19 +185,19 @@ def enable_timers(vcpu: Vcpu) -> None:
 
 
 def check_pmu_at_run(vcpu: Vcpu, vgic: Vgic) -> None:
-    """Next to a vGIC a PMU that is initialised has an interrupt: EINVAL if that was done before there was a vGIC."""
+    """EINVAL for a PMU that was initialised, before the vGIC was created, without an interrupt of the vGIC."""
     if vcpu.pmu_ready and (vcpu.pmu_irq is None or not vgic.has_irq(vcpu.pmu_irq)):
         raise NO_PMU_IRQ._replace(errno=errno.EINVAL).error(mode=vcpu.mode)
 
 
 def set_timer_irq(vcpu: Vcpu, timer: int | None, value: Value) -> None:
-    """KVM_ARM_VCPU_TIMER_IRQ_*: the PPI of a timer (None: of one that does not exist), in all vCPUs of the VM."""
+    """KVM_ARM_VCPU_TIMER_IRQ_*: the PPI of a timer (None: a timer that does not exist), in all vCPUs of the VM."""
     _require_vgic(vcpu)
     irq = value.take()
     if not is_ppi(irq):
         raise NOT_A_PPI.error()
-    alone = vcpu.system.kernel.switches.timer_irqs_stay_claimed
-    if any(other.timers_enabled for other in ((vcpu,) if alone else vcpu.vm.vcpus.values())):
+    own_only = vcpu.system.kernel.switches.timer_irqs_stay_claimed
+    if any(other.timers_enabled for other in ((vcpu,) if own_only else vcpu.vm.vcpus.values())):
         raise FIXED_BY_RUN.error()
     if timer is None:
         raise NO_SUCH_TIMER.error()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The vGICv3 of a VM, as far as KVM_RUN and KVM_CREATE_VCPU depend on it: its addresses, and whether it is ready.
+"""The parts of a vGICv3 that KVM_RUN and KVM_CREATE_VCPU depend on: its addresses, and whether it is initialised.
 
 The registers of the GIC itself are not modelled. Source: Documentation/virt/kvm/devices/arm-vgic-v3.rst, and the
 answers of Linux 6.1 to 7.3 in tests/golden/devices.
@@ -32,9 +32,9 @@ BEYOND = Refusal(errno.E2BIG, "the frames lie beyond the VM's guest-physical add
 WRAPS = Refusal(errno.EINVAL, "the frames wrap around the end of the address space")
 OVERLAP = Refusal(errno.EINVAL, "redistributors overlap other frames, or grew beyond the guest's addresses")
 MIXED = Refusal(errno.EINVAL, "KVM_VGIC_V3_ADDR_TYPE_REDIST cannot follow redistributor regions")
-BAD_REGION = Refusal(errno.EINVAL, "a region has a count, no flags, and the index after the last region's")
+BAD_REGION = Refusal(errno.EINVAL, "a region needs a count above 0, no flags, and the next free index")
 NO_REGION = Refusal(errno.ENOENT, "there is no redistributor region of this index")
-BAD_IRQS = Refusal(errno.EINVAL, "the number of interrupts is a multiple of 32 from 64 to 992")
+BAD_IRQS = Refusal(errno.EINVAL, "the number of interrupts must be a multiple of 32 from 64 to 992")
 IRQS_FIXED = Refusal(errno.EBUSY, "the number of interrupts is fixed: it was set, or the vGIC is initialised")
 NOT_A_PPI = Refusal(errno.EINVAL, "the interrupt is not a PPI, 16 to 31")
 INITIALIZED = Refusal(errno.EBUSY, "the vGIC is initialised already")
@@ -50,13 +50,13 @@ NOT_INITIALIZED = Refusal(
 
 
 class Region:
-    """Frames for redistributors: ``frames`` of them, 0 for as many as the VM has vCPUs; ``used`` ones have a vCPU."""
+    """Frames for redistributors: ``frames`` of them, or one per vCPU if 0; ``used`` are assigned to vCPUs."""
 
     def __init__(self, base: int, frames: int) -> None:
         self.base, self.frames, self.used = base, frames, 0
 
     def size_bytes(self, vcpus: int) -> int:
-        """How many guest-physical addresses it takes in a VM with ``vcpus`` vCPUs."""
+        """Its size in a VM with ``vcpus`` vCPUs."""
         return (self.frames or vcpus) * REDIST_BYTES
 
     def overlaps(self, base: int, size_bytes: int, vcpus: int) -> bool:
@@ -67,7 +67,7 @@ class Region:
 class Vgic:
     """A vGICv3 of a VM whose guest-physical addresses have ``ipa_bits``; errors as the kernel's, by KvmError.
 
-    ``vcpus`` are the numbers of the VM's vCPUs, or how many it has.
+    ``vcpus`` are the IDs of the VM's vCPUs, or their number.
     """
 
     def __init__(self, ipa_bits: int) -> None:
@@ -94,7 +94,7 @@ class Vgic:
 
     @property
     def redist(self) -> int:
-        """KVM_VGIC_V3_ADDR_TYPE_REDIST as it reads: the first region's address."""
+        """KVM_VGIC_V3_ADDR_TYPE_REDIST as a get returns it: the first region's address."""
         return self.regions[0].base if self.regions else UNSET_ADDRESS
 
     def add_region(self, value: int, vcpus: Collection[int]) -> None:
@@ -135,7 +135,7 @@ class Vgic:
         self.initialized = True
 
     def has_irq(self, irq: int) -> bool:
-        """Whether the VM has the interrupt: a PPI, or an SPI below their number."""
+        """Whether the VM has the interrupt: a PPI, or an SPI below the number of interrupts."""
         return is_ppi(irq) or IRQS_OF_A_VCPU <= irq < self.irqs
 
     def save_pending_tables(self) -> None:
@@ -144,7 +144,7 @@ class Vgic:
             raise NOTHING_TO_SAVE.error()
 
     def place(self, vcpu: int, vcpus: int) -> None:
-        """Give a vCPU the next free redistributor, if there is one and the frames are sound."""
+        """Assign the next free redistributor, if any, to a vCPU. Errors: EINVAL for frames that are not sound."""
         if vcpu in self._placed:
             return
         region = next((region for region in self.regions if not region.frames or region.used < region.frames), None)
@@ -165,7 +165,7 @@ class Vgic:
             raise NOT_INITIALIZED.error()
 
     def _add(self, region: Region, vcpus: Collection[int]) -> None:
-        """Add a region and give its redistributors to the vCPUs that have none; if that fails, there is no region."""
+        """Add a region and assign its redistributors to the vCPUs without one; a failure removes the region again."""
         size_bytes = region.size_bytes(len(vcpus))
         if any(other.overlaps(region.base, size_bytes, len(vcpus)) for other in self.regions):
             raise OVERLAP.error()
@@ -187,7 +187,7 @@ class Vgic:
 
 
 class Its:
-    """An ITS next to a vGICv3: an address, and nothing that depends on it."""
+    """An ITS: its address, on which nothing else depends."""
 
     def __init__(self, ipa_bits: int) -> None:
         self.ipa_bits = ipa_bits

@@ -21,7 +21,7 @@ VGIC_READY = Refusal(
 )
 VGIC_EXISTS = Refusal(errno.EEXIST, "the VM already has a vGIC")
 VGIC_TOO_LATE = Refusal(errno.EBUSY, "a vCPU has run", "create the vGIC before KVM_RUN")
-VCPU_EXISTS = Refusal(errno.EEXIST, "the VM already has a vCPU of this number")
+VCPU_EXISTS = Refusal(errno.EEXIST, "the VM already has a vCPU with this ID")
 
 
 class Vm(VmState[Vcpu]):
@@ -38,10 +38,10 @@ class Vm(VmState[Vcpu]):
         self.system = system
 
     def create_vcpu(self, index: int) -> Vcpu:
-        """KVM_CREATE_VCPU. Errors: EINVAL for a number the kernel does not take, EEXIST for one in use, EBUSY once
+        """KVM_CREATE_VCPU. Errors: EINVAL for an ID out of range, EEXIST for one in use, EBUSY once
         the vGIC is initialised, EINVAL where its redistributors overlap or do not fit."""
         if not 0 <= index < self.system.kernel.max_vcpus:
-            reason = f"vCPU numbers go from 0 to {self.system.kernel.max_vcpus - 1}"
+            reason = f"vCPU IDs range from 0 to {self.system.kernel.max_vcpus - 1}"
             raise Refusal(errno.EINVAL, reason).error()
         in_use = index in self.vcpus
         ready = self.vgic is not None and self.vgic.initialized
@@ -67,6 +67,6 @@ class Vm(VmState[Vcpu]):
         return self.vgic
 
     def close(self) -> None:
-        """Give every vCPU's memory back."""
+        """Release the memory of every vCPU."""
         for vcpu in self.vcpus.values():
             vcpu.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the vCPUs of a VM share, apart from how they are made."""
+"""What the vCPUs of a VM share; kvmabi.model.vm creates them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ VcpuType = TypeVar("VcpuType")
 class VmState(Generic[VcpuType]):
     """The state of a VM as its vCPUs see it.
 
-    ``features`` is what the first INIT fixed for all vCPUs (None before). ``shared`` holds what was set of the VM-wide
-    registers, by place in the register file; ``enabled`` the capabilities that KVM_ENABLE_CAP switched on; ``has_run``
-    whether a vCPU got as far as the guest; ``pmu_counters`` how many event counters the PMU has; ``el1_32bit`` whether
-    EL1 is AArch32 (None before the first INIT); ``counter_offsets`` by how much each timer's count lags the host's
-    counter. ``vgic`` is the interrupt controller, or None; ``has_its``: an ITS was created; ``timer_irqs`` are the PPIs
-    of the vCPUs' timers. A ``dead`` VM fails every ioctl with EIO.
+    ``features`` is what the first INIT fixed for all vCPUs (None before). ``shared`` holds the VM-wide registers that
+    were set, by offset in the register file; ``enabled`` the capabilities that KVM_ENABLE_CAP enabled; ``has_run``: a
+    vCPU has entered the guest; ``pmu_counters`` is the number of event counters of the PMU; ``el1_32bit``: EL1 is
+    AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register
+    ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``has_its``: an ITS was created;
+    ``timer_irqs`` are the PPIs of the vCPUs' timers. A ``dead`` VM fails every ioctl with EIO.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The save/restore order checker: what a VMM lost, register by register, told from the events alone."""
+"""The save/restore order checker: which register values a VMM lost, derived from the events alone."""
 
 from kvmabi.order.checker import OrderChecker
 from kvmabi.order.findings import Finding, Loss

@@ -14,9 +14,10 @@ from kvmabi.order.lives import RUNNING, Life, Save, Values, same
 VLS = frozenset({regid.parse("sve_vls"), regid.parse("sme_vls")})
 SVCR = regid.parse("svcr")
 VERDICTS = (Kind.RUN, Kind.CLOSED)
-SAVES_KEPT = 256
+MAX_SAVES = 256
 NO_AGREEMENT = (-(1 << 16), 0)
-PLAIN_LEAST = 16
+MIN_WRITES = 16
+"""How many writes of values that a vCPU has after INIT count as a restore."""
 
 
 class OrderChecker:
@@ -32,7 +33,7 @@ class OrderChecker:
         self._saves: list[Save] = []
 
     def watch(self, event: Event) -> None:
-        """Take in an event."""
+        """Process an event."""
         if event.vm is None or event.vcpu is None:
             return
         place = event.vm, event.vcpu
@@ -47,7 +48,7 @@ class OrderChecker:
             save = life.read(event)
             if save is not None:
                 self._saves.append(save)
-                del self._saves[:-SAVES_KEPT]
+                del self._saves[:-MAX_SAVES]
         elif event.what == "KVM_SET_ONE_REG":
             life.wrote(event)
         elif event.kind in VERDICTS:
@@ -57,35 +58,37 @@ class OrderChecker:
             del self._lives[place]
 
     def preview(self, vm: int, vcpu: int, registers: Values, svcr: int) -> list[Finding]:
-        """The verdict on a vCPU that has these registers now, as if it were closed. Changes nothing."""
+        """Returns the verdict on a vCPU that has these registers now, as if it were closed. Changes nothing."""
         life = self._lives.get((vm, vcpu))
         return [] if life is None else self._verdict(life, registers, svcr)
 
     def _judge(self, life: Life, event: Event) -> list[Finding]:
-        """The verdict at an event."""
+        """Returns the verdict at an event."""
         return self._verdict(life, event.registers, event.svcr) if life.writes or life.refused else []
 
     def _verdict(self, life: Life, state: Values, svcr: int) -> list[Finding]:
-        """What is wrong with a vCPU that is left in this state."""
+        """Returns the findings on a vCPU whose final state this is."""
         if not (life.writes or life.refused):
             return []
-        found = {
+        by_kind = {
             "vls-after-finalize": _vls(life),
             "destroyed-by-svcr": _destroyed(life),
             "za-disabled": _za_disabled(life),
         }
         save = self._restored_from(life)
         if save is not None:
-            found["mode-not-restored"] = _mode(save, state, svcr)
-            found["not-saved"] = _not_saved(save, life, state)
-            found["restore-differs"] = _differs(save, life, state)
-        told = {kind: tuple(loss for loss in losses if loss.id not in self._ignored) for kind, losses in found.items()}
-        return [Finding(kind, life.vm, life.vcpu, losses) for kind, losses in told.items() if losses]
+            by_kind["mode-not-restored"] = _mode(save, state, svcr)
+            by_kind["not-saved"] = _not_saved(save, life, state)
+            by_kind["restore-differs"] = _differs(save, life, state)
+        reported = {
+            kind: tuple(loss for loss in losses if loss.id not in self._ignored) for kind, losses in by_kind.items()
+        }
+        return [Finding(kind, life.vm, life.vcpu, losses) for kind, losses in reported.items() if losses]
 
     def _restored_from(self, life: Life) -> Save | None:
-        """The save that a vCPU was restored from: the one that what was written agrees with most.
+        """Returns the save that best matches the values written to a vCPU, or None if none matches.
 
-        The first of equals: a later one may be of a vCPU restored from it with the same losses.
+        Ties go to the earliest: a later save may be of a vCPU that was restored from it with the same losses.
         """
         best, most = None, NO_AGREEMENT
         for save in self._saves:
@@ -96,27 +99,28 @@ class OrderChecker:
 
 
 def _agreement(save: Save, life: Life) -> tuple[int, int]:
-    """How well what was written agrees with what was saved; NO_AGREEMENT if it was no restore of this save.
+    """Returns how well the values written match a save; NO_AGREEMENT if they are not a restore of it.
 
-    What tells most are values other than those right after INIT. Without any of these it takes many
-    writes, none of them of another value, and another vCPU or INIT: a VMM that sets up a vCPU may write
-    back what it read of it. Registers that run tell nothing, nor does a write that a later one, refused,
-    was meant to replace.
+    Values that differ from those right after INIT count most. Without any, a restore is at least MIN_WRITES writes
+    of saved values and no write of another value, on another vCPU or after another INIT: a VMM that sets up a vCPU
+    may write back what it read from it. Free-running counters are ignored, and so are registers whose last write
+    failed.
     """
-    telling = plain = against = 0
+    distinct = same_as_reset = mismatched = 0
     for id, write in life.writes.items():
         saved = save.values.get(id)
         if saved is None or id in RUNNING or id in life.refused or write.event < save.first_event:
             continue
         if not saved.startswith(write.data):
-            against += 1
+            mismatched += 1
         elif saved == life.reset.get(id):
-            plain += 1
+            same_as_reset += 1
         else:
-            telling += 1
-    if telling:
-        return (telling - against, plain) if telling + plain > against else NO_AGREEMENT
-    return (0, plain) if plain >= PLAIN_LEAST and not against and save.reset is not life.reset else NO_AGREEMENT
+            distinct += 1
+    if distinct:
+        return (distinct - mismatched, same_as_reset) if distinct + same_as_reset > mismatched else NO_AGREEMENT
+    is_restore = same_as_reset >= MIN_WRITES and not mismatched and save.reset is not life.reset
+    return (0, same_as_reset) if is_restore else NO_AGREEMENT
 
 
 def _loss(id: int, why: str, *events: int) -> Loss:
@@ -147,12 +151,12 @@ def _mode(save: Save, state: Values, svcr: int) -> Iterator[Loss]:
 
 
 def _not_saved(save: Save, life: Life, state: Values) -> Iterator[Loss]:
-    """Registers that the guest had changed and nobody read, where the restored vCPU has another value now."""
+    """Registers that differed from reset at the save, were never read, and have another value on the restored vCPU."""
     for id, value in save.state.items():
         if id in save.values or same(id, value, save.reset.get(id, bytes(len(value)))):
             continue
         if id not in life.writes and not same(id, value, state.get(id)):
-            yield _loss(id, "never read while it was saved", save.first_event)
+            yield _loss(id, "never read by the save", save.first_event)
 
 
 def _differs(save: Save, life: Life, state: Values) -> Iterator[Loss]:
@@ -162,7 +166,7 @@ def _differs(save: Save, life: Life, state: Values) -> Iterator[Loss]:
 
 
 def _story(id: int, saved: bytes, life: Life, state: Values) -> tuple[str, int] | tuple[str]:
-    """Why a register has not got the value that was saved, and the event that decided it."""
+    """Returns why a register does not have the saved value, and the event that decided it."""
     if id in life.destroyed:
         gone = life.destroyed[id]
         return f"set, then reset by the write of svcr = {gone.svcr:#x}", gone.svcr_write
@@ -172,8 +176,8 @@ def _story(id: int, saved: bytes, life: Life, state: Values) -> tuple[str, int] 
     if id not in life.writes:
         return ("never written",)
     if id not in state:
-        return "written, but out of view in the mode the vCPU was left in", life.writes[id].event
+        return "written, but not visible in the final mode of the vCPU", life.writes[id].event
     written = life.writes[id].data
     if len(written) < len(saved) and saved.startswith(written) and state[id].startswith(written):
         return f"cut off after {len(written)} bytes: the vector length is shorter here", life.writes[id].event
-    return "holds another value than was saved", life.writes[id].event
+    return "holds a value other than the saved one", life.writes[id].event

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Findings: what was lost, by which events, against which rule, and how to do it right; as text and for machines."""
+"""Findings: the values lost, the events, the rule and the fix; as text and as data for JSON."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 WIDTH = 100
-RUNS_TOLD = 6
+MAX_RUNS = 6
 
 
 class Kind(NamedTuple):
-    """A sort of finding: its title, the rule that was broken, the way to do it right."""
+    """A kind of finding: its title, the rule that was broken, and the fix."""
 
     title: str
     rule: str
@@ -37,25 +37,25 @@ KINDS = {
         "write sve_vls and sme_vls between KVM_ARM_VCPU_INIT and KVM_ARM_VCPU_FINALIZE",
     ),
     "mode-not-restored": Kind(
-        "saved in a mode that was never restored",
-        "which registers exist, and how long they are, follows SVCR: registers saved in one mode belong to it",
-        "save svcr too, and write its value first when you restore",
+        "saved in a mode that was not restored",
+        "SVCR decides which registers exist and their sizes: values saved in one mode are valid only in that mode",
+        "save svcr too, and restore it before the registers that depend on it",
     ),
     "not-saved": Kind(
-        "state that the guest had and the save never read",
-        "the list of registers follows SVCR and the ID registers: a list read earlier need not hold all of them",
-        "call KVM_GET_REG_LIST afresh for every save, and read every register it names",
+        "guest state that the save did not read",
+        "the list of registers depends on SVCR and the ID registers: an earlier list may lack some of them",
+        "call KVM_GET_REG_LIST for every save, and read every register in the list",
     ),
     "restore-differs": Kind(
         "registers that differ from what was saved",
         "after a restore every register has the value that was saved",
-        "restore in this order: vector lengths, FINALIZE, svcr, then all else; check every ioctl for errors",
+        "restore in this order: vector lengths, FINALIZE, svcr, all other registers; check every ioctl for errors",
     ),
 }
 
 
 class Loss(NamedTuple):
-    """One register of a finding: its name and id, the events that tell the story, and the story in words."""
+    """One register of a finding: its name and ID, the events involved, and the reason in words."""
 
     name: str
     id: int
@@ -83,7 +83,7 @@ class Finding:
         return tuple(loss.name for loss in self.losses)
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding for machines."""
+        """Returns the finding as data for JSON."""
         kind = KINDS[self.kind]
         return {
             "kind": self.kind,
@@ -102,7 +102,7 @@ class Finding:
         kind = KINDS[self.kind]
         count = len(self.losses)
         lines = [f"{kind.title}: {count} register{'s' if count != 1 else ''} of VM {self.vm} vCPU {self.vcpu}"]
-        for why, losses in _by_story(self.losses):
+        for why, losses in _by_reason(self.losses):
             lines.append(f"  {why} ({_events(losses)})")
             lines += textwrap.wrap(
                 " ".join(loss.name for loss in losses), WIDTH, initial_indent="    ", subsequent_indent="    "
@@ -115,16 +115,16 @@ def _wrapped(label: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=f"  {label}", subsequent_indent="        ")
 
 
-def _by_story(losses: Sequence[Loss]) -> list[tuple[str, list[Loss]]]:
-    """The registers with the same story together, in the order in which the stories appear."""
-    stories: dict[str, list[Loss]] = {}
+def _by_reason(losses: Sequence[Loss]) -> list[tuple[str, list[Loss]]]:
+    """Returns the registers grouped by reason, in the order in which the reasons appear."""
+    reasons: dict[str, list[Loss]] = {}
     for loss in losses:
-        stories.setdefault(loss.why, []).append(loss)
-    return list(stories.items())
+        reasons.setdefault(loss.why, []).append(loss)
+    return list(reasons.items())
 
 
 def _events(losses: Sequence[Loss]) -> str:
-    """The event numbers of some registers, in runs ("events 12-40, 97")."""
+    """Returns the event numbers of some registers, in runs ("events 12-40, 97")."""
     numbers = sorted({number for loss in losses for number in loss.events})
     runs: list[tuple[int, int]] = []
     for number in numbers:
@@ -132,7 +132,7 @@ def _events(losses: Sequence[Loss]) -> str:
             runs[-1] = (runs[-1][0], number)
         else:
             runs.append((number, number))
-    told = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:RUNS_TOLD])
-    if len(runs) > RUNS_TOLD:
-        told += f" and {len(runs) - RUNS_TOLD} more runs"
-    return f"event{'s' if len(numbers) != 1 else ''} {told}" if told else "no event"
+    text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:MAX_RUNS])
+    if len(runs) > MAX_RUNS:
+        text += f" and {len(runs) - MAX_RUNS} more runs"
+    return f"event{'s' if len(numbers) != 1 else ''} {text}" if text else "no event"

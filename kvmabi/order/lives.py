@@ -16,7 +16,7 @@ STATUS_BITS = sysregs.status_bits()
 
 
 def same(id: int, value: bytes, other: bytes | None) -> bool:
-    """Two values of a register are equal but for what tells the time; None is no value."""
+    """Whether two values of a register are equal, ignoring free-running bits; None compares unequal."""
     if value == other or id in RUNNING:
         return True
     if other is None or id not in STATUS_BITS:
@@ -29,7 +29,7 @@ def _unchanged(state: Values, before: Values) -> bool:
 
 
 class Write(NamedTuple):
-    """A KVM_SET_ONE_REG: its event's number and the bytes that were read of the VMM."""
+    """A KVM_SET_ONE_REG: its event's number and the bytes read from the VMM."""
 
     event: int
     data: bytes
@@ -44,7 +44,7 @@ class Refused(NamedTuple):
 
 
 class Destroyed(NamedTuple):
-    """A value that a later write of SVCR took away: who had set it, and the write."""
+    """A value that a later write of SVCR destroyed: the event that set it, the event of the write, and SVCR."""
 
     set_by: int
     svcr_write: int
@@ -53,11 +53,11 @@ class Destroyed(NamedTuple):
 
 @dataclass(eq=False)
 class Save:
-    """What a VMM would keep of one vCPU: reads of one state of it.
+    """What a VMM saves of one vCPU: the reads of one state of it.
 
-    ``values`` by register id in the order they were read, ``svcr`` the mode, ``state`` every register
-    in view at the time and ``reset`` every register right after INIT. A change opens another save,
-    which takes over what was read before and still holds.
+    ``values`` are the values read, by register ID in the order of the reads; ``svcr`` is the mode; ``state`` holds
+    every visible register at the time, and ``reset`` every register right after INIT. A change of the state opens
+    another save, which takes over the values read before that are unchanged.
     """
 
     first_event: int
@@ -67,7 +67,7 @@ class Save:
     values: dict[int, bytes] = field(default_factory=dict)
 
     def take_over(self, before: Save) -> None:
-        """Count what was read for an earlier save as read for this one, as far as it has not changed since."""
+        """Take over the values read for an earlier save that have not changed since."""
         self.values.update({id: value for id, value in before.values.items() if same(id, value, self.state.get(id))})
 
 
@@ -75,8 +75,9 @@ class Save:
 class Life:
     """A vCPU from one KVM_ARM_VCPU_INIT to the next; ``reset`` is every register right after INIT.
 
-    ``writes``, ``refused`` and ``destroyed`` hold the latest of a register that still counts: a write
-    that succeeds mends what was refused or destroyed before. ``standing``: events whose values are still there.
+    ``writes``, ``refused`` and ``destroyed`` hold the latest event of a register that still counts: a write that
+    succeeds removes the register from ``refused`` and ``destroyed``. ``standing``: by register ID, the event whose
+    value the register still has.
     """
 
     vm: int
@@ -89,7 +90,7 @@ class Life:
     save: Save | None = None
 
     def wrote(self, event: Event) -> None:
-        """Take in a KVM_SET_ONE_REG."""
+        """Process a KVM_SET_ONE_REG."""
         id = event.register
         if id is None:
             return
@@ -106,7 +107,7 @@ class Life:
         self.standing[id] = event.number
 
     def read(self, event: Event) -> Save | None:
-        """Take in a KVM_GET_ONE_REG; tells the save that it opens, if it opens one."""
+        """Process a KVM_GET_ONE_REG; returns the save that it opens, or None."""
         if event.errno or event.register is None or event.data is None:
             return None
         save, opened = self.save, None
@@ -116,12 +117,12 @@ class Life:
             if save is not None and save.svcr == event.svcr:
                 opened.take_over(save)
             save = self.save = opened
-        known = save.state.get(event.register)
-        save.values[event.register] = known if known == event.data else event.data  # hold an equal value once
+        current = save.state.get(event.register)
+        save.values[event.register] = current if current == event.data else event.data  # store an equal value once
         return opened
 
     def forget(self) -> None:
-        """Start anew after a verdict: the guest has run, what was restored is used up."""
+        """Start over after a verdict: the guest has run, so the writes before it no longer count."""
         self.writes.clear()
         self.refused.clear()
         self.destroyed.clear()

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 class HostFeatures:
     """What a kernel on a host offers to a VMM.
 
-    ``features`` are the vCPU features (names of the kernel's profile) that INIT takes. ``sve_vqs`` and ``sme_vqs`` are
-    the vector lengths in quadwords (16 bytes). ``capabilities_system`` and ``capabilities_vm`` hold what
-    KVM_CHECK_EXTENSION answers (an int, or the errno's name), without the zeroes. ``traits`` are
-    what else cases may need: sme2, fa64, el0_32bit, writable_masks, serror_esr.
+    ``features`` are the vCPU features (names of the kernel's profile) that INIT accepts. ``sve_vqs`` and ``sme_vqs``
+    are the vector lengths in quadwords (16 bytes). ``capabilities_system`` and ``capabilities_vm`` hold the results of
+    KVM_CHECK_EXTENSION (an int, or the errno's name) that are not 0. ``traits`` are the other things that cases may
+    need: sme2, fa64, el0_32bit, writable_masks, serror_esr.
     """
 
     kernel: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Steps on the /dev/kvm of this machine: the C library's ioctl, and memory that is mapped or is not."""
+"""Steps on the /dev/kvm of this machine: the C library's ioctl, and mapped and unmapped memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kvmabi import uapi
 from kvmabi.device.structs import layout
 from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
 
-PAYLOAD_BYTES = 1 << 15  # the most that an id's size field can say
+PAYLOAD_BYTES = 1 << 15  # the largest size that an ID's size field encodes
 ARGUMENT_BYTES = 4096
 ARRAY_BYTES = layout("__u64").size * (1 + MAX_IDS)
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 
 
 class RealMemory:
-    """The places of StepMemory in this process. EDGE_BYTES is a multiple of every page size that arm64 has."""
+    """The StepMemory of this process. EDGE_BYTES is a multiple of every page size of arm64."""
 
     def __init__(self) -> None:
         self._mapped = mmap.mmap(-1, 2 * EDGE_BYTES)
@@ -49,7 +49,7 @@ class RealMemory:
 
 
 class LibcPort:
-    """An open /dev/kvm of this machine; ``kvm`` is its descriptor, which the port owns from now on."""
+    """An open /dev/kvm of this machine; ``kvm`` is its descriptor, which the port owns."""
 
     memory: RealMemory
 
@@ -63,7 +63,7 @@ class LibcPort:
 
     @property
     def reason(self) -> str:
-        """See Port.reason: a kernel says no more than the errno."""
+        """See Port.reason: a kernel reports only the errno."""
         return os.strerror(self._errno) if self._errno else ""
 
     def ioctl(self, fd: int, request: int, argument: int) -> int:

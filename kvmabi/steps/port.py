@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What steps are done on: a port is a way to do ioctls, and a memory for what they read and write."""
+"""A port does the ioctls of steps, and has the memory that they read and write."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Protocol
 
 
 class StepMemory(Protocol):
-    """Places for what ioctls read and write. Each is an address, or gives one.
+    """Buffers that ioctls read and write, by address.
 
-    ``argument`` is for an ioctl's struct, ``payload`` for a register's bytes and ``array`` for a list of ids.
+    ``argument`` is for an ioctl's struct, ``payload`` for a register's bytes and ``array`` for a list of IDs.
     """
 
     argument: int
@@ -17,13 +17,13 @@ class StepMemory(Protocol):
     array: int
 
     def poke(self, addr: int, data: bytes) -> None:
-        """Put data at the beginning of a place, and zeroes behind it to the place's end."""
+        """Write data to the beginning of a buffer, and zeroes to the rest of it."""
 
     def peek(self, addr: int, size: int) -> bytes:
-        """``size`` bytes from the beginning of a place."""
+        """Returns ``size`` bytes from the beginning of a buffer."""
 
     def edge(self, size: int) -> int:
-        """The address of a place of ``size`` bytes, at most EDGE_BYTES, behind which nothing is mapped."""
+        """Returns the address of a buffer of ``size`` bytes, at most EDGE_BYTES, followed by unmapped memory."""
 
 
 class Port(Protocol):
@@ -35,23 +35,23 @@ class Port(Protocol):
 
     @property
     def memory(self) -> StepMemory:
-        """What ioctls read and write."""
+        """The memory that ioctls read and write."""
 
     def ioctl(self, fd: int, request: int, argument: int) -> int:
-        """Do an ioctl: a result that is not negative, or the errno with a minus."""
+        """Do an ioctl; returns its result, or the negative errno."""
 
     def immediate_exit(self, fd: int) -> int:
-        """Set kvm_run.immediate_exit of a vCPU: 0, or the errno with a minus."""
+        """Set kvm_run.immediate_exit of a vCPU; returns 0, or the negative errno."""
 
     def close(self, fd: int) -> None:
         """Close a descriptor that an ioctl opened."""
 
     def shut(self) -> None:
-        """Close ``kvm``, and everything else that is open."""
+        """Close ``kvm`` and everything else that is open."""
 
     @property
     def reason(self) -> str:
-        """Why the last ioctl that failed did, in words."""
+        """Why the last failed ioctl failed, in words."""
 
     def cpu_features(self) -> str:
         """The CPU features that the host's kernel reports, in /proc/cpuinfo's words."""

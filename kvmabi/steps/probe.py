@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finding out with steps what a host offers."""
+"""Probes what a host offers, by steps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kvmabi.profiles import Kernel, features
 from kvmabi.steps.hostfeatures import HostFeatures
 
 CAPABILITIES = 301
-"""How many capability numbers are asked for: all that Linux has given away, and room for more."""
+"""How many capability numbers are probed: all that Linux has assigned, and some more."""
 FA64_BIT = 1 << 63
 SME2, SME_SHIFT = 2, 24
 EL0_32BIT = 2
 
 
 class Answering(Protocol):
-    """What can be asked: a backend (kvmabi.steps.backends)."""
+    """The part of a backend (kvmabi.steps.backends) that the probe uses."""
 
     kernel: Kernel
     release: str
@@ -28,7 +28,7 @@ class Answering(Protocol):
 
 
 def probe(backend: Answering) -> HostFeatures:
-    """Ask a backend what it offers."""
+    """Returns what a backend offers."""
     kernel = backend.kernel
     bits = {name: 1 << feature.bit for name, feature in kernel.features.items()}
     (_, preferred) = backend.answers(["N 0", f"A v {uapi.KVM_ARM_PREFERRED_TARGET:x}"])
@@ -39,13 +39,13 @@ def probe(backend: Answering) -> HostFeatures:
         *_, answer = backend.answers(["N 1", f"I 0 {target} {word:x}", f"G 0 {regid.parse(name):x}"])
         return _bytes(answer)
 
-    taken = set()
+    accepted = set()
     for name in kernel.features:
         word = sum(bits[other] for other in (name, *features.needs(name)) if other in bits)
         if backend.answers(["N 1", f"I 0 {target} {word:x}"])[1] == "OK":
-            taken.add(name)
-    sve = _vqs(register(["sve"], "sve_vls")) if "sve" in taken else ()
-    sme = _vqs(register(["sme"], "sme_vls")) if "sme" in taken else ()
+            accepted.add(name)
+    sve = _vqs(register(["sve"], "sve_vls")) if "sve" in accepted else ()
+    sme = _vqs(register(["sme"], "sme_vls")) if "sme" in accepted else ()
     traits = set()
     if _number(register([], "id_aa64pfr0_el1")) & 0xF == EL0_32BIT:
         traits.add("el0_32bit")
@@ -62,7 +62,7 @@ def probe(backend: Answering) -> HostFeatures:
         kernel=kernel.name,
         release=backend.release,
         target=target,
-        features=frozenset(taken),
+        features=frozenset(accepted),
         sve_vqs=sve,
         sme_vqs=sme,
         traits=frozenset(traits),
@@ -72,9 +72,9 @@ def probe(backend: Answering) -> HostFeatures:
 
 
 def _capabilities(backend: Answering, file: str) -> dict[int, int | str]:
-    asked = [f"X {file} {uapi.KVM_CHECK_EXTENSION:x} {number:x}" for number in range(CAPABILITIES)]
+    checks = [f"X {file} {uapi.KVM_CHECK_EXTENSION:x} {number:x}" for number in range(CAPABILITIES)]
     answers: dict[int, int | str] = {}
-    for number, answer in enumerate(backend.answers(["N 0", *asked])[1:]):
+    for number, answer in enumerate(backend.answers(["N 0", *checks])[1:]):
         result, _, value = answer.partition(" ")
         if result != "OK":
             answers[number] = result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Replaying a trace: every step is done on the model and its answer compared with the recorded one."""
+"""Replays a trace: does every step on the model and compares its answer with the recorded one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAMILIES = ("core", "sve", "sme", "sysreg", "firmware", "demux")
 
 @dataclass
 class Mismatch:
-    """A step that the model answered otherwise than the kernel."""
+    """A step that the model answered differently from the kernel."""
 
     file: str
     line: int
@@ -46,7 +46,7 @@ class Mismatch:
 
 @dataclass
 class Result:
-    """What a replay found: steps counted, mismatches among them, and the first of those."""
+    """The result of replays: the number of steps, of mismatches among them, and the first mismatches."""
 
     steps: int = 0
     mismatches: int = 0
@@ -54,7 +54,7 @@ class Result:
 
 
 def counts(families: frozenset[str]) -> Callable[[str], bool]:
-    """Which steps a replay of some register families counts: theirs, and those of a vCPU's life."""
+    """Returns whether a step counts in a replay of some register families: accesses to them, and a vCPU's life."""
     wanted: dict[str, bool] = {}
 
     def counted(step: str) -> bool:
@@ -76,7 +76,7 @@ def _family(id: str) -> str:
 
 
 def machine(system: System) -> Doer:
-    """What does steps on a host's system; nobody watches."""
+    """Returns a doer of steps on a host's system; its events are not watched."""
     return Doer(ModelPort(SystemFile(system, EventLog(kept=0))))
 
 
@@ -90,8 +90,8 @@ def replay(
 ) -> None:
     """Replay one trace into ``result``; ``families`` restricts what is counted, ``tick`` is called with the progress.
 
-    A doer that has replayed other traces of the same host and kernel (see ``machine``) is faster: its system has their
-    register maps, and it has their steps. Raises UsageError for a trace without steps or with one that cannot be read.
+    A doer that has replayed other traces of the same host and kernel (see ``machine``) is faster: its system holds
+    their register maps, and the doer their steps. Raises UsageError for a trace without steps, or a bad one.
     """
     counted = counts(frozenset(families)) if families else None
     do = doer.do
@@ -119,7 +119,7 @@ def _reason(doer: Doer, answer: str) -> str:
 
 
 def _note(result: Result, mismatch: Mismatch) -> None:
-    """Count a mismatch, and keep it if it is one of the first."""
+    """Count a mismatch, and store it if it is among the first."""
     result.mismatches += 1
     if len(result.first) < SHOWN:
         mismatch.expected, mismatch.got = _difference(mismatch.expected, mismatch.got)
@@ -127,7 +127,7 @@ def _note(result: Result, mismatch: Mismatch) -> None:
 
 
 def _difference(expected: str, got: str) -> tuple[str, str]:
-    """Two answers, of long lists only what differs."""
+    """Returns two answers, with long lists reduced to their differences."""
     theirs, ours = expected.split(), got.split()
     if len(theirs) < 8 or len(ours) < 8 or theirs[0] != ours[0]:
         return expected, got

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Traces: steps with the answers of a real kernel, one a line, plain or xz.
+"""Traces: steps with the answers of a real kernel, one per line, plain or xz.
 
 The first line is ``# host NAME``, the host that the kernel ran on. ``# kernel NAME`` may follow it, where that is not
 the kernel of the host's profile. ``# seq NAME`` names the sequence that begins there; other lines with a # are
@@ -17,7 +17,7 @@ from typing import IO, cast
 from kvmabi.errors import UsageError
 
 MAX_LINE = 1 << 20
-"""The most characters that a line may have."""
+"""The length limit of a line in characters."""
 BLOCK = 1 << 16
 PACKED = ".xz"
 
@@ -26,7 +26,7 @@ Recorded = tuple[int, str, str]
 
 
 class Trace:
-    """An open trace: the name of its ``host``, its ``kernel``'s if it says so, and its steps.
+    """An open trace: the names of its ``host`` and its ``kernel`` (None if it names none), and its steps.
 
     ``sequence`` names the sequence of the step that was read last.
     """
@@ -50,11 +50,11 @@ class Trace:
             self.kernel = line[9:].strip()
 
     def _read(self) -> Iterator[tuple[int, str]]:
-        """The lines with their numbers, without their ends."""
+        """The lines with their numbers, without line ends."""
         return enumerate(chain.from_iterable(self._blocks()), 1)
 
     def _blocks(self) -> Iterator[list[str]]:
-        """The lines, some at a time: a file may have no line's end at all, and a line at a time is slow."""
+        """The lines in blocks: a file may have no line ends, and reading line by line is slow."""
         rest, done = "", 0
         try:
             with _open(self.path, "r") as stream:
@@ -72,7 +72,7 @@ class Trace:
             yield [rest]
 
     def steps(self) -> Iterator[Recorded]:
-        """The steps in order; UsageError for a line that is not one. What a step says is not looked at."""
+        """The steps in order; UsageError for a line that is not one. The words of a step are not checked."""
         for number, line in self._lines:
             text, tab, answer = line.partition("\t")
             if tab and text and text[0] != "#":
@@ -107,7 +107,7 @@ def write(
 
 
 def trace_paths(names: list[str]) -> list[str]:
-    """The files named; UsageError for one that is not there."""
+    """Returns the names; UsageError for a file that does not exist."""
     for name in names:
         if not Path(name).is_file():
             raise UsageError(f"{name}: no such file")
@@ -115,7 +115,7 @@ def trace_paths(names: list[str]) -> list[str]:
 
 
 def _open(path: str, mode: str) -> IO[str]:
-    """The file as text, unpacked if need be."""
+    """Open a file as text, through xz if its name ends with .xz."""
     if path.endswith(PACKED):
         return cast(IO[str], lzma.open(path, mode + "t", encoding="utf-8"))
     return open(path, mode, encoding="utf-8")

@@ -59,7 +59,7 @@ def test_the_copy_answers_as_the_original(captured: Captured, tmp_path: Path) ->
 
 
 def test_nothing_to_record() -> None:
-    """Where no vCPU can be made there is nothing to record, and the error says so."""
+    """Without a vCPU that can be created there is nothing to record, and the error says so."""
 
     class Refuses(ModelBackend):
         def answers(self, steps):  # type: ignore[no-untyped-def]
@@ -70,5 +70,5 @@ def test_nothing_to_record() -> None:
 
     with ModelBackend("sme-demo") as model:
         host_features = model.describe()
-    with Refuses("sme-demo") as backend, pytest.raises(UsageError, match="no vCPU can be made"):
+    with Refuses("sme-demo") as backend, pytest.raises(UsageError, match="no vCPU can be created"):
         capture(backend, "x", "y")

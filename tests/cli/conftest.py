@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line in this process: what a user types, and what comes of it."""
+"""The command line in this process: arguments, exit status and output."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every command: help with an example, JSON for machines, plain text where no terminal is."""
+"""Every command: help with an example, JSON, and plain text without a terminal."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def test_hosts_and_kernels_by_name(kvmabi: Kvmabi) -> None:
 
 
 def test_reg_there_and_back(kvmabi: Kvmabi) -> None:
-    """Names to ids, ids to names, in any mixture; unknown ids are told, not refused."""
+    """Names to IDs, IDs to names, in any mixture; unknown IDs are described, not refused."""
     names = ["za.h[3]", "svcr", "z7", "x0", "ccsidr[2]", "psci_version", "sme_vls"]
-    told = json.loads(kvmabi("reg", "--json", *names).out)
-    assert [row["name"] for row in told] == names
-    again = json.loads(kvmabi("reg", "--json", *(row["id"] for row in told)).out)
-    assert again == told
+    rows = json.loads(kvmabi("reg", "--json", *names).out)
+    assert [row["name"] for row in rows] == names
+    again = json.loads(kvmabi("reg", "--json", *(row["id"] for row in rows)).out)
+    assert again == rows
     assert kvmabi("reg", "0xffffffffffffffff").status == 0
     assert kvmabi("reg", "ZA.H[3]").out.split()[:2] == ["0x6080000000170060", "za.h[3]"]
 
@@ -111,7 +111,7 @@ def _answer(vcpu: vmms.Vcpu, name: str) -> str:
 
 
 def test_regs_before_finalize(kvmabi: Kvmabi) -> None:
-    """Vector registers are out of reach, and there is no list yet."""
+    """Vector registers are not accessible, and the list fails."""
     rows = json.loads(kvmabi("regs", "--features", "sve,sme", "--not-finalized", "--json").out)
     answers = {row["name"]: row["get"] for row in rows}
     assert (answers["z0"], answers["za.h[0]"], answers["x0"]) == ("EPERM", "EBUSY", "OK")
@@ -128,8 +128,8 @@ def test_replay_counts_and_explains(kvmabi: Kvmabi, tmp_path: Path) -> None:
     assert ended.status == 1
     assert ended.out.endswith("6 steps, 1 mismatches\n")
     assert "bad.trace:5" in ended.out
-    told = json.loads(kvmabi("replay", "--json", str(bad)).out)
-    assert (told["steps"], told["mismatches"]) == (3, 1)
+    result = json.loads(kvmabi("replay", "--json", str(bad)).out)
+    assert (result["steps"], result["mismatches"]) == (3, 1)
 
 
 # --- as processes
@@ -161,7 +161,7 @@ def test_progress_only_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("hosts",), ("regs", "--features", "sve,sme", "--svcr", "sm,za"), ("--help",)])
 def test_reader_that_leaves(words: tuple[str, ...]) -> None:
-    """A closed pipe ends a command without a word."""
+    """A closed pipe ends a command without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([*KVMABI, *words], stdout=writing, stderr=subprocess.PIPE, check=False)

@@ -25,7 +25,7 @@ def test_the_suite_on_the_model(kvmabi: Kvmabi) -> None:
 
 
 def test_a_difference_is_status_1(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that answers otherwise: the case, its rule, both answers, status 1."""
+    """A kernel that answers differently: the case, its rule, both answers, status 1."""
     honest = model_backend.ModelBackend.answers
 
     def lying(self: Backend, steps):  # type: ignore[no-untyped-def]
@@ -40,15 +40,15 @@ def test_a_difference_is_status_1(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatc
 
 
 def test_forms(kvmabi: Kvmabi) -> None:
-    """JSON and JUnit tell the same as text; --list tells cases, rules and sources."""
-    told = json.loads(kvmabi("conformance", "--format", "json", "--case", "life.*").out)
-    assert told["counts"]["failed"] == 0
+    """JSON and JUnit have the same contents as text; --list prints cases, rules and sources."""
+    report = json.loads(kvmabi("conformance", "--format", "json", "--case", "life.*").out)
+    assert report["counts"]["failed"] == 0
     assert 'failures="0"' in kvmabi("conformance", "--format", "junit", "--case", "life.*").out
     assert "restore.sve-and-sme" in kvmabi("conformance", "--list").out
 
 
 def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
-    """An agreeing record is status 0; one that differs is told as a case, status 1."""
+    """A trace that agrees is status 0; one that differs is reported as a case, status 1."""
     path = tmp_path / "some.trace"
     path.write_text(TRACE.format("OK 00*8."))
     ended = kvmabi("fuzz", "--against", "trace", str(path))
@@ -63,7 +63,7 @@ def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("conformance", "--case", "nix"), "no case is called 'nix'"),
+        (("conformance", "--case", "nix"), "no case matches 'nix'"),
         (("conformance", "--backend", "vm"), "--kernel-image"),
         (("conformance", "--backend", "cloud"), "invalid choice: 'cloud'"),
         (("conformance", "--backend", "vm", "--kernel-image", "/nonexistent"), "no such kernel image"),
@@ -79,7 +79,7 @@ def test_fuzz_against_a_trace(kvmabi: Kvmabi, tmp_path: Path) -> None:
     ],
 )
 def test_misuse(kvmabi: Kvmabi, words: tuple[str, ...], message: str) -> None:
-    """What cannot be is one line on stderr and status 2."""
+    """An impossible request is one line on stderr and status 2."""
     ended = kvmabi(*words)
     assert ended.status == 2
     assert ended.out == ""

@@ -21,8 +21,8 @@ class Kernel(ModelBackend):
     lie = False
 
     def answers(self, steps: Iterable[str]) -> list[str]:
-        told = super().answers(steps)
-        return [answer.replace("EBUSY", "EPERM") for answer in told] if self.lie else told
+        answers = super().answers(steps)
+        return [answer.replace("EBUSY", "EPERM") for answer in answers] if self.lie else answers
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_an_agreeing_kernel(kvmabi: Kvmabi) -> None:
-    """As many steps as were asked for, no difference, status 0."""
+    """The requested number of steps, no difference, status 0."""
     ended = kvmabi("fuzz", "--against", "vm", "--steps", "1500")
     assert (ended.status, ended.err) == (0, "")
     assert int(ended.out.split()[0]) >= 1500
@@ -59,7 +59,7 @@ def test_a_run_goes_on(kvmabi: Kvmabi, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each kind of difference is told once, as a case; the run stops at as many as were asked for, status 1."""
+    """Each kind of difference is reported once, as a case; the run stops at the requested number, status 1."""
     monkeypatch.setattr(Kernel, "lie", True)
     path = tmp_path / "run.json"
     words = ("fuzz", "--against", "vm", "--steps", "20000", "--findings", "2", "--state", str(path))
@@ -100,7 +100,7 @@ def test_a_saved_trace_replays(
 def test_a_run_that_goes_on_continues_its_trace(
     kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With a state file the findings of the first run stay in the trace; without one it begins anew."""
+    """With a state file the findings of the first run stay in the trace; without one it starts over."""
     monkeypatch.setattr(Kernel, "lie", True)
     path = str(tmp_path / "found.trace")
     words = ("fuzz", "--against", "vm", "--steps", "20000", "--state", str(tmp_path / "run.json"), "--save-trace", path)
@@ -114,7 +114,7 @@ def test_a_run_that_goes_on_continues_its_trace(
 
 @pytest.mark.slow
 def test_capture(kvmabi: Kvmabi, tmp_path: Path) -> None:
-    """A captured host is written as a profile that other commands take."""
+    """A captured host is written as a profile that other commands accept."""
     path = tmp_path / "mine.json"
     ended = kvmabi("capture", "--backend", "vm", "-o", str(path))
     assert ended.status == 0

@@ -92,7 +92,7 @@ def test_misuse(kvmabi: Kvmabi, line: str, word: str) -> None:
     ],
 )
 def test_misuse_of_run(kvmabi: Kvmabi, line: str) -> None:
-    """What the program itself may answer with is left to the program, so misuse is 125."""
+    """Other statuses may be the program's own, so misuse is 125."""
     one_line(kvmabi(*line.split()), 125)
 
 
@@ -126,13 +126,13 @@ BAD_TRACES = {
 @pytest.mark.parametrize("kind", BAD_TRACES)
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "xz"])
 def test_bad_trace(kvmabi: Kvmabi, tmp_path: Path, kind: str, packed: bool) -> None:
-    """A trace that is none, or malformed, is told with its name and place."""
+    """A file that is not a trace, or a malformed trace, is reported with its name and line."""
     path = tmp_path / ("bad.trace.xz" if packed else "bad.trace")
     path.write_bytes(lzma.compress(BAD_TRACES[kind]) if packed else BAD_TRACES[kind])
     one_line(kvmabi("replay", str(path)), 2, path.name)
 
 
-def test_xz_that_is_none(kvmabi: Kvmabi, tmp_path: Path) -> None:
+def test_damaged_xz(kvmabi: Kvmabi, tmp_path: Path) -> None:
     """Garbage, and a file cut off, under the name of a packed trace."""
     path = tmp_path / "bad.trace.xz"
     whole = lzma.compress(trace(*START) * 1000)
@@ -142,7 +142,7 @@ def test_xz_that_is_none(kvmabi: Kvmabi, tmp_path: Path) -> None:
 
 
 def test_hosts_folder(kvmabi: Kvmabi, tmp_path: Path) -> None:
-    """A folder that does not hold the host, or is none."""
+    """A folder that does not hold the host, or a path that is not a folder."""
     path = tmp_path / "good.trace"
     path.write_bytes(trace(*START))
     one_line(kvmabi("replay", "--hosts", str(tmp_path), str(path)), 2, "sme-demo")
@@ -177,7 +177,7 @@ def test_name_that_is_no_text(kvmabi: Kvmabi, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[", "null", "[]", "1", "\0", "[[[[" * 5000, '{"a":' * 5000, "a = ", "\ufeff{}"])
 @pytest.mark.parametrize("suffix", [".json", ".toml"])
 @pytest.mark.parametrize("option", ["--host", "--kernel"])
-def test_profile_that_is_none(kvmabi: Kvmabi, tmp_path: Path, text: str, suffix: str, option: str) -> None:
+def test_file_that_is_not_a_profile(kvmabi: Kvmabi, tmp_path: Path, text: str, suffix: str, option: str) -> None:
     """Not JSON, not TOML, or not a table."""
     path = tmp_path / f"bad{suffix}"
     path.write_text(text, "utf-8")
@@ -226,7 +226,7 @@ def changed(table: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[s
 def test_field_of_the_wrong_type(
     kvmabi: Kvmabi, tmp_path: Path, option: str, name: str, table: dict[str, Any], data: st.DataObject
 ) -> None:
-    """Any field of a profile with any value: it is taken, or refused in one line that names the file."""
+    """Any field of a profile with any value: it is accepted, or refused in one line that names the file."""
     place = data.draw(st.sampled_from(fields(table)))
     wrong = changed(table, place, data.draw(WRONG))
     path = tmp_path / ("x.json" if name != "as TOML" else "x.toml")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``kvmabi run``: the exit status tells how the program ended, or what kvmabi found; stderr holds the report."""
+"""``kvmabi run``: the exit status is the program's, or reports findings; stderr holds the report."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_signal_is_128_and_its_number(programs: Path, number: signal.Signals) ->
     ],
 )
 def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status: int, expected: int) -> None:
-    """99, or what was asked for, if the program ended with 0; else its own."""
+    """99, or the requested status, if the program ended with 0; else the program's."""
     done = run(*options, "--", programs / "lossy", str(status))
     assert done.returncode == expected
     assert "1 finding" in done.stderr
@@ -118,21 +118,21 @@ def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status
 
 @pytest.mark.slow
 def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
-    """A VMM that takes no notice of KVM_RUN's error ends with 0; the report says what became of the VM."""
+    """A VMM that ignores KVM_RUN's error ends with 0; the report says that the VM is dead."""
     done = run("--", programs / "kills")
     assert done.returncode == 0
     assert "warnings:" in done.stderr
     assert "the VM is dead" in done.stderr
-    told = json.loads(run("--report", "json", "--", programs / "kills").stderr)
-    assert len(told["warnings"]) == 1
+    report = json.loads(run("--report", "json", "--", programs / "kills").stderr)
+    assert len(report["warnings"]) == 1
 
 
 @pytest.mark.slow
 def test_report_as_json(programs: Path) -> None:
     """The whole of stderr is one JSON value if the program wrote nothing there."""
-    told = json.loads(run("--report", "json", "--", programs / "lossy").stderr)
-    assert told["events"] >= 6
-    (finding,) = told["findings"]
+    report = json.loads(run("--report", "json", "--", programs / "lossy").stderr)
+    assert report["events"] >= 6
+    (finding,) = report["findings"]
     assert finding["kind"] == "destroyed-by-svcr"
     assert [register["name"] for register in finding["registers"]] == ["z9"]
     assert json.loads(run("--report", "json", "--", programs / "quiet").stderr)["findings"] == []
@@ -150,7 +150,7 @@ def test_kernel_without_sme(programs: Path) -> None:
     [("/nonexistent/program", 127), ("no-such-program-anywhere", 127), ("/", 126), ("plain", 126)],
 )
 def test_program_that_cannot_be_run(tmp_path: Path, program: str, status: int) -> None:
-    """127 if it is not found, 126 if it is no program, as env does; one line says which."""
+    """127 if it is not found, 126 if it is not a program, as env does; one line says which."""
     (tmp_path / "plain").write_text("not executable")
     done = run("--", tmp_path / "plain" if program == "plain" else program)
     assert done.returncode == status

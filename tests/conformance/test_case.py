@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Cases as data: what ships is complete, and files that are wrong are told so in one line."""
+"""Cases as data: what ships is complete, and an error in a file is reported in one line."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_parameters(model: ModelBackend) -> None:
         "f", GOOD.replace("new 1", "init {v} {w}") + 'each = { v = [0, 1], w = "sve_vqs" }\nneeds = ["{v}"]\n'
     )
     host_features = model.describe()
-    found = list(case.for_host(host_features))
-    assert len(found) == 2 * len(host_features.sve_vqs)
-    assert found[0].name == f"a.b[v=0][w={host_features.sve_vqs[0]}]"
-    assert found[0].steps == f"init 0 {host_features.sve_vqs[0]}"
-    assert found[0].needs == ("0",)
+    cases = list(case.for_host(host_features))
+    assert len(cases) == 2 * len(host_features.sve_vqs)
+    assert cases[0].name == f"a.b[v=0][w={host_features.sve_vqs[0]}]"
+    assert cases[0].steps == f"init 0 {host_features.sve_vqs[0]}"
+    assert cases[0].needs == ("0",)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,6 @@ def test_what_a_host_lacks(model: ModelBackend, more: str, reason: str) -> None:
     ],
 )
 def test_wrong_files(text: str, words: str) -> None:
-    """A file that is no table of cases is a UsageError that names the case and the field."""
+    """A file that is not a table of cases is a UsageError that names the case and the field."""
     with pytest.raises(UsageError, match=words):
         read("f", text)

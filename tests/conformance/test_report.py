@@ -39,22 +39,22 @@ def outcomes(model: ModelBackend) -> list[Outcome]:
 
 def test_text(model: ModelBackend, outcomes: list[Outcome]) -> None:
     """For people: what failed with its rule and both answers, why others were skipped, and the counts."""
-    told = FORMATS["text"](model.describe(), outcomes)
-    assert "FAILED a.bad" in told
-    assert "It is bad & ugly." in told
-    assert "expected: OK =1" in told
-    assert "got:      ENOEXEC" in told
-    assert "skipped   1: the host has no has_el2" in told
-    assert told.endswith("1 passed, 1 failed, 1 skipped (3 steps)")
+    text = FORMATS["text"](model.describe(), outcomes)
+    assert "FAILED a.bad" in text
+    assert "It is bad & ugly." in text
+    assert "expected: OK =1" in text
+    assert "got:      ENOEXEC" in text
+    assert "skipped   1: the host has no has_el2" in text
+    assert text.endswith("1 passed, 1 failed, 1 skipped (3 steps)")
 
 
 def test_json(model: ModelBackend, outcomes: list[Outcome]) -> None:
     """For programs: counts, and each case with its status."""
-    told = json.loads(FORMATS["json"](model.describe(), outcomes))
-    assert told["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
-    assert [case["status"] for case in told["cases"]] == ["passed", "failed", "skipped"]
-    assert told["cases"][1]["differences"][0]["got"] == "ENOEXEC"
-    assert told["sve_vector_bits"] == [vq * 128 for vq in model.describe().sve_vqs]
+    report = json.loads(FORMATS["json"](model.describe(), outcomes))
+    assert report["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert [case["status"] for case in report["cases"]] == ["passed", "failed", "skipped"]
+    assert report["cases"][1]["differences"][0]["got"] == "ENOEXEC"
+    assert report["sve_vector_bits"] == [vq * 128 for vq in model.describe().sve_vqs]
 
 
 def test_junit(model: ModelBackend, outcomes: list[Outcome]) -> None:

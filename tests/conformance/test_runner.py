@@ -20,7 +20,7 @@ SVCR, ZT0, FPSR = (f"{regid.parse(name):x}" for name in ("svcr", "zt0", "fpsr"))
 
 def forget(op: str, id: str, answer: str) -> Answer:
     """Answer steps of this letter and register with ``answer``."""
-    return lambda step, told: answer if step.startswith(f"{op} ") and step.split()[2] == id else told
+    return lambda step, answered: answer if step.startswith(f"{op} ") and step.split()[2] == id else answered
 
 
 @pytest.mark.slow
@@ -35,29 +35,29 @@ def test_the_model_passes_everywhere(host: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("tell", "case"),
+    ("change", "case"),
     [
         (forget("S", SVCR, "OK"), "sme.svcr-values"),
         (forget("G", ZT0, "EPERM"), "sme.za-needs-svcr"),
         (forget("G", FPSR, "OK 00*4."), "sme.sm-zeroes"),
-        (lambda step, told: "OK" if step.startswith("F ") else told, "life.finalize"),
-        (lambda step, told: "EINTR" if step.startswith("R ") else told, "run.not-finalized"),
-        (lambda step, told: told.replace("ENOENT", "EINVAL"), "errors.sve-precedence"),
-        (lambda step, told: told.replace("E2BIG", "OK"), "list.count"),
-        (lambda step, told: "EBUSY" if step.startswith("S ") else told, "restore.sve-and-sme"),
+        (lambda step, answered: "OK" if step.startswith("F ") else answered, "life.finalize"),
+        (lambda step, answered: "EINTR" if step.startswith("R ") else answered, "run.not-finalized"),
+        (lambda step, answered: answered.replace("ENOENT", "EINVAL"), "errors.sve-precedence"),
+        (lambda step, answered: answered.replace("E2BIG", "OK"), "list.count"),
+        (lambda step, answered: "EBUSY" if step.startswith("S ") else answered, "restore.sve-and-sme"),
         (
-            lambda step, told: "OK 00*256." if told.startswith("OK ") and "608000000015" in step else told,
+            lambda step, answered: "OK 00*256." if answered.startswith("OK ") and "608000000015" in step else answered,
             "vls.truncated",
         ),
     ],
 )
-def test_a_lie_is_found(liar: Callable[[Answer], Liar], tell: Answer, case: str) -> None:
+def test_a_lie_is_found(liar: Callable[[Answer], Liar], change: Answer, case: str) -> None:
     """A kernel that answered otherwise would fail the case that proves the rule."""
-    outcomes = run(liar(tell), select(load(), case))
+    outcomes = run(liar(change), select(load(), case))
     assert any(outcome.status == "failed" for outcome in outcomes)
 
 
-def test_a_difference_tells_both_answers(model: ModelBackend) -> None:
+def test_a_difference_has_both_answers(model: ModelBackend) -> None:
     """A difference has the line, the step as the backend got it, and both answers."""
     (outcome,) = run(model, read("f", FORM.format("new 1\nget 0 x0 -> OK =1")))
     (difference,) = outcome.differences
@@ -67,7 +67,7 @@ def test_a_difference_tells_both_answers(model: ModelBackend) -> None:
 
 
 def test_save_and_restore(model: ModelBackend) -> None:
-    """The macros save, restore and same tell what was refused and what differs, by bank."""
+    """The macros save, restore and same report what was refused and what differs, by bank."""
     lines = "new 2\ninit 0 sve\ninit 1 sve\nfinalize 0\nfinalize 1\nset-pattern 0 z* 1\nsave 0 a\n"
     lines += "same 1 a but mpidr_el1 -> differ z\n"
     lines += "restore 1 a -> EPERM sve_vls\nsame 1 a but mpidr_el1"
@@ -87,7 +87,7 @@ def test_running_nothing_is_an_error(model: ModelBackend) -> None:
         run(model, read("f", FORM.format("new 1") + 'needs = ["has_el2"]\n'))
     with pytest.raises(UsageError, match="there are none"):
         run(model, [])
-    with pytest.raises(UsageError, match=r"no case is called 'nix\.\*'"):
+    with pytest.raises(UsageError, match=r"no case matches 'nix\.\*'"):
         select(load(), "nix.*")
     assert {case.name.partition(".")[0] for case in select(load(), "sme.*")} == {"sme"}
     assert {case.name.partition(".")[0] for case in select(load(), "sme.*", "vgic.*")} == {"sme", "vgic"}

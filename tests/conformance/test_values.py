@@ -48,6 +48,6 @@ def test_pattern_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("text", ["=x", "pattern:", "vls:two", "zz", "sve_vl"])
 def test_nonsense_is_a_value_error(model: ModelBackend, text: str) -> None:
-    """What is no value is a ValueError, which the runner tells with the case's name."""
+    """Text that is not a value is a ValueError, which the runner reports with the case's name."""
     with pytest.raises(ValueError, match=r".*"):
         values.data(text, 8, model.describe())

@@ -36,7 +36,7 @@ def test_the_descriptor_comes_in_the_struct() -> None:
 
 
 def test_a_device_closed_stays_the_vms() -> None:
-    """The vGIC outlives its descriptor, which nothing else keeps."""
+    """The vGIC outlives its descriptor."""
     before = len(os.listdir("/proc/self/fd"))
     with kvmabi.open() as kvm:
         vm = kvm.create_vm().fd

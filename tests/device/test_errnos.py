@@ -39,7 +39,7 @@ def vcpu_init(*features: int, target: int = TARGET) -> bytearray:
 
 
 def still(vcpu: Vcpu) -> dict[str, bytes]:
-    """The registers that do not run by themselves."""
+    """The registers that are not free-running."""
     return {name: vcpu[name] for name in vcpu.names() if name not in RUNNING}
 
 
@@ -79,7 +79,7 @@ def test_system_ioctls_take_no_argument(kvm: Kvm, name: str, value: int) -> None
     ],
 )
 def test_ioctl_on_the_wrong_kind_of_file(kvm: Kvm, vcpu: Vcpu, kind: str, request_name: str, expected: str) -> None:
-    """An ioctl of another kind of file is one that this file does not have."""
+    """An ioctl of another kind of file is unknown to this file."""
     fd = {"system": kvm.fd, "vm": vcpu.vm.fd, "vcpu": vcpu.fd}[kind]
     assert code(kvm, fd, vars(uapi)[request_name], bytearray(64)) == expected
 
@@ -93,7 +93,7 @@ def test_ioctl_on_the_wrong_kind_of_file(kvm: Kvm, vcpu: Vcpu, kind: str, reques
 )
 @pytest.mark.parametrize("arg", ["good", "bad"])
 def test_before_init_nothing_else_counts(kvm: Kvm, name: str, arg: str) -> None:
-    """ENOEXEC wins, also over a bad pointer."""
+    """ENOEXEC takes precedence, also over a bad pointer."""
     assert code(kvm, fresh(kvm), vars(uapi)[name], bytearray(64) if arg == "good" else NOWHERE) == "ENOEXEC"
 
 
@@ -122,7 +122,7 @@ def test_run_and_mp_state_before_init(kvm: Kvm) -> None:
     ],
 )
 def test_init(kvm: Kvm, init: bytearray, expected: str) -> None:
-    """Features out of range are ENOENT, what the host or KVM does not give EINVAL; a bad target wins."""
+    """Features out of range are ENOENT, those that the host or KVM lacks EINVAL; a bad target takes precedence."""
     assert code(kvm, fresh(kvm), uapi.KVM_ARM_VCPU_INIT, init) == expected
 
 
@@ -193,7 +193,7 @@ def test_before_finalize(kvm: Kvm, edge: Edge) -> None:
 
 @pytest.mark.parametrize("name", VLS)
 def test_vector_lengths(kvm: Kvm, name: str) -> None:
-    """Bad pointers, sets that are not the host's cut off at the top, and FINALIZE, which ends it all."""
+    """Bad pointers, sets that are not the host's cut off at the top, and any set after FINALIZE."""
     vcpu = vcpu_of(kvm.create_vm(), final=False)
     host = vcpu.read(name)
     assert code(kvm, vcpu.fd, uapi.KVM_SET_ONE_REG, one_reg(name, NOWHERE)) == "EFAULT"
@@ -210,7 +210,7 @@ def test_vector_lengths(kvm: Kvm, name: str) -> None:
 
 
 def test_list_too_small(kvm: Kvm, vcpu: Vcpu) -> None:
-    """E2BIG tells how much room is needed and writes nothing else."""
+    """E2BIG returns how much room is needed and writes nothing else."""
     total = len(vcpu.reg_list())
     for room in (0, 1, total - 1):
         buffer = bytearray(struct.pack("=Q", room)) + b"\xee" * 8 * total
@@ -219,7 +219,7 @@ def test_list_too_small(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def test_list_with_room_to_spare(kvm: Kvm, vcpu: Vcpu) -> None:
-    """n becomes the number of registers; what lies behind them is untouched, however large n was."""
+    """n becomes the number of registers; the memory after them is untouched, however large n was."""
     ids = vcpu.reg_list()
     for room in (len(ids), len(ids) + 1, 2**64 - 1):
         buffer = bytearray(struct.pack("=Q", room)) + b"\xee" * 8 * (len(ids) + 1)
@@ -263,7 +263,7 @@ def test_list_into_unmapped_memory(kvm: Kvm, vcpu: Vcpu, edge: Edge) -> None:
     ],
 )
 def test_register_with_a_bad_pointer(kvm: Kvm, vcpu: Vcpu, name: str | int, get: str, set_: str) -> None:
-    """Which error wins: the pointer's, or the id's."""
+    """Which error takes precedence: the pointer's, or the ID's."""
     arg = one_reg(name, NOWHERE)
     assert code(kvm, vcpu.fd, uapi.KVM_GET_ONE_REG, arg) == get
     assert code(kvm, vcpu.fd, uapi.KVM_SET_ONE_REG, arg) == set_
@@ -271,13 +271,13 @@ def test_register_with_a_bad_pointer(kvm: Kvm, vcpu: Vcpu, name: str | int, get:
 
 @pytest.mark.parametrize("request_name", ["KVM_GET_ONE_REG", "KVM_SET_ONE_REG"])
 def test_register_struct_beyond_the_edge(kvm: Kvm, vcpu: Vcpu, edge: Edge, request_name: str) -> None:
-    """The struct itself has to be there whole."""
+    """The struct itself must be mapped as a whole."""
     for arg in (NOWHERE, edge.end - 8, edge.end, 2**64 - 8):
         assert code(kvm, vcpu.fd, vars(uapi)[request_name], arg) == "EFAULT"
 
 
 def test_reserved_bits_of_svcr(kvm: Kvm, vcpu: Vcpu) -> None:
-    """Refused whole: SM and ZA stay, and with them every register."""
+    """A refused write changes nothing: neither SM and ZA nor any register."""
     before = still(vcpu)
     for value in (4, 7, 1 << 63, 2**64 - 1):
         with pytest.raises(KvmError, match="EINVAL") as refused:
@@ -290,7 +290,7 @@ def test_reserved_bits_of_svcr(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def test_capabilities(kvm: Kvm, vcpu: Vcpu) -> None:
-    """Numbers of the host's, 0 for what nobody knows, whatever the argument; features answer by what the host has."""
+    """The host's numbers, 0 for unknown capabilities, for any argument; features depend on what the host has."""
     for fd in (kvm.fd, vcpu.vm.fd):
         assert kvm.ioctl(fd, uapi.KVM_CHECK_EXTENSION, uapi.KVM_CAP_ARM_SVE) == 1
         assert kvm.ioctl(fd, uapi.KVM_CHECK_EXTENSION, uapi.KVM_CAP_ARM_SME) == 1
@@ -325,7 +325,7 @@ def test_preferred_target(kvm: Kvm, vcpu: Vcpu) -> None:
     ],
 )
 def test_memory_slots(kvm: Kvm, vcpu: Vcpu, slot: tuple[int, ...], expected: str) -> None:
-    """Page-aligned, known, not overlapping; a slot that is there can be moved and logged only."""
+    """Page-aligned, with known flags, not overlapping; an existing slot can only be moved and logged."""
     request = uapi.KVM_SET_USER_MEMORY_REGION
     assert code(kvm, vcpu.vm.fd, request, bytearray(struct.pack("=IIQQQ", 0, 0, 0x40000, 0x10000, 0))) == "OK"
     assert code(kvm, vcpu.vm.fd, request, bytearray(struct.pack("=IIQQQ", *slot))) == expected

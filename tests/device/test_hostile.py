@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hostile callers: whatever they hand over, the answer is an errno, and nothing else changes."""
+"""Hostile callers: for any argument the result is an errno, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _closed() -> Iterator[None]:
 
 
 def state(vcpu: Vcpu) -> dict[int, bytes]:
-    """The registers in view that do not run by themselves."""
+    """The visible registers that are not free-running."""
     values = vcpu.kvm.vcpu_model(vcpu.fd).values()
     return {id: value for id, value in values.items() if id not in STILL_RUNNING}
 
@@ -95,7 +95,7 @@ def listed() -> list[int]:
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_id_with_bits_flipped(data: st.DataObject) -> None:
-    """Ids that are no register's: get and set refuse them with the same family of errnos and change nothing."""
+    """IDs that name no register: get and set refuse them with the same family of errnos and change nothing."""
     kvm, vcpu, _ = shared()
     id = data.draw(st.sampled_from(listed()))
     for bit in data.draw(st.sets(st.integers(0, 63), min_size=1, max_size=3)):
@@ -114,30 +114,30 @@ def test_id_with_bits_flipped(data: st.DataObject) -> None:
 
 
 def test_every_single_bit_of_some_ids() -> None:
-    """Each of the 64 bits of one id of every family."""
+    """Each of the 64 bits of one ID of every family."""
     _, vcpu, _ = shared()
     payload = bytes(1 << 15)
-    known = set(listed())
+    visible = set(listed())
     for name in ("x0", "fpsr", "z3", "p3", "ffr", "za.h[5]", "zt0", "sme_vls", "psci_version", "svcr", "ccsidr[0]"):
         for bit in range(64):
             id = regid.parse(name) ^ 1 << bit
-            if id in known:
+            if id in visible:
                 continue
             with pytest.raises(KvmError, match=r"EINVAL|ENOENT"):
                 vcpu[id] = payload[: 1 << (id >> 52 & 15)]
 
 
 @pytest.mark.parametrize(("name", "valid"), [("z1", 128), ("p1", 16), ("ffr", 16), ("za.h[7]", 128), ("zt0", 64)])
-def test_vector_write_torn_by_the_end_of_memory(name: str, valid: int) -> None:
+def test_vector_write_cut_by_the_end_of_memory(name: str, valid: int) -> None:
     """What could be read is stored, the rest of the register is zero, and the answer is EFAULT."""
     kvm, vcpu, edge = shared()
-    for there in (1, valid // 2, valid - 1):
+    for mapped in (1, valid // 2, valid - 1):
         vcpu[name] = b"\xee" * valid + bytes(len(vcpu[name]) - valid)
         others = {id: value for id, value in state(vcpu).items() if id != regid.parse(name)}
-        address = edge.put(bytes(range(1, there + 1)))
+        address = edge.put(bytes(range(1, mapped + 1)))
         arg = struct.pack("=QQ", regid.parse(name), address)
         assert answer(kvm, vcpu.fd, uapi.KVM_SET_ONE_REG, bytearray(arg)) == "EFAULT"
-        assert vcpu[name] == bytes(range(1, there + 1)).ljust(len(vcpu[name]), b"\0")
+        assert vcpu[name] == bytes(range(1, mapped + 1)).ljust(len(vcpu[name]), b"\0")
         assert {id: value for id, value in state(vcpu).items() if id != regid.parse(name)} == others
 
 
@@ -162,7 +162,7 @@ def test_plain_write_is_whole_or_not_at_all(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["x1", "z1", "za.h[7]", "svcr"])
 def test_read_into_memory_that_ends(name: str) -> None:
-    """EFAULT even where only the padding has no room; the register is not hurt."""
+    """EFAULT even if only the padding does not fit; the register is unchanged."""
     kvm, vcpu, edge = shared()
     before = state(vcpu)
     arg = struct.pack("=QQ", regid.parse(name), edge.end - len(vcpu[name]) + 1)
@@ -183,8 +183,8 @@ def test_read_into_memory_that_ends(name: str) -> None:
     ],
     ids=lambda arg: type(arg).__name__,
 )
-def test_argument_that_is_none(arg: Any) -> None:
-    """Neither number, pointer nor writable buffer: misuse of kvmabi, told as such."""
+def test_unsupported_argument(arg: Any) -> None:
+    """Neither number, pointer nor writable buffer: reported as misuse of kvmabi."""
     kvm, vcpu, _ = shared()
     with pytest.raises(UsageError, match="takes a number"):
         kvm.ioctl(vcpu.fd, uapi.KVM_GET_ONE_REG, arg)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Copies from and to a caller's memory: up to the first byte that cannot be reached, and never a crash."""
+"""Copies from and to a caller's memory: up to the first inaccessible byte, and never a crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_copy_within_a_page(memory: ProcessMemory, edge: Edge) -> None:
 
 
 def test_copy_of_nothing(memory: ProcessMemory) -> None:
-    """No bytes need no memory."""
+    """A copy of zero bytes does not access memory."""
     assert memory.read(NOWHERE, 0) == b""
     assert memory.write(NOWHERE, b"") == 0
 
@@ -47,7 +47,7 @@ def test_bad_address(memory: ProcessMemory, address: int) -> None:
 
 
 def test_copy_before_the_start_is_refused(memory: ProcessMemory, edge: Edge) -> None:
-    """An address that is bad itself copies nothing, though later bytes could be reached."""
+    """From a bad start address nothing is copied, even if later bytes are accessible."""
     assert memory.read(edge.end, PAGE) == b""
 
 

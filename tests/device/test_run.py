@@ -42,7 +42,7 @@ def test_run_ends_with_eintr_at_a_signal(kvm: Kvm, vcpu: Vcpu, alarms: list[int]
 
 
 def test_a_signal_of_the_run_mask_ends_the_run_and_stays(kvm: Kvm, vcpu: Vcpu) -> None:
-    """KVM_SET_SIGNAL_MASK: what only the run lets in is pending afterwards, and no handler ran."""
+    """KVM_SET_SIGNAL_MASK: a signal that only the run unblocks stays pending, and no handler runs."""
     ran: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda number, _frame: ran.append(number))
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
@@ -60,8 +60,8 @@ def test_a_signal_of_the_run_mask_ends_the_run_and_stays(kvm: Kvm, vcpu: Vcpu) -
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_signal_the_thread_blocks_ends_no_run(kvm: Kvm, vcpu: Vcpu, alarms: list[int]) -> None:
-    """It waits; another one ends the run, and the first comes with the thread's mask."""
+def test_a_signal_that_the_thread_blocks_does_not_end_the_run(kvm: Kvm, vcpu: Vcpu, alarms: list[int]) -> None:
+    """It stays pending; another one ends the run, and the first is delivered with the thread's mask."""
     received: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda number, _frame: received.append(number))
     usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
@@ -81,7 +81,7 @@ def test_a_signal_the_thread_blocks_ends_no_run(kvm: Kvm, vcpu: Vcpu, alarms: li
 def test_a_signal_between_the_refusal_and_the_wait_ends_the_run(
     kvm: Kvm, vcpu: Vcpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that comes when the wait is being made ready is not missed; an alarm says so otherwise."""
+    """A signal that arrives while the wait is prepared is not missed; an alarm ends a failing test."""
     before = signal.signal(signal.SIGUSR2, lambda _number, _frame: None)
     make_ready = waiting._sigset
 
@@ -101,7 +101,7 @@ def test_a_signal_between_the_refusal_and_the_wait_ends_the_run(
 
 
 def test_immediate_exit_is_read_from_the_mapping(kvm: Kvm, vcpu: Vcpu) -> None:
-    """What a VMM writes to the vCPU's mapping ends the run at once; the mapping is as large as the kernel says."""
+    """A write to the vCPU's mapping ends the run at once; the mapping has the size that the kernel reports."""
     size = kvm.ioctl(kvm.fd, uapi.KVM_GET_VCPU_MMAP_SIZE)
     assert isinstance(size, int)
     with mmap.mmap(vcpu.fd, size) as run:
@@ -116,14 +116,14 @@ def test_run_takes_no_argument(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def test_file_of_a_vcpu_cannot_be_resized(vcpu: Vcpu) -> None:
-    """Else a VMM's ftruncate would kill whoever has it mapped."""
+    """Else a VMM's ftruncate would kill every process that has it mapped."""
     for size in (0, 4096, 1 << 20):
         with pytest.raises(PermissionError):
             os.ftruncate(vcpu.fd, size)
 
 
 def test_fork_is_another_address_space(kvm: Kvm, vcpu: Vcpu) -> None:
-    """The child gets EIO on the parent's VM and vCPU, not on /dev/kvm; the parent goes on."""
+    """The child gets EIO on the parent's VM and vCPU, not on /dev/kvm; the parent is unaffected."""
     child = os.fork()
     if child == 0:
         os._exit(_in_child(kvm, vcpu))
@@ -132,7 +132,7 @@ def test_fork_is_another_address_space(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def _in_child(kvm: Kvm, vcpu: Vcpu) -> int:
-    """What a forked child may do; 0 if all is as it should be."""
+    """The checks of a forked child; returns 0 if they pass."""
     try:
         refused = 0
         for fd, request in (
@@ -155,7 +155,7 @@ def _in_child(kvm: Kvm, vcpu: Vcpu) -> int:
 
 
 def test_vcpu_keeps_its_vm(kvm: Kvm, vcpu: Vcpu) -> None:
-    """A vCPU goes on when its VM's descriptor is closed, as in the kernel."""
+    """A vCPU works after its VM's descriptor is closed, as in the kernel."""
     vcpu.vm.close()
     assert vcpu.read("svcr") == 3
     with pytest.raises(KvmError, match="EBADF"):
@@ -164,7 +164,7 @@ def test_vcpu_keeps_its_vm(kvm: Kvm, vcpu: Vcpu) -> None:
 
 
 def test_number_of_a_closed_vcpu_stays_taken(kvm: Kvm, vcpu: Vcpu) -> None:
-    """The VM keeps its vCPUs until it goes."""
+    """The VM keeps its vCPUs until it is released."""
     kvm.close(vcpu.fd)
     with pytest.raises(KvmError, match="EEXIST"):
         vcpu.vm.create_vcpu(0)

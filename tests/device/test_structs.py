@@ -32,14 +32,14 @@ def test_fields_are_where_the_compiler_puts_them() -> None:
 
 
 def test_an_array_of_bytes_is_one_value() -> None:
-    """The 64 bytes of padding in struct kvm_enable_cap are one bytes object behind the four arguments."""
+    """The 64 bytes of padding in struct kvm_enable_cap are one bytes object after the four arguments."""
     values = layout("struct kvm_enable_cap").unpack(bytes(range(104)))
     assert len(values) == 7
     assert values[-1] == bytes(range(40, 104))
 
 
 def test_an_anonymous_union_is_one_value() -> None:
-    """The exit's details in struct kvm_run are 256 bytes; what stands behind them is where it should be."""
+    """The exit's details in struct kvm_run are 256 bytes; the fields after them are at their offsets."""
     run = ffi.new("struct kvm_run *")
     run.exit_reason, run.kvm_valid_regs = 17, 23
     run.mmio.phys_addr = 0x1234

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Events of what a real kernel would have done to itself, of which no errno tells."""
+"""Events for damage that a real kernel would have done to itself, which no errno reports."""
 
 from __future__ import annotations
 

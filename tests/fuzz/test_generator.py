@@ -38,7 +38,7 @@ def test_every_kind_of_step_is_there(world: World) -> None:
 
 
 def test_running_counters_are_left_alone(world: World) -> None:
-    """What changes by itself is neither read nor written: no two kernels would agree on it."""
+    """Free-running registers are neither read nor written: two kernels would never agree on them."""
     generator = Generator(2, world)
     for number in range(SEQUENCES):
         for step in generator.sequence(number):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Hunting: nothing where nothing differs, and what differs is found, shrunk and told as a case that proves it."""
+"""Hunting: equal backends have no findings; a difference is found, shrunk and reported as a case that proves it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Wrong(Backend):
 
     def answers(self, steps: Iterable[str]) -> list[str]:
         asked = list(steps)
-        told = self.honest.answers(asked)
+        answers = self.honest.answers(asked)
         return [
             "OK 00*64." if step.split()[:1] == ["G"] and step.split()[2] == ZT0 and answer == "EBUSY" else answer
-            for step, answer in zip(asked, told, strict=True)
+            for step, answer in zip(asked, answers, strict=True)
         ]
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ def test_a_wrong_model_is_found_and_the_sequence_shrunk(model: ModelBackend, wro
 
 @pytest.mark.slow
 def test_known_kinds_are_passed_over(model: ModelBackend, wrong: Wrong, world: World) -> None:
-    """What was found before is not told again."""
+    """A known finding is not reported again."""
     assert list(hunt(model, wrong, numbered(world), known={(f"G {ZT0}", "EBUSY", "OK")})) == []
 
 

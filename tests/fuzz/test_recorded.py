@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Against recorded traces: sequences drawn by seed, and a record that differs is found and cut to what matters."""
+"""Against recorded traces: sequences drawn by seed, and an answer that differs, shrunk to the steps that matter."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def hunted(path: Path, seed: int, steps: int) -> tuple[list[recorded.Finding], i
 
 def test_sequences_are_cut_at_new_vms(trace: Path) -> None:
     """Every sequence begins with a new VM."""
-    found = list(recorded.sequences(Trace(str(trace))))
-    assert len(found) == SEQUENCES
-    assert all(sequence[0][0].startswith("N ") for sequence in found)
+    sequences = list(recorded.sequences(Trace(str(trace))))
+    assert len(sequences) == SEQUENCES
+    assert all(sequence[0][0].startswith("N ") for sequence in sequences)
 
 
 def test_an_agreeing_record(trace: Path) -> None:
-    """Nothing is found where nothing differs; as many steps are done as were asked for, or as there are."""
+    """Equal answers have no findings; the number of steps is the one requested, or all that exist."""
     findings, done = hunted(trace, 5, 300)
     assert findings == []
     assert 300 <= done < 600

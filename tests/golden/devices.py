@@ -17,7 +17,7 @@ def differences(kernel: Kernel, name: str) -> tuple[int, list[str]]:
     answers = backend.answers(step for step, _ in recorded)
     backend.close()
     return len(recorded), [
-        f"{name}:{number}: {step}: expected {told!r}, got {answer!r}"
-        for number, ((step, told), answer) in enumerate(zip(recorded, answers, strict=True), 1)
-        if told != answer
+        f"{name}:{number}: {step}: expected {wanted!r}, got {answer!r}"
+        for number, ((step, wanted), answer) in enumerate(zip(recorded, answers, strict=True), 1)
+        if wanted != answer
     ]

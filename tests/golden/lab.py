@@ -23,7 +23,7 @@ LIST_ROOM = 4096
 
 
 class LabMemory:
-    """Memory with one struct, and a buffer of which so many bytes are mapped and perhaps cannot be written."""
+    """Memory with one struct, and a buffer that is partly mapped and may be read-only."""
 
     address_space = "lab"
 
@@ -40,7 +40,7 @@ class LabMemory:
         self.struct[: len(data)] = data
 
     def end_of_page(self, mapped: int | None) -> None:
-        """Let the buffer be the last so many bytes of a page (None: as large as ever)."""
+        """Make the buffer the last bytes of a page, this many (None: its full size)."""
         self.mapped = len(self.buffer) if mapped is None else mapped
         self.base = BUFFER if mapped is None else BUFFER - mapped
 
@@ -124,7 +124,7 @@ class LabVcpu:
         return int.from_bytes(self.value(id)[:8], "little")
 
     def reg_list(self, room: int = LIST_ROOM, *, fill: bytes = b"\0") -> tuple[str, int, list[int]]:
-        """KVM_GET_REG_LIST into an array full of one byte before: errno, count, ids."""
+        """KVM_GET_REG_LIST into an array full of one byte before: errno, count, IDs."""
         self.memory.buffer[:] = fill * len(self.memory.buffer)
         self.memory.buffer[:8] = room.to_bytes(8, "little")
         result = self.ioctl(uapi.KVM_GET_REG_LIST, BUFFER)
@@ -155,19 +155,19 @@ class Lab:
         self._kept: dict[str, Any] = {}
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """What is made once and kept for all records to come."""
+        """Returns what ``make`` creates, once for all records."""
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
 
     def cached(self, name: str, make: Callable[[], LabVcpu]) -> LabVcpu:
-        """The vCPU of this name if it is the one made last, for records that go on with it."""
+        """The vCPU of this name if it is the one created last, for records that continue with it."""
         if self._cached is None or self._cached[0] != name:
             self._cached = name, make()
         return self._cached[1]
 
     def ioctl(self, fd: int, request: int, arg: int = STRUCT) -> int:
-        """Any ioctl: a result, or the errno with a minus."""
+        """Any ioctl; returns its result, or the negative errno."""
         return self.port.ioctl(fd, request, arg)
 
     def outcome(self, fd: int, request: int, arg: int = STRUCT) -> str:
@@ -175,7 +175,7 @@ class Lab:
         return name_of(self.port.ioctl(fd, request, arg))
 
     def vm(self) -> int:
-        """KVM_CREATE_VM; VMs made before are closed."""
+        """KVM_CREATE_VM; closes earlier VMs."""
         self.close()
         return self._opened(self.ioctl(self.system, uapi.KVM_CREATE_VM, 0))
 
@@ -223,7 +223,7 @@ def expand(text: str) -> bytes:
 def assert_records_agree(
     lab: Lab, records: list[dict[str, Any]], differences: Callable[[Lab, dict[str, Any]], Iterable[str]]
 ) -> None:
-    """Play records, at least one, and tell the first of those in which the model differs; closes the lab."""
+    """Play records, at least one, and report the first ones in which the model differs; closes the lab."""
     assert records
     wrong = []
     for record in records:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Named cases of the mainline records that stand by themselves: each follows a pattern, on a vCPU of its own."""
+"""Named cases of the mainline records that are independent: each follows a pattern, on a vCPU of its own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What each type of record of the mainline kernels says was done: done again on the model, and what that gives."""
+"""Does the operation of each type of record of the mainline kernels on the model, and returns its result."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def play_init(lab: Lab, record: Record) -> Record:
 
 def runs(answers: Iterator[str]) -> list[list[Any]]:
     """Answers by number as [first, last, answer] of each run of equals."""
-    found: list[list[Any]] = []
+    runs: list[list[Any]] = []
     for number, answer in enumerate(answers):
-        if found and found[-1][2] == answer:
-            found[-1][1] = number
+        if runs and runs[-1][2] == answer:
+            runs[-1][1] = number
         else:
-            found.append([number, number, answer])
-    return found
+            runs.append([number, number, answer])
+    return runs
 
 
 def play_coremap(lab: Lab, record: Record) -> Record:
@@ -113,7 +113,7 @@ def play_limit(lab: Lab, record: Record) -> Record:
 
 
 def _fault(vcpu: LabVcpu, id: int, record: Record) -> Record:
-    """A get and a set of a register at a buffer that ends after so many bytes, and what each leaves."""
+    """A get and a set of a register at a buffer that ends after N bytes, and what each leaves."""
     mapped = record["mapped_bytes"]
     vcpu.set(id, b"\x11" * size_of(id))
     vcpu.memory.end_of_page(mapped)
@@ -212,25 +212,25 @@ def play_wr(lab: Lab, record: Record) -> Record:
 
 
 def _operation(lab: Lab, record: Record) -> Callable[[int], str]:
-    """What a sweep does with each id: a get, or a set from an address that is not mapped."""
+    """What a sweep does with each ID: a get, or a set from an address that is not mapped."""
     vcpu = lab.cached(f"sweep {record['combo']}", lambda: made(lab, record["combo"]))
     return vcpu.get if record["op"] == "GET" else lambda id: vcpu.set(id, addr=BAD)
 
 
 def play_sweep(lab: Lab, record: Record) -> Record:
-    """One operation on every index from a base id on."""
+    """One operation on every index from a base ID on."""
     act, base, last = _operation(lab, record), int(record["base"], 16), record["runs"][-1][1]
     return {"runs": runs(act(base + n) for n in range(last + 1))}
 
 
 def play_sweep_coproc(lab: Lab, record: Record) -> Record:
-    """One operation on the first 64-bit id of every coprocessor."""
+    """One operation on the first 64-bit ID of every coprocessor."""
     act, base = _operation(lab, record), uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U64
     return {"runs": runs(act(base | n << uapi.KVM_REG_ARM_COPROC_SHIFT) for n in range(1 << 12))}
 
 
 def play_bitflip(lab: Lab, record: Record) -> Record:
-    """One operation on an id with each of its bits flipped."""
+    """One operation on an ID with each of its bits flipped."""
     act, id = _operation(lab, record), int(record["id"], 16)
     return {"errno_by_bit": [act(id ^ 1 << bit) for bit in range(64)]}
 

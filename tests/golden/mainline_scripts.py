@@ -27,7 +27,7 @@ Step = tuple[str, str, Record]
 
 
 def err(case: str, got: str, value: bytes | None = None) -> Step:
-    """What a record of type "err" tells: an errno, and a value where one was read."""
+    """What a record of type "err" has: an errno, and a value if one was read."""
     return "err", case, {"got": got} if value is None else {"got": got, "val": value}
 
 
@@ -38,7 +38,7 @@ def read(case: str, vcpu: LabVcpu, id: int, size: int) -> Step:
 
 
 def wrong_files(lab: Lab) -> Iterator[Step]:
-    """Ioctls of one kind of file on another, and arguments that are no address."""
+    """Ioctls of one kind of file on another, and arguments that are not an address."""
     vm = lab.vm()
     lab.memory.put("struct kvm_one_reg", SVE_VLS, BUFFER)
     for case, file, request, arg in (
@@ -109,7 +109,7 @@ def bad_buffers(lab: Lab) -> Iterator[Step]:
 
 
 def other_values(lab: Lab) -> Iterator[Step]:
-    """A cache's size is the guest's own affair, and PSCI 0.2 has a version from the start."""
+    """A set of another cache geometry, and the version of PSCI 0.2 after INIT."""
     vcpu = lab.vcpu()
     vcpu.init(0)
     ccsidr = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U32 | uapi.KVM_REG_ARM_DEMUX
@@ -165,9 +165,9 @@ def _after_finalize(vcpu: LabVcpu) -> Iterator[Step]:
     pattern = bytes(n ^ 0x5A for n in range(256))
     for name, kind, id, size in (("Z3", "Z", Z3, 256), ("P3", "P", P3, 32), ("FFR", "FFR", FFR, 32)):
         yield err(f"sve: SET {name} pattern ({size} bytes)", vcpu.set(id, pattern[:size]))
-        kept = vcpu.value(id)
-        same = next((n for n in range(size) if kept[n] != pattern[n]), size)
-        zero = next((n for n in range(same, size) if kept[n]), size)
+        stored = vcpu.value(id)
+        same = next((n for n in range(size) if stored[n] != pattern[n]), size)
+        zero = next((n for n in range(same, size) if stored[n]), size)
         yield "sticks", kind, {"bytes": same, "zero_up_to": zero}
 
 
@@ -186,7 +186,7 @@ def _init_again(vcpu: LabVcpu) -> Iterator[Step]:
 
 
 def two_lengths(lab: Lab) -> Iterator[Step]:
-    """Each vCPU of a VM has vector lengths, and is finalised, by itself."""
+    """Each vCPU of a VM has its own vector lengths, and is finalised separately."""
     vm = lab.vm()
     first, second = lab.vcpu(vm), lab.vcpu(vm, 1)
     if first.init("SVE") != "OK":
@@ -201,7 +201,7 @@ def two_lengths(lab: Lab) -> Iterator[Step]:
 
 
 def after_run(lab: Lab) -> Iterator[Step]:
-    """What may still be changed once a vCPU ran, without SVE and, twice, with it."""
+    """What can still be changed after a vCPU has run, without SVE and, twice, with it."""
     for name, features, others in (
         ("run plain", "PSCI", "SVE+PSCI"),
         ("run sve", "SVE+PSCI", "PSCI"),
@@ -249,7 +249,7 @@ SCRIPTS = (
 
 
 class Answers:
-    """What all scripts give on a lab's host, handed out in the order of the records that ask for it."""
+    """The answers of all scripts on a lab's host, in the order of the records."""
 
     def __init__(self, lab: Lab) -> None:
         self.by_case: defaultdict[tuple[str, str], deque[Record]] = defaultdict(deque)

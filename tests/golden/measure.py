@@ -24,27 +24,27 @@ from kvmabi.steps.trace import Trace
 RESULTS = Path(__file__).parent / "results.json"
 PACKS = ("hosts", "records", "traces", "devices")
 SPOILED = "spoiled"
-"""What stands for the type of a line that the recorder's console spoiled."""
+"""The type of a line that the recorder's console corrupted."""
 
 Tally = dict[str, dict[str, int]]
 """By type of record: how many "agree", "differ" and are "not played"."""
 
 
 def digests() -> dict[str, str]:
-    """The packs' SHA-256, by which a result tells what it is the result of."""
+    """The packs' SHA-256, which a result records as its source."""
     return {name: hashlib.sha256((packs.HERE / f"{name}.tar.xz").read_bytes()).hexdigest() for name in PACKS}
 
 
 def record_types(name: str) -> Counter[str]:
     """How many records of each type a file has, and how many lines are spoiled."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with open(packs.path("records", name), encoding="utf-8") as lines:
         for line in lines:
             try:
-                found[json.loads(line)["t"]] += 1
+                counts[json.loads(line)["t"]] += 1
             except ValueError:
-                found[SPOILED] += 1
-    return found
+                counts[SPOILED] += 1
+    return counts
 
 
 def played_records(name: str) -> tuple[Tally, Counter[str]]:
@@ -67,7 +67,7 @@ def played_records(name: str) -> tuple[Tally, Counter[str]]:
 
 
 def _outcome(module: Any, lab: Lab, record: Record) -> str:
-    """What became of one record: a player that compares nothing has not played it."""
+    """The outcome of one record: a player that compares nothing has not played it."""
     kind = record["t"]
     if kind not in module.PLAYERS or (kind == "reset" and record["id"] in test_sme_records.COUNTERS):
         return "not played"
@@ -110,27 +110,27 @@ def played_devices(name: str) -> dict[str, int]:
 
 def measure(processes: int | None = None) -> dict[str, Any]:
     """Play everything: the packs' digests, the tally of each file of records, steps and mismatches of each trace."""
-    found: dict[str, Any] = {"packs": digests()}
+    results: dict[str, Any] = {"packs": digests()}
     for pack in PACKS:
         packs._unpacked(pack)
     with ProcessPoolExecutor(processes) as pool:
         names = packs.records()
         played = dict(zip(names, pool.map(played_records, names), strict=True))
         names = packs.traces()
-        found["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
-    found["records"] = {name: tally for name, (tally, _) in played.items()}
-    found["cases"] = sum((unplayed for _, unplayed in played.values()), Counter())
-    found["devices"] = {name: played_devices(name) for name in packs.devices()}
-    found["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
-    return found
+        results["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
+    results["records"] = {name: tally for name, (tally, _) in played.items()}
+    results["cases"] = sum((unplayed for _, unplayed in played.values()), Counter())
+    results["devices"] = {name: played_devices(name) for name in packs.devices()}
+    results["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
+    return results
 
 
 def main() -> int:
     """Play everything and write results.json; 1 if something differs."""
-    found = measure(os.cpu_count())
-    RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
-    differ = sum(count["differ"] for tally in found["records"].values() for count in tally.values())
-    mismatches = sum(found[kind][name]["mismatches"] for kind in ("traces", "devices") for name in found[kind])
+    results = measure(os.cpu_count())
+    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
+    differ = sum(count["differ"] for tally in results["records"].values() for count in tally.values())
+    mismatches = sum(results[kind][name]["mismatches"] for kind in ("traces", "devices") for name in results[kind])
     print(f"{differ} records differ, {mismatches} steps of traces and about devices")
     return int(bool(differ or mismatches))
 

@@ -4,7 +4,7 @@
     python -m golden.record_devices IMAGE...
 
 boots arm64 kernels in QEMU (scripts and random sequences of the steps that kvmabi.steps.grammar describes) and
-packs STEP, a tab and the answer, a line each, as PROFILE.steps into devices.tar.xz, and the host that answered beside.
+packs STEP, a tab and the answer, one per line, as PROFILE.steps into devices.tar.xz, together with the host's profile.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SEED, RANDOM_SEQUENCES, LENGTH = 2, 500, 30
 SANE_SHARE = 0.5
 DIST, REDIST, INIT = "o d0 0 2 8000000", "o d0 0 3 80a0000", "o d0 4 0 0"
 SANE = ["D 7 0", "I 0 5 8", "I 1 5 8", DIST, REDIST, INIT, "o 0 0 0 17", "o 0 0 1 0"]
-"""What many a random sequence begins with, in any order."""
+"""The steps that many random sequences begin with, in any order."""
 GIC = "; ".join(f"G 0 {regid.parse(name):x}" for name in ("id_aa64pfr0_el1", "id_pfr1_el1"))
-"""The registers that tell of a GIC."""
+"""The registers that show a GIC."""
 READY = f"D 7 0; {DIST}; {REDIST}; {INIT}"
 
 
@@ -119,12 +119,12 @@ SCRIPTS = (
 
 def random_sequence(chance: Random) -> list[str]:
     """A VM with up to three vCPUs, and whatever comes to mind."""
-    found = [f"N {chance.randrange(4)}"]
+    steps = [f"N {chance.randrange(4)}"]
     if chance.random() < SANE_SHARE:
-        found += chance.sample(SANE, chance.randrange(1, len(SANE) + 1))
+        steps += chance.sample(SANE, chance.randrange(1, len(SANE) + 1))
     for _ in range(chance.randrange(5, LENGTH)):
-        found.append(chance.choices((devices.create, devices.attribute, _other), (1, 15, 3))[0](chance))
-    return found
+        steps.append(chance.choices((devices.create, devices.attribute, _other), (1, 15, 3))[0](chance))
+    return steps
 
 
 def _other(chance: Random) -> str:

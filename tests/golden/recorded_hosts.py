@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A host out of golden records, for those of which no capture exists."""
+"""Hosts derived from golden records, where no capture exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAME_CPU = {"sme-v12.sve256_sme512_nested": "sme-v12.sve512_sme512"}
 
 
 def from_records(name: str) -> Host:
-    """The host that a file of records was made on."""
+    """The host on which a file of records was recorded."""
     table: dict[str, Any] = {"name": name, "recorded_from": "real Linux KVM (arm64) under QEMU TCG", "capabilities": {}}
     resets: dict[str, dict[str, str | None]] = {}
     for record in packs.read(f"{name}.jsonl"):

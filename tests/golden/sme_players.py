@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What each type of record of the SME kernels says was done: done again on the model, and what that gives."""
+"""Does the operation of each type of record of the SME kernels on the model, and returns its result."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ def play_list(lab: Lab, record: Record) -> Record:
     n0_e, n0, _ = vcpu.reg_list(0)
     result, count, ids = vcpu.reg_list()
     if 0 in ids:  # counted but not written: in the record, what the list before had left in memory
-        told = [int(id, 16) for id in record["ids"]]
-        ids = [seen or id for id, seen in zip(told, ids, strict=False)]
+        recorded = [int(id, 16) for id in record["ids"]]
+        ids = [seen or id for id, seen in zip(recorded, ids, strict=False)]
     return {"n0_e": n0_e, "n0": n0, "e": result, "n": count, "ids": [f"{id:x}" for id in ids]}
 
 
@@ -209,7 +209,7 @@ def play_reinit_vls_final(lab: Lab, record: Record) -> Record:
 def play_reinit(lab: Lab, record: Record) -> Record:
     vcpu = started(lab, record["feat"], "final" if record["finalized"] else "init")
     result = vcpu.init(record["second"])
-    shown = {name: text if found == "OK" else found for name, (found, text) in (
+    shown = {name: text if result == "OK" else result for name, (result, text) in (
         ("sve", vls(vcpu, SVE_VLS)), ("sme", vls(vcpu, SME_VLS)))}  # fmt: skip
     return {"e": result, **shown, "fin_again": vcpu.finalize()}
 
@@ -291,7 +291,7 @@ NAMED = {"Z5": "z5", "P5": "p5", "FFR": "ffr", "ZT0": "zt0", "Z0": "z0", "P0": "
 
 
 def register(vcpu: LabVcpu, name: str) -> int:
-    """The id of a register by the records' name."""
+    """The ID of a register by the records' name."""
     mode = vcpu.file.vcpu.mode
     rows = max(1, mode.sme_vq * 16)
     match name:
@@ -305,7 +305,7 @@ def register(vcpu: LabVcpu, name: str) -> int:
             return uapi.ARM64_SYS_REG(3, 3, 15, 15, 7)
     lower = NAMED.get(name, name.lower())
     names = (lower, f"{lower}_el1", f"id_aa64{lower}_el1")
-    return regid.parse(next((known for known in names if known in regid.names()), lower))
+    return regid.parse(next((name for name in names if name in regid.names()), lower))
 
 
 def play_pad(lab: Lab, record: Record) -> Record:

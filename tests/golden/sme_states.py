@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records of the SME kernels that tell all floating-point state before and after something, or of a restore."""
+"""Records of the SME kernels with all floating-point state before and after an operation, or with a restore."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pattern(id: int) -> bytes:
 
 
 def fill(vcpu: LabVcpu) -> dict[int, bytes]:
-    """Give every floating-point register that can be set a value; tells what then reads back."""
+    """Set every writable floating-point register; returns the values read back."""
     filled: dict[int, bytes] = {}
     for id in (id for ids in GROUPS.values() for id in ids):
         if vcpu.set(id, pattern(id)) == "OK" and vcpu.get(id) == "OK":
@@ -43,10 +43,10 @@ def fill(vcpu: LabVcpu) -> dict[int, bytes]:
 
 
 def dump(vcpu: LabVcpu, record: Record, filled: dict[int, bytes]) -> Record:
-    """What became of each group of registers, in the record's words."""
+    """The result for each group of registers, in the record's format."""
     groups: Record = {}
-    for name, told in record["g"].items():
-        ids = GROUPS[name][: told["n"]]
+    for name, recorded in record["g"].items():
+        ids = GROUPS[name][: recorded["n"]]
         count = {"n": len(ids), "filled": sum(id in filled for id in ids), "same": 0, "zero": 0, "other": 0, "err": 0}
         for id in ids:
             result = vcpu.get(id)
@@ -57,14 +57,14 @@ def dump(vcpu: LabVcpu, record: Record, filled: dict[int, bytes]) -> Record:
             value = bytes(vcpu.memory.buffer[: size_of(id)])
             kind = "same" if value == filled.get(id) else "other" if any(value) else "zero"
             count[kind] += 1
-        groups[name] = {**count, **{key: value for key, value in told.items() if key == "first"}}
-        if "errno" in told and "errno" in count:
+        groups[name] = {**count, **{key: value for key, value in recorded.items() if key == "first"}}
+        if "errno" in recorded and "errno" in count:
             groups[name]["errno"] = count["errno"]
     return {"svcr": svcr(vcpu), "g": groups}
 
 
 def svcr(vcpu: LabVcpu) -> str:
-    """SVCR as the records tell it; all ones where there is none."""
+    """SVCR as the records have it; all ones without SVCR."""
     return hex(vcpu.number(SVCR) if vcpu.get(SVCR) == "OK" else (1 << 64) - 1)
 
 
@@ -128,7 +128,7 @@ def play_reinit_vls(lab: Lab, record: Record) -> Record:
 
 
 def play_restore(lab: Lab, record: Record) -> Record:
-    """Save a filled vCPU in list order and restore it as the record's mode says; tells errors and differences."""
+    """Save a filled vCPU in list order and restore it in the record's mode; returns errors and differences."""
     source = started(lab, record["feat"], "final")
     source.set(SVCR, record["svcr"])
     fill(source)
@@ -151,8 +151,8 @@ def play_restore(lab: Lab, record: Record) -> Record:
     _, dest_count, _ = dest.reg_list()
     different = _differences(dest, ids, saved)
     if 0 in ids:  # entries that the kernel counts but does not write: the recorder took what memory held for ids
-        known = [entry for entry in record["mismatch"] if int(entry[0], 16) in ids]
-        different = record["mismatch"] if different == list(map(list, dict.fromkeys(map(tuple, known)))) else different
+        listed = [entry for entry in record["mismatch"] if int(entry[0], 16) in ids]
+        different = record["mismatch"] if different == list(map(list, dict.fromkeys(map(tuple, listed)))) else different
     return {
         "n": count,
         "svcr_first": first,
@@ -187,14 +187,14 @@ def _destination(lab: Lab, record: Record, saved: dict[int, bytes]) -> tuple[Lab
 
 
 def _differences(dest: LabVcpu, ids: list[int], saved: dict[int, bytes]) -> list[list[str]]:
-    found = []
+    differences = []
     for id in filter(None, ids):
         result = dest.get(id)
         if result != "OK":
-            found.append([f"{id:x}", result])
+            differences.append([f"{id:x}", result])
         elif id in COUNTERS or (id in saved and bytes(dest.memory.buffer[: size_of(id)]) != saved[id]):
-            found.append([f"{id:x}", "differs"])
-    return found
+            differences.append([f"{id:x}", "differs"])
+    return differences
 
 
 PLAYERS: dict[str, Callable[[Lab, Record], dict[str, Any]]] = {

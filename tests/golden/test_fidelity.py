@@ -36,7 +36,7 @@ def test_results_are_of_the_present_packs() -> None:
 
 @pytest.mark.slow
 def test_every_record_is_counted() -> None:
-    """Type by type, file by file, those that the console spoiled too."""
+    """By type and file, including the records that the console corrupted."""
     for name in packs.records():
         counted = {kind: sum(counts.values()) for kind, counts in RESULTS["records"][name].items()}
         assert counted == dict(measure.record_types(name)), name
@@ -50,7 +50,7 @@ def test_nothing_measured_differs() -> None:
 
 
 def test_what_has_a_player_is_played() -> None:
-    """And what has none has a reason, and no reason is left over."""
+    """Every type without a player has a reason, and every reason has a type."""
     left = set()
     for name, tally in RESULTS["records"].items():
         mainline = name.startswith("mainline.")
@@ -70,7 +70,7 @@ def test_cases_that_are_not_played_are_counted() -> None:
 
 
 @pytest.mark.slow
-def test_a_file_played_anew_gives_the_numbers_that_are_told() -> None:
+def test_a_file_played_again_gives_the_reported_numbers() -> None:
     """The smallest of the mainline files with guests that ran."""
     name = "mainline.7.3-cortex-a57.jsonl"
     tally, unplayed = measure.played_records(name)

@@ -11,19 +11,19 @@ from golden.mainline_players import PLAYERS
 from golden.sme_players import Record
 
 EVERY = {"reg": 5, "wr": 4, "sweep": 3, "bitflip": 2}
-"""Of these types, unless everything is asked for, only each so many-th record is played."""
+"""Of these types, unless all are requested, only every Nth record is played."""
 FILES = [name for name in packs.records() if name.startswith("mainline.")]
 
 
 def differences(lab: Lab, record: Record) -> list[str]:
-    """What the model gives otherwise than a record tells."""
+    """Returns the differences between the model and a record."""
     wrong = []
     for key, value in PLAYERS[record["t"]](lab, record).items():
-        told = record.get(key)
-        if isinstance(value, bytes) and told is not None:
-            told = expand(told)
-        if told != value:
-            wrong.append(f"{key}: expected {told!r}, got {value!r}")
+        recorded = record.get(key)
+        if isinstance(value, bytes) and recorded is not None:
+            recorded = expand(recorded)
+        if recorded != value:
+            wrong.append(f"{key}: expected {recorded!r}, got {value!r}")
     return wrong
 
 
@@ -42,7 +42,7 @@ def played(name: str) -> list[Record]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_records_are_what_the_model_gives(name: str) -> None:
-    """INIT, ids, vector lengths, faults, ID registers, every register's value and write, and whole id spaces agree."""
+    """INIT, ids, vector lengths, faults, ID registers, every register's value and write, and whole ID spaces agree."""
     host = packs.host(name.removesuffix(".jsonl"))
     lab = Lab(host, packs.kernel(host.kernel))
     assert_records_agree(lab, played(name), differences)

@@ -11,18 +11,18 @@ from golden.sme_players import Record
 
 PLAYERS = {**sme_players.PLAYERS, **sme_states.PLAYERS}
 NOT_ABI = frozenset({"header", "meta", "cpuinfo", "const", "end", "default_vl"})
-"""What tells of the recording or of the host's kernel, not of KVM."""
+"""What describes the recording or the host's kernel, not KVM."""
 COUNTERS = frozenset({"603000000013df01", "603000000013df1a"})
 EVERY = {"restore": 9, "acc": 3, "reset": 5, "trans": 3, "vls_set": 2, "efault": 3}
-"""Of these types, unless everything is asked for, only each so many-th record is played."""
+"""Of these types, unless all are requested, only every Nth record is played."""
 FILES = [name for name in packs.records() if name.startswith("sme-")]
 
 
 def differences(lab: Lab, record: Record) -> list[str]:
-    """What the model gives otherwise than a record tells."""
+    """Returns the differences between the model and a record."""
     got = PLAYERS[record["t"]](lab, record)
-    told = {key: expand(record[key]) if isinstance(value, bytes) else record[key] for key, value in got.items()}
-    return [f"{key}: expected {told[key]!r}, got {value!r}" for key, value in got.items() if value != told[key]]
+    recorded = {key: expand(record[key]) if isinstance(value, bytes) else record[key] for key, value in got.items()}
+    return [f"{key}: expected {recorded[key]!r}, got {value!r}" for key, value in got.items() if value != recorded[key]]
 
 
 def played(name: str) -> list[Record]:

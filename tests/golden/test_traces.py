@@ -11,11 +11,11 @@ from golden import packs
 from kvmabi.steps.replay import Result, machine, replay
 from kvmabi.steps.trace import Trace
 
-SAMPLE = 40_000  # steps of one trace; more of them are in the one long trace of ids alone
+SAMPLE = 40_000  # steps of one trace; the long trace of IDs alone has more
 
 
 class Sampled(Trace):
-    """A trace of which, unless everything is asked for, only the first steps are done."""
+    """A trace, or its first steps unless all are requested."""
 
     def steps(self):
         """See Trace.steps."""

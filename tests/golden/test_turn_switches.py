@@ -72,10 +72,10 @@ def test_records_and_traces_agree_unturned() -> None:
     assert not list(islice(trace_fails(kernel, host), 1))
 
 
-def test_an_unnoticed_switch_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unnoticed_switch_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 1 and its name."""
     monkeypatch.setattr(turn_switches, "failure", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["turn_switches", "za_get_writes"])
     assert main() == 1
-    assert "NOTHING FAILS" in (told := capsys.readouterr().out)
-    assert "za_get_writes" in told.splitlines()[-1]
+    assert "NOTHING FAILS" in (output := capsys.readouterr().out)
+    assert "za_get_writes" in output.splitlines()[-1]

@@ -27,7 +27,7 @@ from kvmabi.steps.trace import Trace
 
 SLOW = frozenset({"restore", "vls_all", "sweep", "reg", "wr"})
 BASES = ("sme-v12", "linux-7.3", "linux-7.2")
-"""The profiles in which every switch is what it is where nobody says otherwise; one that notices is enough."""
+"""The profiles in which every switch has its default value; one that notices the change is enough."""
 
 
 def turned(profile: str, switch: str, value: Value) -> Kernel:
@@ -57,7 +57,7 @@ def trace_fails(kernel: Kernel, host: str) -> Iterator[str]:
 
 
 def record_fails(kernel: Kernel, host: str) -> Iterator[str]:
-    """The golden records of a host that the model no longer gives."""
+    """The golden records of a host that the model no longer agrees with."""
     sme = host.startswith("sme-")
     names = (f"{host}.jsonl", f"mainline.{host}.jsonl", f"mainline.sweep-{host}.jsonl")
     for name in names:
@@ -139,9 +139,9 @@ def failure(profile: str, switch: str, value: Value) -> str | None:
         return next(OWN[switch](kernel, profile), None)
     for look in (record_fails, trace_fails):
         for host in hosts_of(profile):
-            found = next(look(kernel, host), None)
-            if found:
-                return found
+            difference = next(look(kernel, host), None)
+            if difference:
+                return difference
     return next(chain(nested_fails(kernel, profile), device_fails(kernel, profile)), None)
 
 
@@ -161,10 +161,10 @@ def main() -> int:
     """Turn all switches, or those named."""
     count, noticed, unnoticed = 0, set(), []
     for profiles, name, value in turns(sys.argv[1:]):
-        found = next(filter(None, (failure(profile, name, value) for profile in profiles)), None)
+        difference = next(filter(None, (failure(profile, name, value) for profile in profiles)), None)
         count += 1
-        print(f"{' or '.join(profiles)}: {name} = {value}: {found or 'NOTHING FAILS'}", flush=True)
-        if found:
+        print(f"{' or '.join(profiles)}: {name} = {value}: {difference or 'NOTHING FAILS'}", flush=True)
+        if difference:
             noticed.add(name)
         elif profiles != BASES or name not in noticed:  # a default may have nothing to act on in the base profiles
             unnoticed.append(f"{profiles[0]}: {name}")

@@ -22,7 +22,7 @@ SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 
 def compile_file(source: Path, target: Path, *flags: str, compiler: Sequence[str] = CC) -> Path:
-    """Compile one C file; fails the test with the compiler's words if it refuses."""
+    """Compile one C file; fails the test with the compiler's output on an error."""
     command = [*compiler, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

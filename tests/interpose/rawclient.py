@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A client without the interposer: says what a test wants it to say."""
+"""A client without the interposer: sends the messages that a test chooses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reply(NamedTuple):
 
 
 class RawClient:
-    """A connection to the server in ``folder``. ``cookie`` None: says no HELLO."""
+    """A connection to the server in ``folder``. ``cookie`` None: sends no HELLO."""
 
     def __init__(self, folder: Path, *, cookie: bytes | None = COOKIE) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -16,7 +16,7 @@ from kvmabi.interpose.program import CannotRun
 
 
 def main() -> int:
-    """What a command line would do, less the reports."""
+    """Runs the program as the command line does, without the reports."""
     try:
         return run(sys.argv[2:], bare_system(EventLog()), preload=Path(sys.argv[1])).code
     except UsageError as error:

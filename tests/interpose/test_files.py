@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What clients close is released, neither earlier nor never."""
+"""Files that clients close are released, and not earlier."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def test_vcpu_before_its_vm(released: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_vcpu_outlives_its_maker(released: list[str], tmp_path: Path) -> None:
-    """A vCPU passed to another process keeps the VM when its maker is gone."""
+def test_vcpu_outlives_its_creator(released: list[str], tmp_path: Path) -> None:
+    """A vCPU passed to another process keeps the VM alive when its creator is gone."""
     with RawClient(tmp_path) as maker:
         vm = maker.make(maker.open(), uapi.KVM_CREATE_VM)
         vcpu = maker.make(vm, uapi.KVM_CREATE_VCPU)
@@ -152,7 +152,7 @@ def test_vcpu_outlives_its_maker(released: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS])
 def test_device_keeps_its_vm(released: list[str], log: EventLog, tmp_path: Path, kind: int) -> None:
-    """A VM and its vCPU's memory live on while only a device's fd is open, which goes on to answer."""
+    """A VM and its vCPU's memory stay while only a device's fd is open, which still answers."""
     system = open_system(load_host("qemu-max"), load_kernel("linux-7.3"), log)
     with serving(system, tmp_path), RawClient(tmp_path) as client:
         vm = client.make(client.open(), uapi.KVM_CREATE_VM)
@@ -168,8 +168,8 @@ def test_device_keeps_its_vm(released: list[str], log: EventLog, tmp_path: Path,
 
 
 @pytest.mark.usefixtures("server")
-def test_where_leases_tell_nothing(released: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a system without leases a vCPU is closed when its VM is and its maker has left."""
+def test_where_leases_are_not_available(released: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without leases a vCPU is closed when its VM is closed and its creator has disconnected."""
 
     def refuse(_fd: int, _command: int, _argument: int) -> int:
         raise OSError(22, "no leases")

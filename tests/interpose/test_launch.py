@@ -51,7 +51,7 @@ def test_exit_status(build: Build, preload: Path, system: SystemFile, how: str, 
 
 
 def test_own_failure() -> None:
-    """A failure of kvmabi's own counts for more than what the program says."""
+    """A failure of kvmabi takes precedence over the program's status."""
     assert [ExitStatus(0, 0).code, ExitStatus(3, 0).code, ExitStatus(0, 1).code, ExitStatus(3, 2).code] == [
         0,
         3,
@@ -61,7 +61,7 @@ def test_own_failure() -> None:
 
 
 def test_cannot_run(preload: Path, system: SystemFile, tmp_path: Path, runtime: Path) -> None:
-    """127 for what is not there, 126 for what cannot be executed, as env says; nothing is left."""
+    """127 for a missing program, 126 for one that cannot be executed, as env does; nothing is left."""
     (tmp_path / "data").write_text("x")
     (tmp_path / "lost").write_text("#!/nowhere/interpreter\n")
     (tmp_path / "lost").chmod(0o755)
@@ -81,7 +81,7 @@ def test_cannot_run(preload: Path, system: SystemFile, tmp_path: Path, runtime: 
 
 
 def test_misuse(preload: Path, system: SystemFile, build: Build, tmp_path: Path) -> None:
-    """No program, a static program and an interposer that was not built are told as misuse."""
+    """No program, a static program and an interposer that was not built are usage errors."""
     with pytest.raises(UsageError, match="no program"):
         run([], system, preload=preload)
     with pytest.raises(UsageError, match="linked statically"):
@@ -104,7 +104,7 @@ def test_scripts(
 
 
 def test_environment(preload: Path, system: SystemFile, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """What the program preloads anyway stays, and comes first; the rest of the environment is as given."""
+    """The program's own preloads stay, and come first; the rest of the environment is as given."""
     other = tmp_path / "other.so"
     shutil.copy(preload, other)
     environment = {"PATH": os.environ["PATH"], "LD_PRELOAD": str(other), "A": "b", "ASAN_OPTIONS": "detect_leaks=0"}
@@ -205,7 +205,7 @@ def test_unrelated_daemon(preload: Path, system: SystemFile, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked child holds no connection by itself: one that closed KVM's fds is not waited for either."""
+    """A forked child alone holds no connection: kvmabi does not wait for one that closed KVM's fds."""
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.3)
     with Descendants() as descendants:
         assert start("forks") == (0, 0)
@@ -215,7 +215,7 @@ def test_child_that_closed_all(start: Start, monkeypatch: pytest.MonkeyPatch) ->
 def test_failure_of_the_device(
     preload: Path, build: Build, system: SystemFile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A bug in the device is told in one line and makes the whole run a failure."""
+    """A bug in the device is reported in one line, and the run fails."""
 
     def break_down(*_arguments: object) -> int:
         raise KeyError("svcr")
@@ -274,7 +274,7 @@ def test_signal_for_what_remains(in_own_process: StartProcess, runtime: Path, bu
 
 
 def test_ignored_signals_stay_ignored(preload: Path, build: Build, start_process: StartProcess) -> None:
-    """What nohup arranged for the program holds, and for kvmabi, which goes on to serve."""
+    """Signals that nohup ignores stay ignored, for the program and for kvmabi, which keeps serving."""
     script = f'kill -HUP $$; kill -HUP $PPID; "{build("hello")}" && exit 6'
     runner = start_process(
         "nohup", sys.executable, RUNNER, preload, "sh", "-c", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Unmodified C programs see what the kernel would show them. Each program checks its facts by itself."""
+"""Unmodified C programs see what the kernel would show them. Each program checks its facts itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -
 
 @pytest.mark.slow
 def test_threads(start: Start) -> None:
-    """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: nobody blocks another."""
+    """Threads call at once, one waits in KVM_RUN, a signal handler calls as well: none blocks another."""
     assert start("threads") == (0, 0)
 
 
@@ -44,7 +44,7 @@ def test_run(start: Start) -> None:
 
 
 def test_devices(preload: Path, build: Build, log: EventLog) -> None:
-    """A VMM makes a vGIC, whose fd it finds in the ioctl's struct, and a PMU, and runs."""
+    """A VMM creates a vGIC, whose fd is in the ioctl's struct, and a PMU, and runs."""
     system = open_system(load_host("qemu-max"), load_kernel("linux-7.3"), log)
     assert run([str(build("devices"))], system, preload=preload) == (0, 0)
 
@@ -57,7 +57,7 @@ def test_fork(start: Start) -> None:
 
 @pytest.mark.slow
 def test_fds(start: Start) -> None:
-    """dup, dup2, dup3, fcntl, close, fclose, closefrom: what counts is the file behind the number."""
+    """dup, dup2, dup3, fcntl, close, fclose, closefrom: the file behind the fd counts, not its number."""
     assert start("fds") == (0, 0)
 
 

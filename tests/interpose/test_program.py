@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Each program is told apart, before it runs, by what can reach its system calls."""
+"""The kind of each program is recognised before it runs, by how its system calls can be reached."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_dynamic(hello: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["-static", "-static-pie"])
 def test_static(build: Build, flag: str, tmp_path: Path) -> None:
-    """A static program is found out by its own name and as a script's interpreter."""
+    """A static program is recognised by its own name and as a script's interpreter."""
     program = str(build("exits", flag))
     for file in (program, script(tmp_path / "script", f"#! {program} -x")):
         way = check(file)
@@ -63,7 +63,7 @@ def test_static(build: Build, flag: str, tmp_path: Path) -> None:
 
 
 def test_other_machine(hello: Path, tmp_path: Path) -> None:
-    """A program for another machine or word size is found out."""
+    """A program for another machine or word size is recognised."""
     machine = hello.read_bytes()[MACHINE_OFFSET] ^ 0xFF
     way = check(changed(hello, tmp_path / "machine", MACHINE_OFFSET, machine))
     assert way[:2] == (Kind.OTHER_MACHINE, str(tmp_path / "machine"))
@@ -77,7 +77,7 @@ def test_other_machine(hello: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a program away")
 @pytest.mark.parametrize("mode", [0o4755, 0o2755])
 def test_privileges(hello: Path, tmp_path: Path, mode: int) -> None:
-    """A program that would run as another user is found out: the loader preloads nothing into it."""
+    """A program that would run as another user is recognised: the loader preloads nothing into it."""
     target = tmp_path / "privileged"
     shutil.copy(hello, target)
     os.chown(target, 12345, 12345)
@@ -103,7 +103,7 @@ def test_refused_without_a_transport(
 
 @pytest.mark.parametrize("content", [b"", b"#!", b"#!\n", b"\x7fEL", b"just text"])
 def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
-    """What is no program at all counts as preloadable: exec reports what is wrong."""
+    """A file that is not a program counts as preloadable: exec reports the error."""
     target = tmp_path / "odd"
     target.write_bytes(content)
     os.mkfifo(tmp_path / "pipe")
@@ -113,7 +113,7 @@ def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_damaged_program(hello: Path, tmp_path: Path) -> None:
-    """An ELF header full of lies has a way all the same, and an obstacle unless it is preloadable."""
+    """Any ELF header, valid or not, has a kind, and an obstacle unless it is preloadable."""
     dice = random.Random(1)
     whole = hello.read_bytes()
     for _ in range(500):
@@ -127,7 +127,7 @@ def test_damaged_program(hello: Path, tmp_path: Path) -> None:
 
 
 def test_scripts(tmp_path: Path) -> None:
-    """A script is as its interpreter is; one that is missing, or the script itself, is left to exec."""
+    """A script has its interpreter's kind; a missing interpreter, or the script itself, is left to exec."""
     for interpreter in ("/bin/sh", "/usr/bin/env", "/nowhere/sh", f"{tmp_path}/script"):
         way = check(script(tmp_path / "script", f"#! {interpreter} -x"))
         assert (way.kind, way.file, way.obstacle) == (Kind.PRELOADABLE, interpreter, "")
@@ -151,7 +151,7 @@ def test_find(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root looks into every folder")
 def test_folder_that_cannot_be_searched(tmp_path: Path) -> None:
-    """As execvp does, a folder in PATH that cannot be looked into makes a missing program 126."""
+    """As in execvp, a folder in PATH that cannot be searched makes a missing program 126."""
     tmp_path.chmod(0)
     try:
         with pytest.raises(CannotRun) as refused:

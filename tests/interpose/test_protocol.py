@@ -18,7 +18,7 @@ HEADER = '"protocol.h"'
 
 
 def offsets(layout: struct.Struct) -> list[int]:
-    """Where the fields of a layout stand, in bytes."""
+    """The offsets of a layout's fields, in bytes."""
     codes = _codes(layout.format)
     return [struct.calcsize("=" + "".join(codes[:place])) for place in range(len(codes))]
 
@@ -39,7 +39,7 @@ def from_c(folder: Path, *expressions: str) -> list[int]:
 
 
 def test_the_same_numbers(tmp_path: Path) -> None:
-    """Every message and flag has the number that C gives it."""
+    """Every message and flag has its number in C."""
     names = [*protocol.Message, *protocol.Flag]
     assert from_c(tmp_path, *(f"KVMABI_{name.name}" for name in names)) == [int(name) for name in names]
     assert from_c(tmp_path, "KVMABI_PROTOCOL_VERSION") == [protocol.VERSION]
@@ -47,7 +47,7 @@ def test_the_same_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_layout(tmp_path: Path) -> None:
-    """Every field stands where C puts it, and nothing is left over."""
+    """Every field is at its offset in C, and no field is missing."""
     for layout, name, fields in (
         (protocol.REQUEST, "struct kvmabi_request", REQUEST_FIELDS),
         (protocol.REPLY, "struct kvmabi_reply", REPLY_FIELDS),

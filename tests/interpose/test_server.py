@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The server answers right clients whatever wrong ones do."""
+"""The server answers correct clients whatever broken ones do."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_memory_of_the_client(good: RawClient) -> None:
     ],
 )
 def test_wrong_message(good: RawClient, tmp_path: Path, data: bytes) -> None:
-    """Whoever sends no request of this protocol, or greets twice, is hung up on."""
+    """A client that sends an invalid request, or a second greeting, is disconnected."""
     with RawClient(tmp_path) as bad:
         bad.sock.send(data)
         assert bad.is_dropped()
@@ -74,7 +74,7 @@ def test_wrong_message(good: RawClient, tmp_path: Path, data: bytes) -> None:
     ("message", "version"), [(Message.OPEN, 0), (Message.IOCTL, 0), (Message.HELLO, VERSION + 1), (Message.HELLO, 0)]
 )
 def test_wrong_greeting(good: RawClient, tmp_path: Path, message: Message, version: int) -> None:
-    """Whoever does not greet first, or speaks another version, is hung up on."""
+    """A client that does not greet first, or has another version, is disconnected."""
     with RawClient(tmp_path, cookie=None) as bad:
         bad.send(message, version, COOKIE)
         assert bad.is_dropped()
@@ -103,10 +103,10 @@ def test_random_requests(good: RawClient, tmp_path: Path) -> None:
 
 
 def test_a_vcpu_without_room_for_its_fd_is_undone(good: RawClient) -> None:
-    """The number is free again, once; what was there before stays."""
+    """The vCPU's ID is free again, once; older vCPUs are unaffected."""
     system = good.open()
     vm = good.make(system, uapi.KVM_CREATE_VM)
-    kept = good.make(vm, uapi.KVM_CREATE_VCPU, 0)
+    vcpu = good.make(vm, uapi.KVM_CREATE_VCPU, 0)
     undone = good.make(vm, uapi.KVM_CREATE_VCPU, 1)
     for _ in range(2):
         good.send(Message.UNDO)
@@ -114,8 +114,8 @@ def test_a_vcpu_without_room_for_its_fd_is_undone(good: RawClient) -> None:
     assert good.ioctl(undone, uapi.KVM_GET_MP_STATE, 0).flags == Flag.FOREIGN
     assert good.ioctl(vm, uapi.KVM_CREATE_VCPU, 0).error == errno.EEXIST
     again = good.make(vm, uapi.KVM_CREATE_VCPU, 1)
-    assert good.ioctl(kept, uapi.KVM_GET_MP_STATE, 0).error == errno.EFAULT
-    for fd in (system, vm, kept, undone, again):
+    assert good.ioctl(vcpu, uapi.KVM_GET_MP_STATE, 0).error == errno.EFAULT
+    for fd in (system, vm, vcpu, undone, again):
         os.close(fd)
 
 
@@ -129,7 +129,7 @@ def test_unknown_file(good: RawClient) -> None:
 
 
 def test_never_reads(good: RawClient, tmp_path: Path) -> None:
-    """A client that reads no answers is dropped when its queue is full; nobody waits for it."""
+    """A client that reads no answers is disconnected when its queue is full; the server does not wait for it."""
     with RawClient(tmp_path) as bad:
         fd = bad.open()
         status = os.fstat(fd)
@@ -156,7 +156,7 @@ def test_leaves_amid_a_request(good: RawClient, tmp_path: Path) -> None:
 
 
 def test_sends_fds(good: RawClient, tmp_path: Path) -> None:
-    """Fds that a client sends along are not kept."""
+    """Fds that a client sends along do not stay open."""
     before = _open_fds()
     with RawClient(tmp_path) as bad:
         for _ in range(50):
@@ -187,7 +187,7 @@ def test_resized_and_shut_down(good: RawClient, tmp_path: Path) -> None:
 
 
 def test_thousands_of_connections(system: SystemFile, tmp_path: Path) -> None:
-    """At the limit of fds new clients are turned away at once, the old ones are served, and later new ones again."""
+    """At the limit of fds new clients are rejected at once, old ones are served, and new ones again later."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         stack.enter_context(serving(system, tmp_path))
@@ -225,7 +225,7 @@ def test_too_many_fds_under_way(good: RawClient, tmp_path: Path, monkeypatch: py
         assert client.receive().error == errno.EMFILE
 
 
-def test_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failure_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """An error of kvmabi's own becomes EIO, one line on standard error, and is counted; serving goes on."""
 
     class Broken(SystemFile):
@@ -255,7 +255,7 @@ def test_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_private_socket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of other users are hung up on, even if they reach the socket."""
+    """Processes of other users are disconnected, even if they reach the socket."""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with RawClient(tmp_path, cookie=None) as stranger:
         assert stranger.is_dropped()

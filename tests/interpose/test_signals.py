@@ -21,7 +21,7 @@ def test_held_and_passed_on(start_process: StartProcess) -> None:
         signals.pass_to(sleeper.pid)
         assert sleeper.wait(60) == -signal.SIGTERM
         assert not signals.stop
-        os.kill(os.getpid(), signal.SIGHUP)  # nobody is there any more
+        os.kill(os.getpid(), signal.SIGHUP)  # the program has ended
         signals.pass_to(None)
         os.kill(os.getpid(), signal.SIGHUP)
         assert signals.stop

@@ -57,7 +57,7 @@ def test_exports(preload: Path) -> None:
 
 @pytest.mark.parametrize("header", sorted(file.name for file in SOURCE.glob("*.h")))
 def test_headers(header: str) -> None:
-    """What stands in headers is static, and calls none of the hooked functions."""
+    """Functions in headers are static, and call none of the hooked functions."""
     code = text_of(SOURCE / header)
     assert [function["name"] for function in FUNCTION.finditer(code) if not function["static"]] == []
     assert calls(code) == set()

@@ -21,11 +21,11 @@ _systems: dict[tuple[str, str], System] = {}
 
 def system_of(host: str, kernel: str = "") -> System:
     """A host under its own kernel, or another one."""
-    known = _systems.get((host, kernel))
-    if known is None:
+    system = _systems.get((host, kernel))
+    if system is None:
         profile = load_host(host)
-        known = _systems[host, kernel] = System(profile, load_kernel(kernel or profile.kernel))
-    return known
+        system = _systems[host, kernel] = System(profile, load_kernel(kernel or profile.kernel))
+    return system
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def init(vcpu: Vcpu, *features: str) -> None:
 
 
 def still(vcpu: Vcpu) -> dict[int, bytes]:
-    """The values of all registers in view but the counters, which run by themselves."""
+    """The values of all visible registers, except free-running counters."""
     running = {reg.id for reg in vcpu.system.sysregs if reg.get == "counter"}
     return {id: value for id, value in vcpu.values().items() if id not in running}
 
 
 def attempt(vcpu: Vcpu, id: int, data: bytes) -> str:
-    """Set a register; tells the errno's name, or "OK"."""
+    """Set a register; returns the errno's name, or "OK"."""
     try:
         vcpu.set_one_reg(id, data)
     except KvmError as error:

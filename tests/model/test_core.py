@@ -29,7 +29,7 @@ def test_pstate_takes_the_vcpus_modes_alone(make, mode: int, rest: int) -> None:
 
 
 def test_a_32_bit_mode_narrows_x0_to_x14_and_pc(make) -> None:
-    """At the write of pstate and at every later one of a core register; the effects tell which."""
+    """At the write of pstate and at every later one of a core register; the effects name them."""
     vcpu = make(host="qemu-max")
     if not vcpu.system.el0_32bit:
         pytest.skip("the host has no AArch32")

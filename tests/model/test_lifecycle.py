@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""INIT's reset: the same from whatever state, but for what it keeps."""
+"""INIT's reset: the same from every state, except for what it preserves."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def test_reset_forgets_what_was_written(make, features: tuple[str, ...], data: s
     keeps (PMCR_EL0.N, the number of counters, is the VM's); a second INIT changes nothing more."""
     vcpu = make(*features)
     fresh = still(vcpu)
-    kept = {reg.id for reg in vcpu.system.sysregs if reg.kept or reg.rule.startswith("counter") or reg.rule == "pmcr"}
-    kept |= {row.id for row in vcpu.map.rows.values() if row.offset in state.BANKED_EL1}
-    rows = [row for row in vcpu.map.rows.values() if row.set is None and not row.shared and row.id not in kept]
+    preserved = {
+        reg.id for reg in vcpu.system.sysregs if reg.kept or reg.rule.startswith("counter") or reg.rule == "pmcr"
+    }
+    preserved |= {row.id for row in vcpu.map.rows.values() if row.offset in state.BANKED_EL1}
+    rows = [row for row in vcpu.map.rows.values() if row.set is None and not row.shared and row.id not in preserved]
     for row in data.draw(st.lists(st.sampled_from(rows), max_size=6)):
         if regid.name_of(row.id).startswith("ccsidr"):
             continue
@@ -33,7 +35,7 @@ def test_reset_forgets_what_was_written(make, features: tuple[str, ...], data: s
         assert attempt(vcpu, row.id, value) in {"OK", "EINVAL", "EBUSY", "EPERM"}
     init(vcpu, *features)
     once = still(vcpu)
-    assert {id for id in fresh if once.get(id) != fresh[id]} <= kept
+    assert {id for id in fresh if once.get(id) != fresh[id]} <= preserved
     init(vcpu, *features)
     assert still(vcpu) == once
 
@@ -41,8 +43,8 @@ def test_reset_forgets_what_was_written(make, features: tuple[str, ...], data: s
 def test_finalize_comes_once(make) -> None:
     """EPERM the second time, EINVAL for a vCPU without vectors or another feature."""
     vcpu = make("sve", final=True)
-    for other, feature, told in ((vcpu, 4, "EPERM"), (vcpu, 5, "EINVAL"), (make(), 4, "EINVAL")):
-        with pytest.raises(KvmError, match=told):
+    for other, feature, error in ((vcpu, 4, "EPERM"), (vcpu, 5, "EINVAL"), (make(), 4, "EINVAL")):
+        with pytest.raises(KvmError, match=error):
             lifecycle.finalize(other, feature)
 
 

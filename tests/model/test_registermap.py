@@ -42,7 +42,7 @@ def modes(name: str) -> list[Mode]:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_row_fits_its_place(name: str) -> None:
-    """A row's size is its id's, its valid bytes are no more, and it lies within the register file."""
+    """A row's size is its ID's, its valid bytes are no more, and it lies within the register file."""
     for mode in modes(name):
         for id, row in SYSTEMS[name].map(mode).rows.items():
             assert row.id == id
@@ -80,7 +80,7 @@ def test_places_do_not_overlap(name: str) -> None:
 
 
 def _shared(system: System):
-    """Rows of system registers that stand where another one stands."""
+    """Rows of system registers at the offset of another one."""
     seen: dict[int, int] = {}
     for reg in system.sysregs:
         seen[reg.slot] = seen.get(reg.slot, 0) + 1
@@ -118,7 +118,7 @@ def _near(ids: list[int]) -> st.SearchStrategy[int]:
 
 
 def test_a_refusal_answers_nothing() -> None:
-    """The row of an id that is none."""
+    """The row of an ID that names no register."""
     row = refuse(vls.SVE_ID, sme.NO_SME)
     assert (row.listed, row.get, row.set, row.size_bytes) == (False, sme.NO_SME, sme.NO_SME, 64)
 

@@ -68,7 +68,7 @@ def test_other_bits_are_refused(make, value: int) -> None:
 
 
 @pytest.mark.parametrize("svcr", range(4))
-def test_za_is_in_reach_only_while_it_is_on(make, svcr: int) -> None:
+def test_za_is_accessible_only_while_it_is_on(make, svcr: int) -> None:
     """EBUSY otherwise, and not listed."""
     vcpu = make("sve", "sme", final=True)
     write(vcpu, svcr)

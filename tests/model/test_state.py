@@ -16,7 +16,7 @@ MOST = 2 * RegisterFiles.KEPT
 
 @given(st.lists(st.integers(0, SIZE_BYTES - 1), min_size=1, max_size=9), st.integers(1, MOST))
 def test_a_new_file_is_zero_whatever_those_before_held(places: list[int], count: int) -> None:
-    """Also after more files were closed than are kept."""
+    """Also after more files were closed than the cache holds."""
     pool = RegisterFiles()
     for _ in range(2):
         files = [pool.take() for _ in range(count)]

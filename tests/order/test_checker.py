@@ -11,11 +11,11 @@ from vmms import (
     VLS,
     differing,
     fill,
-    found,
     guest,
     host,
     in_order,
     opened,
+    registers_lost,
     restore,
     restored,
     save,
@@ -51,48 +51,48 @@ def run(vcpu: Vcpu) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("of", "svcr"), MODES)
 def test_right_restore_is_clean(of: str, svcr: int) -> None:
-    """Vector lengths, FINALIZE, SVCR, all else: nothing to report, on any host, in any mode."""
+    """Vector lengths, FINALIZE, SVCR, all other registers: nothing to report, on any host, in any mode."""
     with opened(HOSTS[of]) as kvm:
         saved = save(guest(kvm.create_vm(), svcr))
         assert differing(restored(kvm.create_vm(), saved), saved) == set()
-        assert found(kvm) == {}
+        assert registers_lost(kvm) == {}
 
 
 @pytest.mark.parametrize("kernel", kernel_names())
 def test_right_restore_is_clean_under_every_kernel(kernel: str) -> None:
-    """Registers that read otherwise than they were written, and timers that run, are no losses."""
+    """Registers that read differently from what was written, and free-running timers, are not losses."""
     with kvmabi.open(host=HOSTS["sve"], kernel=kernel) as kvm:
         saved = save(guest(kvm.create_vm()))
         run(restored(kvm.create_vm(), saved))
-        assert found(kvm) == {}
+        assert registers_lost(kvm) == {}
 
 
 def test_restore_into_another_vcpu_of_the_vm_is_clean(kvm: Kvm) -> None:
-    """MPIDR is another after INIT, and restored like any other register."""
+    """MPIDR differs after INIT, and is restored like any other register."""
     vm = kvm.create_vm()
     saved = save(guest(vm, 3))
     restored(vm, saved, 1)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 def test_restore_after_init_again_is_clean(kvm: Kvm) -> None:
-    """INIT keeps the vector lengths of a finalised vCPU; the rest is restored, SVCR first."""
+    """INIT preserves the vector lengths of a finalised vCPU; the rest is restored, SVCR first."""
     vcpu = guest(kvm.create_vm(), 3)
     saved = save(vcpu)
     vcpu.init({"sve", "sme"})
     restore(vcpu, saved, in_order(saved))
     assert differing(vcpu, saved) == set()
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 @pytest.mark.slow
-def test_several_vcpus_are_told_apart(kvm: Kvm) -> None:
+def test_several_vcpus_are_distinguished(kvm: Kvm) -> None:
     """Each vCPU is compared with its own save, whatever order they are restored in."""
     vm, target = kvm.create_vm(), kvm.create_vm()
     saves = [save(guest(vm, svcr, index, seed=40 * index)) for index, svcr in enumerate((3, 1, 0, 2))]
     for index in (2, 0, 3, 1):
         restored(target, saves[index], index)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_one_bad_vcpu_of_several_is_the_one_reported(kvm: Kvm) -> None:
     restore(bad, saves[1])
     restored(target, saves[2], 2)
     assert {(finding.vm, finding.vcpu) for finding in kvm.findings()} == {(2, 1)}
-    assert found(kvm)["restore-differs"] == differing(bad, saves[1])
+    assert registers_lost(kvm)["restore-differs"] == differing(bad, saves[1])
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_save_restore_run_again_and_again(kvm: Kvm) -> None:
         run(vcpu)
         fill(vcpu, 10 * round)
         run(vcpu)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 @pytest.mark.slow
@@ -126,18 +126,18 @@ def test_first_run_is_not_held_against_the_restore(kvm: Kvm) -> None:
     """The first run of a VM without a vGIC changes ID registers, after the verdict on what was restored."""
     saved = save(guest(kvm.create_vm(), 3))
     run(restored(kvm.create_vm(), saved))
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 @pytest.mark.slow
-def test_setup_in_any_order_is_no_restore(kvm: Kvm) -> None:
+def test_setup_in_any_order_is_not_a_restore(kvm: Kvm) -> None:
     """Guests set up alike, SVCR first, each saved: none is taken for a restored one."""
     for seed in range(4):
         vcpu = guest(kvm.create_vm(), 3, seed=seed)
         vcpu["x0"] = 7
         save(vcpu)
         run(vcpu)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 def test_first_pass_healed_by_a_second(kvm: Kvm) -> None:
@@ -147,15 +147,15 @@ def test_first_pass_healed_by_a_second(kvm: Kvm) -> None:
     restore(vcpu, saved)
     restore(vcpu, saved)
     assert differing(vcpu, saved) == set()
-    assert found(kvm) == {"vls-after-finalize": set(VLS)}
+    assert registers_lost(kvm) == {"vls-after-finalize": set(VLS)}
 
 
 def test_svcr_first_and_then_the_list(kvm: Kvm) -> None:
-    """SVCR again, in its place in the list, does no harm."""
+    """A second write of SVCR, in list order, changes nothing."""
     saved = save(guest(kvm.create_vm(), 3))
     vcpu = vcpu_of(kvm.create_vm())
     restore(vcpu, saved, ["svcr", *saved])
-    assert found(kvm) == {"vls-after-finalize": set(VLS)}
+    assert registers_lost(kvm) == {"vls-after-finalize": set(VLS)}
 
 
 @pytest.mark.parametrize("between", ["nothing", "run", "another vCPU"])
@@ -173,8 +173,8 @@ def test_save_in_two_phases_is_one_save(kvm: Kvm, between: str) -> None:
     saved |= save(vcpu, names[150:])
     bad = vcpu_of(kvm.create_vm())
     restore(bad, saved)
-    assert found(kvm)["restore-differs"] == differing(bad, saved)
-    assert "not-saved" not in found(kvm)
+    assert registers_lost(kvm)["restore-differs"] == differing(bad, saved)
+    assert "not-saved" not in registers_lost(kvm)
 
 
 @pytest.mark.slow
@@ -186,13 +186,13 @@ def test_precopy_is_judged_by_the_last_round(kvm: Kvm) -> None:
         saved = save(vcpu)
         run(vcpu)
     restored(kvm.create_vm(), saved)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 # --- VMMs as there are
 
 
-def test_scratch_vm_of_id_registers_is_no_finding(kvm: Kvm) -> None:
+def test_scratch_vm_of_id_registers_has_no_finding(kvm: Kvm) -> None:
     """QEMU: a scratch vCPU's ID registers are read, then every vCPU's system registers, written back before it runs."""
     vm = kvm.create_vm()
     scratch = vcpu_of(vm)
@@ -213,7 +213,7 @@ def test_scratch_vm_of_id_registers_is_no_finding(kvm: Kvm) -> None:
     for vcpu_number in range(2):
         with pytest.raises(KvmError, match="EEXIST"):
             vm.create_vcpu(vcpu_number)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 def test_list_read_when_svcr_was_0_never_saves_za(kvm: Kvm) -> None:
@@ -226,16 +226,16 @@ def test_list_read_when_svcr_was_0_never_saves_za(kvm: Kvm) -> None:
     system = [name for name in listed if name not in {*Z, *P, *VLS, "ffr", "fpsr", "fpcr"}]
     target = vcpu_of(kvm.create_vm())
     restore(target, saved, [*system, *(name for name in listed if name not in (*system, *VLS))])
-    assert found(kvm) == {"not-saved": ZA}
+    assert registers_lost(kvm) == {"not-saved": ZA}
 
 
 def test_vector_cut_to_the_other_length_is_reported(kvm: Kvm) -> None:
-    """QEMU: Z read at SM = 1 is kept at SVE's length, so most of the streaming vector is zero afterwards."""
+    """QEMU: Z read at SM = 1 is stored at SVE's length, so most of the streaming vector is zero afterwards."""
     saved = save(guest(kvm.create_vm(), 1))
     cut = saved | {name: saved[name][:32].ljust(256, b"\0") for name in Z}
     target = vcpu_of(kvm.create_vm())
     restore(target, cut, in_order(cut))
-    assert found(kvm) == {"restore-differs": Z}
+    assert registers_lost(kvm) == {"restore-differs": Z}
 
 
 def test_restore_in_list_order(kvm: Kvm) -> None:
@@ -245,7 +245,7 @@ def test_restore_in_list_order(kvm: Kvm) -> None:
     target["sve_vls"] = saved["sve_vls"]
     target.finalize()
     restore(target, saved, [name for name in saved if name != "sve_vls"])
-    assert found(kvm) == {
+    assert registers_lost(kvm) == {
         "vls-after-finalize": {"sme_vls"},
         "destroyed-by-svcr": STREAMING,
         "za-disabled": ZA,
@@ -261,7 +261,7 @@ def test_sme_only_guest_that_was_never_finalised(svcr: int) -> None:
         saved = save(guest(kvm.create_vm(), svcr))
         target = vcpu_of(kvm.create_vm(), final=False)
         restore(target, saved, in_order(saved))
-        assert found(kvm)["restore-differs"] == differing(target, saved) >= {*Z, *P, "ffr"}
+        assert registers_lost(kvm)["restore-differs"] == differing(target, saved) >= {*Z, *P, "ffr"}
         assert "refused with EPERM" in str(kvm.findings()[-1])
 
 
@@ -270,7 +270,7 @@ def test_system_registers_last(kvm: Kvm) -> None:
     saved = save(guest(kvm.create_vm(), 3))
     target = vcpu_of(kvm.create_vm())
     restore(target, saved, [name for name in saved if name not in (*VLS, "svcr")] + ["svcr"])
-    assert found(kvm) == {
+    assert registers_lost(kvm) == {
         "destroyed-by-svcr": STREAMING,
         "za-disabled": ZA,
         "restore-differs": STREAMING | ZA,
@@ -283,18 +283,18 @@ def test_registers_dropped_without_a_word(kvm: Kvm) -> None:
     saved = save(source, [name for name in source.names() if name not in {*Z, *P, *ZA, *VLS, "ffr"}])
     target = vcpu_of(kvm.create_vm())
     restore(target, saved, in_order(saved))
-    assert found(kvm) == {"not-saved": {*Z, *P, *ZA, "ffr"}}
+    assert registers_lost(kvm) == {"not-saved": {*Z, *P, *ZA, "ffr"}}
 
 
 def test_vectors_dropped_of_an_otherwise_idle_guest() -> None:
-    """Even where every value that was written is the one that was there anyway, what was dropped is reported."""
+    """Even if every value written is the current one, dropped registers are reported."""
     with opened(HOSTS["sve"]) as kvm:
         source = vcpu_of(kvm.create_vm())
         for name in Z:
             source[name] = b"\5" * 256
         saved = save(source)
         restore(vcpu_of(kvm.create_vm()), saved, [name for name in saved if name not in {*Z, *P, "ffr", "sve_vls"}])
-        assert found(kvm) == {"restore-differs": Z}
+        assert registers_lost(kvm) == {"restore-differs": Z}
 
 
 def test_vcpu_set_up_as_kvmtool_does(kvm: Kvm) -> None:
@@ -307,7 +307,7 @@ def test_vcpu_set_up_as_kvmtool_does(kvm: Kvm) -> None:
         vcpu.finalize()
         vcpu["x0"], vcpu["pc"] = 0x48000000, 0x80000
         run(vcpu)
-    assert found(kvm) == {}
+    assert registers_lost(kvm) == {}
 
 
 # --- what else can go wrong
@@ -318,7 +318,7 @@ def test_mode_never_restored(kvm: Kvm) -> None:
     saved = save(guest(kvm.create_vm(), 2))
     target = vcpu_of(kvm.create_vm())
     restore(target, saved, [name for name in saved if name not in (*VLS, "svcr")])
-    assert found(kvm) == {
+    assert registers_lost(kvm) == {
         "mode-not-restored": {"svcr"},
         "za-disabled": ZA,
         "restore-differs": ZA | {"svcr"},
@@ -333,7 +333,7 @@ def test_shorter_vector_length_cuts_vectors_off(kvm: Kvm) -> None:
     target["sve_vls"] = saved["sve_vls"]
     target.finalize()
     restore(target, saved, in_order(saved))
-    lost = found(kvm)["restore-differs"]
+    lost = registers_lost(kvm)["restore-differs"]
     assert lost == differing(target, saved)
     assert {*Z, *P, "ffr", "sme_vls"} <= lost
     text = str(kvm.findings()[-1])
@@ -343,26 +343,26 @@ def test_shorter_vector_length_cuts_vectors_off(kvm: Kvm) -> None:
     assert "refused with EINVAL" in text
 
 
-def test_torn_write_is_a_loss(kvm: Kvm) -> None:
-    """A ZA row that could be read only in part was refused and changed all the same."""
+def test_partial_write_is_a_loss(kvm: Kvm) -> None:
+    """A ZA row that was only partly readable is refused, and changed nevertheless."""
     source = guest(kvm.create_vm(), 3)
     saved = save(source)
     target = vcpu_of(kvm.create_vm())
     restore(target, saved, in_order(saved))
     with pytest.raises(KvmError, match="EFAULT"):
         kvm.ioctl(target.fd, *_set_from_nowhere("za.h[5]"))
-    assert found(kvm) == {"restore-differs": {"za.h[5]"}}
+    assert registers_lost(kvm) == {"restore-differs": {"za.h[5]"}}
 
 
 def test_values_destroyed_without_any_save(kvm: Kvm) -> None:
-    """A restore in another process than the save: the SVCR write alone tells what it destroyed."""
+    """A restore in another process than the save: the SVCR write alone shows what it destroyed."""
     target = vcpu_of(kvm.create_vm())
     fill(target)
     target["svcr"] = 1
-    assert found(kvm) == {"destroyed-by-svcr": STREAMING}
+    assert registers_lost(kvm) == {"destroyed-by-svcr": STREAMING}
 
 
-def test_event_numbers_lead_to_the_story(kvm: Kvm) -> None:
+def test_event_numbers_lead_to_the_reason(kvm: Kvm) -> None:
     """A destroyed value names the event that set it; what differs names the SVCR write."""
     saved = save(guest(kvm.create_vm(), 1))
     target = vcpu_of(kvm.create_vm())
@@ -388,8 +388,8 @@ def test_restored_twice_from_one_save_and_read_back(kvm: Kvm) -> None:
     assert [set(finding.registers) for finding in losses] == [ZA, ZA]
 
 
-def test_findings_fall_at_close_once(kvm: Kvm) -> None:
-    """A verdict is not repeated, by asking again nor by closing."""
+def test_findings_are_issued_once_at_close(kvm: Kvm) -> None:
+    """A verdict is not repeated, neither by another query nor by a close."""
     saved = save(guest(kvm.create_vm(), 3))
     target = vcpu_of(kvm.create_vm())
     restore(target, saved)
@@ -400,7 +400,7 @@ def test_findings_fall_at_close_once(kvm: Kvm) -> None:
 
 
 def test_read_between_restore_and_run_does_not_hide_the_verdict(kvm: Kvm) -> None:
-    """The verdict falls at the run, before the guest or the VMM changes anything more."""
+    """The verdict is issued at the run, before the guest or the VMM changes anything more."""
     saved = save(guest(kvm.create_vm(), 3))
     target = vcpu_of(kvm.create_vm())
     restore(target, saved)
@@ -416,12 +416,12 @@ def test_shorter_host_sets_do_not_matter() -> None:
         saved = save(guest(kvm.create_vm(), 3))
         bad = vcpu_of(kvm.create_vm())
         restore(bad, saved)
-        assert found(kvm)["restore-differs"] == differing(bad, saved)
-        assert len(found(kvm)["za-disabled"]) == 257
+        assert registers_lost(kvm)["restore-differs"] == differing(bad, saved)
+        assert len(registers_lost(kvm)["za-disabled"]) == 257
 
 
 def _set_from_nowhere(name: str) -> tuple[int, object]:
-    """KVM_SET_ONE_REG with an address that nothing is mapped at."""
+    """KVM_SET_ONE_REG with an unmapped address."""
     from kvmabi import regid, uapi
 
     return uapi.KVM_SET_ONE_REG, uapi.ffi.new("struct kvm_one_reg *", {"id": regid.parse(name), "addr": 16})

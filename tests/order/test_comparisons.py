@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What the order checker compares with what: free-running bits, reads in two modes, writes that are no restore."""
+"""What the order checker compares with what: free-running bits, reads in two modes, writes that are not a restore."""
 
 from __future__ import annotations
 
 import pytest
-from vmms import HOSTS, found, opened, restore, restored, save, vcpu_of
+from vmms import HOSTS, opened, registers_lost, restore, restored, save, vcpu_of
 
 import kvmabi
 
@@ -15,7 +15,7 @@ FEWEST_PLAIN = 16
 
 
 @pytest.mark.parametrize(("left", "lost"), [(ENABLE, set()), (0, {"cntv_ctl_el0"})])
-def test_status_of_a_timer_is_no_loss(left: int, lost: set[str]) -> None:
+def test_status_of_a_timer_is_not_a_loss(left: int, lost: set[str]) -> None:
     """ISTATUS follows the running count and is not compared; ENABLE is."""
     with kvmabi.open(host=HOSTS["sve"], kernel="linux-6.12") as kvm:
         source = vcpu_of(kvm.create_vm())
@@ -27,7 +27,7 @@ def test_status_of_a_timer_is_no_loss(left: int, lost: set[str]) -> None:
         target["cntv_ctl_el0"] = left
         target["cntvct_el0"] = 2 * LATE
         assert target.read("cntv_ctl_el0") == left | ISTATUS
-        assert found(kvm).get("restore-differs", set()) == lost
+        assert registers_lost(kvm).get("restore-differs", set()) == lost
 
 
 def test_reads_in_another_mode_are_another_save() -> None:
@@ -40,7 +40,7 @@ def test_reads_in_another_mode_are_another_save() -> None:
         source["za.h[1]"] = b"\1" * 256
         saved = save(source, ["svcr", "za.h[1]"])
         restore(vcpu_of(kvm.create_vm()), saved)
-        assert found(kvm) == {"not-saved": {"x5"}}
+        assert registers_lost(kvm) == {"not-saved": {"x5"}}
 
 
 def test_reads_in_the_same_mode_are_one_save() -> None:
@@ -52,11 +52,11 @@ def test_reads_in_the_same_mode_are_one_save() -> None:
         source["za.h[1]"] = b"\1" * 256
         saved = save(source, ["svcr", "za.h[1]"])
         restore(vcpu_of(kvm.create_vm()), saved)
-        assert found(kvm) == {"restore-differs": {"x5"}}
+        assert registers_lost(kvm) == {"restore-differs": {"x5"}}
 
 
 @pytest.mark.parametrize("writes", [FEWEST_PLAIN - 1, FEWEST_PLAIN])
-def test_few_writes_of_reset_values_are_no_restore(writes: int) -> None:
+def test_few_writes_of_reset_values_are_not_a_restore(writes: int) -> None:
     """A VMM that sets a few registers of a new vCPU to what they are restores nothing; with many it does."""
     with opened() as kvm:
         source = vcpu_of(kvm.create_vm())
@@ -64,4 +64,4 @@ def test_few_writes_of_reset_values_are_no_restore(writes: int) -> None:
         saved = save(source)
         plain = [f"x{number}" for number in range(writes)]
         restore(vcpu_of(kvm.create_vm()), saved, plain)
-        assert found(kvm) == ({} if writes < FEWEST_PLAIN else {"restore-differs": {"z0"}})
+        assert registers_lost(kvm) == ({} if writes < FEWEST_PLAIN else {"restore-differs": {"z0"}})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Findings as text and for machines: every one tells registers, events, the rule and the fix."""
+"""Findings as text and as data: every one has registers, events, the rule and the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def loss(name: str, *events: int, why: str = "never written") -> Loss:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kind_tells_title_rule_and_fix(kind: str) -> None:
+def test_kind_has_title_rule_and_fix(kind: str) -> None:
     text = str(Finding(kind, 1, 0, (loss("z0", 7),)))
     title, rule, fix = KINDS[kind]
     assert text.startswith(f"{title}: 1 register of VM 1 vCPU 0\n")
@@ -26,7 +26,7 @@ def test_kind_tells_title_rule_and_fix(kind: str) -> None:
     assert f"fix: {fix}" in words
 
 
-def test_registers_with_one_story_stand_together() -> None:
+def test_registers_with_one_reason_are_grouped() -> None:
     """Stories in the order of their first register, event numbers as runs, lines that fit a terminal."""
     losses = [loss(f"z{n}", 10 + n, why="gone") for n in range(32)] + [loss("x0"), loss("zt0", 50, why="gone")]
     lines = str(Finding("restore-differs", 2, 3, tuple(losses))).splitlines()
@@ -40,10 +40,10 @@ def test_registers_with_one_story_stand_together() -> None:
 def test_machines_read_the_same() -> None:
     """as_dict is JSON with names, ids, events and the story of every register."""
     finding = Finding("za-disabled", 1, 0, (loss("za.h[3]", 7, why="refused with EBUSY"),))
-    told = json.loads(json.dumps(finding.as_dict()))
-    assert told["kind"] == "za-disabled"
-    assert {"title", "rule", "fix", "vm", "vcpu"} < told.keys()
-    (register,) = told["registers"]
+    data = json.loads(json.dumps(finding.as_dict()))
+    assert data["kind"] == "za-disabled"
+    assert {"title", "rule", "fix", "vm", "vcpu"} < data.keys()
+    (register,) = data["registers"]
     assert register == {
         "name": "za.h[3]",
         "id": f"{regid.parse('za.h[3]'):#x}",

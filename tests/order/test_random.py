@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vmms import HOSTS, VLS, Saved, differing, found, guest, opened, restore, save, vcpu_of
+from vmms import HOSTS, VLS, Saved, differing, guest, opened, registers_lost, restore, save, vcpu_of
 
 KINDS = {"sme": (0, 1, 2, 3), "both": (0, 1, 2, 3), "sve": (0,), "neither": (0,)}
 
@@ -43,10 +43,10 @@ def test_report_is_what_comparing_shows(of: str, svcr: int, data: st.DataObject)
         source = guest(kvm.create_vm(), svcr, seed=data.draw(st.integers(0, 254)))
         names = source.names()
         forgotten = data.draw(st.sets(st.sampled_from(names), max_size=10))
-        kept = save(source, [name for name in names if name not in forgotten])
+        saved = save(source, [name for name in names if name not in forgotten])
         target = vcpu_of(kvm.create_vm())
-        restore(target, kept, data.draw(plans(kept)))
-        kinds = found(kvm)
+        restore(target, saved, data.draw(plans(saved)))
+        kinds = registers_lost(kvm)
         truth = save(source)
         lost = differing(target, truth)
         assert kinds.get("restore-differs", set()) | kinds.get("not-saved", set()) == lost

@@ -34,7 +34,7 @@ def test_what_was_measured_holds() -> None:
     assert host(cpu_keeps={}).cpu_keeps == {}
 
 
-def test_without_a_measurement_the_version_of_qemu_tells() -> None:
+def test_without_a_measurement_the_version_of_qemu_decides() -> None:
     """Hosts recorded without the key preserve the bits that their QEMU version does; other machines, all bits."""
     qemu_10 = {regid.parse(name): mask for name, mask in cpus()["qemu-10"].items() if name != "text"}
     assert host().cpu_keeps == qemu_10

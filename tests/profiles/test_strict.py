@@ -118,7 +118,7 @@ def _toml(value: object) -> str:
 
 
 @pytest.mark.parametrize("wrong", [3, None, ["sme-demo"], 1.5])
-def test_what_is_no_profile_is_a_usage_error(wrong: object) -> None:
+def test_what_is_not_a_profile_is_a_usage_error(wrong: object) -> None:
     """The error says what a host and a kernel can be."""
     with pytest.raises(
         UsageError, match=rf"^{re.escape(repr(wrong))} is not a host: take one of a64fx, .* \.json file$"
@@ -129,7 +129,7 @@ def test_what_is_no_profile_is_a_usage_error(wrong: object) -> None:
 
 
 @pytest.mark.parametrize(("host", "kernel"), [(3, None), ("sme-demo", 3)])
-def test_open_refuses_what_is_no_profile(host: object, kernel: object) -> None:
+def test_open_refuses_what_is_not_a_profile(host: object, kernel: object) -> None:
     """kvmabi.open checks its arguments."""
     with pytest.raises(UsageError, match=r"^3 is not a "):
         kvmabi.open(host=host, kernel=kernel)

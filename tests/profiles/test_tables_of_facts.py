@@ -85,7 +85,7 @@ def test_rules_of_safe_values(rule: str, more: dict[str, object], limit: int, sa
     assert {value for value in range(16) if field.safe(value << 4, limit << 4)} == safe
 
 
-def test_what_runs_by_itself() -> None:
+def test_free_running_registers() -> None:
     """The counters of both timers, and ISTATUS of their control registers."""
     assert set(map(regid.name_of, sysregs.free_running_ids())) == {"cntpct_el0", "cntvct_el0"}
     assert {regid.name_of(id): bits for id, bits in sysregs.status_bits().items()} == {
@@ -104,8 +104,8 @@ def test_scope_is_a_column() -> None:
 
 def test_every_feature_of_a_kernel_has_a_row() -> None:
     """A kernel profile has no feature that the table does not describe."""
-    known = {name for kernel in kernel_names() for name in load_kernel(kernel).features}
-    assert known == set(features.table())
+    kernel_features = {name for kernel in kernel_names() for name in load_kernel(kernel).features}
+    assert kernel_features == set(features.table())
 
 
 def test_short_names_stand_for_features() -> None:

@@ -69,7 +69,7 @@ def test_a_package_without_image(tmp_path: Path) -> None:
 
 
 def test_a_failing_command_is_one_line(tmp_path: Path) -> None:
-    """What apt complains of is told as a UsageError of one line."""
+    """An error of apt is reported as a UsageError of one line."""
     with pytest.raises(UsageError, match=r"^sh: E: no such suite$"):
         apt.run(["sh", "-c", "echo noise >&2; echo 'E: no such suite' >&2; exit 100"])
     with pytest.raises(UsageError, match="no-such-program"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The system's apt sources, of either format, asked for another suite."""
+"""The system's apt sources, of either format, rewritten for another suite."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_deb822(etc: Path) -> None:
 
 
 def test_security_suites_have_a_mirror_of_their_own(etc: Path) -> None:
-    """A -security suite comes from the source of the system's -security; a key inside the stanza is kept whole."""
+    """A -security suite comes from the source of the system's -security; a key inside the stanza is preserved."""
     (etc / "sources.list.d" / "debian.sources").write_text(DEB822)
     stanza = sources.for_suite("trixie-security", "arm64", etc)
     assert "URIs: http://mirror.invalid/security\n" in stanza
@@ -74,7 +74,7 @@ def test_one_line(etc: Path) -> None:
     assert "Signed-By: /keys/debian.gpg\n" in stanza
 
 
-def test_a_disabled_source_is_none(etc: Path) -> None:
+def test_a_disabled_source_is_ignored(etc: Path) -> None:
     """Enabled: no counts, and having no source is a UsageError."""
     (etc / "sources.list.d" / "debian.sources").write_text("Enabled: no\n" + DEB822.split("\n\n")[0].split("\n", 1)[1])
     with pytest.raises(UsageError, match="sid"):

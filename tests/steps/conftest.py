@@ -21,18 +21,18 @@ Answer = Callable[[str, str], str]
 
 
 class Liar(Backend):
-    """A backend whose answers go through ``tell(step, answer)``."""
+    """A backend whose answers go through ``change(step, answer)``."""
 
     name = "liar"
 
-    def __init__(self, honest: Backend, tell: Answer) -> None:
+    def __init__(self, honest: Backend, change: Answer) -> None:
         super().__init__()
-        self.honest, self.tell = honest, tell
+        self.honest, self.change = honest, change
         self.kernel, self.release = honest.kernel, honest.release
 
     def answers(self, steps: Iterable[str]) -> list[str]:
         asked = list(steps)
-        return [self.tell(step, answer) for step, answer in zip(asked, self.honest.answers(asked), strict=True)]
+        return [self.change(step, answer) for step, answer in zip(asked, self.honest.answers(asked), strict=True)]
 
     def describe(self):  # type: ignore[no-untyped-def]
         return self.honest.describe()
@@ -50,8 +50,8 @@ def model() -> Iterator[ModelBackend]:
 
 @pytest.fixture
 def liar(model: ModelBackend) -> Callable[[Answer], Liar]:
-    """liar(tell): the model with answers changed by ``tell(step, answer)``."""
-    return lambda tell: Liar(model, tell)
+    """liar(change): the model with answers changed by ``change(step, answer)``."""
+    return lambda change: Liar(model, change)
 
 
 @pytest.fixture(scope="session")

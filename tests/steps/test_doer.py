@@ -44,20 +44,20 @@ BEGIN = ["N 1", "I 0 5 210", "F 0 4"]
     ],
 )
 def test_each_step(model: ModelBackend, step: str, answer: str) -> None:
-    """Each step is the ioctl that its description says, and tells its errno or result."""
-    told = model.answers([*BEGIN, step])[-1]
+    """Each step is the ioctl in its description, and returns its errno or result."""
+    got = model.answers([*BEGIN, step])[-1]
     begins = answer.endswith((" ", "=")) or step == "Q"
-    assert told.startswith(answer) if begins else told == answer
+    assert got.startswith(answer) if begins else got == answer
 
 
-def test_a_torn_set_keeps_what_was_readable(model: ModelBackend) -> None:
+def test_a_partial_set_stores_what_was_readable(model: ModelBackend) -> None:
     """s ends its buffer at an unmapped page: the model sees the bytes before it, and EFAULT."""
     answers = model.answers([*BEGIN, f"S 0 {Z0} ff*256.", f"s 0 {Z0} 3 9", f"G 0 {Z0}"])
     assert answers[-2:] == ["EFAULT", "OK 09101700*253."]
 
 
-def test_the_list_is_told_whole(model: ModelBackend) -> None:
-    """L tells the ids in order, as many as it counts, and S may be written in runs."""
+def test_the_list_is_returned_whole(model: ModelBackend) -> None:
+    """L returns the IDs in order, as many as it counts, and the value of S can have runs."""
     *_, listed = model.answers([*BEGIN, f"S 0 {SVCR} 0300*7.", "L 0 4096"])
     result, count, *ids = listed.split()
     assert (result, int(count)) == ("OK", len(ids))
@@ -67,6 +67,6 @@ def test_the_list_is_told_whole(model: ModelBackend) -> None:
 
 @pytest.mark.parametrize("step", ["?", "G 0", "", "N x", "S 0 0 zz", f"s 0 {X0} 99999999 1"])
 def test_nonsense_is_a_value_error(model: ModelBackend, step: str) -> None:
-    """What is no step is told as a ValueError, whatever it is."""
+    """Anything that is not a step is a ValueError."""
     with pytest.raises(ValueError, match=r".*"):
         model.answers(["N 1", step])

@@ -50,7 +50,7 @@ def test_more_words_are_ignored_and_fewer_named(letter: str) -> None:
 
 
 @pytest.mark.parametrize("letter", LETTERS)
-def test_a_word_that_is_none_of_its_kind_is_an_error(letter: str) -> None:
+def test_a_word_of_the_wrong_kind_is_an_error(letter: str) -> None:
     """Every word of every step is checked."""
     words = example(letter).split()
     for place in range(1, len(words)):

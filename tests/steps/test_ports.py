@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ports: their memories end where they say, refusals are numbers, and descriptors come and go."""
+"""Ports: their memories end where they should, errors are negative errnos, and descriptors are closed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def copies(memory: StepMemory) -> ModelMemory | ProcessMemory:
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_what_is_poked_is_followed_by_zeroes(kind: type) -> None:
-    """A place holds what was poked last, and nothing of what it held before."""
+    """A buffer holds what was poked last, and nothing of what it held before."""
     memory = kind()
     for place in (memory.argument, memory.payload, memory.array):
         memory.poke(place, b"\xff" * 100)
@@ -49,7 +49,7 @@ def test_what_is_poked_is_followed_by_zeroes(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_writes_go_where_they_should(kind: type) -> None:
-    """To the beginning of a place, into the middle, and beyond what was poked."""
+    """To the beginning of a buffer, into the middle, and beyond what was poked."""
     memory = kind()
     memory.poke(memory.payload, b"abcdef")
     assert copies(memory).write(memory.payload, b"XY") == 2
@@ -61,7 +61,7 @@ def test_writes_go_where_they_should(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", MEMORIES)
 @pytest.mark.parametrize("size", [0, 1, 8, 100, 5000, EDGE_BYTES])
-def test_nothing_is_mapped_behind_an_edge(kind: type, size: int) -> None:
+def test_nothing_is_mapped_after_an_edge(kind: type, size: int) -> None:
     """Reads and writes stop there; the page after it cannot be reached at all."""
     memory = kind()
     addr = memory.edge(size)
@@ -81,7 +81,7 @@ def test_the_bad_address_is_bad(kind: type) -> None:
 
 
 def test_a_refusal_is_a_negative_number(port: ModelPort) -> None:
-    """No exception, and the reason is kept for reports."""
+    """No exception, and the reason is stored for reports."""
     assert port.ioctl(port.kvm, uapi.KVM_GET_API_VERSION, 0) == uapi.KVM_API_VERSION
     assert port.ioctl(port.kvm, uapi.KVM_GET_API_VERSION, 1) == -errno.EINVAL
     assert "takes no argument" in port.reason

@@ -29,7 +29,7 @@ def test_the_demo_host(model: ModelBackend) -> None:
 
 def test_a_host_without(liar: Callable[[Answer], Liar]) -> None:
     """Where INIT takes nothing but the bare vCPU, nothing else is offered."""
-    backend = liar(lambda step, told: "EINVAL" if step.startswith("I ") and not step.endswith(" 0") else told)
+    backend = liar(lambda step, answer: "EINVAL" if step.startswith("I ") and not step.endswith(" 0") else answer)
     host_features = probe(backend)
     assert host_features.features == frozenset()
     assert (host_features.sve_vqs, host_features.sme_vqs) == ((), ())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Replaying: what is counted, what a mismatch tells, and what ends a replay."""
+"""Replaying: what is counted, what a mismatch reports, and what ends a replay."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_register_counts_for_its_family_alone(families: set[str], op: str, dat
 
 @pytest.mark.parametrize("op", sorted(set(LETTERS) - ON_REGISTER))
 def test_a_vcpus_life_counts_for_every_family(op: str) -> None:
-    """The table of writable masks, devices and other ioctls are no part of it."""
+    """The table of writable masks, devices and other ioctls do not count."""
     assert counts(frozenset({"core"}))(f"{op} 0") == (op in LIFE_STEPS)
 
 
@@ -60,13 +60,13 @@ def test_every_step_counts_where_no_family_is_named(tmp_path: Path) -> None:
 
 
 def test_a_family_leaves_the_others_steps_out(tmp_path: Path) -> None:
-    """They are done all the same."""
+    """Steps that are not counted are done nevertheless."""
     assert replayed(tmp_path, LINES, families=["sve"]).steps == len(LINES) - 1
     assert replayed(tmp_path, LINES, families=["core"]).steps == len(LINES)
 
 
-def test_a_mismatch_tells_step_expectation_and_reason(tmp_path: Path) -> None:
-    """Only the first ones are kept, all are counted."""
+def test_a_mismatch_reports_step_expectation_and_reason(tmp_path: Path) -> None:
+    """Only the first ones are stored, all are counted."""
     result = replayed(tmp_path, [*LINES[:2], *["F 0 4\tOK"] * (SHOWN + 3)])
     assert (result.mismatches, len(result.first)) == (SHOWN + 3, SHOWN)
     first = result.first[0]
@@ -75,8 +75,8 @@ def test_a_mismatch_tells_step_expectation_and_reason(tmp_path: Path) -> None:
     assert "neither SVE nor SME" in str(first)
 
 
-def test_lists_that_differ_tell_only_in_what(tmp_path: Path) -> None:
-    """A list has hundreds of ids: the names of those that are missing or too many are enough."""
+def test_lists_that_differ_show_only_the_differences(tmp_path: Path) -> None:
+    """A list has hundreds of IDs: only the names of missing and extra ones are reported."""
     host = load_host("sme-demo")
     path = tmp_path / "a.trace"
     ids = " ".join(f"{uapi.KVM_REG_ARM64 | n:x}" for n in range(8))
@@ -94,12 +94,12 @@ def test_lists_that_differ_tell_only_in_what(tmp_path: Path) -> None:
     ["N x\tOK", "G 0 zz\tOK", "S 0 0 q\tOK", "I 0 5 x\tOK", "F 0 x\tOK", "L 0 x\tOK", "I 0\tOK", "? 1\tOK", "X\tOK"],
 )
 def test_what_is_not_a_step_is_named(tmp_path: Path, line: str) -> None:
-    """With the line it stands in."""
+    """With its line number."""
     with pytest.raises(UsageError, match=r"a\.trace:4: .* is not a step"):
         replayed(tmp_path, ["N 1\tOK", line])
 
 
-def test_a_vcpu_that_is_not_there_is_a_bad_descriptor(tmp_path: Path) -> None:
+def test_a_missing_vcpu_is_a_bad_descriptor(tmp_path: Path) -> None:
     """The answer is EBADF, as from a kernel, and the reason says so."""
     (mismatch,) = replayed(tmp_path, ["N 1\tOK", "G 1 6030000000100000\tOK"]).first
     assert mismatch.got == "EBADF"
@@ -107,13 +107,13 @@ def test_a_vcpu_that_is_not_there_is_a_bad_descriptor(tmp_path: Path) -> None:
 
 
 def test_every_letter_replays(tmp_path: Path) -> None:
-    """Traces may have every kind of step, those that only the conformance suite had before, too."""
+    """Traces can have every kind of step."""
     lines = ["N 1\tOK", "V 0\tEEXIST", "W 100000\tEINVAL", "I 0 5 8\tOK", "i 0 5 8 0 0 0 0 0 0\tOK"]
     lines += ["g 0 6030000000100000 7\tEFAULT", "s 0 6030000000100000 7 1\tEFAULT", "l 0 4096 1\tEFAULT 336"]
     lines += ["X s ae00 0\tOK 12", "A v ae00\tEINVAL", "D 7 0\tOK", "q d0 3 0 0\tOK 20", "h d0 99 9 0\tENXIO"]
     lines += ["o d0 3 0 -\tEFAULT", "R 0\tENXIO", "Q\tOK"]
-    found = replayed(tmp_path, lines)
-    assert [(mismatch.step, mismatch.got) for mismatch in found.first] == []
+    result = replayed(tmp_path, lines)
+    assert [(mismatch.step, mismatch.got) for mismatch in result.first] == []
 
 
 def test_progress_is_reported(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_progress_is_reported(tmp_path: Path) -> None:
     assert ticks == [TICK_STEPS, 2 * TICK_STEPS]
 
 
-def test_a_trace_without_steps_is_no_success(tmp_path: Path) -> None:
+def test_a_trace_without_steps_fails(tmp_path: Path) -> None:
     """Nothing was compared."""
     with pytest.raises(UsageError, match="has no steps"):
         replayed(tmp_path, ["# nothing"])

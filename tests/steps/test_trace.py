@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading traces: steps as written, one clear line for what is none, and an end to every file."""
+"""Reading traces: steps as written, one clear line for other text, and an end to every file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def steps(tmp_path: Path):
 
 
 def test_steps_carry_line_and_sequence(steps) -> None:
-    """Comments are no steps, empty lines count, the last sequence named is the step's."""
-    found = steps(HEAD + "N 1\tOK\n\n# seq 1.1\n# a comment\nG 0 6030 3\tOK 00*8.\n")
-    assert found == [(3, "N 1", "OK", "1.0"), (7, "G 0 6030 3", "OK 00*8.", "1.1")]
+    """Comments are not steps, empty lines count, the last sequence named is the step's."""
+    read = steps(HEAD + "N 1\tOK\n\n# seq 1.1\n# a comment\nG 0 6030 3\tOK 00*8.\n")
+    assert read == [(3, "N 1", "OK", "1.0"), (7, "G 0 6030 3", "OK 00*8.", "1.1")]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "the trace is empty"),
         ("N 1\tOK\n", ":1: a trace begins with"),
@@ -47,11 +47,11 @@ def test_steps_carry_line_and_sequence(steps) -> None:
         ("x" * (MAX_LINE + 1), ":1: longer than 1 MiB"),
     ],
 )
-def test_what_is_no_trace_is_one_clear_line(steps, text: str, told: str) -> None:
+def test_what_is_not_a_trace_is_one_clear_line(steps, text: str, message: str) -> None:
     """The line's number and its beginning."""
     with pytest.raises(UsageError) as error:
         steps(text)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -67,14 +67,14 @@ def test_a_kernel_may_follow_the_host(steps, tmp_path: Path) -> None:
 
 
 def test_lines_are_read_across_blocks(steps) -> None:
-    """A line that is longer than what is read at once is whole, the last one may lack its end."""
+    """A line longer than a block is read whole; the last one may lack its end."""
     long = "S 0 0 " + "00" * 100_000
     assert steps(f"{HEAD}{long}\tOK\nN 1\tOK") == [(3, long, "OK", "1.0"), (4, "N 1", "OK", "1.0")]
 
 
 @pytest.mark.parametrize("name", ["a.trace", "a.trace.xz"])
 def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
-    """Plain or packed, all at once or by and by."""
+    """Plain or packed, written at once or in parts."""
     path = str(tmp_path / name)
     write(path, "h", [("1", [("N 1", "OK"), ("R 0", "ENOEXEC")])], kernel="k")
     write(path, "h", [("2", [("N 2", "OK")])], kernel="k", more=True)
@@ -92,7 +92,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
 
 
 def test_packed_traces_are_read_too(tmp_path: Path) -> None:
-    """A trace may be xz; one that is broken off is told."""
+    """A trace can be xz; a truncated one is an error."""
     path = tmp_path / "a.trace.xz"
     path.write_bytes(packed := lzma.compress((HEAD + "N 1\tOK\n" * 50_000).encode()))
     assert sum(1 for _ in Trace(str(path)).steps()) == 50_000
@@ -102,12 +102,12 @@ def test_packed_traces_are_read_too(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_not_read_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
-    """/dev/zero is one line for ever."""
+    """/dev/zero is one line without end."""
     assert main(["replay", "/dev/zero"]) == 2
     assert "longer than 1 MiB" in capsys.readouterr().err
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_reported(tmp_path: Path) -> None:
     """A trace is UTF-8."""
     path = tmp_path / "a.trace"
     path.write_bytes(b"# host h\n\xff\xfe\n")
@@ -115,7 +115,7 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
         list(Trace(str(path)).steps())
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """Before anything is replayed."""
     with pytest.raises(UsageError, match="no such file"):
         trace_paths([str(tmp_path / "none.trace")])

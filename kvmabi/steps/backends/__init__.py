@@ -20,7 +20,7 @@ def open_backend(
     qemu: str | None = None,
     kernel_arguments: str | None = None,
 ) -> Backend:
-    """Open a backend by name. ``kernel`` names a profile; the others are for one backend each, else a UsageError."""
+    """Open a backend by name. ``kernel`` names a profile; each other option is for one backend, else a UsageError."""
     options: dict[str, dict[str, str | None]] = {
         "model": {"host": host},
         "device": {"device": device},
@@ -29,23 +29,23 @@ def open_backend(
     if name not in options:
         raise UsageError(f"no backend {name!r}: take one of {', '.join(NAMES)}")
     for other, given in options.items():
-        strange = [key for key, value in given.items() if value is not None and other != name]
-        if strange:
-            raise UsageError(f"--{strange[0].replace('_', '-')} is for the backend {other}, not {name}")
-    mine = {key: value for key, value in options[name].items() if value is not None}
+        misplaced = [key for key, value in given.items() if value is not None and other != name]
+        if misplaced:
+            raise UsageError(f"--{misplaced[0].replace('_', '-')} is for the backend {other}, not {name}")
+    own = {key: value for key, value in options[name].items() if value is not None}
     if name == "model":
         from kvmabi.steps.backends.model import ModelBackend
 
-        return ModelBackend(mine.get("host", DEFAULT_HOST), kernel)
+        return ModelBackend(own.get("host", DEFAULT_HOST), kernel)
     if name == "device":
         from kvmabi.steps.backends.device import DeviceBackend
 
-        return DeviceBackend(**mine, kernel=kernel)
-    if "kernel_image" not in mine:
+        return DeviceBackend(**own, kernel=kernel)
+    if "kernel_image" not in own:
         raise UsageError("the backend vm needs --kernel-image: an arm64 kernel (vmlinuz or Image)")
     from kvmabi.steps.backends.vm import VmBackend
 
-    return VmBackend(mine.pop("kernel_image"), **mine, kernel=kernel)
+    return VmBackend(own.pop("kernel_image"), **own, kernel=kernel)
 
 
 DEFAULT_HOST = "sme-demo"

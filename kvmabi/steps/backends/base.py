@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every backend is: it answers steps as a kernel does, and describes what its host offers."""
+"""The base class of backends, which answer steps as a kernel does and describe what their host offers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAINLINE = re.compile(r"linux-(\d+)\.(\d+)")
 
 
 class Backend(ABC):
-    """A kernel on a host. ``kernel`` is the profile with its numbers, ``release`` what the kernel calls itself."""
+    """A kernel on a host. ``kernel`` is the kernel profile, ``release`` the kernel's own release string."""
 
     name: str
     kernel: Kernel
@@ -30,17 +30,17 @@ class Backend(ABC):
 
     @abstractmethod
     def answers(self, steps: Iterable[str]) -> list[str]:
-        """The answers to steps (kvmabi.steps.grammar), in order; what one call leaves, the next one finds."""
+        """Returns the answers to steps (kvmabi.steps.grammar), in order; state persists from call to call."""
 
     def describe(self) -> HostFeatures:
-        """What the host offers, found out by asking it, once."""
+        """Returns what the host offers, probed once."""
         if self._host_features is None:
             self._host_features = probe(self)
         return self._host_features
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the backend holds."""
+        """Release what the backend holds."""
 
     def __enter__(self) -> Backend:
         return self
@@ -52,7 +52,7 @@ class Backend(ABC):
 
 
 def kernel_for(release: str, name: str | None) -> Kernel:
-    """The kernel profile of that name, or the mainline one that is nearest to a release and not newer.
+    """Returns the kernel profile of a name, or the newest mainline one that is not newer than a release.
 
     Raises UsageError for a release that is older than every profile.
     """
@@ -60,7 +60,7 @@ def kernel_for(release: str, name: str | None) -> Kernel:
         return load_kernel(name)
     numbers = RELEASE.match(release)
     if numbers is None:
-        raise UsageError(f"{release!r} is no release of Linux: name the kernel's profile with --kernel")
+        raise UsageError(f"{release!r} is not a release of Linux: name the kernel's profile with --kernel")
     version = int(numbers[1]), int(numbers[2])
     profiles = [(int(m[1]), int(m[2])) for m in map(MAINLINE.fullmatch, kernel_names()) if m]
     fitting = [profile for profile in profiles if profile <= version]

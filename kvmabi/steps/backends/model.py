@@ -14,7 +14,7 @@ from kvmabi.steps.modelport import ModelPort
 
 
 class ModelBackend(Backend):
-    """A host and a kernel, by name, file or as loaded. UsageError for a name that is not known."""
+    """A host and a kernel, by name, file or as loaded. UsageError for an unknown name."""
 
     name = "model"
 

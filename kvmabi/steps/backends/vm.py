@@ -15,8 +15,8 @@ class VmBackend(Backend):
     """A booted kernel image, with the executor as its init.
 
     ``cpu`` is QEMU's -cpu, ``arguments`` go to the kernel's command line, ``kernel`` names a kernel profile
-    (by default the one of the kernel's release). Whatever fails is a UsageError; the executor is compiled only if the
-    image and QEMU are there.
+    (by default the one of the kernel's release). Every failure is a UsageError; the executor is compiled only if the
+    image and QEMU exist.
     """
 
     name = "vm"
@@ -48,11 +48,11 @@ class VmBackend(Backend):
 
 
 LISTS_KEPT = 64
-"""How many different lists of ids the executor abbreviates when they come again."""
+"""How many different lists of IDs the executor abbreviates when they repeat."""
 
 
 def whole(answer: str, lists: list[str]) -> str:
-    """An answer with its list of ids: the executor sends only the number of a repeated one, so ``lists`` keeps them."""
+    """Returns an answer with its list of IDs: the executor sends a repeated list as an index into ``lists``."""
     result, count, ids = ([*answer.split(" ", 2), "", ""])[:3]
     if result != "OK" or not ids:
         return answer

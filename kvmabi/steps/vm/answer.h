@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the executor writes: words, errnos, bytes and lists of ids, in the form that grammar.py describes. */
+/* What the executor writes: words, errnos, bytes and lists of IDs, in the format of grammar.py. */
 #ifndef EXECUTOR_ANSWER_H
 #define EXECUTOR_ANSWER_H
 
@@ -95,7 +95,7 @@ static void say_bytes(const unsigned char *bytes, size_t size)
 	}
 }
 
-/* a list of ids is long and mostly the same as one before: "=k" is the k-th different list of this session */
+/* lists of IDs are long and often repeat: "=k" is the k-th different list of this session */
 static void say_ids(const struct list *list)
 {
 	static struct list kept[LISTS_KEPT];

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiling the executor: a static arm64 program, with a cross compiler or, on arm64, the machine's own."""
+"""Compiles the executor: a static arm64 program, with a cross compiler or, on arm64, the machine's own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kvmabi.errors import UsageError
 SOURCE = Path(__file__).with_name("executor.c")
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
 VARIABLE = "KVMABI_CROSS_CC"
-"""Environment variable that names another compiler, with arguments if need be."""
+"""Environment variable that names another compiler, optionally with arguments."""
 FLAGS = ("-std=c11", "-O2", "-static", "-Wall", "-Wextra", "-Werror")
 SECONDS = 120
 
 
 def executor() -> bytes:
-    """The executor as an arm64 ELF file; UsageError if there is no compiler, or it fails."""
+    """Returns the executor as an arm64 ELF file; UsageError without a compiler, or if it fails."""
     command = [*compiler(), *FLAGS, f"-I{include_folder()}", str(SOURCE)]
     with tempfile.TemporaryDirectory(prefix="kvmabi-") as folder:
         program = Path(folder, "executor")
@@ -50,7 +50,7 @@ def compiler() -> list[str]:
 
 
 def include_folder() -> Path:
-    """Where our kernel headers are: inside the installed package, or next to it in a checkout."""
+    """Returns the folder of the kernel headers: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[2]
     inside = package / "include"
     return inside if inside.is_dir() else package.parent / "include"

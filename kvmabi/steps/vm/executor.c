@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Does steps on a real /dev/kvm: one step a line, answered by one line, in the language that grammar.py describes.
+ * Does steps on a real /dev/kvm: one step per line, answered by one line, in the language of grammar.py.
  * Runs as init of an initramfs (steps over the serial console), or anywhere as: executor [DEVICE] < STEPS
  *
  * The first line it writes is "kvmabi-executor VERSION RELEASE"; a line that begins with "!" says why it gave up.
@@ -149,8 +149,8 @@ static void bad_pointer(char *line, unsigned long request)
 	say_result(ioctl(fd, request, &reg));
 }
 
-/* the payload ends, after some bytes, where nothing is mapped */
-static void torn(char *line, unsigned long request)
+/* the payload ends, after some bytes, at unmapped memory */
+static void partial(char *line, unsigned long request)
 {
 	int fd = file(&line);
 	uint64_t id = number(&line, 16), mapped = number(&line, 10);
@@ -178,8 +178,8 @@ static void reg_list(char *line)
 		say_ids(&list);
 }
 
-/* a list with room for fewer ids in memory than n says */
-static void torn_list(char *line)
+/* a list whose memory has room for fewer IDs than n */
+static void partial_list(char *line)
 {
 	int fd = file(&line);
 	uint64_t n = number(&line, 10), mapped = number(&line, 10);
@@ -325,10 +325,10 @@ static void step(char *line)
 	case 'P': set(line, 1); break;
 	case 'B': bad_pointer(line, KVM_GET_ONE_REG); break;
 	case 'b': bad_pointer(line, KVM_SET_ONE_REG); break;
-	case 'g': torn(line, KVM_GET_ONE_REG); break;
-	case 's': torn(line, KVM_SET_ONE_REG); break;
+	case 'g': partial(line, KVM_GET_ONE_REG); break;
+	case 's': partial(line, KVM_SET_ONE_REG); break;
 	case 'L': reg_list(line); break;
-	case 'l': torn_list(line); break;
+	case 'l': partial_list(line); break;
 	case 'M': writable_masks(); break;
 	case 'R': run(line); break;
 	case 'W': enable_cap(line); break;

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 
 def initramfs(program: bytes) -> bytes:
-    """The archive whose init is ``program``; the console is there before any file system is mounted."""
+    """The archive whose init is ``program``; the console exists before any file system is mounted."""
     return archive(
         [
             Entry("dev", DIRECTORY),

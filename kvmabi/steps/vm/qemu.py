@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A QEMU with an arm64 kernel in it whose init is the executor, and the serial line to that."""
+"""QEMU with an arm64 kernel whose init is the executor, and the serial line to it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KERNEL_ARGUMENTS = "console=ttyAMA0 rdinit=/init panic=-1 quiet loglevel=1 rcupd
 BOOT_SECONDS = 120.0
 STEP_SECONDS = 60.0
 WINDOW_BYTES = 3500
-"""How much may be on its way: the line discipline of the guest's terminal holds 4095 bytes."""
+"""How much may be in flight: the line discipline of the guest's terminal holds 4095 bytes."""
 GREETING = "kvmabi-executor 1 "
 GIVE_UP = "! "
 LAST_WORDS = ("Kernel panic", "Internal error", "Unable to handle", "Oops", "BUG:", "synchronous exception")
-KEPT_LINES = 20
+MAX_HEARD_LINES = 20
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 IMAGE_MAGIC, GZIP_MAGIC, EFI_MAGIC = b"ARM\x64", b"\x1f\x8b", (b"MZ", b"zimg")
-"""Where: https://docs.kernel.org/arch/arm64/booting.html"""
+"""Source: https://docs.kernel.org/arch/arm64/booting.html"""
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -50,7 +50,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Guest:
-    """A booted kernel. ``release`` is what it calls itself. Errors of any kind are a UsageError of one line."""
+    """A booted kernel. ``release`` is its own release string. Every error is a UsageError of one line."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Guest:
         self._step_seconds = step_seconds
         self._pending = b""
         self._unsent = bytearray()
-        self._heard: deque[str] = deque(maxlen=KEPT_LINES)
+        self._heard: deque[str] = deque(maxlen=MAX_HEARD_LINES)
         self._errors = _memory("errors")
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
@@ -96,14 +96,14 @@ class Guest:
         """Send lines and return as many answers; the line never holds more than the guest can take."""
         answers: list[str] = []
         sizes = [len(line) + 1 for line in lines]
-        sent = on_the_way = 0
+        sent = in_flight = 0
         while len(answers) < len(lines):
-            while sent < len(lines) and (not on_the_way or on_the_way + sizes[sent] <= WINDOW_BYTES):
+            while sent < len(lines) and (not in_flight or in_flight + sizes[sent] <= WINDOW_BYTES):
                 self._unsent += lines[sent].encode() + b"\n"
-                on_the_way += sizes[sent]
+                in_flight += sizes[sent]
                 sent += 1
             answers.append(self._answer(lines[len(answers)]))
-            on_the_way -= sizes[len(answers) - 1]
+            in_flight -= sizes[len(answers) - 1]
         return answers
 
     def close(self) -> None:
@@ -119,8 +119,8 @@ class Guest:
             line = self._read(end, "the boot")
             if line.startswith(GIVE_UP):
                 raise UsageError(f"the kernel booted, but {line.removeprefix(GIVE_UP)}")
-            _, found, release = line.partition(GREETING)
-            if found:
+            _, greeting, release = line.partition(GREETING)
+            if greeting:
                 return release
 
     def _answer(self, step: str) -> str:
@@ -130,7 +130,7 @@ class Guest:
         return line
 
     def _read(self, end: float, what: str) -> str:
-        """The next line; UsageError if QEMU ended, or time did."""
+        """The next line; UsageError if QEMU ended or the time is up."""
         while b"\n" not in self._pending:
             left = end - time.monotonic()
             if left <= 0:
@@ -144,7 +144,7 @@ class Guest:
         return text
 
     def _transfer(self, seconds: float, what: str) -> None:
-        """Send and receive what can be, waiting for it if need be. QEMU stops listening while it cannot talk."""
+        """Send and receive what is possible, waiting if necessary. QEMU stops reading while its output is blocked."""
         writers = [self._line] if self._unsent else []
         readable, writable, _ = select.select([self._line], writers, [], seconds)
         try:
@@ -161,7 +161,7 @@ class Guest:
             raise UsageError(f"QEMU is gone, at {what}: {error.strerror}{self._tail()}") from None
 
     def _tail(self) -> str:
-        """What QEMU or the guest's kernel last complained of, as the end of an error's line."""
+        """The last error message of QEMU or the guest's kernel, as the end of an error's line."""
         complaints = os.pread(self._errors.fileno(), MAX_LINE_BYTES, 0).decode("utf-8", "replace").splitlines()
         words = [line for line in self._heard if any(word in line for word in LAST_WORDS)]
         last = (words or complaints or [""])[0 if words else -1].strip()
@@ -169,7 +169,7 @@ class Guest:
 
 
 def check(kernel_image: str, qemu: str) -> list[str]:
-    """QEMU's command, if it and an arm64 kernel are there: a UsageError names what is not."""
+    """Returns QEMU's command; UsageError if QEMU or the kernel image is missing."""
     if not Path(kernel_image).is_file():
         raise UsageError(f"{kernel_image}: no such kernel image")
     if not is_kernel(kernel_image):
@@ -181,7 +181,7 @@ def check(kernel_image: str, qemu: str) -> list[str]:
 
 
 def _memory(name: str, data: bytes = b"") -> BinaryIO:
-    """A file in memory: nothing is left of it, however its processes end."""
+    """A file in memory, which ends with the processes that have it open."""
     file = os.fdopen(os.memfd_create(f"kvmabi-{name}"), "w+b")
     file.write(data)
     file.flush()

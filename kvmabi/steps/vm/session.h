@@ -42,7 +42,7 @@ static void make_raw(int fd)
 	tcsetattr(fd, TCSANOW, &raw);
 }
 
-/* lines as they come; answers go out whenever there is nothing more to do */
+/* serve lines as they come; write the answers when no line is left */
 static void serve(void (*step)(char *line))
 {
 	static char in[MAX_LINE];

@@ -28,7 +28,7 @@ static int hex_digit(char c)
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* the bytes of a word of hex with runs, zeroes behind */
+/* the bytes of a word of hex with runs, padded with zeroes */
 static void parse_bytes(const char *text, unsigned char *data, size_t size)
 {
 	size_t used = 0;

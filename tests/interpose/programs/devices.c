@@ -22,7 +22,7 @@ static int create(int vm, uint32_t type, uint32_t flags)
 
 int main(void)
 {
-    int system = open_system(), vm = ioctl(system, KVM_CREATE_VM, 0UL), vcpu, vgic, irq = PMU_PPI, told = 0;
+    int system = open_system(), vm = ioctl(system, KVM_CREATE_VM, 0UL), vcpu, vgic, irq = PMU_PPI, timer_irq = 0;
     uint64_t dist = 0x8000000, redist = 0x80a0000;
     struct kvm_create_device unwritable = {0};
     struct kvm_vcpu_init init;
@@ -48,8 +48,8 @@ int main(void)
     CHECK(FAILS(ioctl(vgic, KVM_GET_API_VERSION, 0), ENOTTY));
     CHECK(attr(vcpu, KVM_SET_DEVICE_ATTR, KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_IRQ, &irq) == 0);
     CHECK(attr(vcpu, KVM_SET_DEVICE_ATTR, KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, NULL) == 0);
-    CHECK(attr(vcpu, KVM_GET_DEVICE_ATTR, KVM_ARM_VCPU_TIMER_CTRL, KVM_ARM_VCPU_TIMER_IRQ_VTIMER, &told) == 0);
-    CHECK(told == VTIMER_PPI);
+    CHECK(attr(vcpu, KVM_GET_DEVICE_ATTR, KVM_ARM_VCPU_TIMER_CTRL, KVM_ARM_VCPU_TIMER_IRQ_VTIMER, &timer_irq) == 0);
+    CHECK(timer_irq == VTIMER_PPI);
 
     run = mmap(NULL, RUN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
     CHECK(run != MAP_FAILED);

@@ -72,7 +72,7 @@ static void everything_closed(void)
     CHECK(set_reg(vmm.vcpu, REG_X(2), 22) == 0 && works(vmm.vcpu));
 }
 
-/* The mapping, too, keeps the vCPU; nothing is left to ask with, but the memory stays. */
+/* The mapping keeps the vCPU alive as well: no fd is left for ioctls, but the memory stays. */
 static void mapping_without_fds(void)
 {
     struct vmm other = make_vmm();

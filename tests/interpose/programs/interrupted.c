@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Says "ready", and ends half a second after the first SIGINT with the number of them as its status. */
+/* Prints "ready", and ends half a second after the first SIGINT with the number of them as its status. */
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>

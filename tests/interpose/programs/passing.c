@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A VM's fd that reaches another process over a socket is refused there, and stays of use here. */
+/* A VM's fd that reaches another process over a socket is refused there, and remains usable here. */
 #include <sys/socket.h>
 #include <sys/wait.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* /dev/kvm is there under every name it has, for every function that asks for it, and other files as before. */
+/* /dev/kvm exists under all of its names for all functions that open or examine a path; other files are unaffected. */
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* KVM_RUN ends with EINTR: by immediate_exit, by a signal that comes or is there, never restarted. */
+/* KVM_RUN ends with EINTR: by immediate_exit, by a signal that arrives or is pending, never restarted. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -132,7 +132,7 @@ static void a_later_signal_of_the_run_mask(void)
     CHECK(pthread_join(sender, NULL) == 0);
 }
 
-/* A signal that only the run mask keeps out waits until another one ends the run. */
+/* A signal that only the run mask blocks stays pending until another one ends the run. */
 static void not_a_signal_kept_out(void)
 {
     int first = SIGUSR1, second = SIGUSR2;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the test programs have in common: a small VMM, and checks that tell where they failed. */
+/* What the test programs have in common: a small VMM, and checks that print where they failed. */
 #ifndef VMM_H
 #define VMM_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Holds /dev/kvm open and prints for ever, while it is served, when it was served last. */
+/* Holds /dev/kvm open and, while it is served, prints the time of the last answer in a loop. */
 #include <time.h>
 
 #include "vmm.h"

@@ -31,7 +31,7 @@ def test_a_named_profile_wins() -> None:
 
 @pytest.mark.parametrize("release", ["2.6.32", "unknown"])
 def test_no_profile_for_a_release(release: str) -> None:
-    """A release that is too old, or none, is a UsageError that names the way out."""
+    """A release that is too old or malformed is a UsageError that names the option to give."""
     with pytest.raises(UsageError, match="--kernel"):
         kernel_for(release, None)
 
@@ -50,13 +50,13 @@ def test_no_profile_for_a_release(release: str) -> None:
     ],
 )
 def test_misuse(name: str, options: dict[str, str], words: str) -> None:
-    """Options of another backend, and things that are not there, are a UsageError."""
+    """Options of another backend, and missing files and programs, are a UsageError."""
     with pytest.raises(UsageError, match=words):
         open_backend(name, **options)
 
 
 def test_what_is_cheap_to_see_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without QEMU nothing is compiled; with it, a compiler that is not there is the next thing to miss."""
+    """Without QEMU nothing is compiled; with QEMU, a missing compiler is the next error."""
     image = tmp_path / "Image"
     image.write_bytes(bytes(56) + b"ARM\x64" + bytes(8))
     monkeypatch.setenv(VARIABLE, "no-such-compiler")
@@ -76,7 +76,7 @@ def test_the_device_of_another_architecture(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that cannot be opened, or is none, is a UsageError with its name."""
+    """A file that cannot be opened, or is not a KVM device, is a UsageError with its name."""
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(UsageError, match="/nonexistent: No such file"):
         DeviceBackend("/nonexistent", "linux-7.3")
@@ -85,5 +85,5 @@ def test_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_variable_is_the_interposers() -> None:
-    """What tells an interposed process is the variable that the interposer sets."""
+    """An interposed process is recognised by the variable that the interposer sets."""
     assert INTERPOSED == SOCKET_VARIABLE

@@ -25,7 +25,7 @@ print(json.dumps({outcome.case.name: outcome.status for outcome in outcomes}))
 
 @pytest.mark.slow
 def test_it_passes_the_suite() -> None:
-    """Each case ends on the device as it ends on the model behind it."""
+    """Each case has the same outcome on the device as on the model behind it."""
     if not PRELOAD.is_file():
         pytest.skip("the interposer was not built")
     command = [*KVMABI, "run", "--host", "sme-demo", "--", sys.executable, "-c", PROGRAM]

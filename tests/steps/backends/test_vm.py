@@ -26,7 +26,7 @@ def test_repeated_lists_are_whole(kernel_image: str) -> None:
     assert len(one.split()) == int(one.split()[1]) + 2
 
 
-def test_no_kvm_is_told(kernel_image: str) -> None:
+def test_missing_kvm_is_reported(kernel_image: str) -> None:
     """A machine whose kernel has no KVM is refused in one line."""
     with pytest.raises(UsageError, match="the kernel booted, but /dev/kvm"):
         VmBackend(kernel_image, arguments="kvm-arm.mode=none")

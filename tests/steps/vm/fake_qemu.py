@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Plays QEMU with a kernel in it: fake_qemu.py HOW, and QEMU's options behind; answers on the line that they name."""
+"""Plays QEMU with a kernel in it: fake_qemu.py HOW OPTIONS; answers on the line that QEMU's options name."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ class Interposed(Backend):
     def answers(self, steps: Iterable[str]) -> list[str]:
         assert self.process.stdin
         assert self.process.stdout
-        told = []
+        answers = []
         for step in steps:
             self.process.stdin.write(step + "\n")
             self.process.stdin.flush()
-            told.append(whole(self.process.stdout.readline().rstrip("\n"), self.lists))
-        return told
+            answers.append(whole(self.process.stdout.readline().rstrip("\n"), self.lists))
+        return answers
 
     def close(self) -> None:
         self.process.communicate(timeout=60)
@@ -99,7 +99,7 @@ def test_it_is_compiled_for_arm64() -> None:
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a compiler the error says what to install; one that is named and absent is told by its name."""
+    """Without a compiler the error says what to install; for a named compiler that is absent it has the name."""
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UsageError, match="gcc-aarch64-linux-gnu"):
         compiler()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the executor in C and the steps in Python say twice is the same."""
+"""What the executor in C and the steps in Python both define is the same."""
 
 from __future__ import annotations
 

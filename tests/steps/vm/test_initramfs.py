@@ -13,7 +13,7 @@ from kvmabi.steps.vm.initramfs import ALIGNMENT_BYTES, initramfs
 
 
 def test_the_bytes_are_newc() -> None:
-    """Magic numbers, the program and the trailer stand where the format says, each aligned to four bytes."""
+    """Magic numbers, the program and the trailer are at the format's offsets, each aligned to four bytes."""
     archive = initramfs(b"PROGRAM")
     assert archive.startswith(b"070701")
     assert archive.index(b"PROGRAM") % ALIGNMENT_BYTES == 0

@@ -103,7 +103,7 @@ def test_the_initramfs_arrives(image: str) -> None:
 
 
 def test_close_leaves_nothing(image: str) -> None:
-    """A closed guest's process is gone, twice closed is no harm."""
+    """A closed guest's process is gone; a second close does nothing."""
     fake = guest(image, "good")
     fake.close()
     assert fake._process.poll() is not None
@@ -125,7 +125,7 @@ def test_qemu_ends_with_its_parent(image: str) -> None:
 
 
 def _gone(pid: int) -> bool:
-    """Whether a process ends within ten seconds; one that nobody waited for yet has ended."""
+    """Whether a process ends within ten seconds; a zombie has ended."""
     for _ in range(100):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
