@@ -73,7 +73,7 @@ def find(name: str, path: str = os.defpath) -> str:
         return name
     program = shutil.which(name, path=path)
     if program is None:
-        raise CannotRun(name, OSError(_why_not_found(name, path), "not program in PATH, or not executable"))
+        raise CannotRun(name, OSError(_why_not_found(name, path), "not found in PATH, or not executable"))
     return program
 
 

@@ -110,6 +110,23 @@ def test_immediate_exit_is_read_from_the_mapping(kvm: Kvm, vcpu: Vcpu) -> None:
             kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
 
 
+def test_run_writes_how_it_ended(kvm: Kvm, vcpu: Vcpu, alarms: list[int]) -> None:
+    """exit_reason and flags are those of a signal; a run that immediate_exit ended leaves them alone."""
+    size = kvm.ioctl(kvm.fd, uapi.KVM_GET_VCPU_MMAP_SIZE)
+    assert isinstance(size, int)
+    with mmap.mmap(vcpu.fd, size) as mapping:
+        run = uapi.ffi.cast("struct kvm_run *", uapi.ffi.from_buffer(mapping))
+        ends = []
+        for immediate_exit in (1, 0):
+            run.exit_reason, run.flags, run.immediate_exit = 17, 3, immediate_exit
+            with pytest.raises(KvmError, match="EINTR"):
+                kvm.ioctl(vcpu.fd, uapi.KVM_RUN)
+            ends.append((run.exit_reason, run.flags))
+        del run
+    assert ends == [(17, 3), (uapi.KVM_EXIT_INTR, 0)]
+    assert alarms
+
+
 def test_run_takes_no_argument(kvm: Kvm, vcpu: Vcpu) -> None:
     with pytest.raises(KvmError, match="EINVAL"):
         kvm.ioctl(vcpu.fd, uapi.KVM_RUN, 1)

@@ -159,3 +159,9 @@ def test_folder_that_cannot_be_searched(tmp_path: Path) -> None:
     finally:
         tmp_path.chmod(0o700)
     assert refused.value.code == 126
+
+
+def test_a_program_that_path_lacks_is_not_found() -> None:
+    """The error names what was looked for, and where."""
+    with pytest.raises(CannotRun, match="no-such-program: not found in PATH"):
+        find("no-such-program")
