@@ -12,12 +12,12 @@ from typing import Any
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.cli.trace_hosts import host_of
+from kvmabi.cli.trace_profiles import TraceProfiles
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
 from kvmabi.fuzz.saved import SavedTrace
 from kvmabi.fuzz.state import State
-from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles import Kernel, load_host
 from kvmabi.profiles.host import from_json
 from kvmabi.steps.backends import Backend
 from kvmabi.steps.backends.model import ModelBackend
@@ -134,7 +134,11 @@ def _saved(args: Namespace, kernel: Backend, captured: dict[str, Any], run: Stat
     if args.save_trace is None:
         return None
     return SavedTrace(
-        args.save_trace, host=args.host, captured=captured, kernel=kernel.kernel.name, more=bool(run.found)
+        args.save_trace,
+        host=args.host,
+        captured=captured,
+        kernel=args.kernel or kernel.kernel.name,
+        more=bool(run.found),
     )
 
 
@@ -147,7 +151,8 @@ def _recorded(args: Namespace) -> int:
         raise UsageError("--against trace needs traces")
     if args.state or args.host or args.kernel_image or args.device or args.save_trace:
         raise UsageError("--state, --host, --kernel-image, --device and --save-trace are not for --against trace")
-    traces = [(trace, *_profiles(trace, args)) for trace in map(Trace, trace_paths(args.files))]
+    profiles = TraceProfiles(args.hosts, args.kernel)
+    traces = [(trace, *profiles.of(trace)) for trace in map(Trace, trace_paths(args.files))]
     progress = common.Progress("fuzz", args.steps)
     kinds: dict[tuple[str, ...], str] = {}
     done = 0
@@ -169,11 +174,6 @@ def _recorded(args: Namespace) -> int:
         print(text)
     print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
     return ExitStatus.DIFFERENT if kinds else ExitStatus.SUCCESS
-
-
-def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
-    host = host_of(trace, args.hosts)
-    return host, load_kernel(args.kernel or trace.kernel or host.kernel)
 
 
 COMMAND = Command(
