@@ -83,10 +83,10 @@ def _live(args: Namespace) -> int:
             generator = Generator(args.seed, World(kernel.describe(), kernel.kernel, table))
             sequences = ((number, generator.sequence(number)) for number in count(run.next))
             saved = _saved(args, kernel, table, run)
-            _hunt(args, kernel, model, sequences, run, saved)
+            steps = _hunt(args, kernel, model, sequences, run, saved)
     for text in run.found:
         print(text)
-    print(f"{run.steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
+    print(f"{steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
     return ExitStatus.DIFFERENT if run.found else ExitStatus.SUCCESS
 
 
@@ -97,9 +97,11 @@ def _hunt(
     sequences: Iterator[tuple[int, list[str]]],
     run: State,
     saved: SavedTrace | None,
-) -> None:
+) -> int:
+    """Adds the differences to ``run``; returns how many steps the run has done."""
     progress = common.Progress("fuzz", args.steps)
     kinds = {tuple(kind) for kind in run.kinds}
+    drawn = run.steps
 
     def tick(number: int, steps: int) -> None:
         run.next, run.steps = number, run.steps + steps
@@ -107,11 +109,11 @@ def _hunt(
         progress.update(run.steps, f"{len(run.found)} found")
 
     def wanted() -> Iterator[tuple[int, list[str]]]:
-        ahead = run.steps
+        nonlocal drawn
         for number, sequence in sequences:
-            if ahead >= args.steps:
+            if drawn >= args.steps:
                 return
-            ahead += len(sequence)
+            drawn += len(sequence)
             yield number, sequence
 
     try:
@@ -127,6 +129,7 @@ def _hunt(
         run.save(args.state)
     finally:
         progress.close()
+    return drawn  # run.steps lacks the batch in which the last wanted difference was
 
 
 def _saved(args: Namespace, kernel: Backend, captured: dict[str, Any], run: State) -> SavedTrace | None:

@@ -60,7 +60,10 @@ def test_a_run_goes_on(kvmabi: Kvmabi, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each kind of difference is told once, as a case; the run stops at as many as were asked for, status 1."""
+    """Each kind of difference is told once, as a case; the run stops at as many as were asked for, status 1.
+
+    The closing line counts the steps that it took.
+    """
     monkeypatch.setattr(Kernel, "lie", True)
     path = tmp_path / "run.json"
     words = ("fuzz", "--against", "vm", "--steps", "20000", "--findings", "2", "--state", str(path))
@@ -69,6 +72,7 @@ def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, 
     assert ended.out.count("[[case]]") == 2
     assert "-> EPERM" in ended.out
     assert "# the model answers: EBUSY" in ended.out
+    assert int(ended.out.splitlines()[-1].split()[0]) > 0
     assert len(json.loads(path.read_text())["kinds"]) == 2
 
 
