@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import pytest
 import surroundings
@@ -20,6 +21,7 @@ IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 surroundings.handle_ignored_signals()
 FOLDER = None if IS_WORKER else surroundings.make_private_folder()
 """The temporary directory, in the process that owns it: workers inherit it in TMPDIR."""
+resource_tracker.ensure_running()  # before there are marks: it outlives the test that would start it
 MARKS = Marks()
 MARKS.watch(str(FOLDER or ""))
 LEFT = pytest.StashKey[list[str]]()

@@ -12,12 +12,12 @@ from typing import Any
 from kvmabi.capture import capture, origin
 from kvmabi.cli import backend_options, common
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.cli.trace_hosts import host_of
+from kvmabi.cli.trace_profiles import TraceProfiles
 from kvmabi.errors import UsageError
 from kvmabi.fuzz import Finding, Generator, World, case_text, hunt, recorded, state
 from kvmabi.fuzz.saved import SavedTrace
 from kvmabi.fuzz.state import State
-from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles import Kernel, load_host
 from kvmabi.profiles.host import from_json
 from kvmabi.steps.backends import Backend
 from kvmabi.steps.backends.model import ModelBackend
@@ -83,10 +83,10 @@ def _live(args: Namespace) -> int:
             generator = Generator(args.seed, World(kernel.describe(), kernel.kernel, table))
             sequences = ((number, generator.sequence(number)) for number in count(run.next))
             saved = _saved(args, kernel, table, run)
-            _hunt(args, kernel, model, sequences, run, saved)
+            steps = _hunt(args, kernel, model, sequences, run, saved)
     for text in run.found:
         print(text)
-    print(f"{run.steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
+    print(f"{steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
     return ExitStatus.DIFFERENT if run.found else ExitStatus.SUCCESS
 
 
@@ -97,9 +97,11 @@ def _hunt(
     sequences: Iterator[tuple[int, list[str]]],
     run: State,
     saved: SavedTrace | None,
-) -> None:
+) -> int:
+    """Adds the differences to ``run``; returns how many steps the run has done."""
     progress = common.Progress("fuzz", args.steps)
     kinds = {tuple(kind) for kind in run.kinds}
+    drawn = run.steps
 
     def tick(number: int, steps: int) -> None:
         run.next, run.steps = number, run.steps + steps
@@ -107,11 +109,11 @@ def _hunt(
         progress.update(run.steps, f"{len(run.found)} found")
 
     def wanted() -> Iterator[tuple[int, list[str]]]:
-        ahead = run.steps
+        nonlocal drawn
         for number, sequence in sequences:
-            if ahead >= args.steps:
+            if drawn >= args.steps:
                 return
-            ahead += len(sequence)
+            drawn += len(sequence)
             yield number, sequence
 
     try:
@@ -127,6 +129,7 @@ def _hunt(
         run.save(args.state)
     finally:
         progress.close()
+    return drawn  # run.steps lacks the batch in which the last wanted difference was
 
 
 def _saved(args: Namespace, kernel: Backend, captured: dict[str, Any], run: State) -> SavedTrace | None:
@@ -134,7 +137,11 @@ def _saved(args: Namespace, kernel: Backend, captured: dict[str, Any], run: Stat
     if args.save_trace is None:
         return None
     return SavedTrace(
-        args.save_trace, host=args.host, captured=captured, kernel=kernel.kernel.name, more=bool(run.found)
+        args.save_trace,
+        host=args.host,
+        captured=captured,
+        kernel=args.kernel or kernel.kernel.name,
+        more=bool(run.found),
     )
 
 
@@ -147,7 +154,8 @@ def _recorded(args: Namespace) -> int:
         raise UsageError("--against trace needs traces")
     if args.state or args.host or args.kernel_image or args.device or args.save_trace:
         raise UsageError("--state, --host, --kernel-image, --device and --save-trace are not for --against trace")
-    traces = [(trace, *_profiles(trace, args)) for trace in map(Trace, trace_paths(args.files))]
+    profiles = TraceProfiles(args.hosts, args.kernel)
+    traces = [(trace, *profiles.of(trace)) for trace in map(Trace, trace_paths(args.files))]
     progress = common.Progress("fuzz", args.steps)
     kinds: dict[tuple[str, ...], str] = {}
     done = 0
@@ -169,11 +177,6 @@ def _recorded(args: Namespace) -> int:
         print(text)
     print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
     return ExitStatus.DIFFERENT if kinds else ExitStatus.SUCCESS
-
-
-def _profiles(trace: Trace, args: Namespace) -> tuple[Host, Kernel]:
-    host = host_of(trace, args.hosts)
-    return host, load_kernel(args.kernel or trace.kernel or host.kernel)
 
 
 COMMAND = Command(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from kvmabi.cli import common
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.cli.trace_hosts import host_of
+from kvmabi.cli.trace_profiles import TraceProfiles
 from kvmabi.model.system import System
-from kvmabi.profiles import load_kernel
 from kvmabi.steps.doer import Doer
 from kvmabi.steps.replay import FAMILIES, Result, machine, replay
 from kvmabi.steps.trace import Trace
@@ -31,7 +30,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="a folder with the hosts as NAME.json (default: built-in ones, and the trace's folder)",
     )
-    parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file (default: the host's)")
+    parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file (default: the trace's)")
     parser.add_argument(
         "--family",
         default="",
@@ -46,18 +45,19 @@ def run(args: Namespace) -> int:
     """Replay the files and report the answers that differ."""
     families = common.words(args.family)
     common.one_of("register family", families, FAMILIES)
-    traces = [(trace, host_of(trace, args.hosts)) for trace in map(Trace, args.files)]
+    profiles = TraceProfiles(args.hosts, args.kernel)
+    traces = [(trace, *profiles.of(trace)) for trace in map(Trace, args.files)]
     result = Result()
-    doers: dict[tuple[str, str], Doer] = {}
+    doers: dict[tuple[int, int], Doer] = {}
     progress = common.Progress("replay", len(traces))
-    for done, (trace, host) in enumerate(traces):
+    for done, (trace, host, kernel) in enumerate(traces):
         name = Path(trace.path).name
         progress.update(done, name)
         tick = partial(_tick, progress, done, name)
-        names = trace.host, args.kernel or trace.kernel or host.kernel
-        if names not in doers:
-            doers[names] = machine(System(host, load_kernel(names[1])))
-        replay(trace, doers[names], result, families=families, tick=tick)
+        key = id(host), id(kernel)  # two profiles may have one name
+        if key not in doers:
+            doers[key] = machine(System(host, kernel))
+        replay(trace, doers[key], result, families=families, tick=tick)
     progress.close()
     if args.json:
         common.print_json(asdict(result))

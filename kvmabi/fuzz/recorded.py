@@ -44,11 +44,11 @@ def hunt(
     drawn = [(host, kernel, sequence) for trace, host, kernel in traces for sequence in sequences(trace)]
     Random(seed).shuffle(drawn)
     done = 0
-    doers: dict[tuple[str, str], Doer] = {}
+    doers: dict[tuple[int, int], Doer] = {}
     for number, (host, kernel, sequence) in enumerate(drawn):
         if done >= steps:
             break
-        key = host.name, kernel.name
+        key = id(host), id(kernel)  # two profiles may have one name
         if key not in doers:
             doers[key] = machine(System(host, kernel))
         try:

@@ -72,12 +72,14 @@ class RegisterFile:
         self._forks = forks.count
         self.shared = False
         """Another process has mapped the memory, and may write to it even when the file is closed."""
+        self.memory = CLOSED
+        self.fd = -1
         self.fd = os.memfd_create("kvm-registers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, SIZE_BYTES)
             self.memory = mmap.mmap(self.fd, SIZE_BYTES)
         except OSError:
-            os.close(self.fd)
+            self.free()
             raise
 
     def zero(self, start: int, end: int) -> None:
@@ -92,8 +94,18 @@ class RegisterFile:
     def close(self) -> None:
         """Give the memory back to the pool, or to the kernel."""
         if self._pool is None or not self._pool.give_back(self):
+            self.free()
+
+    def free(self) -> None:
+        """Give the memory back to the kernel; a second call does nothing."""
+        if self.fd >= 0:
             self.memory.close()
             os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        """A system that is dropped takes its spare files along."""
+        self.free()
 
 
 class RegisterFiles:
@@ -114,6 +126,7 @@ class RegisterFiles:
             file = self._spare.pop()
             if file.is_reusable:
                 return file
+            file.free()
         return RegisterFile(self)
 
     def give_back(self, file: RegisterFile) -> bool:
@@ -128,9 +141,7 @@ class RegisterFiles:
         """Give the spare memory back to the kernel, and from now on every closed file."""
         self._is_closed = True
         while self._spare:
-            file = self._spare.pop()
-            file.memory.close()
-            os.close(file.fd)
+            self._spare.pop().free()
 
 
 CLOSED = mmap.mmap(-1, 1)

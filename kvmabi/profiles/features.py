@@ -57,7 +57,8 @@ def aliases() -> dict[str, tuple[str, ...]]:
 def expand(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the features' own names, each once; names that are no alias stay. UsageError for a mere string."""
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise UsageError(f'features are given as a set such as {{"sve", "sme"}}, not as {names!r}')
+        kind = type(names).__name__
+        raise UsageError(f'features are given as a set such as {{"sve", "sme"}}, not as {kind} {names!r}')
     return tuple(dict.fromkeys(own for name in names for own in aliases().get(name, (name,))))
 
 

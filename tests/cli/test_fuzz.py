@@ -11,6 +11,7 @@ import pytest
 
 from cli.conftest import Kvmabi
 from kvmabi.cli import backend_options
+from kvmabi.profiles import load_kernel
 from kvmabi.steps.backends.model import ModelBackend
 
 
@@ -59,7 +60,10 @@ def test_a_run_goes_on(kvmabi: Kvmabi, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each kind of difference is reported once, as a case; the run stops at the requested number, status 1."""
+    """Each kind of difference is reported once, as a case; the run stops at the requested number, status 1.
+
+    The closing line counts the steps that it took.
+    """
     monkeypatch.setattr(Kernel, "lie", True)
     path = tmp_path / "run.json"
     words = ("fuzz", "--against", "vm", "--steps", "20000", "--findings", "2", "--state", str(path))
@@ -68,6 +72,7 @@ def test_a_kernel_that_differs(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, 
     assert ended.out.count("[[case]]") == 2
     assert "-> EPERM" in ended.out
     assert "# the model answers: EBUSY" in ended.out
+    assert int(ended.out.splitlines()[-1].split()[0]) > 0
     assert len(json.loads(path.read_text())["kinds"]) == 2
 
 
@@ -95,6 +100,29 @@ def test_a_saved_trace_replays(
     assert "got:      EBUSY" in ended.out
     assert " 2 mismatches" in ended.out
     assert len(list(path.parent.iterdir())) == (1 if host == "sme-demo" else 2)
+
+
+def test_a_saved_trace_has_its_kernel(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The kernel profile of --kernel, with what it is based on, is next to the trace, and replay takes that one.
+
+    The file has no name of its own, so the profile has the name of the built-in one that it is based on, which is
+    the one that answered.
+    """
+    file = tmp_path / "turned.toml"
+    file.write_text('base = "sme-v12"\n[switches]\nza_disabled_errno = "EACCES"\n', "utf-8")
+    real = Kernel("sme-demo", "sme-v12")
+    real.kernel = load_kernel(str(file))
+    monkeypatch.setattr(backend_options, "open_from", lambda *_, **__: real)
+    path = tmp_path / "out" / "found.trace"
+    path.parent.mkdir()
+    words = ("fuzz", "--against", "vm", "--steps", "20000", "--findings", "2")
+    assert kvmabi(*words, "--kernel", str(file), "--save-trace", str(path)).status == 1
+    file.unlink()
+    ended = kvmabi("replay", str(path))
+    assert (ended.status, ended.err) == (1, "")
+    assert "expected: EBUSY\n  got:      EACCES" in ended.out
+    assert kvmabi("replay", "--kernel", "sme-v12", str(path)).status == 0
+    assert kvmabi("fuzz", "--against", "trace", str(path)).status == 1
 
 
 def test_a_run_that_goes_on_continues_its_trace(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 
@@ -77,3 +78,15 @@ def test_child_of_fork_leaves_the_parents_memory_alone() -> None:
     assert file.memory[0] == 1
     assert pool.take().memory[0] == 0
     pool.close()
+
+
+def test_dropped_files_leave_no_descriptor() -> None:
+    """A pool that nobody closes gives its memory and descriptors back when it is collected."""
+    gc.collect()
+    before = set(os.listdir("/proc/self/fd"))
+    pool = RegisterFiles()
+    for file in [pool.take() for _ in range(3)]:
+        file.close()
+    del pool, file
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -122,7 +122,7 @@ def test_short_names_stand_for_features() -> None:
 
 def test_a_string_is_not_a_set_of_features() -> None:
     """Its letters are not features."""
-    with pytest.raises(UsageError, match="not as the string 'sve'"):
+    with pytest.raises(UsageError, match="not as str 'sve'"):
         features.expand("sve")
 
 
