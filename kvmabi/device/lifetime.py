@@ -16,11 +16,6 @@ class Kept:
         self._parent = parent
         self._keepers = 0
 
-    @property
-    def is_released(self) -> bool:
-        """Nothing keeps the file alive any more."""
-        return not self._keepers
-
     def opened(self) -> None:
         """A descriptor of the file was handed out."""
         self.is_open = True
