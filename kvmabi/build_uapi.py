@@ -336,9 +336,11 @@ def _offsetof(struct: str, member: str) -> int:
 '''
 
 
-# The system calls that copy between address spaces with the kernel's own faults, for uapi.libc. A struct iovec is
-# two words here, address and size.
+# For uapi.libc: mapping memory, and the system calls that copy between address spaces with the kernel's own faults.
+# A struct iovec is two words here, address and size.
 COPIES = """
+uintptr_t mmap(uintptr_t address, size_t size_bytes, int protection, int flags, int fd, long offset);
+int munmap(uintptr_t address, size_t size_bytes);
 ssize_t pread(int fd, uintptr_t to, size_t size_bytes, long offset);
 ssize_t pwrite(int fd, uintptr_t from, size_t size_bytes, long offset);
 ssize_t process_vm_readv(int pid, uintptr_t here[2], unsigned long, uintptr_t there[2], unsigned long, unsigned long);

@@ -19,7 +19,7 @@ ffi: Final[Any] = _uapi_cffi.ffi
 """The cffi instance with the structs. A V register is two __u64 in them, low half first."""
 
 libc: Final[Any] = ffi.dlopen(None)
-"""The C library's pread, pwrite, process_vm_readv and process_vm_writev, with addresses as numbers."""
+"""The C library's mmap, pread, pwrite, process_vm_readv and their counterparts, with addresses as numbers."""
 
 IOCTL_NAMES: Final[dict[int, str]] = {vars(_uapi_macros)[name]: name for name in IOCTL_ARGUMENTS}
 """Request number to name. One number has two meanings: KVM_GET_ONE_REG on a vCPU, KVM_ARM_SET_DEVICE_ADDR on a VM."""

@@ -31,6 +31,7 @@ FLOORS = (
     ("model",),
     ("fpstate", "profiles"),
     ("regid",),
+    ("memfd",),
     ("build_uapi", "environment", "forks", "hexruns", "tables", "uapi", "waiting", "wholefile"),
     ("errors",),
 )

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Hashable
 from threading import get_ident
 from typing import Protocol
 
 from kvmabi import forks
+from kvmabi.memfd import MemFd
 from kvmabi.uapi import ffi, libc
 
 ADDRESS_MASK = (1 << 64) - 1
@@ -79,13 +79,13 @@ class OwnMemory:
     def __init__(self) -> None:
         self.address_space: Hashable = object()
         self.forks = forks.count
-        self._scratches: dict[int, _Scratch] = {}
+        self._scratches: dict[int, MemFd] = {}
 
     def read(self, addr: int, size: int) -> bytes:
         """See Memory.read."""
         scratch = self._scratches.get(get_ident()) or self._scratch()
         if scratch is not None and size <= SCRATCH_BYTES and pwrite(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
-            return scratch.memory[:size]
+            return scratch.memory[:size]  # type: ignore[no-any-return]
         return ProcessMemory(os.getpid(), None).read(addr, size)
 
     def write(self, addr: int, data: bytes) -> int:
@@ -104,27 +104,10 @@ class OwnMemory:
             scratch.close()
         self._scratches.clear()
 
-    def _scratch(self) -> _Scratch | None:
+    def _scratch(self) -> MemFd | None:
         """This thread's scratch memory: the copies release the interpreter's lock. None if no descriptor is left."""
         try:
-            scratch = self._scratches[get_ident()] = _Scratch()
+            scratch = self._scratches[get_ident()] = MemFd("kvmabi-copies", SCRATCH_BYTES)
         except OSError:
             return None
         return scratch
-
-
-class _Scratch:
-    __slots__ = ("fd", "memory")
-
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("kvmabi-copies", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(self.fd, SCRATCH_BYTES)
-            self.memory = mmap.mmap(self.fd, SCRATCH_BYTES)
-        except OSError:
-            os.close(self.fd)
-            raise
-
-    def close(self) -> None:
-        self.memory.close()
-        os.close(self.fd)

@@ -68,7 +68,7 @@ USER_REGISTERS = 15  # visible in AArch32 user and system mode; other modes have
 
 def narrowed(memory: Bytes) -> int:
     """Returns how many x registers a set of any core register truncates to 32 bits: 0 in a 64-bit pstate mode."""
-    mode = memory[state.PSTATE] & MODE_MASK
+    mode = memory[state.PSTATE : state.PSTATE + 1][0] & MODE_MASK
     if not mode & MODE_32BIT:
         return 0
     return USER_REGISTERS if mode in (USER_32BIT, SYSTEM_32BIT) else len(X_REGISTERS)

@@ -9,10 +9,10 @@ length of one is zero: a get is a plain copy of the transfer size.
 from __future__ import annotations
 
 import mmap
-import os
 from functools import cache
 
 from kvmabi import forks, uapi
+from kvmabi.memfd import MemFd
 
 Z_BYTES = 256
 P_BYTES = 32
@@ -65,22 +65,17 @@ def sysreg_offset(slot: int) -> int:
 class RegisterFile:
     """A vCPU's registers as ``SIZE_BYTES`` bytes of memory that other processes can map: ``fd`` is its memfd."""
 
-    __slots__ = ("_forks", "_pool", "fd", "memory", "shared")
+    __slots__ = ("_forks", "_memfd", "_pool", "fd", "memory", "shared")
 
     def __init__(self, pool: RegisterFiles | None = None) -> None:
         self._pool = pool
         self._forks = forks.count
         self.shared = False
         """Another process has mapped the memory, and may write to it even when the file is closed."""
-        self.memory = CLOSED
-        self.fd = -1
-        self.fd = os.memfd_create("kvm-registers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self.fd, SIZE_BYTES)
-            self.memory = mmap.mmap(self.fd, SIZE_BYTES)
-        except OSError:
-            self.free()
-            raise
+        self._memfd: MemFd | None = None
+        self._memfd = MemFd("kvm-registers", SIZE_BYTES)
+        self.fd = self._memfd.fd
+        self.memory = self._memfd.memory
 
     def zero(self, start: int, end: int) -> None:
         """Zero the bytes from offset ``start`` up to ``end``."""
@@ -98,10 +93,10 @@ class RegisterFile:
 
     def free(self) -> None:
         """Give the memory back to the kernel; a second call does nothing."""
-        if self.fd >= 0:
-            self.memory.close()
-            os.close(self.fd)
-            self.fd = -1
+        if self._memfd is not None:
+            self.memory = CLOSED
+            self._memfd.close()
+            self._memfd = None
 
     def __del__(self) -> None:
         """A system that is dropped takes its spare files along."""

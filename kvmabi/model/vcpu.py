@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,7 +42,7 @@ class Vcpu:
         self.system = system
         self.index = index
         self.file = system.register_files.take()
-        self.memory: mmap.mmap = self.file.memory
+        self.memory: Any = self.file.memory
         self.features: frozenset[str] | None = None
         self.map: RegisterMap | None = None
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
@@ -119,7 +118,8 @@ class Vcpu:
     def get(self, row: Row) -> bytes | Refusal | None:
         """A register's value in full size, zero beyond its valid length, or why it cannot be read."""
         if row.plain_get:
-            return self.memory[row.offset : row.offset + row.size_bytes]
+            value: bytes = self.memory[row.offset : row.offset + row.size_bytes]
+            return value
         return row.get if row.getter is None else row.getter(self, row, NO_BUFFER)
 
     def get_one_reg(self, id: int) -> bytes:

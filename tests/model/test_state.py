@@ -24,7 +24,7 @@ def test_a_new_file_is_zero_whatever_those_before_held(places: list[int], count:
         for file in files:
             assert file.memory[:] == bytes(SIZE_BYTES)
             for place in places:
-                file.memory[place] = 0xA5
+                file.memory[place : place + 1] = b"\xa5"
         for file in files:
             file.close()
     pool.close()
@@ -35,8 +35,8 @@ def test_two_open_files_share_nothing() -> None:
     pool = RegisterFiles()
     pool.take().close()
     one, other = pool.take(), pool.take()
-    one.memory[0] = 1
-    assert other.memory[0] == 0
+    one.memory[:1] = b"\1"
+    assert other.memory[:1] == b"\0"
     one.close()
     other.close()
     pool.close()
@@ -48,7 +48,7 @@ def test_another_process_can_map_the_memory() -> None:
     file = pool.take()
     with mmap.mmap(file.fd, SIZE_BYTES) as mapping:
         mapping[5] = 7
-        assert file.memory[5] == 7
+        assert file.memory[5:6] == b"\7"
     file.close()
     pool.close()
 
@@ -68,15 +68,15 @@ def test_child_of_fork_leaves_the_parents_memory_alone() -> None:
     pool = RegisterFiles()
     file = pool.take()
     pool.take().close()
-    file.memory[0] = 1
+    file.memory[:1] = b"\1"
     child = os.fork()
     if not child:
         file.close()
-        pool.take().memory[0] = 9
+        pool.take().memory[:1] = b"\t"
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert file.memory[0] == 1
-    assert pool.take().memory[0] == 0
+    assert file.memory[:1] == b"\1"
+    assert pool.take().memory[:1] == b"\0"
     pool.close()
 
 
