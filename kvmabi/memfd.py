@@ -15,29 +15,28 @@ MAP_FAILED = (1 << 64) - 1
 
 
 class MemFd:
-    """``size_bytes`` of zeroes behind the descriptor ``fd``; ``memory`` is a buffer of them.
+    """``size_bytes`` of zeroes behind the descriptor ``fd``; ``memory`` is a buffer of them, whose slices are bytes.
 
-    Python's mmap would keep a second descriptor, and a VMM with 512 vCPUs has two for each already. Slices of
-    ``memory`` are bytes; it must not be used after ``close``. Errors: OSError.
+    Python's mmap would keep a second descriptor, and a VMM with 512 vCPUs has two for each already. The mapping lasts
+    as long as something refers to ``memory``. Errors: OSError.
     """
 
-    __slots__ = ("_address", "fd", "memory", "size_bytes")
+    __slots__ = ("fd", "memory")
 
     def __init__(self, name: str, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, size_bytes)
-            self._address = libc.mmap(0, size_bytes, PROT_READ_WRITE, MAP_SHARED, self.fd, 0)
-            if self._address == MAP_FAILED:
+            address = libc.mmap(0, size_bytes, PROT_READ_WRITE, MAP_SHARED, self.fd, 0)
+            if address == MAP_FAILED:
                 raise OSError(errno.ENOMEM, "the memory cannot be mapped")
         except OSError:
             os.close(self.fd)
             raise
-        self.memory: Any = ffi.buffer(ffi.cast("char *", self._address), size_bytes)
+        mapping = ffi.gc(ffi.cast("char *", address), lambda _mapping: libc.munmap(address, size_bytes))
+        self.memory: Any = ffi.buffer(mapping, size_bytes)
 
     def close(self) -> None:
-        """Unmap the memory and close the descriptor."""
+        """Close the descriptor and give up the memory."""
         del self.memory
-        libc.munmap(self._address, self.size_bytes)
         os.close(self.fd)
