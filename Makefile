@@ -15,11 +15,11 @@ demo: $(BIN)/.installed
 	$(BIN)/kvmabi demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # What to run before every commit: all but the tests marked slow.
 quick: lint
-	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m 'not slow'
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow'
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from ctools import CC, ROOT
 
 import kvmabi
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # one worker builds
+pytestmark = pytest.mark.slow
 NOT_SOURCE = (".git", ".venv", ".ci", "build", "dist", "*.egg-info", "*.so", "_uapi_*.py", "__pycache__", ".*_cache")
 FOLDERS = ("kvmabi", "include", "vmm_examples", "tests", "docs", "scripts", "benchmarks")
 VMM = """#include <fcntl.h>

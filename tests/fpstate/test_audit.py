@@ -17,8 +17,6 @@ BLUEFIELD = """
 0000000000a7 arm64/fpsimd: Avoid erroneous elide of user state reload
 """
 
-pytestmark = pytest.mark.xdist_group("audit")  # one worker searches
-
 
 @pytest.fixture(scope="module")
 def bluefield() -> Audit:

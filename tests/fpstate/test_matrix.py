@@ -10,7 +10,6 @@ from kvmabi.fpstate.matrix import Matrix, matrix
 from kvmabi.fpstate.variants import find_commit
 
 GOLDEN = Path(__file__).parent / "golden/matrix.txt"
-pytestmark = pytest.mark.xdist_group("matrix")  # one worker searches
 
 
 @pytest.fixture(scope="module")
