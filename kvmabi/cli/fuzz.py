@@ -120,7 +120,7 @@ def _hunt(
         for finding in hunt(kernel, model, wanted(), tick, kinds):
             kinds.add(finding.kind)
             run.kinds.append(list(finding.kind))
-            run.found.append(_told(finding, args.seed, kernel.describe(), kernel.kernel))
+            run.found.append(_case_text(finding, args.seed, kernel.describe(), kernel.kernel))
             if saved is not None:
                 saved.add(args.seed, finding)
             progress.update(run.steps, f"{len(run.found)} found")
@@ -145,7 +145,7 @@ def _saved(args: Namespace, kernel: Backend, captured: dict[str, Any], run: Stat
     )
 
 
-def _told(finding: Finding, seed: int, host_features: HostFeatures, kernel: Kernel) -> str:
+def _case_text(finding: Finding, seed: int, host_features: HostFeatures, kernel: Kernel) -> str:
     return case_text(finding, f"seed-{seed}.{finding.sequence}", host_features, kernel)
 
 
@@ -168,7 +168,7 @@ def _recorded(args: Namespace) -> int:
     try:
         for finding, host, kernel in recorded.hunt(traces, args.seed, args.steps, tick):
             with ModelBackend(host, kernel) as model:
-                kinds.setdefault(finding.kind, _told(finding, args.seed, model.describe(), kernel))
+                kinds.setdefault(finding.kind, _case_text(finding, args.seed, model.describe(), kernel))
             if len(kinds) >= args.findings:
                 break
     finally:

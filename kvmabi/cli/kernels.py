@@ -54,14 +54,14 @@ def _list(as_json: bool) -> int:
 
 
 def _diff(one: str, other: str, as_json: bool) -> int:
-    found = diff(one, other)
+    differences = diff(one, other)
     if as_json:
-        common.print_json([{"name": name, "what": what, one: a, other: b} for name, what, a, b in found])
+        common.print_json([{"name": name, "what": what, one: a, other: b} for name, what, a, b in differences])
         return 0
-    for name, what, a, b in found:
+    for name, what, a, b in differences:
         print(f"{name}: {a} -> {b}")
         print(textwrap.fill(what, WIDTH, initial_indent="    ", subsequent_indent="    "))
-    print(f"{len(found)} differences between {one} and {other}")
+    print(f"{len(differences)} differences between {one} and {other}")
     return 0
 
 
