@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import backend_options, common
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.conformance import Outcome, load, run, select
+from kvmabi.conformance import Outcome, load, read_file, run, select
 from kvmabi.conformance.report import FORMATS
 from kvmabi.steps.backends import NAMES
 
@@ -30,13 +30,20 @@ def options(parser: ArgumentParser) -> None:
         default=[],
         help="only cases with this name or shell pattern, such as 'sme.*'; can be repeated",
     )
+    parser.add_argument(
+        "--cases",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="run the cases of this TOML file instead of the built-in ones; can be repeated",
+    )
     parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="form of the report (default: text)")
     parser.add_argument("--list", action="store_true", help="only list the cases with their rules and sources")
 
 
 def conformance(args: Namespace) -> int:
     """Run the suite and report; 1 if an answer differed."""
-    cases = select(load(), *args.case)
+    cases = select([case for file in args.cases for case in read_file(file)] or load(), *args.case)
     if args.list:
         for case in cases:
             print(f"{case.name}\n  {case.rule}\n  source: {case.source}")

@@ -5,9 +5,21 @@
 ``run(backend, cases)`` an outcome for each: passed, failed or skipped, and why.
 """
 
-from kvmabi.conformance.case import Case, load, read
+from kvmabi.conformance.case import Case, load, read, read_file
 from kvmabi.conformance.runner import Difference, Outcome, run, select
 from kvmabi.steps.backends import Backend, open_backend
 from kvmabi.steps.hostfeatures import HostFeatures
 
-__all__ = ["Backend", "Case", "Difference", "HostFeatures", "Outcome", "load", "open_backend", "read", "run", "select"]
+__all__ = [
+    "Backend",
+    "Case",
+    "Difference",
+    "HostFeatures",
+    "Outcome",
+    "load",
+    "open_backend",
+    "read",
+    "read_file",
+    "run",
+    "select",
+]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from itertools import product
+from pathlib import Path
 
 from kvmabi.conformance.language import Line, needed_features, parse
 from kvmabi.errors import UsageError
@@ -75,6 +76,19 @@ def load() -> list[Case]:
     folder = files("kvmabi.conformance").joinpath("cases")
     tables = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
     return [case for entry in tables for case in read(entry.name, entry.read_text("utf-8"))]
+
+
+def read_file(path: str) -> list[Case]:
+    """The cases of a file of the user's own; UsageError if it cannot be read or holds none."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: {reason}") from None
+    cases = read(path, text)
+    if not cases:
+        raise UsageError(f"{path}: the file has no cases")
+    return cases
 
 
 def read(file: str, text: str) -> list[Case]:

@@ -94,3 +94,33 @@ def test_help_has_an_example(kvmabi: Kvmabi, command: str) -> None:
     assert ended.status == 0
     assert f"  kvmabi {command} " in ended.out
     assert "exit status: 0" in ended.out
+
+
+CASE = """[[case]]
+name = "mine.get"
+rule = "x0 reads as zero after INIT"
+source = "none"
+steps = '''
+new 1
+init 0 psci_0_2
+get 0 x0 -> OK =0
+'''
+"""
+
+
+def test_a_case_file_of_ones_own(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """``--cases`` runs a file's cases instead of the built-in ones; one that is wrong is a line that names it."""
+    path = tmp_path / "mine.toml"
+    path.write_text(CASE, "utf-8")
+    ended = kvmabi("conformance", "--cases", str(path))
+    assert ended.status == 0
+    assert "1 passed" in ended.out
+    path.write_text(CASE.replace("get 0 x0", "get"), "utf-8")
+    ended = kvmabi("conformance", "--cases", str(path))
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
+    assert "mine.get" in ended.err
+    for text in ("", "case = 3", "[[case]]\nname = 3"):
+        path.write_text(text, "utf-8")
+        assert kvmabi("conformance", "--cases", str(path)).status == 2
+    assert kvmabi("conformance", "--cases", str(tmp_path / "absent.toml")).status == 2
