@@ -16,7 +16,6 @@ from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 
 REQUEST_MASK = (1 << 32) - 1
-WORD_MASK = (1 << 32) - 1
 
 
 class Refused(NamedTuple):
