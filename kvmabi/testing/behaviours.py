@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kvmabi import regid
 from kvmabi.testing import aside, guest
 from kvmabi.testing.families import CNTVCT, MPIDR, PC, PSCI, X
-from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, set_mp_state
+from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, Save, set_mp_state
 from kvmabi.testing.migration import restore, save
 from kvmabi.testing.plan import Kind
 from kvmabi.testing.stage import Stage
@@ -107,7 +107,7 @@ def checkpoints(stage: Stage) -> Story:
     machine = _source(stage, ran=True)
     count = rng.randint(2, 4)
     chosen = rng.choice((0, count - 1, rng.randrange(count)))
-    saves = []
+    saves: list[Save] = []
     for number in range(count):
         saves = (yield from save(stage, machine, final=number == chosen)) if number <= chosen else saves
         if number > chosen:
@@ -281,4 +281,3 @@ OTHERS = (
 )
 """Behaviours that restore nothing which a guest will see."""
 BEHAVIOURS = (*MOVING, *OTHERS)
-

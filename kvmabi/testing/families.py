@@ -9,9 +9,7 @@ from functools import cache
 from kvmabi import regid
 from kvmabi.profiles import sysregs
 
-SVE_VLS, SME_VLS, SVCR, FPSR, FPCR, FPMR = map(
-    regid.parse, ("sve_vls", "sme_vls", "svcr", "fpsr", "fpcr", "fpmr")
-)
+SVE_VLS, SME_VLS, SVCR, FPSR, FPCR, FPMR = map(regid.parse, ("sve_vls", "sme_vls", "svcr", "fpsr", "fpcr", "fpmr"))
 PC, PSTATE, SP, MPIDR, PSCI = map(regid.parse, ("pc", "pstate", "sp", "mpidr_el1", "psci_version"))
 CNTVCT, CNTPCT = map(regid.parse, ("cntvct_el0", "cntpct_el0"))
 X = tuple(regid.parse(f"x{n}") for n in range(31))
@@ -38,7 +36,9 @@ def family(id: int) -> str:
     if register.family == "core":
         return "v" if register.size_bytes == SIZES["v"] else "core"
     if register.family == "sve":
-        return next((bank for bank in ("z", "p") if register.size_bytes == SIZES[bank] and register.name != "ffr"), "ffr")
+        return next(
+            (bank for bank in ("z", "p") if register.size_bytes == SIZES[bank] and register.name != "ffr"), "ffr"
+        )
     if register.family == "sme":
         return "zt0" if register.name == "zt0" else "za"
     return register.family

@@ -127,7 +127,7 @@ def change_mode(vcpu: Vcpu, rng: Random, image: Image) -> None:
     before = values_of(vcpu)
     if svcr is not None:
         vcpu[SVCR] = svcr
-        if rng.random() < 0.3:
+        if rng.random() < 0.5:
             for id in families.of(ids_of(vcpu), "z", "p"):
                 vcpu[id] = before.get(id, image.value(id, size_of(id)))
             return
@@ -137,9 +137,9 @@ def change_mode(vcpu: Vcpu, rng: Random, image: Image) -> None:
 def change(vcpu: Vcpu, rng: Random, image: Image) -> None:
     """One of the above."""
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.3:
         change_little(vcpu, rng, image)
-    elif kind < 0.55:
+    elif kind < 0.45:
         change_scalars(vcpu, rng, image)
     elif kind < 0.7:
         change_mode(vcpu, rng, image)

@@ -15,9 +15,7 @@ from kvmabi.testing.families import SVCR
 from kvmabi.testing.truth import State
 
 SM, ZA = 1, 2
-RUNNABLE, STOPPED = (
-    state.to_bytes(4, "little") for state in (uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED)
-)
+RUNNABLE, STOPPED = (state.to_bytes(4, "little") for state in (uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED))
 EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")
 SERROR_PENDING = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_pending")
 

@@ -219,4 +219,3 @@ def _do(stage: Stage, machine: Machine, vcpu: Vcpu, step: Step) -> bool:
     else:
         set_events(vcpu, step.value)
     return True
-

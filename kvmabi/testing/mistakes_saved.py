@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 from kvmabi.kvm import Vcpu
@@ -176,7 +177,7 @@ class OffByOne(Mistake):
         bank = self.rng.choice(banks)
         start = self.rng.randrange(len(bank) - 2)
         stretch = bank[start : start + self.rng.randint(2, len(bank))]
-        shifted = {id: save.values[other] for id, other in zip(stretch, stretch[1:], strict=False)}
+        shifted = {id: save.values[other] for id, other in pairwise(stretch)}
         return save.values | {id: value for id, value in shifted.items() if len(value) == len(save.values[id])}
 
 

@@ -90,7 +90,9 @@ def right(
 
 def _all_else(rng: Random, values: dict[int, bytes], rest: list[int]) -> list[Step]:
     """Everything after SVCR, in one of the orders that VMMs have."""
-    style = rng.choice(("list", "list", "sorted", "reversed", "shuffled", "families", "twice", "system first", "healed"))
+    style = rng.choice(
+        ("list", "list", "sorted", "reversed", "shuffled", "families", "twice", "system first", "healed")
+    )
     if style == "sorted":
         rest = sorted(rest)
     elif style == "reversed":

@@ -18,7 +18,7 @@ from kvmabi.testing import shapes
 from kvmabi.testing.behaviours import MOVING, OTHERS, Behaviour
 from kvmabi.testing.stage import Place, Slot, Stage
 
-EPISODES = (1, 1, 1, 2, 2, 3)
+EPISODES = (1, 1, 1, 1, 2, 2, 3)
 TRIES = 1000
 """How often a run is drawn until its mistake loses something; a few are usual."""
 

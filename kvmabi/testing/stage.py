@@ -22,6 +22,8 @@ Place = tuple[int, int, str]
 ID_EDITS = ((regid.parse("id_aa64isar0_el1"), 48, 1), (regid.parse("id_aa64pfr1_el1"), 24, 2))
 """ID registers that a narrower CPU model changes: a field's lowest bit, and the value from which it is lowered by 1."""
 FIELD = 0xF
+COUNTS = (*(1,) * 12, *(2,) * 5, 3, 4)
+"""How many vCPUs a VM has, as often as they are written here."""
 
 
 @dataclass(eq=False)
@@ -66,7 +68,7 @@ class Stage:
             features = frozenset(name for name in ("sve", "sme") if name in self.host_features and rng.random() < 0.92)
             features |= {"psci_0_2"} if rng.random() < 0.8 else set()
         if count is None:
-            count = rng.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, 4))
+            count = rng.choice(COUNTS)
         return Machine(self.kvm.create_vm(), features, count > 1 and rng.random() < 0.5, count)
 
     def like(self, other: Machine, *, features: frozenset[str] | None = None) -> Machine:
