@@ -64,7 +64,7 @@ class Machine:
     @property
     def number(self) -> int:
         """The VM's number, as in events."""
-        return self.vm.number
+        return number_of(self.vm)
 
     @property
     def vector(self) -> bool:
@@ -78,6 +78,12 @@ class Machine:
     def first_mp_state(self, index: int) -> bytes:
         """The MP state of a vCPU after INIT."""
         return STOPPED if self.off and index else RUNNABLE
+
+
+def number_of(vm: Vm) -> int:
+    """A VM's number, as in events."""
+    assert vm.number is not None
+    return vm.number
 
 
 def ids_of(vcpu: Vcpu) -> list[int]:

@@ -19,12 +19,15 @@ from kvmabi.testing.machine import (
     kick,
     set_events,
     set_mp_state,
+    values_of,
 )
 from kvmabi.testing.mistake import Mistake, Occasion
 from kvmabi.testing.plan import Kind, Step, What
 from kvmabi.testing.stage import Restored, Stage
-from kvmabi.testing.truth import state_of
+from kvmabi.testing.truth import State, state_of
 
+CHANGES_SHARE = 0.2
+"""The share of restores over a vCPU that write only what has changed."""
 BREATH = 150
 """After about so many ioctls of one VM another one may have its turn."""
 
@@ -32,11 +35,13 @@ BREATH = 150
 # --- saves
 
 
-def save(stage: Stage, machine: Machine, *, final: bool = True) -> Generator[None, None, list[Save]]:
-    """Saves all vCPUs of a VM. ``final``: this save is what a restore will be made from."""
+def save(
+    stage: Stage, machine: Machine, *, final: bool = True, kind: Kind = Kind.NEW
+) -> Generator[None, None, list[Save]]:
+    """Saves all vCPUs of a VM. ``final``: this save is what a restore of this ``kind`` will be made from."""
     mistake = None
     if final and stage.slot.is_open and stage.rng.random() < mistakes.SAVE_SHARE and stage.slot.is_next():
-        mistake = _make(stage, Occasion(stage.rng, machine))
+        mistake = _make(stage, Occasion(stage.rng, machine, kind=kind))
     saves = []
     for vcpu in machine.vcpus:
         spoiled = mistake if mistake is not None and vcpu.index in mistake.victims else None
@@ -126,15 +131,22 @@ def restore(
     given_up = yield from _execute(stage, machine, plans, mistake)
     for save in saves:
         if given_up is None:
-            stage.expect(machine, Restored(_vcpu(machine, save.vcpu), save.state))
+            stage.expect(machine, Restored(_vcpu(machine, save.vcpu), save.state, others=_others(source, save)))
         elif given_up[0] == save.vcpu:
             only = regid.name_of(given_up[1])
             stage.expect(machine, Restored(_vcpu(machine, save.vcpu), save.state, only=only))
     machine.given_up = given_up is not None or (mistake is not None and mistake.cannot_run)
     machine.must_run = mistake is not None and mistake.must_run
-    if given_up is None and machine.given_up and stage.rng.random() < 0.6:
+    if given_up is not None:
+        stage.close(machine)
+    elif machine.given_up and stage.rng.random() < 0.6:
         stage.run(machine)
     return machine
+
+
+def _others(source: Machine, save: Save) -> list[State]:
+    """The states of the vCPU at its other saves."""
+    return [other.state for moment in source.saves for other in moment if other.vcpu == save.vcpu and other is not save]
 
 
 def _make(stage: Stage, occasion: Occasion) -> Mistake | None:
@@ -155,9 +167,23 @@ def _destination(stage: Stage, source: Machine, count: int, mistake: Mistake | N
 
 
 def _steps(stage: Stage, machine: Machine, save: Save, kind: Kind, mistake: Mistake | None) -> list[Step]:
-    early_svcr = stage.kvm.kernel.switches.svcr_before_finalize
-    has_run = machine.has_run
-    steps = plan.right(stage.rng, save, kind, vector=machine.vector, has_run=has_run, early_svcr=early_svcr)
+    rng = stage.rng
+    if kind is Kind.NEW and save.mp_state == machine.first_mp_state(save.vcpu) and rng.random() < 0.5:
+        save = save._replace(mp_state=None)
+    known = None
+    if kind is Kind.OVER and mistake is None and rng.random() < CHANGES_SHARE:
+        known = values_of(_vcpu(machine, save.vcpu))
+    steps = plan.right(
+        rng,
+        save,
+        kind,
+        vector=machine.vector,
+        has_run=machine.has_run,
+        early_svcr=stage.kvm.kernel.switches.svcr_before_finalize,
+        known=known,
+    )
+    if known is not None and machine.has_run:  # its guest has changed it since
+        steps = [Step(What.READ, id) for id in known] + steps
     return mistake.steps(steps, save) if mistake is not None and save.vcpu in mistake.victims else steps
 
 
@@ -197,15 +223,17 @@ def _merged(stage: Stage, plans: dict[int, list[Step]]) -> Iterator[tuple[int, S
 def _do(stage: Stage, machine: Machine, vcpu: Vcpu, step: Step) -> bool:
     """Does a step; returns False for a write that was refused."""
     if step.what is What.SET:
-        return stage.set(vcpu, step.id, step.value) is None
+        return stage.write(vcpu, step.id, step.value) is None
     if step.what is What.CHECK:
         try:
             if vcpu[step.id] == step.value:
                 return True
         except KvmError:  # a write is refused for the same reason
             pass
-        return stage.set(vcpu, step.id, step.value) is None
-    if step.what is What.INIT:
+        return stage.write(vcpu, step.id, step.value) is None
+    if step.what is What.READ:
+        assert vcpu[step.id] is not None
+    elif step.what is What.INIT:
         vcpu.init(machine.features_of(vcpu.index))
     elif step.what is What.FINALIZE:
         vcpu.finalize()

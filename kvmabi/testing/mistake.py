@@ -15,6 +15,7 @@ from kvmabi.testing.plan import Kind, Step
 class Occasion(NamedTuple):
     """Where a mistake could be made: a save of ``source`` (``saves`` is empty), or a restore of its saves.
 
+    ``kind`` is that of the restore, of a save the one that is to follow.
     ``over`` is the VM that is written over, None for a new one. ``counter_hz`` is the host's.
     """
 
@@ -35,14 +36,15 @@ class Mistake:
     """A VMM without mistakes: each kind of mistake overrides what it gets wrong.
 
     ``victims`` are the indices of the vCPUs concerned. ``on_save``: it is made while saving, otherwise while
-    restoring. ``must_run``: only an entry of the guest shows that the VMM was done; ``cannot_run``: KVM_RUN fails afterwards. ``fatal``: the restore is given up
-    at the first write that is refused. ``weight`` is how often it is drawn where it fits. ``all_or_one``: it can hit
-    all vCPUs that it fits, as a VMM's fault in its code does, or one; ``everywhere``: it always hits all.
+    restoring. ``must_run``: only an entry of the guest shows that the VMM was done; ``cannot_run``: KVM_RUN fails
+    afterwards. ``fatal``: the restore is given up at the first write that is refused. ``weight`` is how often it is
+    drawn where it fits. ``all_or_one``: it can hit all vCPUs that it fits, as a VMM's fault in its code does, or one;
+    ``everywhere``: it always hits all.
     """
 
     name: ClassVar[str]
     on_save: ClassVar[bool] = False
-    must_run: ClassVar[bool] = False
+    must_run: bool = False
     cannot_run: ClassVar[bool] = False
     fatal: ClassVar[bool] = False
     weight: ClassVar[float] = 1

@@ -9,7 +9,7 @@ from kvmabi.testing.mistakes_saved import SAVED
 
 MISTAKES = (*SAVED, *RESTORED)
 """Every kind of mistake."""
-SAVE_SHARE = 0.35
+SAVE_SHARE = 0.28
 """The share of mistakes that are made while saving."""
 
 

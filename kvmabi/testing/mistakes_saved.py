@@ -11,6 +11,7 @@ from kvmabi.testing import families
 from kvmabi.testing.families import SME_VLS, SVE_VLS, family
 from kvmabi.testing.machine import SM, Machine, Save, ids_of
 from kvmabi.testing.mistake import Mistake, Occasion, indices
+from kvmabi.testing.plan import Kind
 
 RISKY = frozenset({"vls", "svcr", "id", "count", "firmware", "firmware_bitmap", "demux"})
 """Families of which a KVM refuses most other values."""
@@ -36,7 +37,7 @@ class ForgottenOnSave(Mistake):
 
     name = "not read"
     on_save = True
-    weight = 3
+    weight = 2
 
     def reads(self, vcpu: Vcpu, ids: list[int]) -> list[int]:
         """All but some."""
@@ -50,6 +51,11 @@ class OnlyCore(Mistake):
     name = "only core registers read"
     on_save = True
     must_run = True
+
+    @classmethod
+    def candidates(cls, occasion: Occasion) -> list[int]:
+        """Any; written over in place, it could be a debugger that puts back what it had changed."""
+        return [] if occasion.kind is Kind.OVER else indices(occasion)
 
     def reads(self, vcpu: Vcpu, ids: list[int]) -> list[int]:
         """The core registers and perhaps the system registers."""
@@ -185,7 +191,6 @@ class Corrupted(Mistake):
     """One bit of one value is wrong."""
 
     name = "value corrupted"
-    weight = 2
     all_or_one = False
 
     def values(self, save: Save) -> dict[int, bytes]:
@@ -239,6 +244,11 @@ class ShortFile(Mistake):
 
     name = "file cut short"
     must_run = True
+
+    @classmethod
+    def candidates(cls, occasion: Occasion) -> list[int]:
+        """Any; written over in place, it could be a debugger that puts back what it had changed."""
+        return [] if occasion.kind is Kind.OVER else indices(occasion)
 
     def values(self, save: Save) -> dict[int, bytes]:
         """The first part of the registers."""

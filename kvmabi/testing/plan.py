@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from random import Random
 from typing import NamedTuple
@@ -26,6 +26,7 @@ class What(StrEnum):
 
     SET = "set"
     CHECK = "check"
+    READ = "read"
     INIT = "init"
     FINALIZE = "finalize"
     KICK = "kick"
@@ -35,7 +36,7 @@ class What(StrEnum):
 
 
 class Step(NamedTuple):
-    """One step: for SET and CHECK the register and its value, for MP_STATE and EVENTS the struct."""
+    """One step: for SET and CHECK the register and its value, for READ the register, else perhaps a struct."""
 
     what: What
     id: int = 0
@@ -56,13 +57,22 @@ def sets(values: dict[int, bytes], ids: Sequence[int]) -> list[Step]:
 
 
 def right(
-    rng: Random, save: Save, kind: Kind, *, vector: bool, has_run: bool = False, early_svcr: bool = False
+    rng: Random,
+    save: Save,
+    kind: Kind,
+    *,
+    vector: bool,
+    has_run: bool = False,
+    early_svcr: bool = False,
+    known: Mapping[int, bytes] | None = None,
 ) -> list[Step]:
     """Steps that lose nothing: vector lengths, FINALIZE, SVCR, all else in some order.
 
     ``vector``: the vCPU needs FINALIZE; ``has_run``: its VM has entered the guest; ``early_svcr``: the kernel takes
-    SVCR before FINALIZE.
+    SVCR before FINALIZE. ``known`` are the values of a vCPU that is written over, if the VMM writes changes only.
     """
+    if known is not None:
+        return _with_the_rest(rng, save, _changes(save.values, known), kick_anywhere=has_run)
     values = save.values
     rest = [id for id in values if id not in (*VLS, SVCR)]
     mode = sets(values, [SVCR])
@@ -86,6 +96,15 @@ def right(
     if rng.random() < 0.12:
         steps = [step._replace(what=What.CHECK) if step.what is What.SET else step for step in steps]
     return _with_the_rest(rng, save, steps, kick_anywhere=has_run)
+
+
+def _changes(values: dict[int, bytes], known: Mapping[int, bytes]) -> list[Step]:
+    """What differs, and all that SVCR resets if it changes."""
+    mode_changes = SVCR in values and values[SVCR] != known.get(SVCR)
+    reset = frozenset((*families.VECTOR_FAMILIES, *families.STREAMING_FAMILIES) if mode_changes else ())
+    changed = [id for id, value in values.items() if known.get(id) != value or family(id) in reset]
+    rest = [id for id in changed if id not in (*VLS, SVCR)]
+    return sets(values, [SVCR, *rest] if mode_changes else rest)
 
 
 def _all_else(rng: Random, values: dict[int, bytes], rest: list[int]) -> list[Step]:

@@ -55,16 +55,20 @@ def play(
         kvm = open_kvm(host=host, kernel=kernel, kept_events=0, checked=checked)
         scenario = _attempt(kvm, seed, rng, wrong, mistake, behaviour)
         if not wrong:
+            assert scenario is not None
             assert not scenario.truth, f"seed {seed}: a right run has lost {sorted(scenario.truth)[:9]}"
             assert not scenario.latent, f"seed {seed}: a right run was refused {sorted(scenario.latent)[:9]}"
             return kvm, scenario
-        if scenario.mistake is not None and (scenario.truth or scenario.latent):
+        if scenario is not None and scenario.mistake is not None and (scenario.truth or scenario.latent):
             return kvm, scenario
         kvm.close()
     raise ValueError(f"seed {seed}: no run with the mistake {mistake!r} in {TRIES} tries")
 
 
-def _attempt(kvm: Kvm, seed: int, rng: Random, wrong: bool, mistake: str | None, behaviour: str | None) -> Scenario:
+def _attempt(
+    kvm: Kvm, seed: int, rng: Random, wrong: bool, mistake: str | None, behaviour: str | None
+) -> Scenario | None:
+    """One run, None if its truth is not to be seen from its ioctls."""
     chosen = _choose(rng, wrong, behaviour)
     restores = sum(each.restores for each in chosen)
     slot = Slot(rng.randrange(max(1, restores)) if wrong else None, wanted=mistake)
@@ -83,6 +87,8 @@ def _attempt(kvm: Kvm, seed: int, rng: Random, wrong: bool, mistake: str | None,
                 running.remove(story)
                 break
     stage.settle_all()
+    if stage.is_ambiguous:
+        return None
     names = tuple(each.name for each in chosen)
     truth, latent = frozenset(stage.truth), frozenset(stage.latent)
     return Scenario(seed, tuple(stage.story), names, truth, latent, slot.mistake)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -14,7 +14,7 @@ from kvmabi.model import vls
 from kvmabi.testing import guest
 from kvmabi.testing.families import PC, SME_VLS, SVE_VLS, X
 from kvmabi.testing.guest import Image
-from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, enter, features_of, set_mp_state
+from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, enter, features_of, number_of, set_mp_state
 from kvmabi.testing.truth import MP_STATE, State, lost, mp_state, state_of
 
 Place = tuple[int, int, str]
@@ -31,17 +31,22 @@ class Restored:
     """A vCPU that was restored and has not entered the guest since: the state that is due.
 
     ``edits`` are the names of registers that its VMM has changed on purpose since. ``only``: of a restore that was
-    given up, the one register that is due (None: all).
+    given up, the one register that is due (None: all). ``others`` are the states at other saves of the same vCPU.
     """
 
     vcpu: Vcpu
     state: State
     edits: set[str] = field(default_factory=set)
     only: str | None = None
+    others: Sequence[State] = ()
 
 
 class Stage:
-    """Everything of one run. ``rng`` decides what happens, ``slot`` holds the mistake to be made, if any."""
+    """Everything of one run. ``rng`` decides what happens, ``slot`` holds the mistake to be made, if any.
+
+    ``is_ambiguous``: the vCPU that has lost something is exactly as at another save, so that no observer of the
+    ioctls could say which one its VMM meant.
+    """
 
     def __init__(self, kvm: Kvm, rng: Random, slot: Slot) -> None:
         self.kvm = kvm
@@ -51,6 +56,7 @@ class Stage:
         self.story: list[str] = []
         self.truth: set[Place] = set()
         self.latent: set[Place] = set()
+        self.is_ambiguous = False
         self.image = Image(rng, alike=rng.choice((0, 0, 0.5, 0.95)), with_events=rng.random() < 0.15)
         self._restored: dict[int, list[Restored]] = {}
         self._refused: dict[tuple[int, int], set[int]] = {}
@@ -73,7 +79,8 @@ class Stage:
 
     def like(self, other: Machine, *, features: frozenset[str] | None = None) -> Machine:
         """A VM as the destination of another one's state."""
-        machine = Machine(self.kvm.create_vm(), features or other.features, other.off, other.count)
+        wanted = other.features if features is None else features
+        machine = Machine(self.kvm.create_vm(), wanted, other.off, other.count)
         machine.vls = dict(other.vls)
         return machine
 
@@ -196,7 +203,7 @@ class Stage:
 
     def _compare(self, restored: Restored) -> None:
         vcpu = restored.vcpu
-        place = vcpu.vm.number, vcpu.index
+        place = number_of(vcpu.vm), vcpu.index
         names = self._gone(restored) - restored.edits
         refused = {regid.name_of(id) for id in self._refused.get(place, ()) if id in restored.state.values}
         if restored.only is not None:
@@ -205,13 +212,15 @@ class Stage:
         self.truth |= {(*place, name) for name in names}
         self.latent |= {(*place, name) for name in refused - names - restored.edits}
         if names:
+            now = state_of(vcpu)
+            self.is_ambiguous |= any(not lost(other, now, self.kvm.host.counter_hz) for other in restored.others)
             self.note(f"VM {place[0]} vCPU {place[1]} has lost {len(names)}: {' '.join(sorted(names)[:8])}")
 
     # --- writes
 
-    def set(self, vcpu: Vcpu, id: int, value: bytes) -> KvmError | None:
+    def write(self, vcpu: Vcpu, id: int, value: bytes) -> KvmError | None:
         """KVM_SET_ONE_REG; returns the error of a write that was refused."""
-        refused = self._refused.setdefault((vcpu.vm.number, vcpu.index), set())
+        refused = self._refused.setdefault((number_of(vcpu.vm), vcpu.index), set())
         try:
             vcpu[id] = value
         except KvmError as error:

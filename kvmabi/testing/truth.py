@@ -24,7 +24,7 @@ class State(NamedTuple):
     """All of a vCPU: every visible register by ID, the virtual count, the MP state and the pending events."""
 
     values: Mapping[int, bytes]
-    count: int
+    virtual_count: int
     mp_state: bytes
     events: bytes
 
@@ -65,7 +65,7 @@ def lost(before: State, now: State, counter_hz: int) -> set[str]:
         if other is None or not _equal(value, other, STATUS_BITS.get(id, 0)):
             names.add(regid.name_of(id))
     if CNTVCT in before.values:
-        ahead = (now.count - before.count) & MASK
+        ahead = (now.virtual_count - before.virtual_count) & MASK
         if min(ahead, MASK + 1 - ahead) > TOLERANCE_S * counter_hz:
             names.add(regid.name_of(CNTVCT))
     if before.mp_state != now.mp_state:
