@@ -92,10 +92,10 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 1, 2, 99, 125, 255])
 def test_status_is_the_programs_own(programs: Path, status: int) -> None:
-    """Without findings, whatever the program says; the report says that nothing was lost."""
+    """Without findings, whatever the program says; the report says that nothing was judged."""
     done = run("--", programs / "quiet", str(status))
     assert done.returncode == status
-    assert "nothing was lost" in done.stderr
+    assert "nothing was judged" in done.stderr
     assert done.stdout == ""
 
 
