@@ -6,21 +6,29 @@ Reports, the order checker and test assertions read this stream only.
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from typing import Protocol
 
+from kvmabi import hexruns, regid
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 
 KEPT = 10_000
 NO_VALUES: Mapping[int, bytes] = {}
+MP_STATE = 1 << 64
+VCPU_EVENTS = MP_STATE + 1
+PSEUDO_REGISTERS = {MP_STATE: "mp_state", VCPU_EVENTS: "vcpu_events"}
+"""State of a vCPU that is not a register, by an ID that no register has."""
 
 
 class Kind(Enum):
     """What an event is about. Only an IOCTL takes a number of its own; the others have the last ioctl's.
 
-    RUN comes before the KVM_RUN that it belongs to, while the vCPU's registers are still as the VMM left them.
+    RUN comes before a KVM_RUN that is to enter the guest, while the vCPU's registers are still as the VMM left them;
+    with kvm_run.immediate_exit there is none. If that KVM_RUN then fails (not with EINTR), the guest was not entered.
     WARNING is what a real kernel would have done to itself or to a VM without an errno.
     """
 
@@ -28,6 +36,16 @@ class Kind(Enum):
     RUN = "run"
     CLOSED = "closed"
     WARNING = "warning"
+
+
+class Source(Protocol):
+    """What an event is about: a file whose vCPU, if it has one, can be read."""
+
+    def values(self) -> Mapping[int, bytes]:
+        """Every visible register now, by ID."""
+
+    def pseudo_values(self) -> Mapping[int, bytes]:
+        """The state of the vCPU that is not a register, by the IDs of PSEUDO_REGISTERS."""
 
 
 class Event:
@@ -41,7 +59,7 @@ class Event:
 
     __slots__ = (
         "_effects",
-        "_values",
+        "_source",
         "data",
         "errno",
         "hint",
@@ -69,7 +87,7 @@ class Event:
         register: int | None = None,
         data: bytes | None = None,
         effects: Iterable[Effect] = (),
-        values: Callable[[], Mapping[int, bytes]] | None = None,
+        source: Source | None = None,
     ) -> None:
         self.number = number
         self.kind = kind
@@ -82,7 +100,7 @@ class Event:
         self.register = register
         self.data = data
         self._effects = effects
-        self._values = values
+        self._source = source
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -94,20 +112,39 @@ class Event:
     @property
     def registers(self) -> Mapping[int, bytes]:
         """Every visible register of the vCPU, read on demand while watchers look at the event; empty afterwards."""
-        return NO_VALUES if self._values is None else self._values()
+        return NO_VALUES if self._source is None else self._source.values()
+
+    @property
+    def state(self) -> dict[int, bytes]:
+        """A new dict of ``registers`` and, by the IDs of PSEUDO_REGISTERS, of the state that is not a register."""
+        return {} if self._source is None else {**self._source.values(), **self._source.pseudo_values()}
 
     def is_over(self, *, kept: bool) -> None:
         """The vCPU goes on: its registers are no longer those of this event.
 
         An event that is kept holds its effects, not the far more bytes in which they are looked for.
         """
-        self._values = None
+        self._source = None
         if kept and self._effects:
             self._effects = self.effects
 
+    def __str__(self) -> str:
+        """The event in a line: "12 VM 1 vCPU 0 KVM_SET_ONE_REG svcr = 02*1.00*7.: OK"."""
+        register = f" {regid.name_of(self.register)}" if self.register is not None else ""
+        value = f" = {hexruns.compress(self.data)}" if self.data else ""
+        answer = errno.errorcode.get(self.errno, "OK")
+        text = f"{self.number}{self._place()} {self.what}{register}{value}: {answer}"
+        for part in (self.reason, self.hint):
+            text += f": {part}" if part else ""
+        if self.effects:
+            text += f"; changed {regid.ranges(regid.name_of(lost.id) for lost in self.effects)}"
+        return text
+
     def __repr__(self) -> str:
-        place = "".join(f" {kind} {n}" for kind, n in (("VM", self.vm), ("vCPU", self.vcpu)) if n is not None)
-        return f"<Event {self.number} {self.what}{place} errno {self.errno}>"
+        return f"<Event {self.number} {self.what}{self._place()} errno {self.errno}>"
+
+    def _place(self) -> str:
+        return "".join(f" {kind} {n}" for kind, n in (("VM", self.vm), ("vCPU", self.vcpu)) if n is not None)
 
 
 class EventLog:

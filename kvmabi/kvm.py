@@ -27,7 +27,7 @@ from kvmabi.events import KEPT, EventLog
 from kvmabi.model.row import size_of
 from kvmabi.model.vcpu import Payload
 from kvmabi.model.vcpu import Vcpu as VcpuModel
-from kvmabi.order import Finding, OrderChecker
+from kvmabi.order import Finding, Open, OrderChecker, Verdict
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.waiting import wait_for_signal
@@ -70,7 +70,7 @@ class Kvm:
         self.host = host
         self.kernel = kernel
         self.log = EventLog(kept=kept_events)
-        self._checker = OrderChecker()
+        self._checker = OrderChecker(counter_hz=host.counter_hz)
         if checked:
             self.log.watchers.append(self._checker.watch)
         self._descriptors = Descriptors()
@@ -118,13 +118,15 @@ class Kvm:
         """KVM_CREATE_VM: a VM as an object; ``ipa_bits`` 0 is the kernel's default of 40."""
         return Vm(self, int(self.ioctl(self.fd, uapi.KVM_CREATE_VM, ipa_bits)))
 
+    def verdict(self) -> Verdict:
+        """What was lost, judged and not judged, every open vCPU as if it entered the guest now. Changes nothing."""
+        files = [file for file in self._descriptors.files() if isinstance(file, VcpuFile)]
+        still_open = [Open(file.vm.vm.number, file.vcpu.index, file.state(), file.svcr) for file in files]
+        return self._checker.verdict(still_open)
+
     def findings(self) -> list[Finding]:
-        """What the order checker has found, judging every open vCPU as if it were closed now. Changes nothing."""
-        open_vcpus = [file for file in self._descriptors.files() if isinstance(file, VcpuFile)]
-        findings = list(self._checker.findings)
-        for file in open_vcpus:
-            findings += self._checker.preview(file.vm.vm.number, file.vcpu.index, file.values(), file.svcr)
-        return findings
+        """The findings of the verdict."""
+        return list(self.verdict().findings)
 
     def file(self, fd: int | HasFileno) -> DeviceFile:
         """The device file behind a descriptor of this Kvm. Raises KvmError, EBADF, for any other."""
@@ -300,14 +302,19 @@ class Vcpu:
         """A register's value as a number."""
         return int.from_bytes(self[register], "little")
 
-    def run(self) -> None:
-        """KVM_RUN with kvm_run.immediate_exit set; raises KvmError with EINTR where a guest would have run."""
+    def run(self, *, immediate_exit: bool = False) -> None:
+        """KVM_RUN that a signal ends at once: the guest was entered; raises KvmError, EINTR.
+
+        With ``immediate_exit`` the guest is never entered, as kvm_run.immediate_exit has it: EINTR, too.
+        """
         file = self.kvm.vcpu_file(self.fd)
-        file.immediate_exit(True)
+        file.immediate_exit(immediate_exit)
         try:
-            self._ioctl(uapi.KVM_RUN, 0)
+            answer = file.ioctl(uapi.KVM_RUN, 0, self.kvm.memory)
         finally:
             file.immediate_exit(False)
+        assert isinstance(answer, Refused | Wait)
+        raise answer.error()
 
     def __repr__(self) -> str:
         mode = f", {self._file.mode}" if str(self._file.mode) else ""

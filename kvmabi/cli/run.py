@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
@@ -12,22 +13,25 @@ from pathlib import Path
 from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.cli.eventlines import LogFile, Refusals, Warnings, line
+from kvmabi.cli.eventlines import LogFile, Refusals, Warnings
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import Finding, OrderChecker
+from kvmabi.order import OrderChecker, Place, Severity, Verdict
 
 MOST_STATUS = 255
+FAILING = (Severity.LOST, Severity.CHANGED)
+PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
   kvmabi run --host sme-demo --report json -- ./my-vmm --restore snapshot
+  kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
---error-exitcode says, if it ended with 0 but there are findings; 125 for a
-failure or misuse of kvmabi run; 126 and 127 if the program cannot be run or
-is not found"""
+--error-exitcode says, if it ended with 0 but there are findings that --fail-on
+names, or with --strict a restore that was not judged; 125 for a failure or
+misuse of kvmabi run; 126 and 127 if the program cannot be run or is not found"""
 
 
 def options(parser: ArgumentParser) -> None:
@@ -43,6 +47,22 @@ def options(parser: ArgumentParser) -> None:
         metavar="N",
         help="the exit status for findings (default: 99)",
     )
+    parser.add_argument(
+        "--fail-on",
+        type=_severities,
+        default=FAILING,
+        metavar="S,…",
+        help="the severities that decide the exit status, of lost, changed, latent (default: lost,changed)",
+    )
+    parser.add_argument("--strict", action="store_true", help="a restore that could not be judged is a failure, too")
+    parser.add_argument(
+        "--pair",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="DST=SRC",
+        help="VM DST was restored from VM SRC (2=1), or one vCPU from another (2/0=1/0)",
+    )
     parser.add_argument("--ignore", default="", metavar="R,…", help="registers to leave out of findings, by name or id")
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
@@ -55,7 +75,8 @@ def run(args: Namespace) -> int:
     if not argv:
         raise UsageError("no program to run (see kvmabi run --help)")
     host, kernel = common.profiles(args.host, args.kernel)
-    checker = OrderChecker(regid.parse(word) for word in common.words(args.ignore))
+    ignored = map(regid.parse, common.words(args.ignore))
+    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
     refusals, warnings, log = Refusals(), Warnings(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch]
     with ExitStack() as stack:
@@ -66,26 +87,26 @@ def run(args: Namespace) -> int:
         except CannotRun as error:
             cli.complain(error)
             return error.code
-    refused = [line(event) for event in refusals.last] if status.program else []
-    warned = [line(event) for event in warnings.first]
-    _write(_report(checker.findings, log.count, warned, refused, args.report), args.output)
-    if status.code == 0 and checker.findings:
+    verdict = checker.verdict()
+    refused = [str(event) for event in refusals.last] if status.program else []
+    warned = [str(event) for event in warnings.first]
+    _write(_report(verdict, warned, refused, args.report), args.output)
+    if status.code == 0 and fails(verdict, args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
 
 
-def _report(findings: list[Finding], events: int, warned: list[str], refused: list[str], form: str) -> str:
+def fails(verdict: Verdict, fail_on: tuple[Severity, ...], *, strict: bool) -> bool:
+    """Whether a verdict is a failure."""
+    found = any(finding.severity in fail_on for finding in verdict.findings)
+    return found or (strict and bool(verdict.unseen))
+
+
+def _report(verdict: Verdict, warned: list[str], refused: list[str], form: str) -> str:
     """Returns the report as text or as JSON; ``refused`` are the last errors of a program that failed."""
     if form == "json":
-        report = {"events": events, "findings": [finding.as_dict() for finding in findings]}
-        report |= {"warnings": warned, "refused": refused}
-        return json.dumps(report, indent=2)
-    count = len(findings)
-    what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
-    if not events:
-        what = "/dev/kvm was never used, so nothing was judged"
-    lines = [f"kvmabi: {events} events, {what}"]
-    lines += [f"\n{number}. {finding}" for number, finding in enumerate(findings, 1)]
+        return json.dumps(verdict.as_dict() | {"warnings": warned, "refused": refused}, indent=2)
+    lines = [f"kvmabi: {verdict}"]
     if warned:
         lines += ["kvmabi: warnings:", *(f"  {event}" for event in warned)]
     if refused:
@@ -105,6 +126,24 @@ def _status(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_STATUS:
         raise ArgumentTypeError(f"{text!r} is not an exit status: take a number from 0 to {MOST_STATUS}")
     return int(text)
+
+
+def _severities(text: str) -> tuple[Severity, ...]:
+    try:
+        return tuple(Severity(word) for word in common.words(text))
+    except ValueError:
+        names = ", ".join(Severity)
+        raise ArgumentTypeError(f"{text!r} is not a list of severities: take some of {names}") from None
+
+
+def _pair(text: str) -> tuple[Place, Place]:
+    match = PAIR.fullmatch(text)
+    if match is None or (match[2] is None) != (match[4] is None):
+        raise ArgumentTypeError(f"{text!r} is not a pair: take two VMs (2=1) or two vCPUs (2/0=1/0)")
+    vm, vcpu, source_vm, source_vcpu = (None if number is None else int(number) for number in match.groups())
+    assert vm is not None
+    assert source_vm is not None
+    return (vm, vcpu), (source_vm, source_vcpu)
 
 
 COMMAND = Command(
