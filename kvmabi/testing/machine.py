@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvmabi import uapi
-from kvmabi.device.file import Wait
 from kvmabi.errors import KvmError
 from kvmabi.kvm import Kvm, Vcpu, Vm
 from kvmabi.testing.families import SVCR
@@ -114,16 +113,17 @@ def features_of(kvm: Kvm) -> frozenset[str]:
 
 def enter(vcpu: Vcpu) -> None:
     """Enters the guest, which a signal ends at once. Raises KvmError where the kernel does not get that far."""
-    kvm = vcpu.kvm
-    answer = kvm.vcpu_file(vcpu.fd).ioctl(uapi.KVM_RUN, 0, kvm.memory)
-    if not isinstance(answer, Wait):
-        raise kvm.failure(answer)
+    _interrupted(vcpu, immediate_exit=False)
 
 
 def kick(vcpu: Vcpu) -> None:
     """KVM_RUN with kvm_run.immediate_exit, which does not enter the guest."""
+    _interrupted(vcpu, immediate_exit=True)
+
+
+def _interrupted(vcpu: Vcpu, *, immediate_exit: bool) -> None:
     try:
-        vcpu.run()
+        vcpu.run(immediate_exit=immediate_exit)
     except KvmError as error:
         if error.name != "EINTR":
             raise
