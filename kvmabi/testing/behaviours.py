@@ -217,11 +217,17 @@ def standby(stage: Stage) -> Story:
 
 
 def unit_test(stage: Stage) -> Story:
-    """A test puts a vCPU that never runs into one mode after the other, saves it and restores each save elsewhere."""
+    """A test puts a vCPU that never runs into one mode after the other, saves it and restores each save elsewhere.
+
+    Where guests are alike each save has a vCPU of its own: written again with nearly the values that were restored
+    from it, a vCPU could not be told from one that they were moved back to.
+    """
     rng = stage.rng
     machine = stage.booted(stage.create(count=1))
-    (vcpu,) = machine.vcpus
-    for _ in range(rng.randint(1, 3)):
+    for number in range(rng.randint(1, 3)):
+        if number and stage.image.alike:
+            machine = stage.booted(stage.create(count=1))
+        (vcpu,) = machine.vcpus
         guest.change_all(vcpu, rng, stage.image, guest.svcr_choice(vcpu, rng))
         saves = yield from save(stage, machine)
         target = yield from restore(stage, machine, saves)

@@ -42,13 +42,13 @@ class Image:
     def __init__(self, rng: Random, *, alike: float, with_events: bool) -> None:
         self.with_events = with_events
         self._rng = rng
-        self._alike = alike
+        self.alike = alike
         self._common: dict[int, bytes] = {}
 
     def value(self, id: int, size_bytes: int) -> bytes:
         """A value of a register, not zero: the image's own or a new one."""
         rng = self._rng
-        if self._alike and rng.random() < self._alike:
+        if self.alike and rng.random() < self.alike:
             value = self._common.get(id)
             if value is None:
                 value = self._common[id] = _random(rng, size_bytes)
