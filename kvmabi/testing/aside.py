@@ -77,14 +77,15 @@ def dropped(stage: Stage, source: Machine, saves: list[Save]) -> Story:
     steps = plan.right(rng, chosen, Kind.NEW, vector=machine.vector, early_svcr=early)
     attempted: set[int] = set()
     most = rng.uniform(0.02, DROPPED_SHARE) * len(chosen.values)
+    refused = False
     for step in steps:
         attempted.add(step.id)
-        if len(attempted) > most:
+        if len(attempted) > most and not refused:  # it is not the refusal that cancels it
             break
         if step.what is What.FINALIZE:
             vcpu.finalize()
         elif step.what is What.SET:
-            stage.write(vcpu, step.id, step.value)
+            refused = stage.write(vcpu, step.id, step.value) is not None
     yield
     stage.note(f"VM {machine.number}: half restored and dropped")
     stage.close(machine)

@@ -131,7 +131,9 @@ def restore(
     given_up = yield from _execute(stage, machine, plans, mistake)
     for save in saves:
         if given_up is None:
-            stage.expect(machine, Restored(_vcpu(machine, save.vcpu), save.state, others=_others(source, save)))
+            restored = Restored(_vcpu(machine, save.vcpu), save.state, others=_others(source, save))
+            restored.with_mp_state = any(step.what is What.MP_STATE for step in plans[save.vcpu])
+            stage.expect(machine, restored)
         elif given_up[0] == save.vcpu:
             only = regid.name_of(given_up[1])
             stage.expect(machine, Restored(_vcpu(machine, save.vcpu), save.state, only=only))
@@ -227,6 +229,7 @@ def _do(stage: Stage, machine: Machine, vcpu: Vcpu, step: Step) -> bool:
     if step.what is What.CHECK:
         try:
             if vcpu[step.id] == step.value:
+                stage.handled(vcpu, step.id)
                 return True
         except KvmError:  # a write is refused for the same reason
             pass

@@ -12,7 +12,7 @@ from kvmabi.errors import KvmError
 from kvmabi.kvm import Kvm, Vcpu
 from kvmabi.model import vls
 from kvmabi.testing import guest
-from kvmabi.testing.families import PC, SME_VLS, SVE_VLS, X
+from kvmabi.testing.families import PC, SME_VLS, SVE_VLS, VLS, X
 from kvmabi.testing.guest import Image
 from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, enter, features_of, number_of, set_mp_state
 from kvmabi.testing.truth import MP_STATE, State, lost, mp_state, state_of
@@ -32,6 +32,7 @@ class Restored:
 
     ``edits`` are the names of registers that its VMM has changed on purpose since. ``only``: of a restore that was
     given up, the one register that is due (None: all). ``others`` are the states at other saves of the same vCPU.
+    ``with_mp_state``: the VMM has restored the MP state, too.
     """
 
     vcpu: Vcpu
@@ -39,6 +40,7 @@ class Restored:
     edits: set[str] = field(default_factory=set)
     only: str | None = None
     others: Sequence[State] = ()
+    with_mp_state: bool = False
 
 
 class Stage:
@@ -60,6 +62,7 @@ class Stage:
         self.image = Image(rng, alike=rng.choice((0, 0, 0.5, 0.95)), with_events=rng.random() < 0.15)
         self._restored: dict[int, list[Restored]] = {}
         self._refused: dict[tuple[int, int], set[int]] = {}
+        self._restored_ids: dict[tuple[int, int], set[int]] = {}
 
     def note(self, text: str) -> None:
         """Add a line to the story."""
@@ -205,7 +208,9 @@ class Stage:
         vcpu = restored.vcpu
         place = number_of(vcpu.vm), vcpu.index
         names = self._gone(restored) - restored.edits
-        refused = {regid.name_of(id) for id in self._refused.get(place, ()) if id in restored.state.values}
+        refused = {
+            regid.name_of(id) for id in VLS if id in self._refused.get(place, ()) and id in restored.state.values
+        }
         if restored.only is not None:
             names &= {restored.only}
             refused &= {restored.only}
@@ -220,6 +225,7 @@ class Stage:
 
     def write(self, vcpu: Vcpu, id: int, value: bytes) -> KvmError | None:
         """KVM_SET_ONE_REG; returns the error of a write that was refused."""
+        self.handled(vcpu, id)
         refused = self._refused.setdefault((number_of(vcpu.vm), vcpu.index), set())
         try:
             vcpu[id] = value
@@ -229,17 +235,25 @@ class Stage:
         refused.discard(id)
         return None
 
+    def handled(self, vcpu: Vcpu, id: int) -> None:
+        """The VMM has written a register, or looked at it and found it as it should be."""
+        self._restored_ids.setdefault((number_of(vcpu.vm), vcpu.index), set()).add(id)
+
+    def _may_edit(self, restored: Restored, id: int) -> bool:
+        """Whether a change on purpose can be told from a loss: the register was restored, and as saved."""
+        vcpu = restored.vcpu
+        handled = self._restored_ids.get((number_of(vcpu.vm), vcpu.index), ())
+        return id in handled and regid.name_of(id) not in self._gone(restored)
+
     def edit(self, machine: Machine, vcpu: Vcpu, changes: Iterable[tuple[int, bytes]]) -> None:
         """The VMM changes registers on purpose, of a vCPU that may just have been restored.
 
         Only what was restored as saved is changed.
         """
         restored = self.due(machine, vcpu)
-        gone = self._gone(restored) if restored else set()
+        changes = [(id, value) for id, value in changes if restored is None or self._may_edit(restored, id)]
         for id, value in changes:
             name = regid.name_of(id)
-            if name in gone:
-                continue
             if restored is not None:
                 restored.edits.add(name)
             vcpu[id] = value
@@ -249,7 +263,7 @@ class Stage:
         """The VMM changes a register that all vCPUs of a VM share, through each of them."""
         name = regid.name_of(id)
         waiting = self._restored.get(machine.number, ())
-        if any(name in self._gone(restored) for restored in waiting):
+        if not all(self._may_edit(restored, id) for restored in waiting):
             return
         for restored in waiting:
             restored.edits.add(name)
@@ -265,9 +279,12 @@ class Stage:
         restored = self.due(machine, vcpu)
         if mp_state(vcpu) != STOPPED or (restored is not None and restored.state.mp_state != STOPPED):
             return
-        self.edit(machine, vcpu, [(PC, bytes(8)), (X[0], bytes(8))])
+        entry = (PC, X[0])
         if restored is not None:
+            if not restored.with_mp_state or not all(self._may_edit(restored, id) for id in entry):
+                return
             restored.edits.add(MP_STATE)
+        self.edit(machine, vcpu, [(id, bytes(8)) for id in entry])
         set_mp_state(vcpu, RUNNABLE)
 
 
