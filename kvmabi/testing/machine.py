@@ -23,6 +23,7 @@ class Save(NamedTuple):
     """What a VMM saved of one vCPU: values by ID in the order of the reads, and what is not a register if it cares.
 
     ``state`` is the truth at that moment, which the VMM does not know; ``had_run``: the VM had entered its guest.
+    ``must_run``: so little was saved that only an entry shows that the VMM was done with its restore.
     """
 
     vcpu: int
@@ -31,6 +32,7 @@ class Save(NamedTuple):
     events: bytes | None
     state: State
     had_run: bool
+    must_run: bool = False
 
     @property
     def svcr(self) -> int:
@@ -43,8 +45,9 @@ class Machine:
     """A VM. ``off``: its secondary vCPUs start powered off. ``vls`` are the vector lengths that its VMM chose.
 
     ``early_lists`` are the IDs that KVM_GET_REG_LIST gave right after FINALIZE, for each vCPU; ``saves`` the
-    saves of each moment, the oldest first; ``has_run``: a vCPU has entered the guest. Of a VM that was
-    restored, ``must_run``: only an entry shows that the VMM was done, ``given_up``: it was not, and never enters.
+    saves of each moment, the oldest first, ``torn_from`` the state of a vCPU in the middle of a torn save;
+    ``has_run``: a vCPU has entered the guest. Of a VM that was restored, ``must_run``: only an entry shows that the VMM
+    was done, ``given_up``: it was not, and never enters.
     """
 
     vm: Vm
@@ -56,6 +59,7 @@ class Machine:
     vcpus: list[Vcpu] = field(default_factory=list)
     early_lists: list[list[int]] = field(default_factory=list)
     saves: list[list[Save]] = field(default_factory=list)
+    torn_from: dict[int, State] = field(default_factory=dict)
     has_run: bool = False
     must_run: bool = False
     given_up: bool = False

@@ -68,6 +68,7 @@ def _save_vcpu(stage: Stage, machine: Machine, vcpu: Vcpu, mistake: Mistake | No
     kicked = rng.randrange(len(ids)) if ids and rng.random() < 0.1 and machine.has_run else None
     for number, id in enumerate(ids):
         if number == torn:
+            machine.torn_from[vcpu.index] = state_of(vcpu)
             _run_on(stage, machine, vcpu)
         if number == kicked:
             kick(vcpu)
@@ -86,16 +87,14 @@ def _save_vcpu(stage: Stage, machine: Machine, vcpu: Vcpu, mistake: Mistake | No
         get_events(vcpu) if with_events else None,
         state,
         machine.has_run,
+        mistake is not None and mistake.must_run,
     )
 
 
 def _run_on(stage: Stage, machine: Machine, vcpu: Vcpu) -> None:
     """The guest of a vCPU runs on in the middle of its save, in the same mode."""
     stage.run(machine)
-    if stage.rng.random() < 0.5:
-        guest.change_all(vcpu, stage.rng, stage.image, None)
-    else:
-        guest.change_scalars(vcpu, stage.rng, stage.image)
+    guest.change_all(vcpu, stage.rng, stage.image, None)
 
 
 # --- restores
@@ -138,7 +137,7 @@ def restore(
             only = regid.name_of(given_up[1])
             stage.expect(machine, Restored(_vcpu(machine, save.vcpu), save.state, only=only))
     machine.given_up = given_up is not None or (mistake is not None and mistake.cannot_run)
-    machine.must_run = mistake is not None and mistake.must_run
+    machine.must_run = any(save.must_run for save in saves) or (mistake is not None and mistake.must_run)
     if given_up is not None:
         stage.close(machine)
     elif machine.given_up and stage.rng.random() < 0.6:
@@ -147,8 +146,10 @@ def restore(
 
 
 def _others(source: Machine, save: Save) -> list[State]:
-    """The states of the vCPU at its other saves."""
-    return [other.state for moment in source.saves for other in moment if other.vcpu == save.vcpu and other is not save]
+    """The states of the vCPU at its other saves, and in the middle of one that is torn."""
+    torn = [source.torn_from[save.vcpu]] if save.vcpu in source.torn_from else []
+    saved = [other for moment in source.saves for other in moment if other.vcpu == save.vcpu]
+    return torn + [other.state for other in saved if other is not save]
 
 
 def _make(stage: Stage, occasion: Occasion) -> Mistake | None:
@@ -238,6 +239,7 @@ def _do(stage: Stage, machine: Machine, vcpu: Vcpu, step: Step) -> bool:
         assert vcpu[step.id] is not None
     elif step.what is What.INIT:
         vcpu.init(machine.features_of(vcpu.index))
+        stage.start_over(vcpu)
     elif step.what is What.FINALIZE:
         vcpu.finalize()
     elif step.what is What.KICK:

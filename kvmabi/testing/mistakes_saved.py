@@ -101,6 +101,7 @@ class TornSave(Mistake):
 
     name = "torn save"
     on_save = True
+    weight = 4
     all_or_one = False
 
     @classmethod
@@ -110,7 +111,7 @@ class TornSave(Mistake):
 
     def torn_at(self, ids: list[int]) -> int:
         """Somewhere in the middle."""
-        return self.rng.randint(len(ids) // 8, len(ids) * 7 // 8)
+        return self.rng.randint(len(ids) // 8, len(ids) * 5 // 8)
 
 
 class CutToOtherLength(Mistake):
