@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
@@ -19,9 +20,10 @@ from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import OrderChecker, Place, Severity, Verdict
+from kvmabi.order import OrderChecker, Place, Severity, Verdict, kept
 
 MOST_STATUS = 255
+NO_SAVES = "none"
 FAILING = (Severity.LOST, Severity.CHANGED)
 PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
@@ -64,6 +66,12 @@ def options(parser: ArgumentParser) -> None:
         help="VM DST was restored from VM SRC (2=1), or one vCPU from another (2/0=1/0)",
     )
     parser.add_argument("--ignore", default="", metavar="R,…", help="registers to leave out of findings, by name or id")
+    parser.add_argument(
+        "--saves",
+        metavar="DIR",
+        help="keep every save in DIR, and look there for those of other runs (default: a folder that commands started "
+        "by one shell or script share; none: neither)",
+    )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
@@ -87,13 +95,24 @@ def run(args: Namespace) -> int:
         except CannotRun as error:
             cli.complain(error)
             return error.code
-    verdict = checker.verdict()
+    verdict = _judge(checker, args.saves, argv)
     refused = [str(event) for event in refusals.last] if status.program else []
     warned = [str(event) for event in warnings.first]
     _write(_report(verdict, warned, refused, args.report), args.output)
     if status.code == 0 and fails(verdict, args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
+
+
+def _judge(checker: OrderChecker, saves: str | None, argv: list[str]) -> Verdict:
+    """The verdict, with the saves of other runs; this run's are kept for others."""
+    folder = kept.session_folder() if saves is None else None if saves == NO_SAVES else Path(saves)
+    if folder is None:
+        return checker.verdict()
+    others = kept.KeptSaves(folder)
+    verdict = checker.verdict(other_saves=others.load())
+    others.keep(checker.saves, f"{Path(argv[0]).name}, process {os.getpid()}")
+    return verdict
 
 
 def fails(verdict: Verdict, fail_on: tuple[Severity, ...], *, strict: bool) -> bool:
