@@ -120,7 +120,7 @@ def restore(
     machine = over or _destination(stage, source, len(saves), mistake)
     stage.forget(machine)
     loaded = mistake.loads(saves) if mistake is not None else saves
-    plans = {save.vcpu: _steps(stage, machine, save, kind, mistake) for save in loaded}
+    plans = {save.vcpu: _steps(stage, machine, save, kind, mistake, saves) for save in loaded}
     if mistake is not None:
         plans = mistake.all_steps(plans)
     stage.note(
@@ -169,7 +169,13 @@ def _destination(stage: Stage, source: Machine, count: int, mistake: Mistake | N
     return machine
 
 
-def _steps(stage: Stage, machine: Machine, save: Save, kind: Kind, mistake: Mistake | None) -> list[Step]:
+def _steps(
+    stage: Stage, machine: Machine, save: Save, kind: Kind, mistake: Mistake | None, saves: list[Save]
+) -> list[Step]:
+    """The steps that restore one vCPU. Of spoiled values all are written.
+
+    Otherwise, where the right value was there before and was looked at, a wrong one would be a change on purpose.
+    """
     rng = stage.rng
     if kind is Kind.NEW and save.mp_state == machine.first_mp_state(save.vcpu) and rng.random() < 0.5:
         save = save._replace(mp_state=None)
@@ -184,6 +190,7 @@ def _steps(stage: Stage, machine: Machine, save: Save, kind: Kind, mistake: Mist
         has_run=machine.has_run,
         early_svcr=stage.kvm.kernel.switches.svcr_before_finalize,
         known=known,
+        checks=any(save.values is other.values for other in saves if other.vcpu == save.vcpu),
     )
     if known is not None and machine.has_run:  # its guest has changed it since
         steps = [Step(What.READ, id) for id in known] + steps

@@ -65,11 +65,13 @@ def right(
     has_run: bool = False,
     early_svcr: bool = False,
     known: Mapping[int, bytes] | None = None,
+    checks: bool = True,
 ) -> list[Step]:
     """Steps that lose nothing: vector lengths, FINALIZE, SVCR, all else in some order.
 
     ``vector``: the vCPU needs FINALIZE; ``has_run``: its VM has entered the guest; ``early_svcr``: the kernel takes
-    SVCR before FINALIZE. ``known`` are the values of a vCPU that is written over, if the VMM writes changes only.
+    SVCR before FINALIZE. ``known`` are the values of a vCPU that is written over, if the VMM writes changes only;
+    ``checks``: it may read each register first and write it only if it differs.
     """
     if known is not None:
         return _with_the_rest(rng, save, _changes(save.values, known), kick_anywhere=has_run)
@@ -93,7 +95,7 @@ def right(
     if mode and rng.random() < 0.1:
         steps += [Step(What.SET, SVCR, value.to_bytes(8, "little")) for value in rng.sample(range(4), 2)]
     steps += mode + _all_else(rng, values, rest)
-    if rng.random() < 0.12:
+    if checks and rng.random() < 0.12:
         steps = [step._replace(what=What.CHECK) if step.what is What.SET else step for step in steps]
     return _with_the_rest(rng, save, steps, kick_anywhere=has_run)
 
