@@ -24,7 +24,7 @@ SPDX = "SPDX-License-Identifier: MIT"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("capture", "conformance", "fuzz"),
+    ("capture", "conformance", "fuzz", "testing"),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
     ("events", "guests"),
