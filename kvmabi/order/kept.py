@@ -41,7 +41,7 @@ class KeptSaves:
         """The saves, the oldest first; a file that is not one of ours, or is damaged, is not among them."""
         found = []
         for path in self._paths():
-            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 if path.stat().st_size <= MOST_BYTES:
                     found.append((path.stat().st_mtime, _parsed(path.read_bytes())))
         return [save for _, save in sorted(found, key=lambda item: item[0])]
@@ -139,7 +139,7 @@ def _content(save: Save) -> dict[str, Any]:
 
 
 def _parsed(data: bytes) -> Save:
-    """The save in a file. Raises ValueError, KeyError or TypeError for anything else."""
+    """The save in a file. Raises ValueError, LookupError, TypeError or AttributeError."""
     save = json.loads(data)
     if save["format"] != FORMAT:
         raise ValueError("another format")
