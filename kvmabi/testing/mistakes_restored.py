@@ -384,6 +384,7 @@ class GivenUp(ListOrder):
         if not save.svcr & ZA or self.rng.random() < 0.5:
             head = [step for step in head if not step.writes]
             written = list(save.values)
+        written.sort(key=lambda id: family(id) != "core")  # what was written before shows what was meant
         return head + sets(save.values, written)
 
 
