@@ -3,26 +3,27 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kvmabi import cli, regid, wholefile
-from kvmabi.cli import common
+from kvmabi.cli import common, formats, github, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Warnings, line
+from kvmabi.cli.verdicts import verdict_of
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import Finding, OrderChecker
+from kvmabi.order import OrderChecker
 
 MOST_STATUS = 255
 EXAMPLE = """\
-  kvmabi run --host sme-demo --report json -- ./my-vmm --restore snapshot
+  kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
+  kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
 --error-exitcode says, if it ended with 0 but there are findings; 125 for a
@@ -33,9 +34,7 @@ is not found"""
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     common.add_profiles(parser)
-    parser.add_argument(
-        "--report", choices=("text", "json"), default="text", help="the form of the report (default: text)"
-    )
+    formats.add_report(parser)
     parser.add_argument(
         "--error-exitcode",
         type=_status,
@@ -68,29 +67,16 @@ def run(args: Namespace) -> int:
             return error.code
     refused = [line(event) for event in refusals.last] if status.program else []
     warned = [line(event) for event in warnings.first]
-    _write(_report(checker.findings, log.count, warned, refused, args.report), args.output)
+    verdict = verdict_of(log.count, checker.findings)
+    _write(runreport.render(verdict, args.format, warned, refused, program=argv[0]), args.output)
+    if args.output is None and args.format == formats.TEXT:
+        github.show(runreport.annotated(verdict))
+    elif args.output is not None and verdict.findings:
+        with suppress(OSError):  # stderr is closed
+            cli.complain(runreport.summary(verdict, args.output))
     if status.code == 0 and checker.findings:
         return int(args.error_exitcode)
     return status.code
-
-
-def _report(findings: list[Finding], events: int, warned: list[str], refused: list[str], form: str) -> str:
-    """Returns the report as text or as JSON; ``refused`` are the last errors of a program that failed."""
-    if form == "json":
-        report = {"events": events, "findings": [finding.as_dict() for finding in findings]}
-        report |= {"warnings": warned, "refused": refused}
-        return json.dumps(report, indent=2)
-    count = len(findings)
-    what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
-    if not events:
-        what = "/dev/kvm was never used, so nothing was judged"
-    lines = [f"kvmabi: {events} events, {what}"]
-    lines += [f"\n{number}. {finding}" for number, finding in enumerate(findings, 1)]
-    if warned:
-        lines += ["kvmabi: warnings:", *(f"  {event}" for event in warned)]
-    if refused:
-        lines += ["kvmabi: the program failed; what was refused last:", *(f"  {event}" for event in refused)]
-    return "\n".join(lines)
 
 
 def _write(report: str, path: str | None) -> None:
@@ -114,4 +100,5 @@ COMMAND = Command(
     EXAMPLE,
     run,
     options,
+    formats=formats.LOCATES,
 )

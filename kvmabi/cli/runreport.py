@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The report of ``kvmabi run`` in each form, its one-line summary, and its annotations."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+from kvmabi.cli import formats, github, junit, sarif
+from kvmabi.cli.verdicts import Finding, NotJudged, Origin, Pair, Severity, Verdict
+
+COMMAND = "kvmabi run"
+FAILS = frozenset({Severity.LOST, Severity.CHANGED})
+"""The severities of findings that fail a JUnit test case."""
+LEVELS = {
+    Severity.LOST: (sarif.Level.ERROR, github.Level.ERROR),
+    Severity.CHANGED: (sarif.Level.WARNING, github.Level.WARNING),
+    Severity.LATENT: (sarif.Level.NOTE, github.Level.NOTICE),
+}
+FRAME = re.compile(r"(?:(?P<function>.*) at )?(?P<path>.+):(?P<line>[0-9]{1,9})", re.DOTALL)
+NAMES_SHOWN = 12
+
+
+def render(
+    verdict: Verdict,
+    form: str,
+    warnings: Sequence[str],
+    refused: Sequence[str],
+    *,
+    program: str = "",
+    fails: Collection[Severity] = FAILS,
+) -> str:
+    """Returns the report in a form, without a final newline.
+
+    ``warnings`` are lines about damage that a kernel would have done, ``refused`` the last errors of a program that
+    failed. ``program`` is the path of the program that ran: SARIF names it where no line of a source is known.
+    ``fails`` are the severities that fail a JUnit test case.
+    """
+    if form == formats.JSON:
+        return json.dumps(verdict.as_dict() | {"warnings": list(warnings), "refused": list(refused)}, indent=2)
+    if form == formats.JUNIT:
+        output = "\n".join(_sections(warnings, refused))
+        return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails)), output))
+    if form == formats.SARIF:
+        return sarif.write(_sarif(verdict, warnings, refused, program))
+    return "\n".join([str(verdict), *_sections(warnings, refused)])
+
+
+def summary(verdict: Verdict, path: str) -> str:
+    """Returns a line that says what was found and where the report is.
+
+    >>> summary(Verdict(12, ()), "report.xml")
+    'no findings: the report is in report.xml'
+    """
+    counts = Counter(finding.severity for finding in verdict.findings)
+    parts = ", ".join(f"{counts[severity]} {severity}" for severity in Severity if counts[severity])
+    count = len(verdict.findings)
+    found = f"{count} finding{'s' if count != 1 else ''} ({parts})" if count else "no findings"
+    return f"{found}: the report is in {path}"
+
+
+def annotated(verdict: Verdict) -> Iterator[github.Annotation]:
+    """Returns an annotation for each finding, at a line of a source if one is known."""
+    for finding in verdict.findings:
+        place = _place(finding) or sarif.Place("")
+        level = LEVELS[finding.severity][1]
+        yield github.Annotation(level, f"kvmabi: {finding.title}", _message(finding), place.path, place.line)
+
+
+def _sections(warnings: Sequence[str], refused: Sequence[str]) -> list[str]:
+    lines = []
+    if warnings:
+        lines += ["kvmabi: warnings:", *(f"  {event}" for event in warnings)]
+    if refused:
+        lines += ["kvmabi: the program failed; what was refused last:", *(f"  {event}" for event in refused)]
+    return lines
+
+
+def _vcpu(one: Finding | NotJudged | Pair) -> str:
+    return f"VM {one.vm} vCPU {one.vcpu}"
+
+
+def _message(finding: Finding) -> str:
+    """Returns a finding in a few sentences: the registers, the first one's reason, and the fix."""
+    names = " ".join(finding.registers[:NAMES_SHOWN])
+    more = len(finding.losses) - NAMES_SHOWN
+    text = f"{finding.title}: {_vcpu(finding)}: {names}{f' and {more} more' if more > 0 else ''}."
+    if finding.losses:
+        text += f" {finding.losses[0].why}."
+    return f"{text} Fix: {finding.fix}."
+
+
+# --- JUnit: a case for each pair that was judged, for each finding without a pair, and for what was not judged
+
+
+def _cases(verdict: Verdict, fails: Collection[Severity]) -> Iterator[junit.Case]:
+    pairs = dict.fromkeys([*verdict.judged, *(found.pair for found in verdict.findings if found.pair is not None)])
+    for pair in pairs:
+        yield _case(_pair(pair), [found for found in verdict.findings if found.pair == pair], fails)
+    for finding in verdict.findings:
+        if finding.pair is None:
+            yield _case(f"{_vcpu(finding)}: {finding.kind}", [finding], fails)
+    for one in verdict.not_judged:
+        yield junit.Case(COMMAND, _vcpu(one), skipped=f"not judged: {one.why}{f': {one.hint}' if one.hint else ''}")
+    if not verdict.judged and not verdict.findings and not verdict.not_judged:
+        events = f"{verdict.events} events" if verdict.events else ""
+        yield junit.Case(COMMAND, "the program", skipped="" if events else "/dev/kvm was never used")
+
+
+def _pair(pair: Pair) -> str:
+    source = f"VM {pair.source_vm} vCPU {pair.source_vcpu}"
+    return f"{_vcpu(pair)} restored from {source}{f' of {pair.from_run}' if pair.from_run else ''}"
+
+
+def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -> junit.Case:
+    """Returns a case that fails if one of the findings does; the others' texts are with it."""
+    failing = [found for found in findings if found.severity in fails]
+    if not failing:
+        return junit.Case(COMMAND, name)
+    details = "\n\n".join(map(str, findings))
+    return junit.Case(COMMAND, name, 0.0, "; ".join(found.title for found in failing), failing[0].kind, details)
+
+
+# --- SARIF: a rule for each kind of finding, a result for each finding
+
+
+def _sarif(verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str) -> sarif.Report:
+    rules = {found.kind: sarif.Rule(found.kind, found.title, found.rule, found.fix) for found in verdict.findings}
+    unjudged = (
+        f"{_vcpu(one)} was not judged: {one.why}{f': {one.hint}' if one.hint else ''}" for one in verdict.not_judged
+    )
+    notices = [
+        *(sarif.Notice(sarif.Level.WARNING, text) for text in warnings),
+        *(sarif.Notice(sarif.Level.NOTE, text) for text in (*refused, *unjudged)),
+    ]
+    return sarif.Report(COMMAND, list(rules.values()), [_result(found, program) for found in verdict.findings], notices)
+
+
+def _result(finding: Finding, program: str) -> sarif.Result:
+    vcpu = f"VM {finding.vm}/vCPU {finding.vcpu}"
+    things = (sarif.Thing("vcpu", vcpu), *(sarif.Thing("register", f"{vcpu}/{name}") for name in finding.registers))
+    stacks = tuple(sarif.Stack(label, tuple(_frames(origin))) for label, origin in finding.origins)
+    place = _place(finding) or (sarif.Place(program) if program else None)
+    return sarif.Result(finding.kind, LEVELS[finding.severity][0], _message(finding), things, place, stacks)
+
+
+def _place(finding: Finding) -> sarif.Place | None:
+    """Returns the innermost line of a source that is known, of the first origin that has one."""
+    frames = (frame for _, origin in finding.origins for frame in _frames(origin))
+    return next((frame for frame in frames if frame.line), None)
+
+
+def _frames(origin: Origin) -> Iterator[sarif.Place]:
+    """Returns the frames of an origin as places: "function at file:line", else only what is known."""
+    for frame in map(str, origin.frames):
+        read = FRAME.fullmatch(frame)
+        if read is None:
+            yield sarif.Place("", function=frame)
+        else:
+            yield sarif.Place(read["path"], int(read["line"]), read["function"] or "")
