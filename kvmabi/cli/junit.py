@@ -23,7 +23,7 @@ class Case:
     """One thing that was judged. It passed, unless ``failure`` or ``skipped`` says in a line why not.
 
     ``group`` is shown as the case's class, ``kind`` as the type of its failure. ``details`` is the text of the
-    failure, in lines. ``seconds`` is how long it took.
+    failure, in lines, ``output`` that of a case that passed. ``seconds`` is how long it took.
     """
 
     group: str
@@ -33,6 +33,7 @@ class Case:
     kind: str = ""
     details: str = ""
     skipped: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,5 @@ def _add(suite: Element, case: Case, name: str) -> None:
         failure.text = escape(case.details) or None
     elif case.skipped:
         SubElement(element, "skipped", message=escape(case.skipped))
+    if case.output:
+        SubElement(element, "system-out").text = escape(case.output)

@@ -12,7 +12,7 @@ from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common, formats, github, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Warnings, line
-from kvmabi.cli.verdicts import verdict_of
+from kvmabi.cli.verdicts import Severity, verdict_of
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
@@ -68,7 +68,9 @@ def run(args: Namespace) -> int:
     refused = [line(event) for event in refusals.last] if status.program else []
     warned = [line(event) for event in warnings.first]
     verdict = verdict_of(log.count, checker.findings)
-    _write(runreport.render(verdict, args.format, warned, refused, program=argv[0]), args.output)
+    _write(
+        runreport.render(verdict, args.format, warned, refused, program=argv[0], fails=frozenset(Severity)), args.output
+    )
     if args.output is None and args.format == formats.TEXT:
         github.show(runreport.annotated(verdict))
     elif args.output is not None and verdict.findings:

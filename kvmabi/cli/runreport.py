@@ -117,9 +117,9 @@ def _pair(pair: Pair) -> str:
 def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -> junit.Case:
     """Returns a case that fails if one of the findings does; the others' texts are with it."""
     failing = [found for found in findings if found.severity in fails]
-    if not failing:
-        return junit.Case(COMMAND, name)
     details = "\n\n".join(map(str, findings))
+    if not failing:
+        return junit.Case(COMMAND, name, output=details)
     return junit.Case(COMMAND, name, 0.0, "; ".join(found.title for found in failing), failing[0].kind, details)
 
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import kvmabi
 
+_Item = TypeVar("_Item")
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
@@ -125,8 +126,18 @@ def uri(path: str) -> str:
 
 
 def _text(text: str) -> dict[str, str]:
-    """Returns a message; SARIF wants text in it, and UTF-8 can hold it."""
-    return {"text": text.encode("utf-8", "backslashreplace").decode() or "(none)"}
+    """Returns a message. It is never empty, and what SARIF takes for a link, ``[text](target)``, is none."""
+    return {"text": _encodable(text).replace("](", "] (") or "(none)"}
+
+
+def _encodable(text: str) -> str:
+    """Returns a text that UTF-8 can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _once(items: list[_Item]) -> list[_Item]:
+    """Returns a list without repetitions, which SARIF forbids here."""
+    return [item for place, item in enumerate(items) if item not in items[:place]]
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -149,14 +160,11 @@ def _result(result: Result, number: int) -> dict[str, Any]:
     if result.place is not None:
         location["physicalLocation"] = _physical(result.place)
     if result.things:
-        location["logicalLocations"] = [_logical(thing) for thing in result.things]
+        location["logicalLocations"] = _once([_logical(thing) for thing in result.things])
     if location:
         data["locations"] = [location]
     if result.stacks:
-        data["stacks"] = [
-            {"message": _text(stack.label), "frames": [_frame(place) for place in stack.places]}
-            for stack in result.stacks
-        ]
+        data["stacks"] = _once([_stack(stack) for stack in result.stacks])
     return data
 
 
@@ -168,8 +176,12 @@ def _physical(place: Place) -> dict[str, Any]:
 
 
 def _logical(thing: Thing) -> dict[str, str]:
-    name = _text(thing.name)["text"]
+    name = _encodable(thing.name)
     return {"name": name.rpartition("/")[2] or name, "fullyQualifiedName": name, "kind": thing.kind}
+
+
+def _stack(stack: Stack) -> dict[str, Any]:
+    return {"message": _text(stack.label), "frames": [_frame(place) for place in stack.places]}
 
 
 def _frame(place: Place) -> dict[str, Any]:

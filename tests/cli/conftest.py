@@ -22,6 +22,12 @@ class Ended(NamedTuple):
 Kvmabi = Callable[..., Ended]
 
 
+@pytest.fixture(autouse=True)
+def _not_in_github_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests run decides nothing about what they see."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+
+
 @pytest.fixture
 def kvmabi(capsys: pytest.CaptureFixture[str]) -> Kvmabi:
     """kvmabi("regs", "--svcr", "za"): run a command line."""

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The report of ``kvmabi run``: the same verdict as text, JSON, JUnit's XML, SARIF, a line and annotations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.schemas import validate
+from cli.test_junit import parse
+from cli.test_sarif import run_of
+from kvmabi.cli import github
+from kvmabi.cli.runreport import annotated, render, summary
+from kvmabi.cli.verdicts import Finding, Loss, NotJudged, Pair, Severity, Verdict
+
+FORMS = ("text", "json", "junit", "sarif")
+ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
+NUMBERS = st.integers(0, 5)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where in a program something happened, as the report reads it."""
+
+    frames: tuple[object, ...]
+
+
+LOSS = Loss("z9", 0x6080000000150120, (4, 5), "event 5 wrote svcr = 0x1", b"\x01\x02", b"\x01\x02", None, False)
+PAIR = Pair(2, 0, 1, 0, 12, 80, 0.5, 415, False, 1, "")
+LOST = Finding(
+    "destroyed-by-svcr", "svcr", Severity.LOST, 2, 0, (LOSS,), PAIR, "values destroyed", "a rule", "write svcr first"
+)
+LATENT = replace(LOST, kind="vls-after-finalize", severity=Severity.LATENT, title="written late")
+ALONE = replace(LOST, vm=3, pair=None, severity=Severity.CHANGED, kind="za-disabled", title="refused")
+UNJUDGED = NotJudged(4, 1, 17, "two saves fit", "declare the pair", True)
+
+PAIRS = st.builds(
+    Pair,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    NUMBERS,
+    st.floats(0, 9),
+    NUMBERS,
+    st.booleans(),
+    NUMBERS,
+    ANYTHING,
+)
+VALUES = st.none() | st.binary(max_size=4)
+LOSSES = st.builds(
+    Loss,
+    ANYTHING,
+    st.integers(0, 2**64 - 1),
+    st.lists(NUMBERS).map(tuple),
+    ANYTHING,
+    VALUES,
+    VALUES,
+    VALUES,
+    st.booleans(),
+)
+FRAMES = ANYTHING | st.builds("{} at {}:{}".format, ANYTHING, ANYTHING, st.integers(0, 10**12))
+ORIGINS = st.tuples(ANYTHING, st.builds(Origin, st.lists(FRAMES, max_size=3).map(tuple)))
+FINDINGS = st.builds(
+    Finding,
+    kind=st.sampled_from(["za-disabled", "not-saved"]),
+    cause=ANYTHING,
+    severity=st.sampled_from(Severity),
+    vm=NUMBERS,
+    vcpu=NUMBERS,
+    losses=st.lists(LOSSES, min_size=1, max_size=20).map(tuple),
+    pair=st.none() | PAIRS,
+    title=ANYTHING,
+    rule=ANYTHING,
+    fix=ANYTHING,
+    text=ANYTHING,
+    origins=st.lists(ORIGINS, max_size=2).map(tuple),
+)
+VERDICTS = st.builds(
+    Verdict,
+    events=NUMBERS,
+    findings=st.lists(FINDINGS, max_size=3).map(tuple),
+    judged=st.lists(PAIRS, max_size=2).map(tuple),
+    not_judged=st.lists(
+        st.builds(NotJudged, NUMBERS, NUMBERS, NUMBERS, ANYTHING, ANYTHING, st.booleans()), max_size=2
+    ).map(tuple),
+)
+
+
+@given(verdict=VERDICTS, lines=st.lists(ANYTHING, max_size=2), program=ANYTHING)
+def test_any_verdict_in_any_form(verdict: Verdict, lines: list[str], program: str) -> None:
+    """Every form is well-formed and has every finding; names, reasons, paths and frames may be anything."""
+    reports = {form: render(verdict, form, lines, lines, program=program) for form in FORMS}
+    assert len(validate("run", reports["json"])["findings"]) == len(verdict.findings)
+    parse(reports["junit"])
+    assert len(run_of(reports["sarif"])["results"]) == len(verdict.findings)
+    assert all(str(finding) in reports["text"] for finding in verdict.findings)
+    for annotation in annotated(verdict):
+        assert github.text(annotation).isprintable()
+
+
+def test_json() -> None:
+    """The verdict, every register with its values in hex, the pair, and what was not judged."""
+    report = validate("run", render(Verdict(90, (LOST, ALONE), (PAIR,), (UNJUDGED,)), "json", ["w"], ["r"]))
+    assert (report["events"], report["verdict"], report["warnings"], report["refused"]) == (90, "lost", ["w"], ["r"])
+    lost, alone = report["findings"]
+    assert (lost["kind"], lost["vm"], lost["vcpu"], lost["severity"]) == ("destroyed-by-svcr", 2, 0, "lost")
+    assert lost["registers"] == [
+        {
+            "name": "z9",
+            "id": "0x6080000000150120",
+            "events": [4, 5],
+            "why": "event 5 wrote svcr = 0x1",
+            "saved": "0102",
+            "written": "0102",
+            "left": None,
+            "consequence": False,
+        }
+    ]
+    assert lost["pair"] == report["judged"][0]
+    assert alone["pair"] is None
+    assert report["not_judged"][0]["is_restore"] is True
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word"),
+    [
+        (Verdict(3, ()), "clean"),
+        (Verdict(0, ()), "nothing judged"),
+        (Verdict(3, (LATENT,)), "latent"),
+        (Verdict(3, (LATENT, ALONE)), "changed"),
+        (Verdict(3, (LATENT, LOST, ALONE)), "lost"),
+    ],
+)
+def test_verdict_is_the_worst(verdict: Verdict, word: str) -> None:
+    assert validate("run", render(verdict, "json", [], []))["verdict"] == word
+
+
+def test_junit_has_a_case_for_each_pair() -> None:
+    """A pair with a finding fails, one without passes; what was not judged is skipped, and says why."""
+    good = replace(PAIR, vm=7)
+    verdict = Verdict(90, (LOST, LATENT, ALONE), (PAIR, good), (UNJUDGED,))
+    suite = parse(render(verdict, "junit", ["a warning"], []))
+    failed, passed, alone, skipped = suite.findall("testcase")
+    assert failed.get("name") == "VM 2 vCPU 0 restored from VM 1 vCPU 0"
+    assert (failed[0].tag, failed[0].get("type"), failed[0].get("message")) == (
+        "failure",
+        "destroyed-by-svcr",
+        "values destroyed",
+    )
+    assert "written late" in (failed[0].text or "")
+    assert (passed.get("name"), len(passed)) == ("VM 7 vCPU 0 restored from VM 1 vCPU 0", 0)
+    assert (alone.get("name"), alone[0].tag) == ("VM 3 vCPU 0: za-disabled", "failure")
+    assert (skipped[0].tag, skipped[0].get("message")) == ("skipped", "not judged: two saves fit: declare the pair")
+    assert "a warning" in (suite.findtext("system-out") or "")
+
+
+def test_junit_fails_for_the_severities_asked_for() -> None:
+    """Latent findings do not fail a case, unless ``fails`` says so."""
+    verdict = Verdict(9, (LATENT,), (PAIR,))
+    passed = parse(render(verdict, "junit", [], []))
+    assert passed.get("failures") == "0"
+    assert "written late" in (passed.findtext("testcase/system-out") or "")
+    assert parse(render(verdict, "junit", [], [], fails=set(Severity))).get("failures") == "1"
+
+
+@pytest.mark.parametrize(("events", "skipped"), [(0, "1"), (9, "0")])
+def test_junit_is_never_empty(events: int, skipped: str) -> None:
+    """Without findings and pairs there is one case, which is skipped if /dev/kvm was never used."""
+    suite = parse(render(Verdict(events, ()), "junit", [], []))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("1", "0", skipped)
+
+
+def test_sarif_levels_rules_and_places() -> None:
+    """Severities as levels, kinds as rules, vCPU and registers as logical locations, the innermost line as place."""
+    origin = Origin(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))
+    lost = replace(LOST, origins=(("z9 was written", origin),))
+    run = run_of(render(Verdict(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
+    first, second, third = run["results"]
+    assert [first["level"], second["level"], third["level"]] == ["error", "note", "warning"]
+    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == [LOST.kind, LATENT.kind, ALONE.kind]
+    (location,) = first["locations"]
+    assert location["physicalLocation"] == {
+        "artifactLocation": {"uri": "file:///nowhere/vmm.c"},
+        "region": {"startLine": 41},
+    }
+    names = [thing["fullyQualifiedName"] for thing in location["logicalLocations"]]
+    assert names == ["VM 2/vCPU 0", "VM 2/vCPU 0/z9"]
+    (stack,) = first["stacks"]
+    assert (stack["message"]["text"], len(stack["frames"])) == ("z9 was written", 3)
+    program = {"artifactLocation": {"uri": "file:///nowhere/vmm"}}
+    assert second["locations"][0]["physicalLocation"] == program
+    notices = run["invocations"][0]["toolExecutionNotifications"]
+    assert [(notice["level"], notice["message"]["text"]) for notice in notices] == [("warning", "w"), ("note", "r")]
+
+
+def test_sarif_without_a_file() -> None:
+    """Without origins and program a result has only its logical location."""
+    (result,) = run_of(render(Verdict(9, (LOST,)), "sarif", [], []))["results"]
+    assert "physicalLocation" not in result["locations"][0]
+
+
+def test_annotations() -> None:
+    """Errors, warnings and notices; at the line of the source, if it is known."""
+    lost = replace(LOST, origins=(("", Origin(("restore at vmm.c:41",))),))
+    lines = [github.text(one) for one in annotated(Verdict(9, (lost, ALONE, LATENT)))]
+    assert lines[0].startswith("::error title=kvmabi%3A values destroyed,file=vmm.c,line=41::values destroyed: VM 2")
+    assert lines[0].endswith("z9. event 5 wrote svcr = 0x1. Fix: write svcr first.")
+    assert lines[1].startswith("::warning title=kvmabi%3A refused::")
+    assert lines[2].startswith("::notice ")
+
+
+def test_many_registers_are_counted() -> None:
+    """An annotation names some of the registers and counts the rest."""
+    many = replace(LOST, losses=tuple(LOSS._replace(name=f"z{number}") for number in range(32)))
+    (annotation,) = annotated(Verdict(9, (many,)))
+    assert "z11 and 20 more." in annotation.message
+
+
+@given(verdict=VERDICTS)
+def test_summary_counts(verdict: Verdict) -> None:
+    """How many findings of each severity, and where the report is."""
+    counts = Counter(str(finding.severity) for finding in verdict.findings)
+    line = summary(verdict, "out.xml")
+    assert line.endswith("the report is in out.xml")
+    assert line.startswith(f"{len(verdict.findings) or 'no'} finding")
+    assert all(f"{count} {severity}" in line for severity, count in counts.items())
+
+
+def test_text_has_warnings_and_refusals() -> None:
+    """Below the verdict, each under its heading."""
+    text = render(Verdict(9, (LOST,)), "text", ["the VM is dead"], ["EBUSY"])
+    assert text.splitlines()[-4:] == [
+        "kvmabi: warnings:",
+        "  the VM is dead",
+        "kvmabi: the program failed; what was refused last:",
+        "  EBUSY",
+    ]

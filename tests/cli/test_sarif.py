@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""SARIF 2.1.0: what the standard requires of the parts that are written, whatever the texts hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from kvmabi.cli.sarif import Level, Notice, Place, Report, Result, Rule, Stack, Thing, uri, write
+
+ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
+PATHS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20)
+RULES = ("one", "two")
+RESULTS = st.builds(
+    Result,
+    rule=st.sampled_from(RULES),
+    level=st.sampled_from(Level),
+    message=ANYTHING,
+    things=st.lists(st.builds(Thing, kind=st.just("register"), name=ANYTHING), max_size=3).map(tuple),
+    place=st.none() | st.builds(Place, path=PATHS, line=st.integers(0, 99)),
+    stacks=st.lists(
+        st.builds(
+            Stack,
+            label=ANYTHING,
+            places=st.lists(
+                st.builds(Place, path=st.just("") | PATHS, line=st.integers(0, 99), function=ANYTHING), max_size=2
+            ).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+
+
+def closed(*required: str, **properties: Any) -> dict[str, Any]:
+    """An object of these properties, some of them required, and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def several(items: Any, *, unique: bool = False) -> dict[str, Any]:
+    return {"type": "array", "items": items, "uniqueItems": unique}
+
+
+TEXT = {"type": "string", "minLength": 1}
+MESSAGE = closed("text", text=TEXT)
+LEVEL = {"enum": ["none", "note", "warning", "error"]}
+LOCATION = closed(
+    physicalLocation=closed(
+        "artifactLocation",
+        artifactLocation=closed("uri", uri={"type": "string", "pattern": r"^[!-~]+$"}),
+        region=closed("startLine", startLine={"type": "integer", "minimum": 1}),
+    ),
+    logicalLocations=several(
+        closed("name", "fullyQualifiedName", "kind", name={}, fullyQualifiedName={}, kind=TEXT), unique=True
+    ),
+)
+SCHEMA = closed(
+    "version",
+    "runs",
+    **{"$schema": {"type": "string", "format": "uri"}},
+    version={"const": "2.1.0"},
+    runs=several(
+        closed(
+            "tool",
+            "results",
+            tool=closed(
+                "driver",
+                driver=closed(
+                    "name",
+                    name={"const": "kvmabi"},
+                    version=TEXT,
+                    rules=several(
+                        closed("id", id=TEXT, shortDescription=MESSAGE, fullDescription=MESSAGE, help=MESSAGE),
+                        unique=True,
+                    ),
+                ),
+            ),
+            automationDetails=closed(id={"type": "string", "pattern": "/$"}),
+            columnKind={"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+            invocations=several(
+                closed(
+                    "executionSuccessful",
+                    executionSuccessful={"type": "boolean"},
+                    toolExecutionNotifications=several(closed("message", message=MESSAGE, level=LEVEL)),
+                )
+            ),
+            results=several(
+                closed(
+                    "message",
+                    ruleId=TEXT,
+                    ruleIndex={"type": "integer", "minimum": 0},
+                    level=LEVEL,
+                    message=MESSAGE,
+                    locations=several(LOCATION),
+                    stacks=several(
+                        closed("frames", message=MESSAGE, frames=several(closed("location", location=LOCATION))),
+                        unique=True,
+                    ),
+                )
+            ),
+        )
+    ),
+)
+"""The part of the standard's schema that kvmabi writes: which properties there are, and which must be there."""
+
+
+def run_of(text: str) -> Any:
+    """The only run of a report that is as the standard requires."""
+    log = json.loads(text.encode("ascii"))
+    Draft202012Validator(SCHEMA).validate(log)
+    (run,) = log["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in run["results"])
+    return run
+
+
+@given(results=st.lists(RESULTS, max_size=4), texts=st.lists(ANYTHING, min_size=4, max_size=4))
+def test_hostile_strings(results: list[Result], texts: list[str]) -> None:
+    """Any texts, names and paths: the report is valid and keeps every result in its place and level."""
+    rules = [Rule(id, *texts[:3]) for id in RULES]
+    run = run_of(write(Report("kvmabi run", rules, results, [Notice(Level.NOTE, texts[3])])))
+    assert [result["level"] for result in run["results"]] == [result.level for result in results]
+    for result, found in zip(results, run["results"], strict=True):
+        (location,) = found.get("locations", [{}])
+        assert ("physicalLocation" in location) == (result.place is not None)
+        if result.place is not None and result.place.line:
+            assert location["physicalLocation"]["region"]["startLine"] == result.place.line
+
+
+@given(path=PATHS)
+def test_uri_is_the_path(path: str) -> None:
+    """A reader that decodes the reference, from the working directory, has the path again."""
+    parts = urlsplit(uri(path))
+    assert parts.scheme in ("", "file")
+    assert not parts.query
+    assert not parts.fragment
+    assert os.path.join(os.fsencode(Path.cwd()), unquote_to_bytes(parts.path)) == os.fsencode(os.path.abspath(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "reference"),
+    [
+        ("a b.c", "a%20b.c"),
+        ("./src/../src/a.c", "src/a.c"),
+        ("c:a", "c%3Aa"),
+        ("/nowhere/a.c", "file:///nowhere/a.c"),
+        (os.fsdecode(b"\xff.c"), "%FF.c"),
+    ],
+)
+def test_uri(path: str, reference: str) -> None:
+    """Relative below the working directory; names that are not UTF-8 byte for byte."""
+    assert uri(path) == reference
+
+
+def test_a_link_in_a_message_is_text() -> None:
+    """SARIF shows ``[text](target)`` as a link; a trace or a program cannot put one there."""
+    run = run_of(write(Report("c", [Rule("r", "t", "t", "h")], [Result("r", Level.ERROR, "[here](https://x)")])))
+    assert "](" not in run["results"][0]["message"]["text"]
+
+
+def test_nothing_found() -> None:
+    """A report without results is one run that succeeded."""
+    run = run_of(write(Report("kvmabi run", [], [])))
+    assert (run["results"], run["invocations"]) == ([], [{"executionSuccessful": True}])
