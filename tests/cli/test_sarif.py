@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from kvmabi.cli.sarif import Level, Notice, Place, Report, Result, Rule, Stack, Thing, uri, write
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
-PATHS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20)
+PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 RULES = ("one", "two")
 RESULTS = st.builds(
     Result,

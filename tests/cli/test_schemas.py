@@ -119,7 +119,7 @@ def objects(schema: Any) -> list[dict[str, Any]]:
 
 def test_a_wrong_output_is_found() -> None:
     """A property more, one less, and a reference to another schema that does not hold."""
-    audit = {"base": "v5.15", "bits": [], "unknown": [], "base_has": [], "remaining": []}
+    audit: dict[str, Any] = {"base": "v5.15", "bits": [], "unknown": [], "base_has": [], "remaining": []}
     audit |= {"mended_by": {}, "remedies": {}}
     validate("fpstate-audit", json.dumps(audit))
     with pytest.raises(ValidationError):
