@@ -54,8 +54,8 @@ class Command:
     """A command or subcommand.
 
     ``about`` and ``example`` stand at the beginning and at the end of its help, ``summary`` in the list of its
-    parent's. ``options`` adds its options to a parser, ``formats`` are the forms of its output (none: it prints what
-    other programs print). ``run`` carries it out and returns the exit status; None if one of ``commands`` must be
+    parent's. ``options`` adds its options to a parser, ``formats`` are the forms of its output, the default first
+    (see kvmabi.cli.formats). ``run`` carries it out and returns the exit status; None if one of ``commands`` must be
     named.
     """
 

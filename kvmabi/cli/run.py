@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
@@ -68,9 +69,9 @@ def run(args: Namespace) -> int:
     refused = [line(event) for event in refusals.last] if status.program else []
     warned = [line(event) for event in warnings.first]
     verdict = verdict_of(log.count, checker.findings)
-    _write(
-        runreport.render(verdict, args.format, warned, refused, program=argv[0], fails=frozenset(Severity)), args.output
-    )
+    program = shutil.which(argv[0]) or argv[0]
+    report = runreport.render(verdict, args.format, warned, refused, program=program, fails=frozenset(Severity))
+    _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:
         github.show(runreport.annotated(verdict))
     elif args.output is not None and verdict.findings:

@@ -38,3 +38,14 @@ def kvmabi(capsys: pytest.CaptureFixture[str]) -> Kvmabi:
         return Ended(status, *capsys.readouterr())
 
     return run
+
+
+def one_line(ended: Ended, status: int, *words: str) -> None:
+    """The exit status, nothing on stdout, one line on stderr that says what is wrong."""
+    assert ended.status == status
+    assert ended.out == ""
+    assert ended.err.count("\n") == 1
+    assert ended.err.startswith("kvmabi: ")
+    assert "Traceback" not in ended.err
+    for word in words:
+        assert word in ended.err

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Kvmabi
-from cli.test_junit import parse
-from cli.test_sarif import run_of
+from cli.readers import run_of, suite_of
 from kvmabi.steps.backends import model as model_backend
 
 TRACE = "# host sme-demo\n# seq 1.0\nN 1\tOK\nI 0 5 0\tOK\nG 0 6030000000100000\t{}\n"
@@ -50,7 +49,7 @@ def test_forms(kvmabi: Kvmabi) -> None:
     """JSON and JUnit have the same contents as text; --list prints cases, rules and sources."""
     report = json.loads(kvmabi("conformance", "--format", "json", "--case", "life.*").out)
     assert report["counts"]["failed"] == 0
-    suite = parse(kvmabi("conformance", "--format", "junit", "--case", "life.*").out)
+    suite = suite_of(kvmabi("conformance", "--format", "junit", "--case", "life.*").out)
     assert (suite.get("failures"), suite.get("tests")) == ("0", str(len(report["cases"])))
     assert "restore.sve-and-sme" in kvmabi("conformance", "--list").out
 
@@ -148,7 +147,7 @@ def test_junit(kvmabi: Kvmabi, failing: Path) -> None:
     """A test case for each case: passed, failed with its rule and both answers, skipped with the reason."""
     ended = kvmabi("conformance", "--cases", str(failing), "--format", "junit")
     assert (ended.status, ended.err) == (1, "")
-    suite = parse(ended.out)
+    suite = suite_of(ended.out)
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
     good, bad, absent = suite
     assert (good.get("classname"), good.get("name"), len(good)) == ("mine", "get", 0)

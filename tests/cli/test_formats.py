@@ -10,8 +10,7 @@ from importlib import import_module
 
 import pytest
 
-from cli.conftest import Kvmabi
-from cli.test_misuse import one_line
+from cli.conftest import Kvmabi, one_line
 from kvmabi import cli
 from kvmabi.cli import formats
 from kvmabi.cli.command import Command

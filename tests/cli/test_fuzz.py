@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Kvmabi
+from cli.readers import suite_of
 from cli.schemas import validate
-from cli.test_junit import parse
 from kvmabi.cli import backend_options
 from kvmabi.profiles import load_kernel
 from kvmabi.steps.backends.model import ModelBackend
@@ -163,12 +163,12 @@ def test_forms(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ended.status == 1
     report = validate("fuzz", ended.out)
     assert [difference["kind"][-2:] for difference in report["differences"]] == [["EPERM", "EBUSY"]] * 2
-    suite = parse(kvmabi(*words, "junit").out)
+    suite = suite_of(kvmabi(*words, "junit").out)
     assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
     assert "[[case]]" in (suite.findtext("testcase/failure") or "")
     monkeypatch.setattr(Kernel, "lie", False)
     ended = kvmabi("fuzz", "--against", "vm", "--host", "sme-demo", "--steps", "500", "--format", "junit")
-    assert (ended.status, parse(ended.out).get("tests"), parse(ended.out).get("failures")) == (0, "1", "0")
+    assert (ended.status, suite_of(ended.out).get("tests"), suite_of(ended.out).get("failures")) == (0, "1", "0")
 
 
 def test_a_state_with_kinds_missing(kvmabi: Kvmabi, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import xml.dom.minidom
-from xml.etree import ElementTree
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cli.readers import suite_of
 from kvmabi.cli.junit import Case, Suite, escape, write
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=30)
@@ -27,21 +27,13 @@ CASES = st.builds(
 )
 
 
-def parse(text: str) -> ElementTree.Element:
-    """The test suite, as a parser sees it."""
-    root = ElementTree.fromstring(text.encode("ascii"))
-    assert root.tag == "testsuites"
-    (suite,) = root
-    return suite
-
-
 @given(suite=st.builds(Suite, name=ANYTHING, cases=st.lists(CASES, max_size=4), output=ANYTHING))
 @example(Suite("]]>", [Case("<a>&\"'", "\x00\x1b[2J\x85\r\n\t", failure="]]>", details="<![CDATA[ ]]>\r")], "\ufffe"))
 def test_hostile_strings(suite: Suite) -> None:
     """Every string comes back as ``escape`` has it, and two parsers accept the text."""
     text = write(suite)
     xml.dom.minidom.parseString(text.encode("ascii"))
-    element = parse(text)
+    element = suite_of(text)
     assert element.get("name") == escape(suite.name)
     for case, found in zip(suite.cases, element.findall("testcase"), strict=True):
         assert found.get("classname") == escape(case.group)
@@ -72,7 +64,7 @@ def test_escape(text: str) -> None:
 @given(cases=st.lists(CASES, max_size=5))
 def test_counts(cases: list[Case]) -> None:
     """The suite's counts are those of its elements."""
-    suite = parse(write(Suite("s", cases)))
+    suite = suite_of(write(Suite("s", cases)))
     assert int(suite.get("tests", "")) == len(suite.findall("testcase"))
     assert int(suite.get("failures", "")) == len(suite.findall("testcase/failure"))
     assert int(suite.get("skipped", "")) == len(suite.findall("testcase/skipped"))
@@ -82,7 +74,7 @@ def test_counts(cases: list[Case]) -> None:
 @given(names=st.lists(st.sampled_from(["a", "a (2)", "b"]), max_size=6))
 def test_names_differ(names: list[str]) -> None:
     """Cases of one group get different names: some readers keep only one of equal ones."""
-    suite = parse(write(Suite("s", [Case("g", name) for name in names])))
+    suite = suite_of(write(Suite("s", [Case("g", name) for name in names])))
     written = [case.get("name") for case in suite]
     assert len(set(written)) == len(names)
 
@@ -98,5 +90,5 @@ def test_names_differ(names: list[str]) -> None:
 )
 def test_a_case_has_one_outcome(case: Case, tags: list[str]) -> None:
     """Passed, failed or skipped; a failure goes first."""
-    (found,) = parse(write(Suite("s", [case])))
+    (found,) = suite_of(write(Suite("s", [case])))
     assert [element.tag for element in found] == tags

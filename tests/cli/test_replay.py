@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Kvmabi
-from cli.test_junit import parse
-from cli.test_sarif import run_of
+from cli.readers import run_of, suite_of
 
 SEQUENCE = "# seq 1\nN 1\tOK\nV {}\t{}\n"  # a second vCPU: its number, and the answer
 KERNEL = 'base = "sme-v12"\nmax_vcpus = {}\n'
@@ -73,7 +72,7 @@ def test_junit(kvmabi: Kvmabi, traces: tuple[str, str]) -> None:
     """A test case for each trace."""
     ended = kvmabi("replay", "--format", "junit", *traces)
     assert (ended.status, ended.err) == (1, "")
-    good, bad = parse(ended.out)
+    good, bad = suite_of(ended.out)
     assert (good.get("name"), len(good)) == (traces[0], 0)
     assert (bad[0].get("message"), bad[0].get("type")) == ("1 of 2 steps differ", "answer-differs")
     assert "expected: EPERM" in (bad[0].text or "")

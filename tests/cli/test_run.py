@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from ctools import INCLUDE, compile_c
 
+from cli.readers import run_of, suite_of
 from cli.schemas import validate
-from cli.test_junit import parse
-from cli.test_sarif import run_of
 
 OPEN_ONLY = """
 #include <fcntl.h>
@@ -195,10 +194,10 @@ def test_stdin_and_stdout_are_the_programs() -> None:
 @pytest.mark.slow
 def test_junit_and_sarif(programs: Path) -> None:
     """The whole of stderr is the report, if the program wrote nothing there."""
-    suite = parse(run("--format", "junit", "--", programs / "lossy").stderr)
+    suite = suite_of(run("--format", "junit", "--", programs / "lossy").stderr)
     (case,) = suite.findall("testcase")
     assert case[0].get("type") == "destroyed-by-svcr"
-    assert parse(run("--format", "junit", "--", programs / "quiet").stderr).get("failures") == "0"
+    assert suite_of(run("--format", "junit", "--", programs / "quiet").stderr).get("failures") == "0"
     done = run("--format", "sarif", "--", programs / "lossy")
     assert done.returncode == 99
     (result,) = run_of(done.stderr)["results"]

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.readers import run_of, suite_of
 from cli.schemas import validate
-from cli.test_junit import parse
-from cli.test_sarif import run_of
 from kvmabi.cli import github
 from kvmabi.cli.runreport import annotated, render, summary
 from kvmabi.cli.verdicts import Finding, Loss, NotJudged, Pair, Severity, Verdict
@@ -97,7 +96,7 @@ def test_any_verdict_in_any_form(verdict: Verdict, lines: list[str], program: st
     """Every form is well-formed and has every finding; names, reasons, paths and frames may be anything."""
     reports = {form: render(verdict, form, lines, lines, program=program) for form in FORMS}
     assert len(validate("run", reports["json"])["findings"]) == len(verdict.findings)
-    parse(reports["junit"])
+    suite_of(reports["junit"])
     assert len(run_of(reports["sarif"])["results"]) == len(verdict.findings)
     assert all(str(finding) in reports["text"] for finding in verdict.findings)
     for annotation in annotated(verdict):
@@ -145,7 +144,7 @@ def test_junit_has_a_case_for_each_pair() -> None:
     """A pair with a finding fails, one without passes; what was not judged is skipped, and says why."""
     good = replace(PAIR, vm=7)
     verdict = Verdict(90, (LOST, LATENT, ALONE), (PAIR, good), (UNJUDGED,))
-    suite = parse(render(verdict, "junit", ["a warning"], []))
+    suite = suite_of(render(verdict, "junit", ["a warning"], []))
     failed, passed, alone, skipped = suite.findall("testcase")
     assert failed.get("name") == "VM 2 vCPU 0 restored from VM 1 vCPU 0"
     assert (failed[0].tag, failed[0].get("type"), failed[0].get("message")) == (
@@ -163,16 +162,16 @@ def test_junit_has_a_case_for_each_pair() -> None:
 def test_junit_fails_for_the_severities_asked_for() -> None:
     """Latent findings do not fail a case, unless ``fails`` says so."""
     verdict = Verdict(9, (LATENT,), (PAIR,))
-    passed = parse(render(verdict, "junit", [], []))
+    passed = suite_of(render(verdict, "junit", [], []))
     assert passed.get("failures") == "0"
     assert "written late" in (passed.findtext("testcase/system-out") or "")
-    assert parse(render(verdict, "junit", [], [], fails=set(Severity))).get("failures") == "1"
+    assert suite_of(render(verdict, "junit", [], [], fails=set(Severity))).get("failures") == "1"
 
 
 @pytest.mark.parametrize(("events", "skipped"), [(0, "1"), (9, "0")])
 def test_junit_is_never_empty(events: int, skipped: str) -> None:
     """Without findings and pairs there is one case, which is skipped if /dev/kvm was never used."""
-    suite = parse(render(Verdict(events, ()), "junit", [], []))
+    suite = suite_of(render(Verdict(events, ()), "junit", [], []))
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("1", "0", skipped)
 
 

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from cli.conftest import Kvmabi
 from cli.schemas import FOLDER, SCHEMAS, SUFFIX, validate
 from cli.test_formats import COMMANDS
-from kvmabi.cli import backend_options
+from kvmabi.cli import backend_options, main
 from kvmabi.steps.backends.model import ModelBackend
 
 PAGE = FOLDER.parent / "commands.md"
@@ -80,6 +80,16 @@ def test_demo(kvmabi: Kvmabi) -> None:
     assert [program["status"] for program in programs] == [program["expected"] for program in programs]
     assert [bool(program["findings"]) for program in programs] == [False, True, True]
     assert (ended.status, ended.err) == (0, "")
+
+
+@pytest.mark.slow
+def test_demo_is_not_annotated(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In GitHub Actions neither: its findings are expected."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert main(["demo"]) == 0
+    captured = capfd.readouterr()
+    assert "values destroyed" in captured.out
+    assert "::" not in captured.out + captured.err
 
 
 @pytest.mark.slow
