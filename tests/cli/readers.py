@@ -98,6 +98,7 @@ SCHEMA = closed(
 def run_of(text: str) -> Any:
     """The only run of a report that is as the standard requires."""
     log = json.loads(text.encode("ascii"))
+    json.dumps(log, ensure_ascii=False).encode("utf-8")  # which has no lone surrogates
     Draft202012Validator(SCHEMA).validate(log)
     (run,) = log["runs"]
     rules = run["tool"]["driver"]["rules"]

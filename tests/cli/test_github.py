@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvmabi.cli.github import Annotation, Level, show, text
@@ -32,6 +32,7 @@ def data(value: str) -> str:
 
 
 @given(level=st.sampled_from(Level), title=PRINTABLE, message=PRINTABLE, line=st.integers(0, 99))
+@example(Level.ERROR, "a::b, c=d: 100%0A", "x::y %25 %3A", 1)
 def test_there_and_back(level: Level, title: str, message: str, line: int) -> None:
     """The runner reads what was said, with colons, commas, percent signs and newlines."""
     command, properties, said = read(text(Annotation(level, title, message, "src/a,b:c.c", line)))

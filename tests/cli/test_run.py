@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -192,8 +193,8 @@ def test_stdin_and_stdout_are_the_programs() -> None:
 
 
 @pytest.mark.slow
-def test_junit_and_sarif(programs: Path) -> None:
-    """The whole of stderr is the report, if the program wrote nothing there."""
+def test_junit_and_sarif(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole of stderr is the report, if the program wrote nothing there; SARIF locates it, also in PATH."""
     suite = suite_of(run("--format", "junit", "--", programs / "lossy").stderr)
     (case,) = suite.findall("testcase")
     assert case[0].get("type") == "destroyed-by-svcr"
@@ -202,7 +203,11 @@ def test_junit_and_sarif(programs: Path) -> None:
     assert done.returncode == 99
     (result,) = run_of(done.stderr)["results"]
     assert (result["ruleId"], result["level"]) == ("destroyed-by-svcr", "error")
-    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].endswith("/lossy")
+    uri = (programs / "lossy").as_uri()
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    (result,) = run_of(run("--format", "sarif", "--", "lossy").stderr)["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ def test_uri_is_the_path(path: str) -> None:
     assert parts.scheme in ("", "file")
     assert not parts.query
     assert not parts.fragment
-    assert os.path.join(os.fsencode(Path.cwd()), unquote_to_bytes(parts.path)) == os.fsencode(os.path.abspath(path))
+    read = os.path.join(os.fsencode(Path.cwd()), unquote_to_bytes(parts.path))
+    assert os.path.normpath(read) == os.fsencode(os.path.abspath(path))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ ELSEWHERE = {"demo", "run", "capture", "fpstate-trace"}
 def test_output_is_as_the_schema_says(kvmabi: Kvmabi, tmp_path: Path, name: str, line: str, status: int) -> None:
     """Real output, with differences and without."""
     (tmp_path / "a.trace").write_text(TRACE, "utf-8")
-    (tmp_path / "commits").write_text("e92bee9f861b x\n2632e2521769 x\nno such commit\n", "utf-8")
+    (tmp_path / "commits").write_text("e92bee9f861b x\n2632e2521769 x\nno such commit: \u00e9\n", "utf-8")
     files = {"TRACE": str(tmp_path / "a.trace"), "COMMITS": str(tmp_path / "commits")}
     ended = kvmabi(*(files.get(word, word) for word in line.split()), "--format", "json")
     assert (ended.status, ended.err) == (status, "")
