@@ -31,21 +31,22 @@ def render(
     *,
     program: str = "",
     fails: Collection[Severity] = FAILS,
+    strict: bool = False,
 ) -> str:
     """Returns the report in a form, without a final newline.
 
     ``warnings`` are lines about damage that a kernel would have done, ``refused`` the last errors of a program that
     failed. ``program`` is the path of the program that ran: SARIF names it where no line of a source is known.
-    ``fails`` are the severities that fail a JUnit test case.
+    ``fails`` are the severities that fail a JUnit test case; ``strict``: a restore that was not judged fails one, too.
     """
     if form == formats.JSON:
         return json.dumps(verdict.as_dict() | {"warnings": list(warnings), "refused": list(refused)}, indent=2)
     if form == formats.JUNIT:
         output = "\n".join(_sections(warnings, refused))
-        return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails)), output))
+        return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails, strict)), output))
     if form == formats.SARIF:
         return sarif.write(_sarif(verdict, warnings, refused, program))
-    return "\n".join([str(verdict), *_sections(warnings, refused)])
+    return "\n".join([f"kvmabi: {verdict}", *_sections(warnings, refused)])
 
 
 def summary(verdict: Verdict, path: str) -> str:
@@ -58,15 +59,22 @@ def summary(verdict: Verdict, path: str) -> str:
     parts = ", ".join(f"{counts[severity]} {severity}" for severity in Severity if counts[severity])
     count = len(verdict.findings)
     found = f"{count} finding{'s' if count != 1 else ''} ({parts})" if count else "no findings"
-    return f"{found}: the report is in {path}"
+    unseen = len(verdict.unseen)
+    unjudged = f", {unseen} restored vCPU{'s' if unseen != 1 else ''} not judged" if unseen else ""
+    return f"{found}{unjudged}: the report is in {path}"
 
 
-def annotated(verdict: Verdict) -> Iterator[github.Annotation]:
-    """Returns an annotation for each finding, at a line of a source if one is known."""
+def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Annotation]:
+    """Returns an annotation for each finding, at a line of a source if one is known.
+
+    ``strict``: also for each restore that was not judged.
+    """
     for finding in verdict.findings:
         place = _place(finding) or sarif.Place("")
         level = LEVELS[finding.severity][1]
         yield github.Annotation(level, f"kvmabi: {finding.title}", _message(finding), place.path, place.line)
+    for one in verdict.unseen if strict else ():
+        yield github.Annotation(github.Level.ERROR, "kvmabi: a restore was not judged", _unjudged(one))
 
 
 def _sections(warnings: Sequence[str], refused: Sequence[str]) -> list[str]:
@@ -82,6 +90,14 @@ def _vcpu(one: Finding | NotJudged | Pair) -> str:
     return f"VM {one.vm} vCPU {one.vcpu}"
 
 
+def _why(one: NotJudged) -> str:
+    return f"{one.why}{f': {one.hint}' if one.hint else ''}"
+
+
+def _unjudged(one: NotJudged) -> str:
+    return f"{_vcpu(one)} was not judged: {_why(one)}"
+
+
 def _message(finding: Finding) -> str:
     """Returns a finding in a few sentences: the registers, the first one's reason, and the fix."""
     names = " ".join(finding.registers[:NAMES_SHOWN])
@@ -95,7 +111,7 @@ def _message(finding: Finding) -> str:
 # --- JUnit: a case for each pair that was judged, for each finding without a pair, and for what was not judged
 
 
-def _cases(verdict: Verdict, fails: Collection[Severity]) -> Iterator[junit.Case]:
+def _cases(verdict: Verdict, fails: Collection[Severity], strict: bool) -> Iterator[junit.Case]:
     pairs = dict.fromkeys([*verdict.judged, *(found.pair for found in verdict.findings if found.pair is not None)])
     for pair in pairs:
         yield _case(_pair(pair), [found for found in verdict.findings if found.pair == pair], fails)
@@ -103,10 +119,14 @@ def _cases(verdict: Verdict, fails: Collection[Severity]) -> Iterator[junit.Case
         if finding.pair is None:
             yield _case(f"{_vcpu(finding)}: {finding.kind}", [finding], fails)
     for one in verdict.not_judged:
-        yield junit.Case(COMMAND, _vcpu(one), skipped=f"not judged: {one.why}{f': {one.hint}' if one.hint else ''}")
+        why = f"not judged: {_why(one)}"
+        if strict and one.is_restore:
+            yield junit.Case(COMMAND, _vcpu(one), failure=why, kind="not-judged")
+        else:
+            yield junit.Case(COMMAND, _vcpu(one), skipped=why)
     if not verdict.judged and not verdict.findings and not verdict.not_judged:
-        events = f"{verdict.events} events" if verdict.events else ""
-        yield junit.Case(COMMAND, "the program", skipped="" if events else "/dev/kvm was never used")
+        why = "no save and restore was seen" if verdict.events else "/dev/kvm was never used"
+        yield junit.Case(COMMAND, "the program", skipped=f"nothing was judged: {why}")
 
 
 def _pair(pair: Pair) -> str:
@@ -128,12 +148,9 @@ def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -
 
 def _sarif(verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str) -> sarif.Report:
     rules = {found.kind: sarif.Rule(found.kind, found.title, found.rule, found.fix) for found in verdict.findings}
-    unjudged = (
-        f"{_vcpu(one)} was not judged: {one.why}{f': {one.hint}' if one.hint else ''}" for one in verdict.not_judged
-    )
     notices = [
         *(sarif.Notice(sarif.Level.WARNING, text) for text in warnings),
-        *(sarif.Notice(sarif.Level.NOTE, text) for text in (*refused, *unjudged)),
+        *(sarif.Notice(sarif.Level.NOTE, text) for text in (*refused, *map(_unjudged, verdict.not_judged))),
     ]
     return sarif.Report(COMMAND, list(rules.values()), [_result(found, program) for found in verdict.findings], notices)
 

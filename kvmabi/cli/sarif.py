@@ -122,7 +122,17 @@ def uri(path: str) -> str:
     """
     whole = Path(os.path.abspath(path.replace("\0", "")))
     here = Path.cwd()
-    return quote(os.fsencode(whole.relative_to(here))) if whole.is_relative_to(here) else whole.as_uri()
+    if whole.is_relative_to(here):
+        return quote(_bytes(whole.relative_to(here)))
+    return f"file://{quote(_bytes(whole))}"
+
+
+def _bytes(path: Path) -> bytes:
+    """Returns a path as the system has it; escaped, if no file can have it, as a name in debug information may be."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return _encodable(str(path)).encode()
 
 
 def _text(text: str) -> dict[str, str]:

@@ -83,6 +83,8 @@ class Finding:
     title: str
     rule: str
     fix: str
+    lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     text: str = ""
     origins: tuple[tuple[str, Origin], ...] = ()
 
@@ -104,6 +106,8 @@ class Finding:
             "vcpu": self.vcpu,
             "pair": None if self.pair is None else asdict(self.pair),
             "registers": [_loss(loss) for loss in self.losses],
+            "events": list(self.lines),
+            "notes": list(self.notes),
         }
         if self.origins:
             data["origins"] = [
@@ -136,15 +140,21 @@ class Verdict:
     judged: tuple[Pair, ...] = ()
     not_judged: tuple[NotJudged, ...] = ()
 
+    @property
     def worst(self) -> Severity | None:
-        """Returns the severity of the worst finding, None without findings."""
+        """The severity of the worst finding, None without findings."""
         return min((finding.severity for finding in self.findings), key=list(Severity).index, default=None)
+
+    @property
+    def unseen(self) -> tuple[NotJudged, ...]:
+        """The vCPUs that look restored and were not judged."""
+        return tuple(one for one in self.not_judged if one.is_restore)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the verdict as data for JSON."""
         return {
             "events": self.events,
-            "verdict": self.worst() or ("clean" if self.events else "nothing judged"),
+            "verdict": self.worst or ("clean" if self.judged else "nothing judged"),
             "judged": [asdict(pair) for pair in self.judged],
             "not_judged": [asdict(one) for one in self.not_judged],
             "findings": [finding.as_dict() for finding in self.findings],
@@ -155,7 +165,7 @@ class Verdict:
         what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing was lost"
         if not self.events:
             what = "/dev/kvm was never used, so nothing was judged"
-        lines = [f"kvmabi: {self.events} events, {what}"]
+        lines = [f"{self.events} events, {what}"]
         return "\n".join(lines + [f"\n{number}. {finding}" for number, finding in enumerate(self.findings, 1)])
 
 

@@ -129,7 +129,8 @@ def test_json() -> None:
 @pytest.mark.parametrize(
     ("verdict", "word"),
     [
-        (Verdict(3, ()), "clean"),
+        (Verdict(3, (), (PAIR,)), "clean"),
+        (Verdict(3, ()), "nothing judged"),
         (Verdict(0, ()), "nothing judged"),
         (Verdict(3, (LATENT,)), "latent"),
         (Verdict(3, (LATENT, ALONE)), "changed"),
@@ -168,11 +169,23 @@ def test_junit_fails_for_the_severities_asked_for() -> None:
     assert suite_of(render(verdict, "junit", [], [], fails=set(Severity))).get("failures") == "1"
 
 
-@pytest.mark.parametrize(("events", "skipped"), [(0, "1"), (9, "0")])
-def test_junit_is_never_empty(events: int, skipped: str) -> None:
-    """Without findings and pairs there is one case, which is skipped if /dev/kvm was never used."""
-    suite = suite_of(render(Verdict(events, ()), "junit", [], []))
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("1", "0", skipped)
+@pytest.mark.parametrize(("events", "why"), [(0, "/dev/kvm was never used"), (9, "no save and restore was seen")])
+def test_junit_is_never_empty(events: int, why: str) -> None:
+    """If nothing was judged there is one case, which is skipped and says why."""
+    (case,) = suite_of(render(Verdict(events, ()), "junit", [], []))
+    assert (case[0].tag, case[0].get("message")) == ("skipped", f"nothing was judged: {why}")
+
+
+def test_strict() -> None:
+    """A restore that was not judged fails its case and is annotated; another vCPU is skipped. The line counts it."""
+    verdict = Verdict(9, (), (), (UNJUDGED, replace(UNJUDGED, vm=5, is_restore=False)))
+    restored, other = suite_of(render(verdict, "junit", [], [], strict=True))
+    assert (restored[0].tag, other[0].tag) == ("failure", "skipped")
+    assert suite_of(render(verdict, "junit", [], [])).get("failures") == "0"
+    (annotation,) = annotated(verdict, strict=True)
+    assert annotation.message == "VM 4 vCPU 1 was not judged: two saves fit: declare the pair"
+    assert list(annotated(verdict)) == []
+    assert summary(verdict, "f") == "no findings, 1 restored vCPU not judged: the report is in f"
 
 
 def test_sarif_levels_rules_and_places() -> None:

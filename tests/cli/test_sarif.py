@@ -16,6 +16,7 @@ from kvmabi.cli.sarif import Level, Notice, Place, Report, Result, Rule, Stack, 
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
 PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+NO_PATHS = st.text(st.characters(exclude_categories=()), min_size=1, max_size=20)
 RULES = ("one", "two")
 RESULTS = st.builds(
     Result,
@@ -23,7 +24,7 @@ RESULTS = st.builds(
     level=st.sampled_from(Level),
     message=ANYTHING,
     things=st.lists(st.builds(Thing, kind=st.just("register"), name=ANYTHING), max_size=3).map(tuple),
-    place=st.none() | st.builds(Place, path=PATHS, line=st.integers(0, 99)),
+    place=st.none() | st.builds(Place, path=NO_PATHS, line=st.integers(0, 99)),
     stacks=st.lists(
         st.builds(
             Stack,
@@ -69,10 +70,12 @@ def test_uri_is_the_path(path: str) -> None:
         ("c:a", "c%3Aa"),
         ("/nowhere/a.c", "file:///nowhere/a.c"),
         (os.fsdecode(b"\xff.c"), "%FF.c"),
+        ("\ud800.c", "%5Cud800.c"),
+        ("/\ud800.c", "file:///%5Cud800.c"),
     ],
 )
 def test_uri(path: str, reference: str) -> None:
-    """Relative below the working directory; names that are not UTF-8 byte for byte."""
+    """Relative below the working directory; names that are not UTF-8 byte for byte, and those that no file has."""
     assert uri(path) == reference
 
 
