@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from kvmabi.cli import formats, github, junit, sarif
-from kvmabi.cli.verdicts import Finding, NotJudged, Origin, Pair, Severity, Verdict
+from kvmabi.cli import formats, github, junit, sarif, sources
+from kvmabi.cli.verdicts import Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
 FAILS = frozenset({Severity.LOST, Severity.CHANGED})
@@ -19,7 +18,6 @@ LEVELS = {
     Severity.CHANGED: (sarif.Level.WARNING, github.Level.WARNING),
     Severity.LATENT: (sarif.Level.NOTE, github.Level.NOTICE),
 }
-FRAME = re.compile(r"(?:(?P<function>.*) at )?(?P<path>.+):(?P<line>[0-9]{1,9})", re.DOTALL)
 NAMES_SHOWN = 12
 
 
@@ -70,7 +68,7 @@ def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Anno
     ``strict``: also for each restore that was not judged.
     """
     for finding in verdict.findings:
-        place = _place(finding) or sarif.Place("")
+        place = sources.innermost(sources.stacks(finding)) or sarif.Place("")
         level = LEVELS[finding.severity][1]
         yield github.Annotation(level, f"kvmabi: {finding.title}", _message(finding), place.path, place.line)
     for one in verdict.unseen if strict else ():
@@ -158,22 +156,6 @@ def _sarif(verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], pr
 def _result(finding: Finding, program: str) -> sarif.Result:
     vcpu = f"VM {finding.vm}/vCPU {finding.vcpu}"
     things = (sarif.Thing("vcpu", vcpu), *(sarif.Thing("register", f"{vcpu}/{name}") for name in finding.registers))
-    stacks = tuple(sarif.Stack(label, tuple(_frames(origin))) for label, origin in finding.origins)
-    place = _place(finding) or (sarif.Place(program) if program else None)
+    stacks = sources.stacks(finding)
+    place = sources.innermost(stacks) or (sarif.Place(program) if program else None)
     return sarif.Result(finding.kind, LEVELS[finding.severity][0], _message(finding), things, place, stacks)
-
-
-def _place(finding: Finding) -> sarif.Place | None:
-    """Returns the innermost line of a source that is known, of the first origin that has one."""
-    frames = (frame for _, origin in finding.origins for frame in _frames(origin))
-    return next((frame for frame in frames if frame.line), None)
-
-
-def _frames(origin: Origin) -> Iterator[sarif.Place]:
-    """Returns the frames of an origin as places: "function at file:line", else only what is known."""
-    for frame in map(str, origin.frames):
-        read = FRAME.fullmatch(frame)
-        if read is None:
-            yield sarif.Place("", function=frame)
-        else:
-            yield sarif.Place(read["path"], int(read["line"]), read["function"] or "")

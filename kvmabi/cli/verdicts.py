@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from kvmabi import order
+from kvmabi.cli.sources import Origin
 
 
 class Severity(StrEnum):
@@ -61,14 +62,6 @@ class NotJudged:
     is_restore: bool
 
 
-class Origin(Protocol):
-    """Where in a program something happened."""
-
-    @property
-    def frames(self) -> tuple[object, ...]:
-        """The calls that led there, the innermost first; as text "function at file:line", or without a place."""
-
-
 @dataclass(frozen=True)
 class Finding:
     """One thing that went wrong on one vCPU. ``origins`` are labelled places in the program, if known."""
@@ -110,9 +103,7 @@ class Finding:
             "notes": list(self.notes),
         }
         if self.origins:
-            data["origins"] = [
-                {"label": label, "frames": [str(frame) for frame in origin.frames]} for label, origin in self.origins
-            ]
+            data["origins"] = [{"label": label, "frames": list(origin.frames)} for label, origin in self.origins]
         return data
 
     def __str__(self) -> str:

@@ -25,7 +25,7 @@ NUMBERS = st.integers(0, 5)
 class Origin:
     """Where in a program something happened, as the report reads it."""
 
-    frames: tuple[object, ...]
+    frames: tuple[str, ...]
 
 
 LOSS = Loss("z9", 0x6080000000150120, (4, 5), "event 5 wrote svcr = 0x1", b"\x01\x02", b"\x01\x02", None, False)
