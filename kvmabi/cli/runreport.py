@@ -141,11 +141,11 @@ def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -
     return junit.Case(COMMAND, name, 0.0, "; ".join(found.title for found in failing), failing[0].kind, details)
 
 
-# --- SARIF: a rule for each kind of finding, a result for each finding
+# --- SARIF: a rule for each kind and cause, a result for each finding
 
 
 def _sarif(verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str) -> sarif.Report:
-    rules = {found.kind: sarif.Rule(found.kind, found.title, found.rule, found.fix) for found in verdict.findings}
+    rules = {_rule(found): sarif.Rule(_rule(found), found.title, found.rule, found.fix) for found in verdict.findings}
     notices = [
         *(sarif.Notice(sarif.Level.WARNING, text) for text in warnings),
         *(sarif.Notice(sarif.Level.NOTE, text) for text in (*refused, *map(_unjudged, verdict.not_judged))),
@@ -153,9 +153,14 @@ def _sarif(verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], pr
     return sarif.Report(COMMAND, list(rules.values()), [_result(found, program) for found in verdict.findings], notices)
 
 
+def _rule(finding: Finding) -> str:
+    """Returns the id of the rule that was broken: SARIF's ids have levels, and the causes of a kind have own texts."""
+    return finding.kind if finding.cause == finding.kind else f"{finding.kind}/{finding.cause}"
+
+
 def _result(finding: Finding, program: str) -> sarif.Result:
     vcpu = f"VM {finding.vm}/vCPU {finding.vcpu}"
     things = (sarif.Thing("vcpu", vcpu), *(sarif.Thing("register", f"{vcpu}/{name}") for name in finding.registers))
     stacks = sources.stacks(finding)
     place = sources.innermost(stacks) or (sarif.Place(program) if program else None)
-    return sarif.Result(finding.kind, LEVELS[finding.severity][0], _message(finding), things, place, stacks)
+    return sarif.Result(_rule(finding), LEVELS[finding.severity][0], _message(finding), things, place, stacks)

@@ -195,7 +195,8 @@ def test_sarif_levels_rules_and_places() -> None:
     run = run_of(render(Verdict(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
     first, second, third = run["results"]
     assert [first["level"], second["level"], third["level"]] == ["error", "note", "warning"]
-    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == [LOST.kind, LATENT.kind, ALONE.kind]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert rules == [f"{found.kind}/{found.cause}" for found in (LOST, LATENT, ALONE)]
     (location,) = first["locations"]
     assert location["physicalLocation"] == {
         "artifactLocation": {"uri": "file:///nowhere/vmm.c"},
