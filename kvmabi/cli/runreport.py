@@ -50,7 +50,7 @@ def render(
 def summary(verdict: Verdict, path: str) -> str:
     """Returns a line that says what was found and where the report is.
 
-    >>> summary(Verdict(12, ()), "report.xml")
+    >>> summary(Verdict(12, (), (), ()), "report.xml")
     'no findings: the report is in report.xml'
     """
     counts = Counter(finding.severity for finding in verdict.findings)

@@ -91,6 +91,16 @@ VERDICTS = st.builds(
 )
 
 
+def made(
+    events: int,
+    findings: tuple[Finding, ...],
+    judged: tuple[Pair, ...] = (),
+    not_judged: tuple[NotJudged, ...] = (),
+) -> Verdict:
+    """A verdict."""
+    return Verdict(events, findings, judged, not_judged)
+
+
 @given(verdict=VERDICTS, lines=st.lists(ANYTHING, max_size=2), program=ANYTHING)
 def test_any_verdict_in_any_form(verdict: Verdict, lines: list[str], program: str) -> None:
     """Every form is well-formed and has every finding; names, reasons, paths and frames may be anything."""
@@ -105,7 +115,7 @@ def test_any_verdict_in_any_form(verdict: Verdict, lines: list[str], program: st
 
 def test_json() -> None:
     """The verdict, every register with its values in hex, the pair, and what was not judged."""
-    report = validate("run", render(Verdict(90, (LOST, ALONE), (PAIR,), (UNJUDGED,)), "json", ["w"], ["r"]))
+    report = validate("run", render(made(90, (LOST, ALONE), (PAIR,), (UNJUDGED,)), "json", ["w"], ["r"]))
     assert (report["events"], report["verdict"], report["warnings"], report["refused"]) == (90, "lost", ["w"], ["r"])
     lost, alone = report["findings"]
     assert (lost["kind"], lost["vm"], lost["vcpu"], lost["severity"]) == ("destroyed-by-svcr", 2, 0, "lost")
@@ -129,12 +139,12 @@ def test_json() -> None:
 @pytest.mark.parametrize(
     ("verdict", "word"),
     [
-        (Verdict(3, (), (PAIR,)), "clean"),
-        (Verdict(3, ()), "nothing judged"),
-        (Verdict(0, ()), "nothing judged"),
-        (Verdict(3, (LATENT,)), "latent"),
-        (Verdict(3, (LATENT, ALONE)), "changed"),
-        (Verdict(3, (LATENT, LOST, ALONE)), "lost"),
+        (made(3, (), (PAIR,)), "clean"),
+        (made(3, ()), "nothing judged"),
+        (made(0, ()), "nothing judged"),
+        (made(3, (LATENT,)), "latent"),
+        (made(3, (LATENT, ALONE)), "changed"),
+        (made(3, (LATENT, LOST, ALONE)), "lost"),
     ],
 )
 def test_verdict_is_the_worst(verdict: Verdict, word: str) -> None:
@@ -144,7 +154,7 @@ def test_verdict_is_the_worst(verdict: Verdict, word: str) -> None:
 def test_junit_has_a_case_for_each_pair() -> None:
     """A pair with a finding fails, one without passes; what was not judged is skipped, and says why."""
     good = replace(PAIR, vm=7)
-    verdict = Verdict(90, (LOST, LATENT, ALONE), (PAIR, good), (UNJUDGED,))
+    verdict = made(90, (LOST, LATENT, ALONE), (PAIR, good), (UNJUDGED,))
     suite = suite_of(render(verdict, "junit", ["a warning"], []))
     failed, passed, alone, skipped = suite.findall("testcase")
     assert failed.get("name") == "VM 2 vCPU 0 restored from VM 1 vCPU 0"
@@ -162,7 +172,7 @@ def test_junit_has_a_case_for_each_pair() -> None:
 
 def test_junit_fails_for_the_severities_asked_for() -> None:
     """Latent findings do not fail a case, unless ``fails`` says so."""
-    verdict = Verdict(9, (LATENT,), (PAIR,))
+    verdict = made(9, (LATENT,), (PAIR,))
     passed = suite_of(render(verdict, "junit", [], []))
     assert passed.get("failures") == "0"
     assert "written late" in (passed.findtext("testcase/system-out") or "")
@@ -172,13 +182,13 @@ def test_junit_fails_for_the_severities_asked_for() -> None:
 @pytest.mark.parametrize(("events", "why"), [(0, "/dev/kvm was never used"), (9, "no save and restore was seen")])
 def test_junit_is_never_empty(events: int, why: str) -> None:
     """If nothing was judged there is one case, which is skipped and says why."""
-    (case,) = suite_of(render(Verdict(events, ()), "junit", [], []))
+    (case,) = suite_of(render(made(events, ()), "junit", [], []))
     assert (case[0].tag, case[0].get("message")) == ("skipped", f"nothing was judged: {why}")
 
 
 def test_strict() -> None:
     """A restore that was not judged fails its case and is annotated; another vCPU is skipped. The line counts it."""
-    verdict = Verdict(9, (), (), (UNJUDGED, replace(UNJUDGED, vm=5, is_restore=False)))
+    verdict = made(9, (), (), (UNJUDGED, replace(UNJUDGED, vm=5, is_restore=False)))
     restored, other = suite_of(render(verdict, "junit", [], [], strict=True))
     assert (restored[0].tag, other[0].tag) == ("failure", "skipped")
     assert suite_of(render(verdict, "junit", [], [])).get("failures") == "0"
@@ -192,7 +202,7 @@ def test_sarif_levels_rules_and_places() -> None:
     """Severities as levels, kinds as rules, vCPU and registers as logical locations, the innermost line as place."""
     origin = Origin(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))
     lost = replace(LOST, origins=(("z9 was written", origin),))
-    run = run_of(render(Verdict(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
+    run = run_of(render(made(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
     first, second, third = run["results"]
     assert [first["level"], second["level"], third["level"]] == ["error", "note", "warning"]
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
@@ -214,14 +224,14 @@ def test_sarif_levels_rules_and_places() -> None:
 
 def test_sarif_without_a_file() -> None:
     """Without origins and program a result has only its logical location."""
-    (result,) = run_of(render(Verdict(9, (LOST,)), "sarif", [], []))["results"]
+    (result,) = run_of(render(made(9, (LOST,)), "sarif", [], []))["results"]
     assert "physicalLocation" not in result["locations"][0]
 
 
 def test_annotations() -> None:
     """Errors, warnings and notices; at the line of the source, if it is known."""
     lost = replace(LOST, origins=(("", Origin(("restore at vmm.c:41",))),))
-    lines = [github.text(one) for one in annotated(Verdict(9, (lost, ALONE, LATENT)))]
+    lines = [github.text(one) for one in annotated(made(9, (lost, ALONE, LATENT)))]
     assert lines[0].startswith("::error title=kvmabi%3A values destroyed,file=vmm.c,line=41::values destroyed: VM 2")
     assert lines[0].endswith("z9. event 5 wrote svcr = 0x1. Fix: write svcr first.")
     assert lines[1].startswith("::warning title=kvmabi%3A refused::")
@@ -231,7 +241,7 @@ def test_annotations() -> None:
 def test_many_registers_are_counted() -> None:
     """An annotation names some of the registers and counts the rest."""
     many = replace(LOST, losses=tuple(LOSS._replace(name=f"z{number}") for number in range(32)))
-    (annotation,) = annotated(Verdict(9, (many,)))
+    (annotation,) = annotated(made(9, (many,)))
     assert "z11 and 20 more." in annotation.message
 
 
@@ -247,7 +257,7 @@ def test_summary_counts(verdict: Verdict) -> None:
 
 def test_text_has_warnings_and_refusals() -> None:
     """Below the verdict, each under its heading."""
-    text = render(Verdict(9, (LOST,)), "text", ["the VM is dead"], ["EBUSY"])
+    text = render(made(9, (LOST,)), "text", ["the VM is dead"], ["EBUSY"])
     assert text.splitlines()[-4:] == [
         "kvmabi: warnings:",
         "  the VM is dead",
