@@ -152,7 +152,7 @@ def _once(items: list[_Item]) -> list[_Item]:
 
 def _rule(rule: Rule) -> dict[str, Any]:
     return {
-        "id": rule.id,
+        "id": _encodable(rule.id),
         "shortDescription": _text(rule.title),
         "fullDescription": _text(rule.text),
         "help": _text(rule.help),
@@ -161,7 +161,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _result(result: Result, number: int) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "ruleId": result.rule,
+        "ruleId": _encodable(result.rule),
         "ruleIndex": number,
         "level": result.level,
         "message": _text(result.message),

@@ -17,7 +17,7 @@ from kvmabi.cli.sarif import Level, Notice, Place, Report, Result, Rule, Stack, 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
 PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 NO_PATHS = st.text(st.characters(exclude_categories=()), min_size=1, max_size=20)
-RULES = ("one", "two")
+RULES = ("one", "two", "\ud800")
 RESULTS = st.builds(
     Result,
     rule=st.sampled_from(RULES),
