@@ -21,13 +21,16 @@ class Kind(Enum):
     """What an event is about. Only an IOCTL takes a number of its own; the others have the last ioctl's.
 
     RUN comes before the KVM_RUN that it belongs to, while the vCPU's registers are still as the VMM left them.
-    WARNING is what a real kernel would have done to itself or to a VM without an errno.
+    WARNING is what a real kernel would have done to itself or to a VM without an errno. MARK comes after the ioctl
+    with which a VMM declares a save or a restore (include/kvmabi/mark.h): ``what`` is "saved" or "restored", ``data``
+    the save's label in 8 bytes, the lowest first. If that vCPU has no state, ``reason`` says why.
     """
 
     IOCTL = "ioctl"
     RUN = "run"
     CLOSED = "closed"
     WARNING = "warning"
+    MARK = "mark"
 
 
 class Event:

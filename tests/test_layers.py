@@ -48,7 +48,7 @@ INSIDE = {
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr"),
-        *("vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
+        *("mark", "vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
     ),
 }
 CHILDREN = {

@@ -22,6 +22,8 @@ def line(event: Event) -> str:
     )
     register = f" {regid.name_of(event.register)}" if event.register is not None else ""
     value = f" = {hexruns.compress(event.data)}" if event.data else ""
+    if event.kind is Kind.MARK and event.data is not None:
+        value = f" {int.from_bytes(event.data, 'little')}"
     text = f"{event.number}{where} {event.what}{register}{value}: {errno.errorcode.get(event.errno, 'OK')}"
     for part in (event.reason, event.hint):
         text += f": {part}" if part else ""
