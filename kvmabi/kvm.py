@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from kvmabi import forks, regid, uapi
+from kvmabi import callers, forks, regid, uapi
 from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, open_system
 from kvmabi.device.descriptors import Descriptors, HasFileno
 from kvmabi.device.file import Answer, Refused, Wait
@@ -170,6 +170,7 @@ class Kvm:
         if file.vcpu.map is None:
             raise UsageError(f"{vcpu!r} is not initialised: call init() first")
         file.vm.declare(Mark(what, file.vcpu.index, label))
+        self.answered()
 
     def file(self, fd: int | HasFileno) -> DeviceFile:
         """The device file behind a descriptor of this Kvm. Raises KvmError, EBADF, for any other."""
@@ -224,6 +225,8 @@ class Kvm:
 
     def _do(self, file: DeviceFile, request: int, arg: int) -> int:
         answer = file.ioctl(request, arg, self.memory)
+        if self.log.asked:
+            self.answered()
         if isinstance(answer, int):
             return answer
         if not isinstance(answer, DeviceFile):
@@ -233,6 +236,11 @@ class Kvm:
             return fd
         self.memory.write(arg + answer.fd_place, fd.to_bytes(4, "little"))
         return 0
+
+    def answered(self) -> None:
+        """An ioctl is answered: fill the origins that watchers asked for meanwhile."""
+        for origin in self.log.take_asked():
+            callers.fill(origin)
 
     def failure(self, answer: Answer) -> KvmError:
         """The exception for an ioctl that failed; one that waits for a signal fails when the signal has come."""
@@ -308,6 +316,8 @@ class Vcpu:
         buffer = Payload(UNSET_BUFFER)
         file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
         answer = file.get_register(id, buffer, self.kvm.memory)
+        if file.log.asked:
+            self.kvm.answered()
         if answer != 0:
             raise self.kvm.failure(answer)
         return UNSET_BUFFER[: size_of(id)] if buffer.given is None else buffer.given
@@ -330,6 +340,8 @@ class Vcpu:
             raise UsageError(f"{regid.name_of(id)}: has {size_bytes} bytes, {len(data)} were given")
         file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
         answer = file.set_register(id, Payload(data + MORE), self.kvm.memory)
+        if file.log.asked:
+            self.kvm.answered()
         if answer != 0:
             raise self.kvm.failure(answer)
 

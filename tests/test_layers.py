@@ -27,6 +27,7 @@ FLOORS = (
     ("capture", "conformance", "fuzz"),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
+    ("callers",),
     ("events", "guests"),
     ("model",),
     ("fpstate", "profiles"),

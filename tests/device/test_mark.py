@@ -57,7 +57,7 @@ def test_capability_is_no_declaration(capability: int) -> None:
 
 
 def test_ioctl_declares() -> None:
-    """The answer is 0; the event follows the ioctl's own, with the vCPU's registers for watchers, and takes no number."""
+    """The answer is 0; the event follows the ioctl's own, without a number, and watchers see the registers."""
     seen: list[tuple[Kind, int, bytes | None]] = []
 
     def watch(event: Event) -> None:
