@@ -60,17 +60,22 @@ def test_every_way_to_do_an_ioctl(kvm: Kvm, asked: list[Origin]) -> None:
 
 
 def test_threads_have_their_own(kvm: Kvm, asked: list[Origin]) -> None:
-    """What one thread's ioctl was asked for is not filled by another thread."""
-    kvm.create_vm()
+    """An ioctl of another thread, which is answered in between, does not fill what this thread's was asked for."""
+    vcpu = vcpu_of(kvm.create_vm())
+    asked.clear()
+    other = threading.Thread(target=kvm.create_vm, name="other")
 
-    def create() -> None:
-        kvm.create_vm()
+    def in_between(event: Event) -> None:
+        if event.what == "KVM_RUN":
+            other.start()
+            other.join()
 
-    thread = threading.Thread(target=create, name="vcpu 0")
-    thread.start()
-    thread.join()
-    assert [origin.thread_name for origin in asked] == [threading.current_thread().name, "vcpu 0"]
-    assert asked[1].thread == thread.native_id
+    kvm.log.watchers.append(in_between)
+    with pytest.raises(KvmError, match="EINTR"):
+        vcpu.run()
+    own = threading.current_thread().name
+    assert [origin.thread_name for origin in asked] == [own, own, "other"]  # RUN, KVM_RUN, KVM_CREATE_VM
+    assert asked[2].thread == other.native_id
 
 
 def test_deep_stack(kvm: Kvm, asked: list[Origin]) -> None:
