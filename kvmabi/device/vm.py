@@ -77,9 +77,6 @@ class VmFile(DeviceFile):
 
     def declare(self, mark: Mark) -> None:
         """Record that a vCPU's state is a save, or that what was written to it restores one."""
-        log = self.log
-        if log.idle:
-            return
         vcpu = next((file for file in self.vcpus if file.vcpu_number == mark.vcpu), None)
         file = self if vcpu is None else vcpu
         why = None
@@ -88,9 +85,8 @@ class VmFile(DeviceFile):
             why = Refusal(0, f"vCPU {mark.vcpu} {lacks}")
         label = mark.label.to_bytes(LABEL_BYTES, "little")
         place = self.vm_number, mark.vcpu
-        log.append(
-            Event(log.count, Kind.MARK, mark.what, *place, file.mode, file.svcr, why, data=label, values=file.values)
-        )
+        mode, svcr, log = file.mode, file.svcr, self.log
+        log.append(Event(log.count, Kind.MARK, mark.what, *place, mode, svcr, why, data=label, values=file.values))
 
     def _create_vcpu(self, call: Call) -> DeviceFile:
         index = call.arg & 0xFFFFFFFF

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vmms import opened, vcpu_of
 
 from kvmabi import Kvm, KvmError, UsageError, regid, uapi
+from kvmabi.cli.eventlines import line
 from kvmabi.device import mark
 from kvmabi.device.mark import Mark, mark_of
 from kvmabi.events import Event, Kind
@@ -151,3 +152,11 @@ def test_header_works_with_the_systems_kvm_header(tmp_path: Path) -> None:
     (tmp_path / "kvmabi").mkdir()
     (tmp_path / "kvmabi/mark.h").write_text((INCLUDE / "kvmabi/mark.h").read_text("utf-8"))
     compile_c("#include <kvmabi/mark.h>\nint none;\n", ["-std=c11", *STRICT, f"-I{tmp_path}", "-c", "-o", "/dev/null"])
+
+
+def test_line_of_the_log() -> None:
+    """``kvmabi run --log`` shows a declaration with its label as a number, as the page says."""
+    with opened() as kvm:
+        vcpu = vcpu_of(kvm.create_vm())
+        kvm.ioctl(vcpu.vm.fd, uapi.KVM_CHECK_EXTENSION, argument(SAVED, 0, 7))
+        assert line(kvm.log.events[-1]) == f"{kvm.log.count} VM 1 vCPU 0 saved 7: OK"

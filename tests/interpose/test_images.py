@@ -24,6 +24,9 @@ exec sleep 60
 """
 
 
+HOSTILE = (Line("f\x1b[31m", "a\r.c:1"),)
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_file(PROGRAMS / "origin.c", tmp_path_factory.mktemp("images") / "origin", *PROGRAM_FLAGS)
@@ -107,6 +110,9 @@ def test_descriptor_is_closed_with_its_image(program: Path) -> None:
         os.fstat(fd)
 
 
-def test_printable() -> None:
-    """Names cannot drive a terminal."""
+def test_names_cannot_drive_a_terminal(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file can call its functions and sources anything."""
     assert images.printable("a\x1b[31m\nä") == "a?[31m?ä"
+    monkeypatch.setattr(lines, "look_up", lambda _fd, addresses, _seconds: dict.fromkeys(addresses, HOSTILE))
+    image = Image(str(program), os.open(program, os.O_RDONLY), Budget())
+    assert image.names([0x1200]) == {0x1200: ("f?[31m at a?.c:1",)}

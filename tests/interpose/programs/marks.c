@@ -20,6 +20,7 @@ int main(void)
     if (fork() == 0) {
         struct vmm target = make_vmm();
 
+        CHECK(FAILS(kvmabi_saved(source.vm, 0, 1), EIO)); /* the parent's VM: declares nothing */
         CHECK(set_reg(target.vcpu, REG_X(3), 11) == 0);
         CHECK(kvmabi_restored(target.vm, 0, 0xfffffff7) == 0);
         CHECK(kvmabi_restored(target.vm, 5, 1) == 0); /* no such vCPU: 0, as from a kernel */
