@@ -108,7 +108,10 @@ class Client:
         if trace is None:
             raise Disconnect
         asked, self._asked = self._asked, ()
-        self._callers.fill(asked, trace)
+        try:
+            self._callers.fill(asked, trace)
+        except Exception as error:
+            self._complain(error)
         self._answer(0)
 
     def _answer(self, answer: Answer) -> None:

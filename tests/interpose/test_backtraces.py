@@ -175,3 +175,19 @@ def test_decodes_nothing_else(data: bytes) -> None:
 def test_reply_size_is_unchanged() -> None:
     """The flag needs no room of its own."""
     assert REPLY.size == 24
+
+
+def test_failure_is_reported(
+    client: RawClient, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An error of kvmabi's own leaves the origin without frames, is counted, and the client is served."""
+
+    def broken(_pid: int) -> list[backtraces.Mapping]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(backtraces, "_code_mappings", broken)
+    client.sock.send(message(1))
+    assert client.receive() == (0, 0, 0, None)
+    assert server.failures == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    server.failures = 0
