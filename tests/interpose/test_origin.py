@@ -61,6 +61,7 @@ def chain(line: str, then: str) -> tuple[str, ...]:
     return tuple(f"{name} at {SOURCE_FILE}:{MARKED[mark]}" for name, mark in (("write_x3", line), (then, "restore")))
 
 
+@pytest.mark.slow
 @needs("addr2line")
 def test_function_file_and_line(
     watched: Watched, build: Build, system: SystemFile, preload: Path, capfd: pytest.CaptureFixture[str]
@@ -93,6 +94,7 @@ def test_ioctls_that_open_files_have_an_origin(
     assert [(origin.pid, origin.frames) for origin in closed] == [(0, ())]
 
 
+@pytest.mark.slow
 def test_symbols_without_debug_information(watched: Watched, build: Build, system: SystemFile, preload: Path) -> None:
     """The functions are those of the symbol table, with the distance from their start."""
     program = build("origin", *WITHOUT_LINES)

@@ -80,6 +80,7 @@ def test_any_file(tmp_path_factory: pytest.TempPathFactory, content: bytes, elf:
         assert Symbols(fd).find(0x1000) is None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_damaged_file(program: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
