@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
@@ -52,6 +52,10 @@ ARCHITECTURES: Final[dict[int, str]] = {
     for name in ("generic", "ppc", "x86", "ia64", "arm", "s390", "arm64", "mips", "riscv", "loongarch")
 }
 """Architecture field to name."""
+
+
+_IN_RANGES: Final = re.compile(r"(x|v|z|p|za\.h\[|ccsidr\[|dbg[bw][vc]r)(\d+)(|\]|_el1)")
+"""Registers of which there are many."""
 
 
 class RegId(NamedTuple):
@@ -174,6 +178,32 @@ def parse(text: str) -> int:
 def names() -> list[str]:
     """Every register that has a name of its own, first slices only."""
     return list(_ids())
+
+
+def ranges(names: Iterable[str]) -> str:
+    """Names with runs folded, in the order in which they first appear.
+
+    >>> ranges(["za.h[0]", "za.h[1]", "za.h[2]", "zt0", "z0", "z1", "x7"])
+    'za.h[0-2] zt0 z0-1 x7'
+    """
+    runs: list[tuple[str, int, int, str]] = []
+    for name in names:
+        match = _IN_RANGES.fullmatch(name)
+        if match is None:
+            runs.append((name, -1, -1, ""))
+            continue
+        head, number, tail = match[1], int(match[2]), match[3]
+        if runs and runs[-1][::3] == (head, tail) and runs[-1][2] == number - 1:
+            runs[-1] = head, runs[-1][1], number, tail
+        else:
+            runs.append((head, number, number, tail))
+    return " ".join(map(_range, runs))
+
+
+def _range(run: tuple[str, int, int, str]) -> str:
+    head, first, last, tail = run
+    number = "" if first < 0 else f"{first}" if first == last else f"{first}-{last}"
+    return f"{head}{number}{tail}"
 
 
 def _unknown(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import kvmabi
 from kvmabi import Kvm, KvmError, regid
 from kvmabi.kvm import Vcpu, Vm
+from kvmabi.order import Severity
 from kvmabi.profiles import Host, load_host, sysregs
 
 SVE_BITS, SME_BITS = (128, 256), (256, 512, 1024)
@@ -128,6 +129,11 @@ def registers_lost(kvm: Kvm) -> dict[str, set[str]]:
     for finding in kvm.findings():
         kinds.setdefault(finding.kind, set()).update(finding.registers)
     return kinds
+
+
+def lost(kvm: Kvm) -> set[str]:
+    """The registers of all findings that are not latent."""
+    return {name for of in kvm.findings() if of.severity is not Severity.LATENT for name in of.registers}
 
 
 @contextmanager

@@ -8,26 +8,10 @@ from collections import deque
 from types import TracebackType
 from typing import TextIO
 
-from kvmabi import hexruns, regid
 from kvmabi.errors import UsageError
 from kvmabi.events import Event, Kind
 
 REFUSALS_KEPT = WARNINGS_KEPT = 5
-
-
-def line(event: Event) -> str:
-    """One event in a line: "12 VM 1 vCPU 0 KVM_SET_ONE_REG svcr = 02*1.00*7.: OK"."""
-    where = "".join(
-        f" {kind} {number}" for kind, number in (("VM", event.vm), ("vCPU", event.vcpu)) if number is not None
-    )
-    register = f" {regid.name_of(event.register)}" if event.register is not None else ""
-    value = f" = {hexruns.compress(event.data)}" if event.data else ""
-    text = f"{event.number}{where} {event.what}{register}{value}: {errno.errorcode.get(event.errno, 'OK')}"
-    for part in (event.reason, event.hint):
-        text += f": {part}" if part else ""
-    if event.effects:
-        text += f"; changed {' '.join(regid.name_of(lost.id) for lost in event.effects)}"
-    return text
 
 
 class Refusals:
@@ -67,7 +51,7 @@ class LogFile:
     def watch(self, event: Event) -> None:
         """Take in an event."""
         if event.kind is not Kind.RUN:
-            print(line(event), file=self._stream)
+            print(str(event), file=self._stream)
 
     def __enter__(self) -> LogFile:
         return self

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
@@ -12,24 +14,27 @@ from pathlib import Path
 from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common, formats, github, runreport
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.cli.eventlines import LogFile, Refusals, Warnings, line
-from kvmabi.cli.verdicts import Severity, verdict_of
+from kvmabi.cli.eventlines import LogFile, Refusals, Warnings
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import OrderChecker
+from kvmabi.order import OrderChecker, Place, Severity, Verdict, kept
 
 MOST_STATUS = 255
+NO_SAVES = "none"
+FAILING = (Severity.LOST, Severity.CHANGED)
+PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
   kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
   kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
+  kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
---error-exitcode says, if it ended with 0 but there are findings; 125 for a
-failure or misuse of kvmabi run; 126 and 127 if the program cannot be run or
-is not found"""
+--error-exitcode says, if it ended with 0 but there are findings that --fail-on
+names, or with --strict a restore that was not judged; 125 for a failure or
+misuse of kvmabi run; 126 and 127 if the program cannot be run or is not found"""
 
 
 def options(parser: ArgumentParser) -> None:
@@ -43,7 +48,29 @@ def options(parser: ArgumentParser) -> None:
         metavar="N",
         help="the exit status for findings (default: 99)",
     )
+    parser.add_argument(
+        "--fail-on",
+        type=_severities,
+        default=FAILING,
+        metavar="S,…",
+        help="the severities that decide the exit status, of lost, changed, latent (default: lost,changed)",
+    )
+    parser.add_argument("--strict", action="store_true", help="a restore that could not be judged is a failure, too")
+    parser.add_argument(
+        "--pair",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="DST=SRC",
+        help="VM DST was restored from VM SRC (2=1), or one vCPU from another (2/0=1/0)",
+    )
     parser.add_argument("--ignore", default="", metavar="R,…", help="registers to leave out of findings, by name or id")
+    parser.add_argument(
+        "--saves",
+        metavar="DIR",
+        help="keep every save in DIR, and look there for those of other runs (default: a folder that commands started "
+        "by one shell or script share; none: neither)",
+    )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
@@ -55,7 +82,8 @@ def run(args: Namespace) -> int:
     if not argv:
         raise UsageError("no program to run (see kvmabi run --help)")
     host, kernel = common.profiles(args.host, args.kernel)
-    checker = OrderChecker(regid.parse(word) for word in common.words(args.ignore))
+    ignored = map(regid.parse, common.words(args.ignore))
+    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
     refusals, warnings, log = Refusals(), Warnings(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch]
     with ExitStack() as stack:
@@ -66,20 +94,39 @@ def run(args: Namespace) -> int:
         except CannotRun as error:
             cli.complain(error)
             return error.code
-    refused = [line(event) for event in refusals.last] if status.program else []
-    warned = [line(event) for event in warnings.first]
-    verdict = verdict_of(log.count, checker.findings)
+    verdict = _judge(checker, args.saves, argv)
+    refused = [str(event) for event in refusals.last] if status.program else []
+    warned = [str(event) for event in warnings.first]
     program = shutil.which(argv[0]) or argv[0]
-    report = runreport.render(verdict, args.format, warned, refused, program=program, fails=frozenset(Severity))
+    report = runreport.render(
+        verdict, args.format, warned, refused, program=program, fails=args.fail_on, strict=args.strict
+    )
     _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:
-        github.show(runreport.annotated(verdict))
-    elif args.output is not None and verdict.findings:
+        github.show(runreport.annotated(verdict, strict=args.strict))
+    elif args.output is not None and (verdict.findings or verdict.unseen):
         with suppress(OSError):  # stderr is closed
             cli.complain(runreport.summary(verdict, args.output))
-    if status.code == 0 and checker.findings:
+    if status.code == 0 and fails(verdict, args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
+
+
+def _judge(checker: OrderChecker, saves: str | None, argv: list[str]) -> Verdict:
+    """The verdict, with the saves of other runs; this run's are kept for others."""
+    folder = kept.session_folder() if saves is None else None if saves == NO_SAVES else Path(saves)
+    if folder is None:
+        return checker.verdict()
+    others = kept.KeptSaves(folder)
+    verdict = checker.verdict(other_saves=others.load())
+    others.keep(checker.saves, f"{Path(argv[0]).name}, process {os.getpid()}")
+    return verdict
+
+
+def fails(verdict: Verdict, fail_on: tuple[Severity, ...], *, strict: bool) -> bool:
+    """Whether a verdict is a failure."""
+    found = any(finding.severity in fail_on for finding in verdict.findings)
+    return found or (strict and bool(verdict.unseen))
 
 
 def _write(report: str, path: str | None) -> None:
@@ -94,6 +141,24 @@ def _status(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_STATUS:
         raise ArgumentTypeError(f"{text!r} is not an exit status: take a number from 0 to {MOST_STATUS}")
     return int(text)
+
+
+def _severities(text: str) -> tuple[Severity, ...]:
+    try:
+        return tuple(Severity(word) for word in common.words(text))
+    except ValueError:
+        names = ", ".join(Severity)
+        raise ArgumentTypeError(f"{text!r} is not a list of severities: take some of {names}") from None
+
+
+def _pair(text: str) -> tuple[Place, Place]:
+    match = PAIR.fullmatch(text)
+    if match is None or (match[2] is None) != (match[4] is None):
+        raise ArgumentTypeError(f"{text!r} is not a pair: take two VMs (2=1) or two vCPUs (2/0=1/0)")
+    vm, vcpu, source_vm, source_vcpu = (None if number is None else int(number) for number in match.groups())
+    assert vm is not None
+    assert source_vm is not None
+    return (vm, vcpu), (source_vm, source_vcpu)
 
 
 COMMAND = Command(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import formats, github, junit, sarif, sources
-from kvmabi.cli.verdicts import Finding, NotJudged, Pair, Severity, Verdict
+from kvmabi.order import Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
 FAILS = frozenset({Severity.LOST, Severity.CHANGED})

@@ -146,7 +146,7 @@ class DeviceFile(Kept):
                     call.register,
                     call.data,
                     call.effects,
-                    self.values,
+                    self,
                 )
             )
         while self.damage:
@@ -159,7 +159,7 @@ class DeviceFile(Kept):
         if not log.idle:
             place = self.vm_number, self.vcpu_number
             why = Refusal(0, reason)
-            log.append(Event(log.count, kind, kind.value, *place, self.mode, self.svcr, why, values=self.values))
+            log.append(Event(log.count, kind, kind.value, *place, self.mode, self.svcr, why, source=self))
 
     def denies(self, memory: Memory) -> Refusal | None:
         """Why a caller with this memory cannot use the file at all, if it cannot."""
@@ -178,6 +178,14 @@ class DeviceFile(Kept):
     def values(self) -> Mapping[int, bytes]:
         """Every visible register now, by ID."""
         return {}
+
+    def pseudo_values(self) -> Mapping[int, bytes]:
+        """The state of the vCPU that is not a register, by the IDs of events.PSEUDO_REGISTERS."""
+        return {}
+
+    def state(self) -> dict[int, bytes]:
+        """A new dict of both."""
+        return {**self.values(), **self.pseudo_values()}
 
     def discard(self) -> None:
         """No descriptor could be handed out: undo what opened this file."""

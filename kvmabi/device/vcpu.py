@@ -15,7 +15,8 @@ from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Wait,
 from kvmabi.device.memory import Memory
 from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
-from kvmabi.events import Kind
+from kvmabi.events import MP_STATE as MP_STATE_ID
+from kvmabi.events import VCPU_EVENTS, Kind
 from kvmabi.model import lifecycle, run
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import Refusal
@@ -103,6 +104,10 @@ class VcpuFile(DeviceFile):
     def values(self) -> Mapping[int, bytes]:
         """See DeviceFile.values."""
         return self.vcpu.values()
+
+    def pseudo_values(self) -> Mapping[int, bytes]:
+        """See DeviceFile.pseudo_values."""
+        return {MP_STATE_ID: MP_STATE.pack(self._mp_state), VCPU_EVENTS: bytes((self._events[SERROR_PENDING],))}
 
     def on_close(self) -> None:
         """Report the end of the vCPU's use, while it still has its registers."""
@@ -201,8 +206,9 @@ class VcpuFile(DeviceFile):
     def _run_vcpu(self, call: Call) -> Outcome:
         no_argument(call)
         self.vcpu.require_final()
-        self.report(Kind.RUN)
         immediate = bool(os.pread(self.run_fd, 1, IMMEDIATE_EXIT)[0])
+        if not immediate:
+            self.report(Kind.RUN)
         exit = run.run(self.vcpu, immediate_exit=immediate)
         for field, value in exit.written.items():
             offset, size_bytes = RUN_FIELDS[field]
@@ -230,6 +236,7 @@ class VcpuFile(DeviceFile):
         if state not in MP_STATES:
             raise KvmError(errno.EINVAL, f"an arm64 vCPU does not have the state {state}")
         self._mp_state = state
+        call.data = MP_STATE.pack(state)
         return 0
 
     def _get_events(self, call: Call) -> int:
@@ -243,6 +250,7 @@ class VcpuFile(DeviceFile):
         self._events = bytearray(EVENTS_BYTES)
         self._events[SERROR_PENDING] = bool(events[SERROR_PENDING])
         self._events[SERROR_HAS_ESR] = self._has_esr
+        call.data = bytes((self._events[SERROR_PENDING],))
         return 0
 
     def __repr__(self) -> str:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The save/restore order checker: which register values a VMM lost, derived from the events alone."""
+"""Verdicts on saves and restores: which register values a VMM lost, derived from the events alone."""
 
-from kvmabi.order.checker import OrderChecker
-from kvmabi.order.findings import Finding, Loss
+from kvmabi.order.causes import Severity
+from kvmabi.order.checker import Open, OrderChecker
+from kvmabi.order.findings import Finding, Loss, Pair
+from kvmabi.order.verdict import NotJudged, Place, Verdict
 
-__all__ = ["Finding", "Loss", "OrderChecker"]
+__all__ = ["Finding", "Loss", "NotJudged", "Open", "OrderChecker", "Pair", "Place", "Severity", "Verdict"]

@@ -1,183 +1,162 @@
 # SPDX-License-Identifier: MIT
-"""Watching events for lost state: a verdict is issued when a vCPU runs and when it is closed."""
+"""Watches events for saves and for what is written to vCPUs; the verdict on them is formed when it is asked for."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from typing import NamedTuple
 
-from kvmabi import regid
-from kvmabi.events import Event, Kind
-from kvmabi.order.findings import Finding, Loss
-from kvmabi.order.lives import RUNNING, Life, Save, Values, same
+from kvmabi.events import MP_STATE, VCPU_EVENTS, Event
+from kvmabi.order.findings import Finding
+from kvmabi.order.judging import Judge
+from kvmabi.order.lives import Life
+from kvmabi.order.saves import Save
+from kvmabi.order.values import SHARED, Values
+from kvmabi.order.verdict import Place, Verdict
+from kvmabi.order.writes import Writes
 
-VLS = frozenset({regid.parse("sve_vls"), regid.parse("sme_vls")})
-SVCR = regid.parse("svcr")
-VERDICTS = (Kind.RUN, Kind.CLOSED)
-MAX_SAVES = 256
-NO_AGREEMENT = (-(1 << 16), 0)
-MIN_WRITES = 16
-"""How many writes of values that a vCPU has after INIT count as a restore."""
+MOST_SAVES = 512
+MOST_WRITES = 512
+
+
+class Open(NamedTuple):
+    """A vCPU that is open when a verdict is asked for: its state, and SVCR's value."""
+
+    vm: int
+    vcpu: int
+    state: Values
+    svcr: int
 
 
 class OrderChecker:
-    """Reads every event as it happens (give ``watch`` to ``EventLog.watchers``) and collects ``findings``.
+    """Reads every event as it happens (give ``watch`` to ``EventLog.watchers``); ``verdict`` judges.
 
-    ``ignored`` are the IDs of registers that findings leave out.
+    ``ignored`` are the IDs of registers that findings leave out, ``pairs`` the pairs of vCPUs that the user declares
+    (destination to source, each a VM and a vCPU or a VM and None for all its vCPUs), ``counter_hz`` the rate of the
+    host's counter (0: the guest's time is not judged).
     """
 
-    def __init__(self, ignored: Iterable[int] = ()) -> None:
-        self.findings: list[Finding] = []
+    def __init__(
+        self,
+        ignored: Iterable[int] = (),
+        *,
+        pairs: Mapping[Place, Place] | None = None,
+        counter_hz: int = 0,
+    ) -> None:
         self._ignored = frozenset(ignored)
-        self._lives: dict[tuple[int, int], Life] = {}
-        self._saves: list[Save] = []
+        self._pairs = dict(pairs or {})
+        self._counter_hz = counter_hz
+        self._lives: dict[tuple[int | None, int | None], Life] = {}
+        self.saves: deque[Save] = deque(maxlen=MOST_SAVES)
+        self._writes: deque[Writes] = deque(maxlen=MOST_WRITES)
+        self._before_run: dict[int, tuple[int, Values]] = {}
+        self._set_up: dict[tuple[int, int], int] = {}
+        self._forgotten = 0
+        self._events = 0
 
     def watch(self, event: Event) -> None:
         """Process an event."""
-        if event.vm is None or event.vcpu is None:
+        self._events = event.number
+        follow = FOLLOWED.get(event.what)
+        if follow is None or event.vcpu is None:
             return
-        place = event.vm, event.vcpu
-        if event.what == "KVM_ARM_VCPU_INIT":
-            if not event.errno:
-                self._lives[place] = Life(event.vm, event.vcpu, event.registers)
-            return
-        life = self._lives.get(place)
-        if life is None:
-            return
-        if event.what == "KVM_GET_ONE_REG":
-            save = life.read(event)
-            if save is not None:
-                self._saves.append(save)
-                del self._saves[:-MAX_SAVES]
-        elif event.what == "KVM_SET_ONE_REG":
-            life.wrote(event)
-        elif event.kind in VERDICTS:
-            self.findings += self._judge(life, event)
-            life.forget()
-        if event.kind is Kind.CLOSED:
-            del self._lives[place]
+        life = self._lives.get((event.vm, event.vcpu))
+        if life is not None:
+            follow(self, life, event)
+        elif event.what == "KVM_ARM_VCPU_INIT" and not event.errno:
+            self._lives[event.vm, event.vcpu] = Life(event, self.saves.append, self._keep)
 
-    def preview(self, vm: int, vcpu: int, registers: Values, svcr: int) -> list[Finding]:
-        """Returns the verdict on a vCPU that has these registers now, as if it were closed. Changes nothing."""
-        life = self._lives.get((vm, vcpu))
-        return [] if life is None else self._verdict(life, registers, svcr)
+    def findings(self, still_open: Iterable[Open] = ()) -> list[Finding]:
+        """The findings of the verdict."""
+        return list(self.verdict(still_open).findings)
 
-    def _judge(self, life: Life, event: Event) -> list[Finding]:
-        """Returns the verdict at an event."""
-        return self._verdict(life, event.registers, event.svcr) if life.writes or life.refused else []
+    def verdict(self, still_open: Iterable[Open] = (), other_saves: Iterable[Save] = ()) -> Verdict:
+        """The verdict on all that was written until now; vCPUs that are open count as if they entered the guest now.
 
-    def _verdict(self, life: Life, state: Values, svcr: int) -> list[Finding]:
-        """Returns the findings on a vCPU whose final state this is."""
-        if not (life.writes or life.refused):
-            return []
-        by_kind = {
-            "vls-after-finalize": _vls(life),
-            "destroyed-by-svcr": _destroyed(life),
-            "za-disabled": _za_disabled(life),
-        }
-        save = self._restored_from(life)
-        if save is not None:
-            by_kind["mode-not-restored"] = _mode(save, state, svcr)
-            by_kind["not-saved"] = _not_saved(save, life, state)
-            by_kind["restore-differs"] = _differs(save, life, state)
-        reported = {
-            kind: tuple(loss for loss in losses if loss.id not in self._ignored) for kind, losses in by_kind.items()
-        }
-        return [Finding(kind, life.vm, life.vcpu, losses) for kind, losses in reported.items() if losses]
-
-    def _restored_from(self, life: Life) -> Save | None:
-        """Returns the save that best matches the values written to a vCPU, or None if none matches.
-
-        Ties go to the earliest: a later save may be of a vCPU that was restored from it with the same losses.
+        ``other_saves`` are saves of other runs. Changes nothing.
         """
-        best, most = None, NO_AGREEMENT
-        for save in self._saves:
-            agreement = _agreement(save, life)
-            if agreement > most:
-                best, most = save, agreement
-        return best
+        writes = [*self._writes]
+        set_up = dict(self._set_up)
+        for vcpu in still_open:
+            life = self._lives.get((vcpu.vm, vcpu.vcpu))
+            if life is None:
+                continue
+            set_up[life.vm, life.vcpu] = life.written
+            now = copy(life.writes)
+            if now.attempts or now.wiped is not None or now.restores is not None:
+                now.state, now.svcr, now.end, now.seconds = vcpu.state, vcpu.svcr, self._events, time.monotonic()
+                now.entered = True
+                writes.append(self._as_before_run(now))
+        judge = Judge(self.saves, list(other_saves), self._pairs, self._ignored, self._counter_hz)
+        return judge.verdict(writes, set_up, self._events, self._forgotten)
+
+    # --- what follows an event
+
+    def _init(self, life: Life, event: Event) -> None:
+        if not event.errno:
+            life.init(event)
+
+    def _ran(self, life: Life, event: Event) -> None:
+        writes = life.ran(event)
+        if writes is not None and writes.vm not in self._before_run and writes.state:
+            shared = {id: value for id, value in writes.state.items() if id in SHARED}
+            self._before_run[writes.vm] = event.number, shared
+
+    def _closed(self, life: Life, event: Event) -> None:
+        self._set_up[life.vm, life.vcpu] = life.written
+        if life.writes.attempts or life.writes.restores is not None:
+            life.finish(event, event.state, entered=False)
+        del self._lives[life.vm, life.vcpu]
+
+    def _saved(self, life: Life, event: Event) -> None:
+        life.declare_saved(event, _label(event))
+
+    def _restored(self, life: Life, event: Event) -> None:
+        life.declare_restored(_label(event))
+
+    def _keep(self, writes: Writes) -> None:
+        self._forgotten += len(self._writes) == MOST_WRITES
+        self._writes.append(self._as_before_run(writes))
+
+    def _as_before_run(self, writes: Writes) -> Writes:
+        """The same, with VM-wide registers as they were before the VM's first run, which another vCPU may have done."""
+        first_run, before = self._before_run.get(writes.vm, (0, {}))
+        if writes.start < first_run:
+            kept = {id: value for id, value in before.items() if id in writes.state and not _refused(writes, id)}
+            writes.state = {**writes.state, **kept}
+        return writes
 
 
-def _agreement(save: Save, life: Life) -> tuple[int, int]:
-    """Returns how well the values written match a save; NO_AGREEMENT if they are not a restore of it.
-
-    Values that differ from those right after INIT count most. Without any, a restore is at least MIN_WRITES writes
-    of saved values and no write of another value, on another vCPU or after another INIT: a VMM that sets up a vCPU
-    may write back what it read from it. Free-running counters are ignored, and so are registers whose last write
-    failed.
-    """
-    distinct = same_as_reset = mismatched = 0
-    for id, write in life.writes.items():
-        saved = save.values.get(id)
-        if saved is None or id in RUNNING or id in life.refused or write.event < save.first_event:
-            continue
-        if not saved.startswith(write.data):
-            mismatched += 1
-        elif saved == life.reset.get(id):
-            same_as_reset += 1
-        else:
-            distinct += 1
-    if distinct:
-        return (distinct - mismatched, same_as_reset) if distinct + same_as_reset > mismatched else NO_AGREEMENT
-    is_restore = same_as_reset >= MIN_WRITES and not mismatched and save.reset is not life.reset
-    return (0, same_as_reset) if is_restore else NO_AGREEMENT
+def _refused(writes: Writes, id: int) -> bool:
+    return id in writes.attempts and writes.attempts[id].refused is not None
 
 
-def _loss(id: int, why: str, *events: int) -> Loss:
-    return Loss(regid.name_of(id), id, events, why)
+def _label(event: Event) -> int:
+    return int.from_bytes(event.data or b"", "little")
 
 
-def _vls(life: Life) -> Iterator[Loss]:
-    for id, refused in life.refused.items():
-        if id in VLS and refused.errno == errno.EPERM:
-            yield _loss(id, "refused with EPERM", refused.event)
+Follow = Callable[[OrderChecker, Life, Event], None]
 
 
-def _destroyed(life: Life) -> Iterator[Loss]:
-    for id, gone in life.destroyed.items():
-        why = f"event {gone.svcr_write} wrote svcr = {gone.svcr:#x} after they were set"
-        yield _loss(id, why, gone.set_by)
-
-
-def _za_disabled(life: Life) -> Iterator[Loss]:
-    for id, refused in life.refused.items():
-        if refused.errno == errno.EBUSY and regid.decode(id).family == "sme":
-            yield _loss(id, "refused with EBUSY", refused.event)
-
-
-def _mode(save: Save, state: Values, svcr: int) -> Iterator[Loss]:
-    if save.svcr != svcr and SVCR in state:
-        yield _loss(SVCR, f"saved at svcr = {save.svcr:#x}, left at svcr = {svcr:#x}", save.first_event)
-
-
-def _not_saved(save: Save, life: Life, state: Values) -> Iterator[Loss]:
-    """Registers that differed from reset at the save, were never read, and have another value on the restored vCPU."""
-    for id, value in save.state.items():
-        if id in save.values or same(id, value, save.reset.get(id, bytes(len(value)))):
-            continue
-        if id not in life.writes and not same(id, value, state.get(id)):
-            yield _loss(id, "never read by the save", save.first_event)
-
-
-def _differs(save: Save, life: Life, state: Values) -> Iterator[Loss]:
-    for id, value in save.values.items():
-        if not same(id, value, state.get(id)):
-            yield _loss(id, *_story(id, value, life, state))
-
-
-def _story(id: int, saved: bytes, life: Life, state: Values) -> tuple[str, int] | tuple[str]:
-    """Returns why a register does not have the saved value, and the event that decided it."""
-    if id in life.destroyed:
-        gone = life.destroyed[id]
-        return f"set, then reset by the write of svcr = {gone.svcr:#x}", gone.svcr_write
-    if id in life.refused:
-        refused = life.refused[id]
-        return f"refused with {errno.errorcode.get(refused.errno, refused.errno)}: {refused.reason}", refused.event
-    if id not in life.writes:
-        return ("never written",)
-    if id not in state:
-        return "written, but not visible in the final mode of the vCPU", life.writes[id].event
-    written = life.writes[id].data
-    if len(written) < len(saved) and saved.startswith(written) and state[id].startswith(written):
-        return f"cut off after {len(written)} bytes: the vector length is shorter here", life.writes[id].event
-    return "holds a value other than the saved one", life.writes[id].event
+FOLLOWED: dict[str, Follow] = {
+    "KVM_GET_ONE_REG": lambda _checker, life, event: life.got(event),
+    "KVM_SET_ONE_REG": lambda _checker, life, event: life.set(event),
+    "KVM_ARM_VCPU_INIT": OrderChecker._init,
+    "run": lambda _checker, life, event: life.entering(event),
+    "KVM_RUN": OrderChecker._ran,
+    "closed": OrderChecker._closed,
+    "saved": OrderChecker._saved,
+    "restored": OrderChecker._restored,
+    "KVM_GET_MP_STATE": lambda _checker, life, event: life.got_pseudo(MP_STATE, event),
+    "KVM_GET_VCPU_EVENTS": lambda _checker, life, event: life.got_pseudo(VCPU_EVENTS, event),
+    "KVM_SET_MP_STATE": lambda _checker, life, event: life.set_pseudo(MP_STATE, event),
+    "KVM_SET_VCPU_EVENTS": lambda _checker, life, event: life.set_pseudo(VCPU_EVENTS, event),
+    **dict.fromkeys(
+        ("KVM_ARM_VCPU_FINALIZE", "KVM_SET_DEVICE_ATTR"),
+        lambda _checker, life, event: life.changed(event),
+    ),
+}
+"""What follows an event of a vCPU, by the event's name."""

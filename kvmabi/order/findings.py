@@ -1,81 +1,152 @@
 # SPDX-License-Identifier: MIT
-"""Findings: the values lost, the events, the rule and the fix; as text and as data for JSON."""
+"""Findings: what was lost of one vCPU by one cause, as text and as data for JSON."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from kvmabi import regid
+from kvmabi.events import PSEUDO_REGISTERS
+from kvmabi.order.causes import CAUSES, Cause, Severity
+from kvmabi.order.values import first_difference
+
 WIDTH = 100
-MAX_RUNS = 6
-
-
-class Kind(NamedTuple):
-    """A kind of finding: its title, the rule that was broken, and the fix."""
-
-    title: str
-    rule: str
-    fix: str
-
-
-KINDS = {
-    "destroyed-by-svcr": Kind(
-        "values destroyed by a later SVCR write",
-        "a write of SVCR that changes SM resets V, Z, P, FFR, FPSR and FPMR; one that changes ZA loses ZA and ZT0",
-        "write svcr before these registers",
-    ),
-    "za-disabled": Kind(
-        "ZA and ZT0 refused while SVCR.ZA = 0",
-        "ZA and ZT0 can be accessed only while SVCR.ZA = 1",
-        "write svcr before za.h[<n>] and zt0, and check every KVM_SET_ONE_REG for errors",
-    ),
-    "vls-after-finalize": Kind(
-        "vector lengths written after FINALIZE",
-        "SVE_VLS and SME_VLS are fixed by KVM_ARM_VCPU_FINALIZE",
-        "write sve_vls and sme_vls between KVM_ARM_VCPU_INIT and KVM_ARM_VCPU_FINALIZE",
-    ),
-    "mode-not-restored": Kind(
-        "saved in a mode that was not restored",
-        "SVCR decides which registers exist and their sizes: values saved in one mode are valid only in that mode",
-        "save svcr too, and restore it before the registers that depend on it",
-    ),
-    "not-saved": Kind(
-        "guest state that the save did not read",
-        "the list of registers depends on SVCR and the ID registers: an earlier list may lack some of them",
-        "call KVM_GET_REG_LIST for every save, and read every register in the list",
-    ),
-    "restore-differs": Kind(
-        "registers that differ from what was saved",
-        "after a restore every register has the value that was saved",
-        "restore in this order: vector lengths, FINALIZE, svcr, all other registers; check every ioctl for errors",
-    ),
-}
+MOST_RUNS = 6
+SHOWN_BYTES = 16
+LINES_SHOWN = 4
 
 
 class Loss(NamedTuple):
-    """One register of a finding: its name and ID, the events involved, and the reason in words."""
+    """One register of a finding: its name and ID, the numbers of the events involved, and the reason in words.
+
+    ``saved``, ``written`` and ``left`` are the value at the save, the one last written and the one that is there, None
+    where there is none. ``consequence``: it follows from a finding on the same vCPU that SVCR was not restored.
+    """
 
     name: str
     id: int
     events: tuple[int, ...]
     why: str
+    saved: bytes | None = None
+    written: bytes | None = None
+    left: bytes | None = None
+    consequence: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the register as data for JSON; bytes are in hexadecimal, the lowest first."""
+        return {
+            "name": self.name,
+            "id": "" if self.id in PSEUDO_REGISTERS else f"{self.id:#x}",
+            "events": list(self.events),
+            "why": self.why,
+            "saved": _hex(self.saved),
+            "written": _hex(self.written),
+            "left": _hex(self.left),
+            "consequence": self.consequence,
+        }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A vCPU that was judged, and the save that it was compared with.
+
+    The save is of ``source_vcpu`` of VM ``source_vm``, read by the events from ``first_event`` to ``last_event``,
+    ``seconds_before`` the verdict's moment; ``from_run`` is the run that made it, "" for this one. ``registers``
+    were compared. ``edits`` were restored as saved and then written again on purpose. ``declared``: the user said so.
+    """
+
+    vm: int
+    vcpu: int
+    source_vm: int
+    source_vcpu: int
+    first_event: int
+    last_event: int
+    seconds_before: float
+    registers: int
+    declared: bool = False
+    edits: int = 0
+    from_run: str = ""
+
+    @property
+    def source(self) -> str:
+        """The save in words."""
+        declared = ", declared" if self.declared else ""
+        if self.from_run:
+            return f"VM {self.source_vm} vCPU {self.source_vcpu} (saved by {self.from_run}{declared})"
+        events = f"events {self.first_event}-{self.last_event}"
+        if self.first_event == self.last_event:
+            events = f"event {self.first_event}"
+        return f"VM {self.source_vm} vCPU {self.source_vcpu} ({events}, {self.seconds_before:.3g} s before{declared})"
+
+    def __str__(self) -> str:
+        edits = f"; {self.edits} written again after it was restored, which is an edit" if self.edits else ""
+        where = f"VM {self.vm} vCPU {self.vcpu}"
+        return f"{where}: {self.registers} registers compared with the save of {self.source}{edits}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the pair as data for JSON."""
+        return {
+            "vm": self.vm,
+            "vcpu": self.vcpu,
+            "source_vm": self.source_vm,
+            "source_vcpu": self.source_vcpu,
+            "first_event": self.first_event,
+            "last_event": self.last_event,
+            "seconds_before": round(self.seconds_before, 6),
+            "registers": self.registers,
+            "declared": self.declared,
+            "edits": self.edits,
+            "from_run": self.from_run,
+        }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that went wrong on one vCPU: its kind (a key of KINDS) and the registers concerned."""
+    """What was lost of one vCPU by one cause (a key of CAUSES).
 
-    kind: str
+    ``pair`` is the save that it was compared with, None if the vCPU's own events show the loss. ``lines`` are the
+    events that explain it, ``notes`` what else is to be said, a line each.
+    """
+
+    cause: str
     vm: int
     vcpu: int
     losses: tuple[Loss, ...]
+    pair: Pair | None = None
+    lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def _row(self) -> Cause:
+        return CAUSES[self.cause]
+
+    @property
+    def kind(self) -> str:
+        """The kind of finding: one of six, which causes share."""
+        return self._row.kind
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return self._row.severity
 
     @property
     def title(self) -> str:
         """What went wrong, in a line."""
-        return KINDS[self.kind].title
+        return self._row.title
+
+    @property
+    def rule(self) -> str:
+        """The rule that was broken."""
+        return self._row.rule
+
+    @property
+    def fix(self) -> str:
+        """What to do about it."""
+        return self._row.fix
 
     @property
     def registers(self) -> tuple[str, ...]:
@@ -84,35 +155,43 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the finding as data for JSON."""
-        kind = KINDS[self.kind]
         return {
             "kind": self.kind,
-            "title": kind.title,
+            "cause": self.cause,
+            "severity": str(self.severity),
+            "title": self.title,
             "vm": self.vm,
             "vcpu": self.vcpu,
-            "rule": kind.rule,
-            "fix": kind.fix,
-            "registers": [
-                {"name": loss.name, "id": f"{loss.id:#x}", "events": list(loss.events), "why": loss.why}
-                for loss in self.losses
-            ],
+            "rule": self.rule,
+            "fix": self.fix,
+            "pair": None if self.pair is None else self.pair.as_dict(),
+            "registers": [loss.as_dict() for loss in self.losses],
+            "events": list(self.lines),
+            "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        kind = KINDS[self.kind]
         count = len(self.losses)
-        lines = [f"{kind.title}: {count} register{'s' if count != 1 else ''} of VM {self.vm} vCPU {self.vcpu}"]
+        what = f"{count} register{'s' if count != 1 else ''} of VM {self.vm} vCPU {self.vcpu}"
+        lines = [f"{self.severity}: {self.title}: {what}"]
+        if self.pair is not None:
+            lines.append(f"  saved:  {self.pair.source}")
         for why, losses in _by_reason(self.losses):
-            lines.append(f"  {why} ({_events(losses)})")
-            lines += textwrap.wrap(
-                " ".join(loss.name for loss in losses), WIDTH, initial_indent="    ", subsequent_indent="    "
-            )
-        lines += _wrapped("rule: ", kind.rule) + _wrapped("fix:  ", kind.fix)
+            lines += _wrapped("  ", regid.ranges(loss.name for loss in losses), "    ")
+            lines.append(f"    {why}{_events(losses)}")
+            lines += _values(losses[0], alone=len(losses) == 1)
+        lines += [f"  event {line}" for line in self.lines]
+        lines += [f"  {note}" for note in self.notes]
+        lines += _wrapped("  rule:   ", self.rule, "          ") + _wrapped("  fix:    ", self.fix, "          ")
         return "\n".join(lines)
 
 
-def _wrapped(label: str, text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=f"  {label}", subsequent_indent="        ")
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+def _wrapped(label: str, text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False)
 
 
 def _by_reason(losses: Sequence[Loss]) -> list[tuple[str, list[Loss]]]:
@@ -123,8 +202,28 @@ def _by_reason(losses: Sequence[Loss]) -> list[tuple[str, list[Loss]]]:
     return list(reasons.items())
 
 
+def _values(loss: Loss, *, alone: bool) -> Iterator[str]:
+    """Returns the values of a register in a line: those that there are, from the first differing byte on."""
+    values = {"saved": loss.saved, "written": loss.written, "left": loss.left}
+    told = {word: value for word, value in values.items() if value is not None}
+    if loss.saved is None or len(told) < 2:
+        return
+    other = loss.left if loss.left is not None else loss.written
+    at = first_difference(loss.saved, other or b"") or 0
+    name = "" if alone else f"{loss.name} "
+    shown = "  ".join(f"{word} {_from(value, at)}" for word, value in told.items())
+    yield f"    {name}from byte {at}: {shown}"
+
+
+def _from(value: bytes, at: int) -> str:
+    part = value[at : at + SHOWN_BYTES]
+    if not any(value[at:]):
+        return "00.."
+    return part.hex() + (".." if len(value) > at + SHOWN_BYTES else "")
+
+
 def _events(losses: Sequence[Loss]) -> str:
-    """Returns the event numbers of some registers, in runs ("events 12-40, 97")."""
+    """Returns the event numbers of some registers, in runs (" (events 12-40, 97)"), "" if there are none."""
     numbers = sorted({number for loss in losses for number in loss.events})
     runs: list[tuple[int, int]] = []
     for number in numbers:
@@ -132,7 +231,7 @@ def _events(losses: Sequence[Loss]) -> str:
             runs[-1] = (runs[-1][0], number)
         else:
             runs.append((number, number))
-    text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:MAX_RUNS])
-    if len(runs) > MAX_RUNS:
-        text += f" and {len(runs) - MAX_RUNS} more runs"
-    return f"event{'s' if len(numbers) != 1 else ''} {text}" if text else "no event"
+    text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:MOST_RUNS])
+    if len(runs) > MOST_RUNS:
+        text += f" and {len(runs) - MOST_RUNS} more runs"
+    return f" (event{'s' if len(numbers) != 1 else ''} {text})" if text else ""

@@ -1,128 +1,136 @@
 # SPDX-License-Identifier: MIT
-"""What the checker remembers of a vCPU: a life from INIT to the next INIT, and the saves taken of it."""
+"""Follows one vCPU through its lives, each from an INIT to the next: what is saved of it and what is written to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import errno
+import time
+from collections.abc import Callable
 
 from kvmabi.events import Event
-from kvmabi.profiles import sysregs
+from kvmabi.order.saves import Reader, Save
+from kvmabi.order.values import Values, unchanged
+from kvmabi.order.writes import FEWEST_WRITES, Writes
 
-Values = Mapping[int, bytes]
-RUNNING = sysregs.free_running_ids()
-STATUS_BITS = sysregs.status_bits()
-
-
-def same(id: int, value: bytes, other: bytes | None) -> bool:
-    """Whether two values of a register are equal, ignoring free-running bits; None compares unequal."""
-    if value == other or id in RUNNING:
-        return True
-    if other is None or id not in STATUS_BITS:
-        return False
-    return not (int.from_bytes(value, "little") ^ int.from_bytes(other, "little")) & ~STATUS_BITS[id]
+ENTERED = (0, errno.EINTR)
+"""How a KVM_RUN ends that entered the guest."""
 
 
-def _unchanged(state: Values, before: Values) -> bool:
-    return state.keys() == before.keys() and all(same(id, value, before[id]) for id, value in state.items())
-
-
-class Write(NamedTuple):
-    """A KVM_SET_ONE_REG: its event's number and the bytes read from the VMM."""
-
-    event: int
-    data: bytes
-
-
-class Refused(NamedTuple):
-    """A KVM_SET_ONE_REG that failed: the event, the errno and the reason."""
-
-    event: int
-    errno: int
-    reason: str
-
-
-class Destroyed(NamedTuple):
-    """A value that a later write of SVCR destroyed: the event that set it, the event of the write, and SVCR."""
-
-    set_by: int
-    svcr_write: int
-    svcr: int
-
-
-@dataclass(eq=False)
-class Save:
-    """What a VMM saves of one vCPU: the reads of one state of it.
-
-    ``values`` are the values read, by register ID in the order of the reads; ``svcr`` is the mode; ``state`` holds
-    every visible register at the time, and ``reset`` every register right after INIT. A change of the state opens
-    another save, which takes over the values read before that are unchanged.
-    """
-
-    first_event: int
-    svcr: int
-    state: Values
-    reset: Values
-    values: dict[int, bytes] = field(default_factory=dict)
-
-    def take_over(self, before: Save) -> None:
-        """Take over the values read for an earlier save that have not changed since."""
-        self.values.update({id: value for id, value in before.values.items() if same(id, value, self.state.get(id))})
-
-
-@dataclass(eq=False)
 class Life:
-    """A vCPU from one KVM_ARM_VCPU_INIT to the next; ``reset`` is every register right after INIT.
+    """One vCPU as the checker follows it.
 
-    ``writes``, ``refused`` and ``destroyed`` hold the latest event of a register that still counts: a write that
-    succeeds removes the register from ``refused`` and ``destroyed``. ``standing``: by register ID, the event whose
-    value the register still has.
+    ``keep_save`` and ``keep_writes`` are called with every save, and with what was written, when it is complete.
     """
 
-    vm: int
-    vcpu: int
-    reset: Values
-    writes: dict[int, Write] = field(default_factory=dict)
-    refused: dict[int, Refused] = field(default_factory=dict)
-    destroyed: dict[int, Destroyed] = field(default_factory=dict)
-    standing: dict[int, int] = field(default_factory=dict)
-    save: Save | None = None
+    def __init__(self, event: Event, keep_save: Callable[[Save], None], keep_writes: Callable[[Writes], None]) -> None:
+        assert event.vm is not None
+        assert event.vcpu is not None
+        self.vm, self.vcpu = event.vm, event.vcpu
+        self._keep_save = keep_save
+        self._keep_writes = keep_writes
+        self._number = 0
+        self.entries = 0
+        self.written = 0
+        self._entering: tuple[Event, Values] | None = None
+        self._begin(event, None)
 
-    def wrote(self, event: Event) -> None:
-        """Process a KVM_SET_ONE_REG."""
-        id = event.register
-        if id is None:
-            return
-        if event.errno:
-            self.refused[id] = Refused(event.number, event.errno, event.reason)
-            return
-        self.refused.pop(id, None)
-        self.destroyed.pop(id, None)
-        self.writes[id] = Write(event.number, event.data or b"")
-        for lost in event.effects:
-            set_by = self.standing.pop(lost.id, None)
-            if set_by is not None:
-                self.destroyed[lost.id] = Destroyed(set_by, event.number, event.svcr)
-        self.standing[id] = event.number
+    def init(self, event: Event) -> None:
+        """KVM_ARM_VCPU_INIT again: what was written since the last guest entry is gone."""
+        before = self.writes
+        undone = before if before.attempts else before.wiped
+        self._number += 1
+        self._begin(event, None if undone is None or before.entered else undone)
 
-    def read(self, event: Event) -> Save | None:
-        """Process a KVM_GET_ONE_REG; returns the save that it opens, or None."""
+    def _begin(self, event: Event, wiped: Writes | None) -> None:
+        self.base = event.state
+        self.reader = Reader()
+        self.writes = Writes(self.vm, self.vcpu, self._number, event.number, True, self.base, wiped)
+
+    def got(self, event: Event) -> None:
+        """KVM_GET_ONE_REG."""
         if event.errno or event.register is None or event.data is None:
-            return None
-        save, opened = self.save, None
-        registers = event.registers
-        if save is None or (registers is not save.state and not _unchanged(registers, save.state)):
-            opened = Save(event.number, event.svcr, registers, self.reset)
-            if save is not None and save.svcr == event.svcr:
-                opened.take_over(save)
-            save = self.save = opened
-        current = save.state.get(event.register)
-        save.values[event.register] = current if current == event.data else event.data  # store an equal value once
-        return opened
+            return
+        self.writes.read(event)
+        if self.reader.read(event):
+            self._open_save(event)
 
-    def forget(self) -> None:
-        """Start over after a verdict: the guest has run, so the writes before it no longer count."""
-        self.writes.clear()
-        self.refused.clear()
-        self.destroyed.clear()
+    def got_pseudo(self, id: int, event: Event) -> None:
+        """An ioctl that reads a pseudo-register."""
+        if not event.errno:
+            self.reader.note(id, event.number)
+
+    def _open_save(self, event: Event) -> None:
+        self.writes.seen = event.number
+        reader, state, before = self.reader, event.state, self.reader.save
+        if before is not None and before.label is None and unchanged(state, before.state):
+            before.reads.update(reader.reads)
+            before.last_event = event.number
+            reader.open(before)
+            return
+        earlier: dict[int, bytes] = {}
+        if before is not None:
+            earlier = {id: value for id in before.known if (value := before.value_read(id)) is not None}
+            state = {id: old if (old := before.state.get(id)) == value else value for id, value in state.items()}
+        save = Save(self.vm, self.vcpu, self._number, state, reader.reads, earlier, time.monotonic(), event)
+        reader.open(save)
+        self._keep_save(save)
+
+    def declare_saved(self, event: Event, label: int) -> None:
+        """The VMM declares that the vCPU's state now is a save."""
+        save = Save(self.vm, self.vcpu, self._number, event.state, {}, {}, time.monotonic(), event, label)
+        save.first_event = save.last_event = event.number
+        if self.reader.save is not None:
+            save.reads = self.reader.save.reads
+        self._keep_save(save)
+
+    def declare_restored(self, label: int) -> None:
+        """The VMM declares that what it writes to the vCPU restores that save."""
+        self.writes.restores = label
+
+    def set(self, event: Event) -> None:
+        """KVM_SET_ONE_REG, successful or not."""
+        if event.register is None:
+            return
+        self.written += 1
+        self.writes.attempt(event.register, event)
+        self.reader.changed()
+
+    def set_pseudo(self, id: int, event: Event) -> None:
+        """An ioctl that sets a pseudo-register."""
+        if not event.errno:
+            self.writes.attempt(id, event)
+        self.reader.changed()
+
+    def changed(self, _event: Event) -> None:
+        """Another ioctl that may change the vCPU's state."""
+        self.reader.changed()
+
+    def entering(self, event: Event) -> None:
+        """A KVM_RUN is about to enter the guest."""
+        writes = self.writes
+        concerned = writes.attempts or writes.wiped is not None or writes.fresh or writes.restores is not None
+        self._entering = (event, event.state if concerned else {})
+
+    def ran(self, event: Event) -> Writes | None:
+        """KVM_RUN returned, or its thread is in the guest; returns what the guest was entered with."""
+        entering, self._entering = self._entering, None
+        if entering is None or event.errno not in ENTERED:
+            return None
+        before, state = entering
+        self.reader.changed()
+        writes = self.writes
+        self.entries += 1
+        self.finish(before, state, entered=True)
+        self.writes = Writes(self.vm, self.vcpu, self._number, event.number, False, self.base)
+        return writes
+
+    def finish(self, event: Event, state: Values, *, entered: bool) -> None:
+        """What was written is complete: ``state`` is what the vCPU has."""
+        writes = self.writes
+        writes.state, writes.svcr, writes.end, writes.entered = state, event.svcr, event.number, entered
+        writes.seconds = time.monotonic()
+        writes.run = event
+        telling = len(writes.attempts) >= FEWEST_WRITES or writes.wiped is not None or writes.restores is not None
+        lossy = entered and any(attempt.refused or attempt.gone for attempt in writes.attempts.values())
+        if telling or lossy or (entered and writes.fresh):
+            self._keep_writes(writes)

@@ -14,7 +14,8 @@ from cli.readers import run_of, suite_of
 from cli.schemas import validate
 from kvmabi.cli import github
 from kvmabi.cli.runreport import annotated, render, summary
-from kvmabi.cli.verdicts import Finding, Loss, NotJudged, Pair, Severity, Verdict
+from kvmabi.order import Finding, Loss, NotJudged, Pair, Severity, Verdict
+from kvmabi.order.causes import CAUSES
 
 FORMS = ("text", "json", "junit", "sarif")
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -30,11 +31,9 @@ class Origin:
 
 LOSS = Loss("z9", 0x6080000000150120, (4, 5), "event 5 wrote svcr = 0x1", b"\x01\x02", b"\x01\x02", None, False)
 PAIR = Pair(2, 0, 1, 0, 12, 80, 0.5, 415, False, 1, "")
-LOST = Finding(
-    "destroyed-by-svcr", "svcr", Severity.LOST, 2, 0, (LOSS,), PAIR, "values destroyed", "a rule", "write svcr first"
-)
-LATENT = replace(LOST, kind="vls-after-finalize", severity=Severity.LATENT, title="written late")
-ALONE = replace(LOST, vm=3, pair=None, severity=Severity.CHANGED, kind="za-disabled", title="refused")
+LOST = Finding("destroyed", 2, 0, (LOSS,), PAIR)
+LATENT = Finding("vls-late-equal", 2, 0, (LOSS,), PAIR)
+ALONE = Finding("changed", 3, 0, (LOSS,))
 UNJUDGED = NotJudged(4, 1, 17, "two saves fit", "declare the pair", True)
 
 PAIRS = st.builds(
@@ -65,19 +64,24 @@ LOSSES = st.builds(
 )
 FRAMES = ANYTHING | st.builds("{} at {}:{}".format, ANYTHING, ANYTHING, st.integers(0, 10**12))
 ORIGINS = st.tuples(ANYTHING, st.builds(Origin, st.lists(FRAMES, max_size=3).map(tuple)))
+
+
+@dataclass(frozen=True)
+class Traced(Finding):
+    """A finding with origins."""
+
+    origins: tuple[tuple[str, Origin], ...] = ()
+
+
 FINDINGS = st.builds(
-    Finding,
-    kind=st.sampled_from(["za-disabled", "not-saved"]),
-    cause=ANYTHING,
-    severity=st.sampled_from(Severity),
+    Traced,
+    cause=st.sampled_from(sorted(CAUSES)),
     vm=NUMBERS,
     vcpu=NUMBERS,
     losses=st.lists(LOSSES, min_size=1, max_size=20).map(tuple),
     pair=st.none() | PAIRS,
-    title=ANYTHING,
-    rule=ANYTHING,
-    fix=ANYTHING,
-    text=ANYTHING,
+    lines=st.lists(ANYTHING, max_size=2).map(tuple),
+    notes=st.lists(ANYTHING, max_size=2).map(tuple),
     origins=st.lists(ORIGINS, max_size=2).map(tuple),
 )
 VERDICTS = st.builds(
@@ -161,11 +165,11 @@ def test_junit_has_a_case_for_each_pair() -> None:
     assert (failed[0].tag, failed[0].get("type"), failed[0].get("message")) == (
         "failure",
         "destroyed-by-svcr",
-        "values destroyed",
+        LOST.title,
     )
-    assert "written late" in (failed[0].text or "")
+    assert LATENT.title in (failed[0].text or "")
     assert (passed.get("name"), len(passed)) == ("VM 7 vCPU 0 restored from VM 1 vCPU 0", 0)
-    assert (alone.get("name"), alone[0].tag) == ("VM 3 vCPU 0: za-disabled", "failure")
+    assert (alone.get("name"), alone[0].tag) == ("VM 3 vCPU 0: restore-differs", "failure")
     assert (skipped[0].tag, skipped[0].get("message")) == ("skipped", "not judged: two saves fit: declare the pair")
     assert "a warning" in (suite.findtext("system-out") or "")
 
@@ -175,7 +179,7 @@ def test_junit_fails_for_the_severities_asked_for() -> None:
     verdict = made(9, (LATENT,), (PAIR,))
     passed = suite_of(render(verdict, "junit", [], []))
     assert passed.get("failures") == "0"
-    assert "written late" in (passed.findtext("testcase/system-out") or "")
+    assert LATENT.title in (passed.findtext("testcase/system-out") or "")
     assert suite_of(render(verdict, "junit", [], [], fails=set(Severity))).get("failures") == "1"
 
 
@@ -201,7 +205,7 @@ def test_strict() -> None:
 def test_sarif_levels_rules_and_places() -> None:
     """Severities as levels, kinds as rules, vCPU and registers as logical locations, the innermost line as place."""
     origin = Origin(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))
-    lost = replace(LOST, origins=(("z9 was written", origin),))
+    lost = Traced("destroyed", 2, 0, (LOSS,), PAIR, origins=(("z9 was written", origin),))
     run = run_of(render(made(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
     first, second, third = run["results"]
     assert [first["level"], second["level"], third["level"]] == ["error", "note", "warning"]
@@ -230,11 +234,13 @@ def test_sarif_without_a_file() -> None:
 
 def test_annotations() -> None:
     """Errors, warnings and notices; at the line of the source, if it is known."""
-    lost = replace(LOST, origins=(("", Origin(("restore at vmm.c:41",))),))
+    lost = Traced("destroyed", 2, 0, (LOSS,), PAIR, origins=(("", Origin(("restore at vmm.c:41",))),))
     lines = [github.text(one) for one in annotated(made(9, (lost, ALONE, LATENT)))]
-    assert lines[0].startswith("::error title=kvmabi%3A values destroyed,file=vmm.c,line=41::values destroyed: VM 2")
-    assert lines[0].endswith("z9. event 5 wrote svcr = 0x1. Fix: write svcr first.")
-    assert lines[1].startswith("::warning title=kvmabi%3A refused::")
+    assert lines[0].startswith(
+        "::error title=kvmabi%3A values destroyed by a later SVCR write,file=vmm.c,line=41::values"
+    )
+    assert lines[0].endswith("z9. event 5 wrote svcr = 0x1. Fix: write svcr before these registers.")
+    assert lines[1].startswith("::warning title=kvmabi%3A other values than were saved::")
     assert lines[2].startswith("::notice ")
 
 

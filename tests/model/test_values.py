@@ -7,7 +7,7 @@ import pytest
 
 import kvmabi
 from kvmabi.kvm import Vcpu
-from kvmabi.order.lives import same
+from kvmabi.order.values import same
 
 
 def stale(vcpus: list[Vcpu]) -> list[str]:

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""Why a register does not have its value: the causes as a table, with what is wrong, the rule and the fix."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    LOST = "lost"
+    """The interface took the value: destroyed, refused, cut, never written, of the wrong vCPU or an older save."""
+    CHANGED = "changed"
+    """The VMM wrote another value than was saved, and it is there: a mistake or an edit."""
+    LATENT = "latent"
+    """Equal here by luck."""
+
+
+class Cause(NamedTuple):
+    """A cause: the kind of its findings, their severity, a title, the rule that was broken, and the fix."""
+
+    kind: str
+    severity: Severity
+    title: str
+    rule: str
+    fix: str
+
+
+LOST, CHANGED, LATENT = Severity.LOST, Severity.CHANGED, Severity.LATENT
+AFTER_RESTORE = "after a restore every register has the value that was saved"
+
+CAUSES = {
+    "mode": Cause(
+        "mode-not-restored",
+        LOST,
+        "saved in a mode that was not restored",
+        "SVCR decides which registers exist and their sizes: values saved in one mode are valid only in that mode",
+        "save svcr too, restore it before the registers that depend on it, and leave it alone afterwards",
+    ),
+    "destroyed": Cause(
+        "destroyed-by-svcr",
+        LOST,
+        "values destroyed by a later SVCR write",
+        "a write of SVCR that changes SM resets V, Z, P, FFR, FPSR and FPMR; one that changes ZA loses ZA and ZT0",
+        "write svcr before these registers",
+    ),
+    "za-off": Cause(
+        "za-disabled",
+        LOST,
+        "ZA and ZT0 refused while SVCR.ZA = 0",
+        "ZA and ZT0 can be accessed only while SVCR.ZA = 1",
+        "write svcr before za.h[<n>] and zt0, and check every KVM_SET_ONE_REG for errors",
+    ),
+    "vls-late": Cause(
+        "vls-after-finalize",
+        LOST,
+        "vector lengths written after FINALIZE",
+        "SVE_VLS and SME_VLS are fixed by KVM_ARM_VCPU_FINALIZE",
+        "write sve_vls and sme_vls between KVM_ARM_VCPU_INIT and KVM_ARM_VCPU_FINALIZE",
+    ),
+    "vls-late-equal": Cause(
+        "vls-after-finalize",
+        LATENT,
+        "vector lengths written after FINALIZE, equal here by luck",
+        "SVE_VLS and SME_VLS are fixed by KVM_ARM_VCPU_FINALIZE; on a host with other lengths they would differ",
+        "write sve_vls and sme_vls between KVM_ARM_VCPU_INIT and KVM_ARM_VCPU_FINALIZE",
+    ),
+    "not-saved": Cause(
+        "not-saved",
+        LOST,
+        "guest state that the save did not read",
+        "the list of registers depends on SVCR and the ID registers: an earlier or shortened list lacks some of them",
+        "call KVM_GET_REG_LIST for every save, with room for all of it, and read every register in the list",
+    ),
+    "never-written": Cause(
+        "restore-differs",
+        LOST,
+        "saved, and never written back",
+        AFTER_RESTORE,
+        "write every register that was saved; look for a filter, a short file or a count that leaves these out",
+    ),
+    "vcpu-forgotten": Cause(
+        "restore-differs",
+        LOST,
+        "a vCPU that was saved and not restored",
+        "every vCPU of a VM has a state of its own",
+        "restore every vCPU of the VM before the first KVM_RUN",
+    ),
+    "init": Cause(
+        "restore-differs",
+        LOST,
+        "values undone by KVM_ARM_VCPU_INIT",
+        "KVM_ARM_VCPU_INIT resets every register except the vector lengths of a finalised vCPU",
+        "call KVM_ARM_VCPU_INIT once, before the restore",
+    ),
+    "absent": Cause(
+        "restore-differs",
+        LOST,
+        "registers that do not exist in the vCPU's mode, or on this host and kernel",
+        "Z, P and FFR of a vCPU without SVE exist only while SVCR.SM = 1, and only after FINALIZE",
+        "call KVM_ARM_VCPU_FINALIZE and write svcr before these registers; check every KVM_SET_ONE_REG for errors",
+    ),
+    "refused": Cause(
+        "restore-differs",
+        LOST,
+        "values that KVM_SET_ONE_REG refused",
+        "a refused value is not stored",
+        "check every KVM_SET_ONE_REG for errors; the reason says what this host or kernel does not accept",
+    ),
+    "cut": Cause(
+        "restore-differs",
+        LOST,
+        "vectors cut to a shorter length",
+        "in streaming mode Z, P and FFR have SME's vector length, else SVE's: bytes beyond the length are ignored",
+        "restore the vector lengths, then svcr, then vectors; a destination needs the lengths of the source",
+    ),
+    "cut-by-vmm": Cause(
+        "restore-differs",
+        CHANGED,
+        "vectors that the VMM wrote only in part, the rest zero",
+        "a Z register holds the bytes of the current mode's vector length, of which V is the first 16",
+        "keep as many bytes as KVM_GET_ONE_REG returns: 256 for Z, 32 for P",
+    ),
+    "torn": Cause(
+        "restore-differs",
+        LOST,
+        "read before the guest ran on, in the middle of the save",
+        "a save is of one state: what is read before the guest runs on belongs to another one",
+        "pause every vCPU, then read all registers",
+    ),
+    "wrong-vcpu": Cause(
+        "restore-differs",
+        LOST,
+        "state of another vCPU",
+        "every vCPU of a VM has a state of its own",
+        "check how saved states are assigned to vCPUs",
+    ),
+    "older-save": Cause(
+        "restore-differs",
+        LOST,
+        "values of an older save",
+        "all registers of a restore belong to one save",
+        "check which buffer or file these registers come from",
+    ),
+    "shifted": Cause(
+        "restore-differs",
+        CHANGED,
+        "values that were saved for other registers",
+        AFTER_RESTORE,
+        "keep each value with its register's ID, not by its place in the list",
+    ),
+    "byte-order": Cause(
+        "restore-differs",
+        CHANGED,
+        "values whose bytes are in another order",
+        "values are in the byte order of the VMM; vectors are bytes, the lowest first",
+        "write back the bytes that KVM_GET_ONE_REG returned, unchanged",
+    ),
+    "changed": Cause(
+        "restore-differs",
+        CHANGED,
+        "other values than were saved",
+        AFTER_RESTORE,
+        "if this is an edit, write the saved value first and the new one after it, or leave it out with --ignore",
+    ),
+    "kept-other": Cause(
+        "restore-differs",
+        LOST,
+        "values that were accepted and are not there",
+        AFTER_RESTORE,
+        "compare hosts and kernels: what this one keeps of the value differs",
+    ),
+    "time": Cause(
+        "restore-differs",
+        LOST,
+        "the guest's time jumps",
+        "cntvct_el0 is the guest's time: it must not go back, and not run ahead by more than the time that passed",
+        "save and restore cntvct_el0 (KVM_REG_ARM_TIMER_CNT) or set the VM's counter offset",
+    ),
+}
+"""What can be the matter, in the order in which a report shows it."""

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Judges what was written to vCPUs: declared pairs, inferred pairs, and what one vCPU's own events show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from kvmabi.order.causes import CAUSES
+from kvmabi.order.comparing import Comparison, Difference
+from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
+from kvmabi.order.pairing import MOST, Pairing, choose, eligible, fit, shape_of
+from kvmabi.order.saves import Save
+from kvmabi.order.values import group_of, same
+from kvmabi.order.verdict import NotJudged, Place, Verdict
+from kvmabi.order.writes import FEWEST_WRITES, Writes
+
+UNSEEN = "declare the source (--pair), or save with --saves DIR in the run that saves"
+CAUSE_ORDER = {cause: place for place, cause in enumerate(CAUSES)}
+
+
+class Judge:
+    """Forms a verdict. ``saves`` are this run's, ``other_saves`` other runs', ``pairs`` the declared ones."""
+
+    def __init__(
+        self,
+        saves: Iterable[Save],
+        other_saves: Iterable[Save],
+        pairs: Mapping[Place, Place],
+        ignored: frozenset[int],
+        counter_hz: int,
+    ) -> None:
+        self._saves = list(saves)
+        self._other_saves = list(other_saves)
+        self._pairs = pairs
+        self._ignored = ignored
+        self._counter_hz = counter_hz
+        self._findings: list[Finding] = []
+        self._judged: list[Pair] = []
+        self._not_judged: list[NotJudged] = []
+
+    def verdict(
+        self, writes: Sequence[Writes], set_up: Mapping[tuple[int, int], int], events: int, forgotten: int
+    ) -> Verdict:
+        """The verdict on ``writes``; ``set_up`` is how many writes every vCPU had, ``forgotten`` counts lost ones."""
+        declared = {id(of): save for of in writes if (save := self._declared(of)) is not None}
+        open_writes = [of for of in writes if id(of) not in declared]
+        inferred = Pairing(self._saves, open_writes).pairs()
+        left = [of for of in open_writes if id(of) not in inferred]
+        inferred |= Pairing(self._other_saves, left).pairs() if self._other_saves else {}
+        for of in writes:
+            save = declared.get(id(of)) or inferred.get(id(of))
+            if save is not None:
+                self._judge_pair(of, save, declared=id(of) in declared)
+            else:
+                self._judge_alone(of)
+        self._count_the_rest(writes, set_up, forgotten)
+        return Verdict(events, tuple(self._findings), tuple(self._judged), tuple(self._not_judged))
+
+    # --- pairs
+
+    def _declared(self, writes: Writes) -> Save | None:
+        """The save that a pair which the VMM or the user declared names."""
+        if writes.restores is not None:
+            labelled = (save for save in reversed(self._saves) if save.label == writes.restores)
+            return next(labelled, None)
+        source = self._pairs.get((writes.vm, writes.vcpu)) or self._pairs.get((writes.vm, None))
+        if source is None or not writes.fresh:
+            return None
+        vm, vcpu = source
+        index = writes.vcpu if vcpu is None else vcpu
+        saves = [save for save in self._saves if save.place == (vm, index) and save.first_event < writes.end]
+        fits = [found for save in saves if (found := fit(writes, shape_of(save))) is not None]
+        if fits:
+            return choose(writes, fits)
+        return saves[-1] if saves else None
+
+    def _judge_pair(self, writes: Writes, save: Save, *, declared: bool) -> None:
+        others = [other for other in self._saves if other.vm == save.vm and eligible(writes, other)]
+        comparison = Comparison(writes, save, others, self._counter_hz)
+        differences = [difference for difference in comparison.differences() if self._counts(difference)]
+        notes: tuple[str, ...] = ()
+        if writes.gave_up and self._given_up(writes, save):
+            differences, notes = self._until_given_up(comparison, differences)
+        pair = Pair(
+            writes.vm,
+            writes.vcpu,
+            save.vm,
+            save.vcpu,
+            save.first_event,
+            save.last_event,
+            writes.seconds - save.seconds,
+            len(save.state),
+            declared,
+            comparison.edits,
+            save.from_run,
+        )
+        self._judged.append(pair)
+        self._findings += _findings(writes, differences, pair, notes)
+
+    def _counts(self, difference: Difference) -> bool:
+        return difference.loss.id not in self._ignored
+
+    def _given_up(self, writes: Writes, save: Save) -> bool:
+        """Whether much of the save was not attempted when the VMM gave up."""
+        found = fit(writes, shape_of(save))
+        return found is not None and found.coverage < MOST
+
+    def _until_given_up(
+        self, comparison: Comparison, differences: list[Difference]
+    ) -> tuple[list[Difference], tuple[str, ...]]:
+        """What was refused, and in a line what was not reached."""
+        refused = comparison.writes.last
+        reached = [difference for difference in differences if difference.loss.id == (refused and refused.register)]
+        if not reached and refused is not None and refused.register is not None:
+            reached = [comparison.refusal(refused.register, refused)]
+        left = len(differences) - len(reached)
+        note = f"the VMM gave up here: {left} registers of the save were not reached or depend on it" if left else ""
+        return reached, (note,) if note else ()
+
+    # --- one vCPU alone
+
+    def _judge_alone(self, writes: Writes) -> None:
+        if writes.entered and not writes.explores:
+            self._findings += _findings(writes, [*self._certain(writes)], None, ())
+        if len(writes.evidence) >= FEWEST_WRITES:
+            self._not_judged.append(_why_not(writes))
+
+    def _certain(self, writes: Writes) -> Iterator[Difference]:
+        """What the guest was entered without, though the VMM wrote it."""
+        if not writes.entered:
+            return
+        comparison = Comparison(writes, Save(writes.vm, writes.vcpu, 0, {}, {}, {}, 0.0))
+        for id, attempt in writes.destroyed():
+            if id in self._ignored:
+                continue
+            if attempt.refused is not None:
+                yield comparison.refusal(id, attempt.refused)
+            else:
+                yield comparison.destroyed(id, attempt)
+        if writes.wiped is not None and not writes.attempts:
+            for id, undone in writes.wiped.attempts.items():
+                written = undone.written
+                if written is None or undone.read_back or id in self._ignored:
+                    continue
+                if not same(id, written, writes.state.get(id)):
+                    yield comparison.not_attempted(id)
+
+    # --- the rest
+
+    def _count_the_rest(self, writes: Sequence[Writes], set_up: Mapping[tuple[int, int], int], forgotten: int) -> None:
+        told = {(pair.vm, pair.vcpu) for pair in self._judged} | {(vcpu.vm, vcpu.vcpu) for vcpu in self._not_judged}
+        for (vm, vcpu), count in set_up.items():
+            if (vm, vcpu) not in told:
+                what = f"{count} write{'s' if count != 1 else ''}" if count else "no write"
+                self._not_judged.append(NotJudged(vm, vcpu, count, f"set up with {what}, not restored"))
+        if forgotten:
+            why = f"{forgotten} restores or set-ups before the last {len(writes)}: too many to remember"
+            self._not_judged.append(NotJudged(0, 0, 0, why, is_restore=True))
+
+
+def _why_not(writes: Writes) -> NotJudged:
+    """Why what was written was compared with no save."""
+    count = len(writes.evidence)
+    groups = {group_of(id) for id in writes.state}
+    share = len(groups & {group_of(id) for id in writes.evidence}) / (len(groups) or 1)
+    where = writes.vm, writes.vcpu, count
+    if writes.explores:
+        return NotJudged(*where, f"{count} registers written in no order, many of them over and over: not a restore")
+    if share >= MOST / 2 and writes.entered:
+        return NotJudged(*where, f"restored, {count} registers written, from a save that was not seen", UNSEEN, True)
+    if not writes.entered:
+        return NotJudged(*where, f"{count} registers written, and the guest was never entered")
+    return NotJudged(*where, f"{count} registers written that fit no save: set up rather than restored")
+
+
+def _findings(
+    writes: Writes, differences: Iterable[Difference], pair: Pair | None, notes: tuple[str, ...]
+) -> list[Finding]:
+    """One finding a cause, the causes in the order of their table."""
+    grouped: dict[tuple[int, int, str], list[Difference]] = {}
+    for difference in differences:
+        grouped.setdefault((CAUSE_ORDER[difference.cause], difference.event, difference.cause), []).append(difference)
+    return [
+        Finding(
+            cause,
+            writes.vm,
+            writes.vcpu,
+            tuple(difference.loss for difference in group),
+            pair,
+            tuple(str(event) for event in group[0].shown[-LINES_SHOWN:]),
+            notes,
+        )
+        for (_, _, cause), group in sorted(grouped.items())
+    ]

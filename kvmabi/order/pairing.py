@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: MIT
+"""From which save a vCPU was restored: decided by the shape of what was written, then by VM, by vCPU, by values.
+
+docs/explanation/verdicts.md is the prose of this file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kvmabi.order.saves import Save
+from kvmabi.order.values import RUNNING, group_of, is_cut, is_reversed, same
+from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
+
+HALF, MOST, NEARLY_ALL = 0.5, 0.8, 0.9
+"""Shares of a save's groups of registers that must have been attempted for different conclusions."""
+FEWEST_ALIKE = 16
+"""How many registers with telling values must agree where something disagrees, or where much was not attempted."""
+KNOWN_IDS = 0.75
+"""The share of the attempted IDs that the save must have read."""
+FEW = 4
+"""A save that so many groups of a sample disagree with, for each that agrees, is not looked at further."""
+OWN_VALUES = 0.25
+"""The share of the values that only one save of a vCPU has, which marks it as the one restored."""
+MOST_OTHERS = 8
+"""How many other saves of a vCPU stale values are looked for in."""
+SHORTEST_TELLING = 2
+"""Bytes of the shortest value that is recognised in another register."""
+
+
+class Fit(NamedTuple):
+    """How well what was written fits a save; shares and weights count groups of registers, such as all of z0-z31.
+
+    ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal; ``written`` the
+    share attempted. ``alike`` is the weight of telling values that were written as saved or nearly, ``alike_ids`` the
+    number of these registers, ``unlike`` the weight of other values.
+    """
+
+    save: Save
+    coverage: float
+    written: float
+    alike: float
+    alike_ids: int
+    unlike: float
+
+    @property
+    def score(self) -> float:
+        """By which the VM that was restored is chosen."""
+        return self.alike - self.unlike
+
+
+class Shape(NamedTuple):
+    """A save as restores are compared with it.
+
+    ``weights`` of the registers that the VMM knows of it: every group has 1. ``groups`` is the number of groups,
+    ``telling`` the values that are recognised in another register, ``others`` the other saves of the same vCPU.
+    """
+
+    save: Save
+    weights: dict[int, float]
+    groups: float
+    telling: frozenset[bytes]
+    others: list[Save]
+
+
+def shape_of(save: Save, saves: Iterable[Save] = ()) -> Shape:
+    """The shape of a save, one of ``saves``."""
+    sizes = Counter(map(group_of, save.known))
+    values = Counter(value.rstrip(b"\0") for value in save.state.values())
+    telling = frozenset(value for value, count in values.items() if count == 1 and len(value) >= SHORTEST_TELLING)
+    weights = {id: 1 / sizes[group_of(id)] for id in save.known}
+    others = [other for other in saves if other.place == save.place and other is not save][-MOST_OTHERS:]
+    return Shape(save, weights, float(len(sizes) or 1), telling, others)
+
+
+def fit(writes: Writes, shape: Shape) -> Fit | None:
+    """How well what was written fits a save; None if much of it cannot come from there."""
+    save, weights = shape.save, shape.weights
+    if not _may_fit(writes, shape):
+        return None
+    attempts = writes.evidence
+    later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
+    if not later:
+        return None
+    if sum(id in weights for id in later) < KNOWN_IDS * len(later):
+        return None
+    written = looked = alike = unlike = 0.0
+    alike_ids = 0
+    for id, attempt in attempts.items():
+        weight = weights.get(id)
+        if weight is None:
+            continue
+        if attempt.event.number <= save.after:  # before the save: the VMM left it, if it is equal
+            saved = save.state.get(id, b"")
+            if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
+                looked += weight
+                if any(saved) and not same(id, saved, writes.base.get(id)):
+                    alike += weight
+                    alike_ids += 1
+            continue
+        written += weight
+        likeness = _likeness(id, attempt, writes, shape)
+        if likeness > 0:
+            alike += weight
+            alike_ids += 1
+        elif likeness < 0:
+            unlike += weight
+    for id, event in writes.looked.items():
+        if id in weights and id not in attempts and event.data is not None:
+            looked += weights[id] if same(id, save.state.get(id, b""), event.data) else 0.0
+    if save.from_run:  # its VMM was another: what this one looked at before is not known to be a part of the restore
+        looked = 0.0
+    coverage, share = (written + looked) / shape.groups, written / shape.groups
+    return Fit(save, coverage, share, alike, alike_ids, unlike)
+
+
+def _may_fit(writes: Writes, shape: Shape) -> bool:
+    """A look at one register of each group that was written: whether the whole is worth comparing."""
+    alike = unlike = 0
+    for id, attempt in writes.sample.items():
+        if id in shape.weights:
+            likeness = _likeness(id, attempt, writes, shape)
+            alike += likeness > 0
+            unlike += likeness < 0
+    return unlike < FEW or alike * FEW >= unlike
+
+
+def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:
+    """1: the value written is the saved one or nearly, and telling; -1: it is another one; 0: it says nothing."""
+    save = shape.save
+    saved = save.value_read(id)
+    if id in RUNNING or saved is None:
+        return 0
+    if attempt.once(id, saved, save.after) is not None:
+        return int(any(saved) and not same(id, saved, writes.base.get(id)))
+    tried = attempt.tried
+    if tried is None:
+        return 0
+    if same(id, saved, tried):
+        return int(any(saved))
+    if same(id, tried, writes.base.get(id)):
+        return -1
+    nearly = is_cut(saved, tried) or is_reversed(saved, tried) or tried.rstrip(b"\0") in shape.telling
+    return 1 if nearly or _is_stale(id, attempt, writes, shape) else -1
+
+
+def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:
+    """Whether the value is the one of another save of the same vCPU, which was there before it, and telling."""
+    tried = attempt.tried
+    if not tried or not any(tried):
+        return False
+    number = attempt.event.number
+    return any(
+        other.state.get(id) == tried and other.after < number and eligible(writes, other) for other in shape.others
+    )
+
+
+def is_exact(writes: Writes, save: Save) -> bool:
+    """Whether the vCPU has the state of the save, registers that run by themselves aside."""
+    return all(same(id, value, writes.state.get(id)) for id, value in save.state.items())
+
+
+def accepts(writes: Writes, found: Fit) -> bool:
+    """Whether what was written is a restore of this save, rather than something else with some equal values."""
+    if len(writes.evidence) < FEWEST_WRITES:
+        return False
+    if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
+        agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
+    else:
+        agrees = found.alike_ids >= FEWEST_ALIKE or found.coverage >= MOST
+    if not agrees:
+        return False
+    if not writes.entered and not writes.gave_up:
+        return found.coverage >= MOST
+    if not writes.fresh:
+        elsewhere = found.save.place != writes.place
+        return found.written >= (NEARLY_ALL if elsewhere else HALF) or is_exact(writes, found.save)
+    return found.coverage >= HALF or not (found.unlike or found.save.from_run)
+
+
+def eligible(writes: Writes, save: Save) -> bool:
+    """Whether a save was made early enough: a vCPU's own before what was written began, another run's before INIT."""
+    if save.from_run:
+        return writes.fresh
+    if save.place == writes.place:
+        return save.last_event < writes.start
+    last = writes.last.number if writes.last is not None else writes.end
+    return save.first_event < last
+
+
+class Pairing:
+    """The pairs of what was written (``writes``) and the saves that it restored."""
+
+    def __init__(self, saves: Iterable[Save], writes: Sequence[Writes]) -> None:
+        self._by_vm: dict[tuple[str, int], list[Save]] = defaultdict(list)
+        self._shapes: list[Shape] = []
+        for save in saves:
+            if save.label is None:
+                self._by_vm[save.from_run, save.vm].append(save)
+        for of_vm in self._by_vm.values():
+            self._shapes += [shape_of(save, of_vm) for save in of_vm]
+        self._writes = writes
+        self._fits = {id(of): self._all_fits(of) for of in writes}
+
+    def pairs(self) -> dict[int, Save]:
+        """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
+        found: dict[int, Save] = {}
+        by_vm: dict[int, list[Writes]] = defaultdict(list)
+        for writes in self._writes:
+            by_vm[writes.vm].append(writes)
+        for restored in by_vm.values():
+            found |= self._pairs_of_vm(restored)
+        return found
+
+    def _all_fits(self, writes: Writes) -> list[Fit]:
+        if not writes.evidence:
+            return []
+        fits = (fit(writes, shape) for shape in self._shapes if eligible(writes, shape.save))
+        return [found for found in fits if found is not None and accepts(writes, found)]
+
+    def _pairs_of_vm(self, restored: list[Writes]) -> dict[int, Save]:
+        """The pairs of one VM: the VM that it was restored from first, then each vCPU by its index."""
+        source = self._source_vm(restored)
+        if source is None:
+            return {}
+        indexes = {writes.vcpu for writes in restored}
+        found: dict[int, Save] = {}
+        for writes in restored:
+            save = self._save_of(writes, source, alone=len(indexes) == 1)
+            if save is not None:
+                found[id(writes)] = save
+        self._add_forgotten(restored, source, found)
+        return found
+
+    def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
+        """The VM whose saves fit best; of this run first, and the earliest of equal ones."""
+        scores: dict[tuple[str, int], float] = {}
+        for writes in restored:
+            best: dict[tuple[str, int], float] = {}
+            for found in self._fits[id(writes)]:
+                vm = found.save.from_run, found.save.vm
+                best[vm] = max(best.get(vm, found.score), found.score)
+            for vm, score in best.items():
+                scores[vm] = scores.get(vm, 0.0) + score
+        return max(scores, key=lambda vm: (vm[0] == "", scores[vm], -vm[1]), default=None)
+
+    def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
+        fits = self._fits[id(writes)]
+        if not fits:
+            return None
+        from_source = [found for found in fits if (found.save.from_run, found.save.vm) == source]
+        by_index = [found for found in from_source if found.save.vcpu == writes.vcpu]
+        if by_index:
+            return choose(writes, by_index)
+        saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and eligible(writes, save)]
+        if from_source and saved and not alone:
+            near = choose(writes, from_source)
+            return min(saved, key=lambda save: abs(save.first_event - near.first_event))
+        return choose(writes, from_source or fits)
+
+    def _add_forgotten(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
+        """A vCPU of a restored VM that nothing was restored to, though the source's was saved."""
+        paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found and writes.fresh]
+        if not paired or source == ("", restored[0].vm):
+            return
+        near = max(save.first_event for _, save in paired)
+        done = {writes.vcpu for writes, _ in paired}
+        for writes in restored:
+            if writes.vcpu in done or not writes.fresh or not writes.entered or len(writes.attempts) >= FEWEST_WRITES:
+                continue
+            saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.first_event < writes.end]
+            if saved:
+                done.add(writes.vcpu)
+                found[id(writes)] = min(saved, key=lambda save: abs(save.first_event - near))
+
+
+def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
+    """Among saves of one vCPU: the newest that the vCPU equals, else the newest whose own values were written."""
+    if len(fits) == 1:
+        return fits[0].save
+    newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
+    exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
+    if exact is not None:
+        return exact
+    shares = [(_own_share(writes, found.save, fits), found) for found in newest_first]
+    owned = next((found.save for share, found in shares if share >= OWN_VALUES), None)
+    return owned or max(shares, key=lambda share: (share[0], share[1].score))[1].save
+
+
+def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
+    """The share of a save's own values, those that no other save has, that were written."""
+    own = written = 0.0
+    for id, weight in shape_of(save).weights.items():
+        value = save.state.get(id)
+        if value is None or id in RUNNING:
+            continue
+        if any(same(id, value, other.save.state.get(id)) for other in fits if other.save is not save):
+            continue
+        own += weight
+        attempt = writes.attempts.get(id)
+        if attempt is not None and attempt.once(id, value, save.after) is not None:
+            written += weight
+    return written / own if own else 0.0

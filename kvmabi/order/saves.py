@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""What a VMM saves: the reads of a vCPU in one state."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from kvmabi.events import Event
+from kvmabi.order.values import Values
+
+FEWEST_READS = 8
+"""How many registers are read before the reads count as a save: debuggers and probes read a few."""
+
+
+@dataclass(eq=False)
+class Save:
+    """The reads of one vCPU in one state.
+
+    ``state`` is the whole state at the time, also what was not read. ``reads`` are the numbers of the events that read,
+    by register ID; ``earlier`` those of reads in earlier states, which a VMM may have kept (a torn save). ``state`` of
+    ``before``, the save of the state before, is what those gave. ``seconds`` is when it began, on the monotonic clock.
+    ``opened_by`` is an event of the save, ``label`` what a VMM that declared it calls it (None: inferred),
+    ``from_run`` the run that it was made in, "" for this one.
+    """
+
+    vm: int
+    vcpu: int
+    life: int
+    state: Values
+    reads: dict[int, int]
+    earlier: Values
+    seconds: float
+    opened_by: Event | None = None
+    label: int | None = None
+    from_run: str = ""
+    first_event: int = 0
+    last_event: int = 0
+
+    def __post_init__(self) -> None:
+        self.first_event = self.first_event or min(self.reads.values(), default=0)
+        self.last_event = max(self.last_event, self.first_event)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The VM and the vCPU that it is of."""
+        return self.vm, self.vcpu
+
+    @property
+    def after(self) -> int:
+        """The number of the event after which it can be restored."""
+        return 0 if self.from_run else self.first_event
+
+    @property
+    def known(self) -> Set[int]:
+        """The IDs whose values the VMM has: those read in this state, and those read before and not again."""
+        return self.reads.keys() | self.earlier.keys()
+
+    def value_read(self, id: int) -> bytes | None:
+        """The value of a register that the VMM got, which is an older one where the save is torn."""
+        return self.state.get(id) if id in self.reads else self.earlier.get(id)
+
+
+class Reader:
+    """Follows the reads of one vCPU and opens a save where there are enough of one state."""
+
+    def __init__(self) -> None:
+        self.save: Save | None = None
+        self._reads: dict[int, int] = {}
+        self._changed = True
+
+    def changed(self) -> None:
+        """The vCPU may have changed since the last read."""
+        self._changed = True
+
+    def read(self, event: Event) -> bool:
+        """Process a KVM_GET_ONE_REG that succeeded; whether the reads of this state have just become a save."""
+        id = event.register
+        assert id is not None
+        if self._changed:
+            self._changed = False
+            self._reads = {}
+        self._reads[id] = event.number
+        save = self.save
+        if save is not None and save.reads is self._reads:
+            save.last_event = event.number
+        return len(self._reads) >= FEWEST_READS and (save is None or save.reads is not self._reads)
+
+    def note(self, id: int, number: int) -> None:
+        """A pseudo-register was read, which does not open a save."""
+        if not self._changed:
+            self._reads[id] = number
+
+    def open(self, save: Save) -> None:
+        """The present reads are those of this save."""
+        self._reads = save.reads
+        self.save = save
+
+    @property
+    def reads(self) -> dict[int, int]:
+        """The numbers of the events that read the present state, by register ID."""
+        return self._reads

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""What a VMM writes to one vCPU between two guest entries, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from kvmabi.events import Event
+from kvmabi.order.values import SVCR, Values, group_of, same
+
+MOST_VALUES = 8
+"""How many different values of one register are remembered: the first ones and the last."""
+FEWEST_WRITES = 8
+"""How many registers a VMM writes before the writes may be a restore: a boot sets a few."""
+
+
+class Attempt:
+    """The writes of one register.
+
+    ``good`` are the successful ones, the last of equal ones only, oldest first. ``refused`` is the last refused one if
+    none succeeded after it. ``gone`` is the event that destroyed the value as a side effect, ``read_back``: the VMM
+    read the register after its last successful write, ``asked``: right after it was refused.
+    """
+
+    __slots__ = ("asked", "gone", "good", "read_back", "refused")
+
+    def __init__(self) -> None:
+        self.good: list[Event] = []
+        self.refused: Event | None = None
+        self.gone: Event | None = None
+        self.read_back = False
+        self.asked = False
+
+    def took(self, event: Event) -> bool:
+        """A write succeeded; whether it replaces another value."""
+        good = self.good
+        self.refused = self.gone = None
+        self.read_back = self.asked = False
+        if not good:
+            good.append(event)
+            return False
+        replaces = good[-1].data != event.data
+        if not replaces:
+            good[-1] = event
+        elif len(good) < MOST_VALUES:
+            good.append(event)
+        else:
+            good[-1] = event
+        return replaces
+
+    @property
+    def last(self) -> Event | None:
+        """The last successful write."""
+        return self.good[-1] if self.good else None
+
+    @property
+    def written(self) -> bytes | None:
+        """The value of the last successful write."""
+        return self.good[-1].data if self.good else None
+
+    def once(self, id: int, value: bytes, after: int) -> Event | None:
+        """A successful write of this value after event number ``after``, if there was one."""
+        for event in self.good:
+            if event.number > after and event.data is not None and same(id, value, event.data):
+                return event
+        return None
+
+    @property
+    def event(self) -> Event:
+        """The last write, successful or not."""
+        return self.refused if self.refused is not None else self.good[-1]
+
+    @property
+    def tried(self) -> bytes | None:
+        """The value that the VMM tried to write last; None if the kernel refused before it read a value."""
+        return self.refused.data if self.refused is not None else self.written
+
+
+@dataclass(eq=False)
+class Writes:
+    """What a VMM wrote to one vCPU from ``start`` (the event of an INIT or a guest entry) on.
+
+    ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
+    before the last write, by register ID, ``seen`` is the event at which the VMM last began to read the whole state.
+    ``wiped`` are the writes that an INIT undid before the guest was entered.
+
+    The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
+    then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
+    events ``run`` (the entry), ``svcr_write`` (the last write of SVCR) and ``refusal`` (the first refused write).
+    """
+
+    vm: int
+    vcpu: int
+    life: int
+    start: int
+    fresh: bool
+    base: Values
+    wiped: Writes | None = None
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    looked: dict[int, Event] = field(default_factory=dict)
+    reads_since_write: dict[int, Event] = field(default_factory=dict)
+    last: Event | None = None
+    seen: int = 0
+    replaced: int = 0
+    backward: int = 0
+    restores: int | None = None
+    entered: bool = False
+    state: Values = field(default_factory=dict)
+    svcr: int = 0
+    end: int = 0
+    seconds: float = 0.0
+    run: Event | None = None
+    svcr_write: Event | None = None
+    refusal: Event | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The VM and the vCPU."""
+        return self.vm, self.vcpu
+
+    def attempt(self, id: int, event: Event) -> None:
+        """Process a write, successful or not, of a register or pseudo-register."""
+        attempt = self.attempts.get(id)
+        if attempt is None:
+            attempt = self.attempts[id] = Attempt()
+        if self.reads_since_write:
+            self.looked.update(self.reads_since_write)
+            self.reads_since_write = {}
+        last = self.last
+        if last is not None and last.register is not None and id < last.register:
+            self.backward += 1
+        self.last = event
+        if event.errno:
+            attempt.refused = event
+            attempt.asked = False
+            if self.refusal is None:
+                self.refusal = event
+            return
+        if attempt.took(event):
+            self.replaced += 1
+        if id == SVCR:
+            self.svcr_write = event
+        for lost in event.effects:
+            other = self.attempts.get(lost.id)
+            if other is not None and other.good:
+                other.gone = event
+
+    def read(self, event: Event) -> None:
+        """Process a KVM_GET_ONE_REG that succeeded."""
+        id = event.register
+        assert id is not None
+        attempt = self.attempts.get(id)
+        if attempt is not None:
+            attempt.read_back = True
+            if self.last is not None and self.last.number == event.number - 1:
+                attempt.asked = True
+        self.reads_since_write[id] = event
+
+    @property
+    def evidence(self) -> dict[int, Attempt]:
+        """The writes that show what is restored: those that an INIT undid, if nothing was written after it."""
+        return self.attempts or (self.wiped.attempts if self.wiped is not None else {})
+
+    @cached_property
+    def sample(self) -> dict[int, Attempt]:
+        """One register of each group whose value after INIT is not the one written; for writes that are complete."""
+        sample: dict[str, tuple[int, Attempt]] = {}
+        for id, attempt in self.evidence.items():
+            tried = attempt.tried
+            if tried is not None and any(tried) and not same(id, tried, self.base.get(id)):
+                sample[group_of(id)] = id, attempt
+        return dict(sample.values())
+
+    @property
+    def explores(self) -> bool:
+        """Whether the VMM overwrites its own writes in no order, as a fuzzer does and no restore."""
+        count = len(self.attempts)
+        return self.replaced >= max(3, count // 20) and self.backward * 4 > count
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the guest was not entered and the last write is one that was refused: the VMM gave up there."""
+        return not self.entered and self.last is not None and self.last.errno != 0
+
+    def destroyed(self) -> Iterator[tuple[int, Attempt]]:
+        """What was written and is not there now, or was refused and never written, by register ID.
+
+        What the VMM read back after it was written, or right after it was refused, it knows; so it does what a write
+        destroyed before it read the whole state.
+        """
+        for id, attempt in self.attempts.items():
+            now = self.state.get(id)
+            if attempt.refused is not None:
+                tried = attempt.refused.data if attempt.refused.data is not None else attempt.written
+                if not attempt.asked and (tried is None or not same(id, tried, now)):
+                    yield id, attempt
+            elif attempt.gone is not None and not attempt.read_back and attempt.gone.number > self.seen:
+                written = attempt.written
+                if written is not None and not same(id, written, now):
+                    yield id, attempt
