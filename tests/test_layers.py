@@ -27,6 +27,7 @@ FLOORS = (
     ("capture", "conformance", "fuzz", "testing"),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
+    ("callers",),
     ("events", "guests"),
     ("model",),
     ("fpstate", "profiles"),
@@ -48,7 +49,7 @@ INSIDE = {
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr"),
-        *("vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
+        *("mark", "vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
     ),
 }
 CHILDREN = {

@@ -68,8 +68,8 @@ class Shape(NamedTuple):
 def shape_of(save: Save, saves: Iterable[Save] = ()) -> Shape:
     """The shape of a save, one of ``saves``."""
     sizes = Counter(map(group_of, save.known))
-    values = (value.rstrip(b"\0") for value in save.state.values())
-    telling = frozenset(value for value in values if len(value) >= SHORTEST_TELLING)
+    values = Counter(value.rstrip(b"\0") for value in save.state.values())
+    telling = frozenset(value for value, count in values.items() if count == 1 and len(value) >= SHORTEST_TELLING)
     weights = {id: 1 / sizes[group_of(id)] for id in save.known}
     others = [other for other in saves if other.place == save.place and other is not save][-MOST_OTHERS:]
     return Shape(save, weights, float(len(sizes) or 1), telling, others)
@@ -80,14 +80,25 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     save, weights = shape.save, shape.weights
     if not _may_fit(writes, shape):
         return None
-    attempts = {id: attempt for id, attempt in writes.evidence.items() if attempt.event.number > save.after}
-    if sum(id in weights for id in attempts) < KNOWN_IDS * len(attempts):
+    attempts = writes.evidence
+    later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
+    if not later:
+        return None
+    if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
     written = looked = alike = unlike = 0.0
     alike_ids = 0
     for id, attempt in attempts.items():
         weight = weights.get(id)
         if weight is None:
+            continue
+        if attempt.event.number <= save.after:  # before the save: the VMM left it, if it is equal
+            saved = save.state.get(id, b"")
+            if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
+                looked += weight
+                if any(saved) and not same(id, saved, writes.base.get(id)):
+                    alike += weight
+                    alike_ids += 1
             continue
         written += weight
         likeness = _likeness(id, attempt, writes, shape)
@@ -129,15 +140,21 @@ def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:
         return 0
     if same(id, saved, tried):
         return int(any(saved))
+    if same(id, tried, writes.base.get(id)):
+        return -1
     nearly = is_cut(saved, tried) or is_reversed(saved, tried) or tried.rstrip(b"\0") in shape.telling
-    return 1 if nearly or _is_stale(id, tried, shape, writes) else -1
+    return 1 if nearly or _is_stale(id, attempt, writes, shape) else -1
 
 
-def _is_stale(id: int, tried: bytes, shape: Shape, writes: Writes) -> bool:
-    """Whether a value is the one of another save of the same vCPU, and telling."""
-    if not any(tried) or same(id, tried, writes.base.get(id)):
+def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:
+    """Whether the value is the one of another save of the same vCPU, which was there before it, and telling."""
+    tried = attempt.tried
+    if not tried or not any(tried):
         return False
-    return any(other.state.get(id) == tried for other in shape.others)
+    number = attempt.event.number
+    return any(
+        other.state.get(id) == tried and other.after < number and eligible(writes, other) for other in shape.others
+    )
 
 
 def is_exact(writes: Writes, save: Save) -> bool:
@@ -238,7 +255,7 @@ class Pairing:
         if by_index:
             return choose(writes, by_index)
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and eligible(writes, save)]
-        if from_source and saved and not alone and source != ("", writes.vm):
+        if from_source and saved and not alone:
             near = choose(writes, from_source)
             return min(saved, key=lambda save: abs(save.first_event - near.first_event))
         return choose(writes, from_source or fits)
