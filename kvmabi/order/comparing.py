@@ -282,7 +282,7 @@ class Comparison:
         if not self._counter_hz or saved is None or now is None or CNTVCT not in self.writes.state:
             return
         attempt = self.writes.attempts.get(CNTVCT)
-        ticks = int.from_bytes(now, "little") - int.from_bytes(saved, "little")
+        ticks = _ticks(now, saved)
         tolerance = TOLERANCE_SECONDS * self._counter_hz
         passed = 0 if self.save.from_run else int((self.writes.seconds - self.save.seconds) * self._counter_hz)
         ahead = ticks > passed + tolerance and attempt is None and not self.save.from_run
@@ -291,12 +291,17 @@ class Comparison:
             yield self._difference("time", CNTVCT, f"the count goes {way} by {abs(ticks):#x} ticks", *_events(attempt))
 
 
-def writes_time(writes: Writes, save: Save) -> bool:
+def writes_time(writes: Writes, save: Save, counter_hz: int) -> bool:
     """Whether a vCPU was given the guest's time as it was saved, which all vCPUs of a VM share."""
     saved, attempt = save.state.get(CNTVCT), writes.attempts.get(CNTVCT)
     if saved is None or attempt is None:
         return False
-    return any(event.data == saved and event.number > save.after for event in attempt.good)
+    tolerance = TOLERANCE_SECONDS * counter_hz
+    return any(event.number > save.after and abs(_ticks(event.data, saved)) <= tolerance for event in attempt.good)
+
+
+def _ticks(now: bytes | None, before: bytes) -> int:
+    return int.from_bytes(now or b"", "little") - int.from_bytes(before, "little")
 
 
 def _cause_of_refusal(id: int, refused: Event) -> str:

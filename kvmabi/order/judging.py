@@ -51,7 +51,7 @@ class Judge:
         left = [of for of in open_writes if id(of) not in inferred]
         inferred |= Pairing(self._other_saves, left).pairs() if self._other_saves else {}
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
-        self._timed = {of.vm for of, save in restored if writes_time(of, save)}
+        self._timed = {of.vm for of, save in restored if writes_time(of, save, self._counter_hz)}
         for of in writes:
             save = declared.get(id(of)) or inferred.get(id(of))
             if save is not None and id(of) not in declared and is_own(of, save):

@@ -7,7 +7,7 @@ docs/explanation/verdicts.md is the prose of this file.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
 from kvmabi.order.saves import Save
@@ -90,7 +90,8 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
     written = looked = alike = unlike = superseded = 0.0
-    alike_ids = covered = 0
+    alike_ids = 0
+    covered: list[int] = []
     for id, attempt in attempts.items():
         weight = weights.get(id)
         if weight is None:
@@ -99,13 +100,13 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             saved = save.state.get(id, b"")
             if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
                 looked += weight
-                covered += 1
+                covered.append(id)
                 if any(saved) and not same(id, saved, writes.base.get(id)):
                     alike += weight
                     alike_ids += 1
             continue
         written += weight
-        covered += 1
+        covered.append(id)
         likeness = _likeness(id, attempt, writes, shape)
         if likeness > 0:
             alike += weight
@@ -119,10 +120,15 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             continue
         if same(id, save.state.get(id, b""), event.data):
             looked += weights[id]
-            covered += 1
-    restorable = max(1, len(weights) if writes.fresh else len(weights.keys() - VLS))
-    shares = (written + looked) / shape.groups, covered / restorable, written / shape.groups
-    return Fit(save, *shares, alike, alike_ids, unlike, superseded)
+            covered.append(id)
+    fixed = frozenset() if writes.fresh else VLS
+    read = _share(covered, save.reads.keys() - fixed)  # all that this state was read for, without what was known before
+    coverage, ids = max(read, (written + looked) / shape.groups), max(read, _share(covered, weights.keys() - fixed))
+    return Fit(save, coverage, ids, written / shape.groups, alike, alike_ids, unlike, superseded)
+
+
+def _share(covered: Iterable[int], of: Set[int]) -> float:
+    return sum(id in of for id in covered) / (len(of) or 1)
 
 
 def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
@@ -210,7 +216,7 @@ def eligible(writes: Writes, save: Save) -> bool:
 
 def is_own(writes: Writes, save: Save) -> bool:
     """Whether a save is of the same vCPU and was made after what was written began: what the VMM wrote back."""
-    return save.place == writes.place and not save.from_run and save.last_event >= writes.start
+    return save.place == writes.place and not save.from_run and save.first_event >= writes.start
 
 
 class Pairing:
@@ -258,15 +264,18 @@ class Pairing:
 
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
         """The VM whose saves fit best; of this run first, and the earliest of equal ones."""
-        scores: dict[tuple[str, int], float] = {}
+        scores: dict[tuple[str, int], float] = defaultdict(float)
+        nearness: dict[tuple[str, int], float] = defaultdict(float)
         for writes in restored:
-            best: dict[tuple[str, int], float] = {}
+            best: dict[tuple[str, int, int], float] = {}
             for found in self._fits[id(writes)]:
-                vm = found.save.from_run, found.save.vm
-                best[vm] = max(best.get(vm, found.score), found.score)
-            for vm, score in best.items():
-                scores[vm] = scores.get(vm, 0.0) + score
-        return max(scores, key=lambda vm: (vm[0] == "", scores[vm], -vm[1]), default=None)
+                vcpu = found.save.from_run, found.save.vm, found.save.vcpu
+                best[vcpu] = max(best.get(vcpu, found.score), found.score)
+            for run, vm in {(run, vm) for run, vm, _ in best}:
+                each = [score for vcpu, score in best.items() if vcpu[:2] == (run, vm)]
+                scores[run, vm] += max(each)
+                nearness[run, vm] += sum(each)
+        return max(scores, key=lambda vm: (vm[0] == "", scores[vm], nearness[vm], -vm[1]), default=None)
 
     def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
@@ -295,7 +304,7 @@ class Pairing:
             return
         done = {writes.vcpu for writes, _ in paired}
         for writes in restored:
-            if writes.vcpu in done or not writes.fresh or not writes.entered:
+            if writes.vcpu in done or not writes.fresh:
                 continue
             save = self._restored_little(writes, source) or self._forgotten(writes, source, near)
             if save is not None:
@@ -316,23 +325,28 @@ class Pairing:
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
         fits = [found for shape in shapes if (found := fit(writes, shape)) is not None]
-        likely = [
-            found
-            for found in fits
-            if not is_own(writes, found.save)
-            and (found.coverage >= HALF or (found.alike and not found.unlike))
-            and (writes.fresh or found.written >= HALF)
-        ]
+        likely = [found for found in fits if _is_likely(writes, found)]
         return choose(writes, likely) if likely else None
 
     def _forgotten(self, writes: Writes, source: tuple[str, int], near: int) -> Save | None:
         """The save of a vCPU to which nothing was restored."""
-        if len(writes.attempts) >= FEWEST_WRITES:
+        if len(writes.attempts) >= FEWEST_WRITES or not writes.entered:
             return None
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
         if source == ("", writes.vm):  # a rollback after another INIT
             saved = [save for save in saved if save.last_event < writes.start]
         return min(saved, key=lambda save: abs(save.first_event - near), default=None)
+
+
+def _is_likely(writes: Writes, found: Fit) -> bool:
+    """Whether a vCPU of a VM that was restored was restored, too: less must speak for it."""
+    if is_own(writes, found.save):
+        return False
+    if not writes.entered:
+        return found.coverage >= MOST and found.ids >= MOST
+    if not writes.fresh:
+        return found.written >= HALF
+    return found.coverage >= HALF or bool(found.alike and not found.unlike)
 
 
 def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
