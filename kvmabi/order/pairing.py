@@ -122,7 +122,8 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             looked += weights[id]
             covered.append(id)
     fixed = frozenset() if writes.fresh else VLS
-    read = _share(covered, save.reads.keys() - fixed)  # all that this state was read for, without what was known before
+    # a save of much of the state may be restored without what was read before it
+    read = _share(covered, save.reads.keys() - fixed) if len(save.reads) >= HALF * len(save.state) else 0.0
     coverage, ids = max(read, (written + looked) / shape.groups), max(read, _share(covered, weights.keys() - fixed))
     return Fit(save, coverage, ids, written / shape.groups, alike, alike_ids, unlike, superseded)
 
