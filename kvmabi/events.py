@@ -29,13 +29,15 @@ class Kind(Enum):
 
     RUN comes before a KVM_RUN that is to enter the guest, while the vCPU's registers are still as the VMM left them;
     with kvm_run.immediate_exit there is none. If that KVM_RUN then fails (not with EINTR), the guest was not entered.
-    WARNING is what a real kernel would have done to itself or to a VM without an errno.
+    WARNING is what a real kernel would have done to itself or to a VM without an errno. MARK is a declared save or
+    restore: ``what`` is "saved" or "restored", ``data`` the save's label in 8 bytes, the lowest first.
     """
 
     IOCTL = "ioctl"
     RUN = "run"
     CLOSED = "closed"
     WARNING = "warning"
+    MARK = "mark"
 
 
 class Source(Protocol):

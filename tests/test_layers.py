@@ -24,6 +24,7 @@ SPDX = "SPDX-License-Identifier: MIT"
 FLOORS = (
     ("__main__",),
     ("cli",),
+    ("testing",),
     ("capture", "conformance", "fuzz"),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
