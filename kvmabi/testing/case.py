@@ -58,7 +58,8 @@ class Case:
         """The host. Raises UsageError where none was drawn yet."""
         if self.is_drawn:
             raise UsageError("a strategy draws the host for each example: there is none outside of the test itself")
-        return load_host(self.choice)
+        host = self.choice = load_host(self.choice)
+        return host
 
     def open(self) -> Kvm:
         """Open the test's ``/dev/kvm``."""
@@ -89,7 +90,7 @@ class Case:
         if kvm is None or not _was_written(kvm):
             return ""
         verdict = kvm.verdict()
-        self.reports.append(_report(verdict, kvm.log.events))
+        self.reports.append(f"{kvm.host.name} under {kvm.kernel.name}: {_report(verdict, kvm.log.events)}")
         return self.why(verdict)
 
     def why(self, verdict: Verdict) -> str:

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
-from kvmabi.errors import UsageError
 from kvmabi.profiles import Host
 from kvmabi.testing.case import Case
 
@@ -22,8 +21,6 @@ def run_examples(
 
     ``arguments`` are the test's fixtures; FIXTURES among them are new for each example. ``fail`` fails the test.
     """
-    if hasattr(test, "hypothesis"):
-        raise UsageError("host= is a strategy and the test has @given: draw the host in one place")
     strategy = case.choice
 
     def example(host: Host) -> None:
@@ -35,7 +32,8 @@ def run_examples(
             case.choice = strategy
 
     example.__name__ = example.__qualname__ = name
-    settings(deadline=None)(given(host=strategy)(example))()
+    phases = [phase for phase in settings.default.phases if phase is not Phase.explain]  # it would explain kvmabi
+    settings(deadline=None, phases=phases)(given(host=strategy)(example))()
 
 
 def _run_example(

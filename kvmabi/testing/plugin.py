@@ -40,7 +40,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from kvmabi.errors import UsageError
 
     try:
-        hosts = _new_case(item).settings.hosts
+        case = _new_case(item)
+        hosts = case.settings.hosts
+        if case.is_drawn and hasattr(item.obj, "hypothesis"):
+            raise UsageError("a test with @given draws the host as well, and opens it with kvmabi.testing.opened")
     except UsageError as error:
         raise pytest.Collector.CollectError(f"{item.nodeid}: @pytest.mark.kvmabi: {error}") from None
     if hosts and "kvm_host" in metafunc.fixturenames:
@@ -119,8 +122,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     # The function's parameters that are fixtures; others of the closure are not its own.
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    with _one_line():
+    try:
         run_examples(pyfuncitem.name, pyfuncitem.obj, arguments, case, _fail)
+    except pytest.fail.Exception as error:  # its notes say which example it was; pytest leaves them out
+        notes = getattr(error, "__notes__", [])
+        pytest.fail("\n".join([str(error), *notes]), pytrace=error.pytrace)
     return True
 
 

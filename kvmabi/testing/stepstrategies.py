@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sequences of ioctls as steps (kvmabi.steps.grammar), drawn from the grammar's own table: a kind of word, a strategy."""
+"""Sequences of steps (kvmabi.steps.grammar), drawn from the grammar's table: a strategy for each kind of word."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ class _Words:
     def __init__(self, host: Host, kernel: Kernel) -> None:
         self.target = kernel.target
         vectors = [name for name in VECTORS if name in Facts(host, kernel).features]
-        self.features = sorted(
-            {0, *(feature_bits(kernel, chosen) for chosen in ([], vectors, *([v] for v in vectors)))}
-        )
+        sets = ([], vectors, *([name] for name in vectors))
+        self.features = sorted({feature_bits(kernel, names) for names in sets})
         self.ids = _ids(host, kernel, vectors)
         number, byte = st.integers(-1, 16), st.integers(0, 255)
         self._named: dict[str, st.SearchStrategy[object]] = {
@@ -52,7 +51,6 @@ class _Words:
             "id:number": st.integers(0, 2),
             "id:hex": self._id(),
             "features": st.one_of(st.sampled_from(self.features), st.integers(0, 0xFFFFFFFF)).map(_hex),
-            "bytes": st.binary(max_size=256).map(hexruns.compress),
         }
         self._kinds: dict[str, st.SearchStrategy[object]] = {
             "file": st.sampled_from(FILES),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""hypothesis strategies for tests of VMMs: hosts, kernels, vCPU features, vCPU states in every mode, sequences of ioctls.
+"""hypothesis strategies for tests of VMMs: hosts, kernels, vCPU features, vCPU states, sequences of ioctls.
 
 >>> from hypothesis import given, settings
 >>> from kvmabi import open
@@ -62,12 +62,12 @@ def hosts(
     """
     of = load_host(base)
 
-    def host(sve_bits: tuple[int, ...], sme_bits: tuple[int, ...]) -> Host:
+    def host(*, sve_bits: tuple[int, ...], sme_bits: tuple[int, ...]) -> Host:
         sets = (("sve", sve_bits), ("sme", sme_bits))
         name = "-".join([of.name, *(f"{kind}{'-'.join(map(str, bits))}" for kind, bits in sets if bits)])
         return replace(of, name=name, sve_vector_bits=sve_bits, sme_vector_bits=sme_bits)
 
-    return st.builds(host, sve or vector_lengths(), sme or vector_lengths())
+    return st.builds(host, sve_bits=sve or vector_lengths(), sme_bits=sme or vector_lengths())
 
 
 def kernels() -> st.SearchStrategy[Kernel]:
