@@ -32,7 +32,7 @@ def run_examples(
             case.choice = strategy
 
     example.__name__ = example.__qualname__ = name
-    phases = [phase for phase in settings.default.phases if phase is not Phase.explain]  # it would explain kvmabi
+    phases = [phase for phase in settings().phases if phase is not Phase.explain]  # it would explain kvmabi
     settings(deadline=None, phases=phases)(given(host=strategy)(example))()
 
 

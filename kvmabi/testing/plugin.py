@@ -68,6 +68,7 @@ def kvm(request: pytest.FixtureRequest, kvm_host: Host) -> Iterator[Kvm]:
         yield case.per_example("kvm")
         return
     with _one_line():
+        case.choice = kvm_host  # a project may have a fixture of that name
         opened = case.open()
     with opened:
         yield opened
@@ -95,11 +96,12 @@ def run_vmm(request: pytest.FixtureRequest, kvm_host: Host) -> Callable[..., Vmm
 
         with _one_line():
             settings = case.settings
-            machine = {"host": case.host, "kernel": settings.kernel, "ignored": settings.ignored}
+            host = case.host if case.is_drawn else kvm_host
+            machine = {"host": host, "kernel": settings.kernel, "ignored": settings.ignored}
             try:
                 done = run_program(*argv, **{**machine, **options})
             except (TimeoutError, RuntimeError) as error:
-                pytest.fail(f"kvmabi: {error}", pytrace=False)
+                raise _failure(f"kvmabi: {error}") from None
         print(done.stdout, end="")
         print(done.stderr, end="", file=sys.stderr)
         case.add_run(done.argv, done.status, done.verdict, done.events)
@@ -126,8 +128,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         run_examples(pyfuncitem.name, pyfuncitem.obj, arguments, case, _fail)
     except pytest.fail.Exception as error:  # its notes say which example it was; pytest leaves them out
         notes = getattr(error, "__notes__", [])
-        pytest.fail("\n".join([str(error), *notes]), pytrace=error.pytrace)
+        raise _failure("\n".join([str(error), *notes]), pytrace=error.pytrace) from None
     return True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that is run again begins anew."""
+    if CASE in item.stash:
+        del item.stash[CASE]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -173,8 +181,13 @@ def _new_case(item: pytest.Item) -> Case:
     return Case((marker.kwargs for marker in markers), [value for marker in markers for value in marker.args])
 
 
+def _failure(why: str, *, pytrace: bool = False) -> BaseException:
+    """The exception of pytest.fail, to be raised ``from None``: pytest prints causes even without a traceback."""
+    return pytest.fail.Exception(why, pytrace=pytrace)
+
+
 def _fail(why: str) -> None:
-    pytest.fail(why, pytrace=False)
+    raise _failure(why)
 
 
 @contextmanager
@@ -185,4 +198,4 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        pytest.fail(f"kvmabi: {error}", pytrace=False)
+        raise _failure(f"kvmabi: {error}") from None

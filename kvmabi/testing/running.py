@@ -88,7 +88,13 @@ def run_program(
         stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
         words = [sys.executable, "-P", "-m", "kvmabi.testing.served", str(folder / "order"), str(folder / "answer")]
         server = subprocess.Popen(
-            words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+            words,
+            cwd=cwd,
+            env={**os.environ, "XDG_RUNTIME_DIR": name},  # its socket goes with the folder, also if it is killed
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
         )
         try:
             server.wait(timeout_seconds)

@@ -18,7 +18,7 @@ https://hypothesis.readthedocs.io/en/latest/
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 try:
     from hypothesis import strategies as st
@@ -67,7 +67,8 @@ def hosts(
         name = "-".join([of.name, *(f"{kind}{'-'.join(map(str, bits))}" for kind, bits in sets if bits)])
         return replace(of, name=name, sve_vector_bits=sve_bits, sme_vector_bits=sme_bits)
 
-    return st.builds(host, sve_bits=sve or vector_lengths(), sme_bits=sme or vector_lengths())
+    sets = [vector_lengths() if chosen is None else chosen for chosen in (sve, sme)]
+    return st.builds(host, sve_bits=sets[0], sme_bits=sets[1])
 
 
 def kernels() -> st.SearchStrategy[Kernel]:
@@ -85,16 +86,20 @@ def features(host: str | Host, kernel: str | Kernel | None = None) -> st.SearchS
     return whole.filter(lambda chosen: chosen <= set(offered) and not feature_rules.conflict(chosen))
 
 
-@dataclass(frozen=True)
 class VcpuState:
     """A vCPU as a guest leaves it: its features, and every visible register by name, in the order in which to write.
 
     That order is: vector lengths, FINALIZE, svcr, all else as KVM_GET_REG_LIST has it. ``mode`` is the value of SVCR.
     """
 
-    features: frozenset[str]
-    mode: int
-    registers: dict[str, bytes] = field(repr=False)
+    def __init__(self, features: frozenset[str], mode: int, registers: dict[str, bytes]) -> None:
+        self.features = features
+        self.mode = mode
+        self.registers = registers
+
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(self.features)) or "no vectors"
+        return f"<VcpuState with {names}, SVCR {self.mode:#x}, {len(self.registers)} registers>"
 
     def create(self, vm: Vm, index: int = 0) -> Vcpu:
         """A new vCPU of a VM that has this state. Raises KvmError on a host or kernel that does not fit."""

@@ -415,8 +415,38 @@ def test_a_projects_own_fixtures_come_first(run: Pytest) -> None:
         return "mine"
     def test(kvm):
         assert kvm == "mine"
+    class TestHost:
+        @pytest.fixture
+        def kvm_host(self):
+            return kvmabi.load_host("a64fx")
+        def test(self, vcpu):
+            assert vcpu.kvm.host.name == "a64fx"
     """)
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_test_that_is_run_again_begins_anew(run: Pytest, pytester: pytest.Pytester) -> None:
+    """As plugins do that repeat a failed test: the second report is that of the second run."""
+    pytester.makeconftest("""
+    from _pytest.runner import runtestprotocol
+    def pytest_runtest_protocol(item, nextitem):
+        for item.config.round in (1, 2):
+            for report in runtestprotocol(item, nextitem=nextitem, log=False):
+                item.ihook.pytest_runtest_logreport(report=report)
+            item._initrequest()
+        return True
+    """)
+    result = run("""
+    def test(vcpu, request):
+        vcpu["svcr"] = 2
+        vcpu["z3"] = bytes([7] * 256)
+        if request.config.round == 1:
+            vcpu["svcr"] = 3
+        assert request.config.round == 1
+    """)
+    result.assert_outcomes(failed=2)
+    assert result.stdout.str().count(" 1 finding") == 1
+    result.stdout.fnmatch_lines(["kvmabi: lost*", SECTION, "E *assert 2 == 1", SECTION, "*nothing was judged"])
 
 
 def test_kvmabi_does_not_need_pytest() -> None:
