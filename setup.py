@@ -19,6 +19,7 @@ SOURCES = (".h", ".c", ".py")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 PRELOAD = ROOT / "kvmabi" / "interpose" / "preload.c"
 CFLAGS = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-pthread"]
+LDFLAGS = ["-static-libgcc", "-Wl,--exclude-libs,ALL"]  # kvmabi/interpose/backtrace.h says why
 
 
 class BuildGenerated(Command):
@@ -66,7 +67,7 @@ def _build_uapi():
 def _compile(source: Path, target: Path) -> None:
     compiler = shlex.split(os.environ.get("CC", "gcc"))
     flags, libraries = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS"))
-    command = [*compiler, *CFLAGS, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), *libraries, "-ldl"]
+    command = [*compiler, *CFLAGS, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), *LDFLAGS, *libraries, "-ldl"]
     subprocess.run(command, check=True)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvmabi.errors import KvmError, UsageError
-    from kvmabi.events import Event
+    from kvmabi.events import Event, Origin
     from kvmabi.kvm import Kvm, Vcpu, Vm
     from kvmabi.kvm import open_kvm as open
     from kvmabi.order import Finding
@@ -31,6 +31,7 @@ __all__ = [
     "Kernel",
     "Kvm",
     "KvmError",
+    "Origin",
     "UsageError",
     "Vcpu",
     "Vm",
@@ -49,6 +50,7 @@ _HOMES = {
     "Kernel": "kvmabi.profiles",
     "Kvm": "kvmabi.kvm",
     "KvmError": "kvmabi.errors",
+    "Origin": "kvmabi.events",
     "UsageError": "kvmabi.errors",
     "Vcpu": "kvmabi.kvm",
     "Vm": "kvmabi.kvm",

@@ -10,6 +10,7 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from threading import get_ident
 from typing import Protocol
 
 from kvmabi import hexruns, regid
@@ -17,6 +18,8 @@ from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 
 KEPT = 10_000
+MOST_ASKED = 64
+"""How many origins a thread's carrier may leave unfilled before the oldest are forgotten."""
 NO_VALUES: Mapping[int, bytes] = {}
 MP_STATE = 1 << 64
 VCPU_EVENTS = MP_STATE + 1
@@ -29,8 +32,9 @@ class Kind(Enum):
 
     RUN comes before a KVM_RUN that is to enter the guest, while the vCPU's registers are still as the VMM left them;
     with kvm_run.immediate_exit there is none. If that KVM_RUN then fails (not with EINTR), the guest was not entered.
-    WARNING is what a real kernel would have done to itself or to a VM without an errno. MARK is a declared save or
-    restore: ``what`` is "saved" or "restored", ``data`` the save's label in 8 bytes, the lowest first.
+    WARNING is what a real kernel would have done to itself or to a VM without an errno. MARK comes after the ioctl
+    with which a VMM declares a save or a restore (include/kvmabi/mark.h): ``what`` is "saved" or "restored", ``data``
+    the save's label in 8 bytes, the lowest first. If that vCPU has no state, ``reason`` says why.
     """
 
     IOCTL = "ioctl"
@@ -38,6 +42,36 @@ class Kind(Enum):
     CLOSED = "closed"
     WARNING = "warning"
     MARK = "mark"
+
+
+class Origin:
+    """Where in the VMM an ioctl came from: the process, the thread (its tid and name), and who called whom.
+
+    A watcher gets it from ``Event.ask_origin``. What carries the ioctl (``Kvm``, the interposer's server) fills it once
+    the ioctl is answered; until then, and where nothing carries it, all of it is empty.
+    """
+
+    __slots__ = ("_frames", "pid", "thread", "thread_name")
+
+    def __init__(self) -> None:
+        self.pid = self.thread = 0
+        self.thread_name = ""
+        self._frames: Callable[[], tuple[str, ...]] = tuple
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """The calls, the ioctl's caller first; names are looked up when this is read.
+
+        A frame is "function at file:line", "symbol+0xoffset in file" or "file+0xoffset", as far as it is known.
+        """
+        return self._frames()
+
+    def fill(self, pid: int, thread: int, thread_name: str, frames: Callable[[], tuple[str, ...]]) -> None:
+        """Called by the carrier of the ioctl."""
+        self.pid, self.thread, self.thread_name, self._frames = pid, thread, thread_name, frames
+
+    def __repr__(self) -> str:
+        return f"<Origin in process {self.pid}, thread {self.thread} {self.thread_name!r}>"
 
 
 class Source(Protocol):
@@ -56,7 +90,7 @@ class Event:
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
     ``vcpu`` are None where there is none. ``register`` is the register's ID and ``data`` what was read or written of
     it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. ``mode`` is the vCPU's mode before the
-    ioctl, ``svcr`` the value of SVCR afterwards.
+    ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it.
     """
 
     __slots__ = (
@@ -68,6 +102,7 @@ class Event:
         "kind",
         "mode",
         "number",
+        "origin",
         "reason",
         "register",
         "svcr",
@@ -101,6 +136,7 @@ class Event:
         self.errno, self.reason, self.hint = refusal or (0, "", "")
         self.register = register
         self.data = data
+        self.origin: Origin | None = None
         self._effects = effects
         self._source = source
 
@@ -121,6 +157,15 @@ class Event:
         """A new dict of ``registers`` and, by the IDs of PSEUDO_REGISTERS, of the state that is not a register."""
         return {} if self._source is None else {**self._source.values(), **self._source.pseudo_values()}
 
+    def ask_origin(self) -> Origin:
+        """Asks for the origin of the ioctl, while a watcher looks at the event: it is filled once that is answered.
+
+        The origin of a CLOSED event stays empty: it does not belong to an ioctl.
+        """
+        if self.origin is None:
+            self.origin = Origin()
+        return self.origin
+
     def is_over(self, *, kept: bool) -> None:
         """The vCPU goes on: its registers are no longer those of this event.
 
@@ -134,6 +179,8 @@ class Event:
         """The event in a line: "12 VM 1 vCPU 0 KVM_SET_ONE_REG svcr = 02*1.00*7.: OK"."""
         register = f" {regid.name_of(self.register)}" if self.register is not None else ""
         value = f" = {hexruns.compress(self.data)}" if self.data else ""
+        if self.kind is Kind.MARK and self.data is not None:
+            value = f" {int.from_bytes(self.data, 'little')}"
         answer = errno.errorcode.get(self.errno, "OK")
         text = f"{self.number}{self._place()} {self.what}{register}{value}: {answer}"
         for part in (self.reason, self.hint):
@@ -157,6 +204,8 @@ class EventLog:
         self.events: deque[Event] = deque(maxlen=kept)
         self.watchers: list[Callable[[Event], None]] = []
         self.count = 0
+        self.asked: dict[int, deque[Origin]] = {}
+        """The origins that watchers asked for, by the thread that does the ioctl."""
 
     @property
     def idle(self) -> bool:
@@ -167,7 +216,13 @@ class EventLog:
         """Hand an event to the watchers and keep it. A RUN is not kept: the event of its ioctl follows."""
         for watcher in self.watchers:
             watcher(event)
+        if event.origin is not None and event.kind is not Kind.CLOSED:
+            self.asked.setdefault(get_ident(), deque(maxlen=MOST_ASKED)).append(event.origin)
         kept = self.kept > 0 and event.kind is not Kind.RUN
         event.is_over(kept=kept)
         if kept:
             self.events.append(event)
+
+    def take_asked(self) -> Iterable[Origin]:
+        """What watchers asked for during this thread's ioctl. Its carrier fills each, once the ioctl is answered."""
+        return self.asked.pop(get_ident(), ())

@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from kvmabi import forks, regid, uapi
+from kvmabi import callers, forks, regid, uapi
 from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, open_system
 from kvmabi.device.descriptors import Descriptors, HasFileno
 from kvmabi.device.file import Answer, Refused, Wait
+from kvmabi.device.mark import Mark
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
 from kvmabi.model.row import size_of
@@ -37,6 +38,8 @@ ADDRESS = uapi.ffi.typeof("uintptr_t")
 WORD = (1 << 32) - 1
 SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
 ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a writable buffer"
+FIRST_LABEL = WORD + 1
+"""The first label of ``Kvm.saved``: those of C programs (include/kvmabi/mark.h) have 32 bits."""
 USUAL_IDS = 1024  # room in the first KVM_GET_REG_LIST
 UNSET_BUFFER = bytes(1 << 15)
 """What the buffer of a get holds before: as many zeroes as an ID's size field can ask for."""
@@ -84,6 +87,7 @@ class Kvm:
             self.log.watchers.append(self._checker.watch)
         self._descriptors = Descriptors()
         self._memory = OwnMemory()
+        self._next_label = FIRST_LABEL
         self.fd = self._descriptors.install(open_system(host, kernel, self.log))
 
     @property
@@ -136,6 +140,48 @@ class Kvm:
     def findings(self) -> list[Finding]:
         """The findings of the verdict."""
         return list(self.verdict().findings)
+
+    def saved(self, vcpu: Vcpu) -> int:
+        """Declare that the vCPU's state now is a save; returns its label for ``restored``. Not an ioctl.
+
+        The order checker then compares the whole state, also registers that the VMM did not read. Raises UsageError
+        for a vCPU that is not initialised or not of this Kvm.
+
+        >>> import kvmabi
+        >>> with kvmabi.open(host="no-sve-no-sme") as kvm:
+        ...     source, target = kvm.create_vm().create_vcpu(0), kvm.create_vm().create_vcpu(0)
+        ...     source.init()
+        ...     label = kvm.saved(source)
+        ...     saved = {id: source[id] for id in source.reg_list()}
+        ...     target.init()
+        ...     for id, value in saved.items():
+        ...         target[id] = value
+        ...     kvm.restored(target, label)
+        ...     [event.what for event in kvm.log.events if event.kind is kvmabi.events.Kind.MARK]
+        ['saved', 'restored']
+        """
+        self._declare("saved", vcpu, self._next_label)
+        self._next_label += 1
+        return self._next_label - 1
+
+    def restored(self, vcpu: Vcpu, label: int) -> None:
+        """Declare that what was written to the vCPU since its last guest entry restores the save ``label``.
+
+        The label is one that ``saved`` returned, or a number of 32 bits that a program in C chose (``kvmabi/mark.h``).
+        Raises UsageError as ``saved``, and for a label that is neither.
+        """
+        if not isinstance(label, int) or not 0 <= label < self._next_label:
+            raise UsageError(f"a label is what Kvm.saved returned, not {label!r:.40}")
+        self._declare("restored", vcpu, label)
+
+    def _declare(self, what: str, vcpu: Vcpu, label: int) -> None:
+        if vcpu.kvm is not self:
+            raise UsageError(f"{vcpu!r} belongs to another Kvm")
+        file = self.vcpu_file(vcpu.fd)
+        if file.vcpu.map is None:
+            raise UsageError(f"{vcpu!r} is not initialised: call init() first")
+        file.vm.declare(Mark(what, file.vcpu.index, label))
+        self.answered()
 
     def file(self, fd: int | HasFileno) -> DeviceFile:
         """The device file behind a descriptor of this Kvm. Raises KvmError, EBADF, for any other."""
@@ -190,6 +236,8 @@ class Kvm:
 
     def _do(self, file: DeviceFile, request: int, arg: int) -> int:
         answer = file.ioctl(request, arg, self.memory)
+        if self.log.asked:
+            self.answered()
         if isinstance(answer, int):
             return answer
         if not isinstance(answer, DeviceFile):
@@ -199,6 +247,11 @@ class Kvm:
             return fd
         self.memory.write(arg + answer.fd_place, fd.to_bytes(4, "little"))
         return 0
+
+    def answered(self) -> None:
+        """An ioctl is answered: fill the origins that watchers asked for meanwhile."""
+        for origin in self.log.take_asked():
+            callers.fill(origin)
 
     def failure(self, answer: Answer) -> KvmError:
         """The exception for an ioctl that failed; one that waits for a signal fails when the signal has come."""
@@ -274,6 +327,8 @@ class Vcpu:
         buffer = Payload(UNSET_BUFFER)
         file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
         answer = file.get_register(id, buffer, self.kvm.memory)
+        if file.log.asked:
+            self.kvm.answered()
         if answer != 0:
             raise self.kvm.failure(answer)
         return UNSET_BUFFER[: size_of(id)] if buffer.given is None else buffer.given
@@ -296,6 +351,8 @@ class Vcpu:
             raise UsageError(f"{regid.name_of(id)}: has {size_bytes} bytes, {len(data)} were given")
         file = self._file if self._file.is_open else self.kvm.vcpu_file(self.fd)
         answer = file.set_register(id, Payload(data + MORE), self.kvm.memory)
+        if file.log.asked:
+            self.kvm.answered()
         if answer != 0:
             raise self.kvm.failure(answer)
 
@@ -322,6 +379,7 @@ class Vcpu:
             answer = file.ioctl(uapi.KVM_RUN, 0, self.kvm.memory)
         finally:
             file.immediate_exit(False)
+        self.kvm.answered()
         assert isinstance(answer, Refused | Wait)
         raise answer.error()
 

@@ -28,6 +28,7 @@ FLOORS = (
     ("capture", "conformance", "fuzz"),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
+    ("callers",),
     ("events", "guests"),
     ("model",),
     ("fpstate", "profiles"),
@@ -49,7 +50,7 @@ INSIDE = {
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr"),
-        *("vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
+        *("mark", "vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
     ),
 }
 CHILDREN = {

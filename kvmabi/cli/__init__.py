@@ -11,6 +11,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 import kvmabi
+from kvmabi.cli import formats
 from kvmabi.cli.command import Command, ExitStatus, Parser
 from kvmabi.errors import UsageError
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return misuse
     except BrokenPipeError:
         _forget_output()
-        return ExitStatus.INTERRUPTED
+        return ExitStatus.READER_LEFT
     except OSError as error:  # of our own output: all other failures are UsageErrors
         _forget_output()
         complain(f"cannot go on: {error}")
@@ -73,6 +74,7 @@ def _run(command: str, words: Sequence[str]) -> int:
         args = parser(command).parse_args(words)
     except SystemExit:  # --help, which is printed already
         return 0
+    formats.settle(args)
     status: int = args.run(args)
     return status
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from kvmabi.capture import capture as record
 from kvmabi.capture import origin, write
-from kvmabi.cli import backend_options, common
+from kvmabi.capture.host import Captured
+from kvmabi.cli import backend_options, common, formats
 from kvmabi.cli.command import Command
+from kvmabi.steps.hostfeatures import HostFeatures
 
 EXAMPLE = """\
   kvmabi capture -o my-server.json
   kvmabi run --host my-server.json -- ./my-vmm
-  kvmabi capture --backend vm --kernel-image vmlinuz --cpu neoverse-n2 -o n2.json
+  kvmabi capture --backend vm --kernel-image vmlinuz --cpu neoverse-n2 -o n2.json --format json
 
 exit status: 0 recorded, 2 misuse, or recording failed"""
 
@@ -42,10 +45,28 @@ def capture(args: Namespace) -> int:
             progress.close()
         host_features = backend.describe()
     write(args.output, table)
+    if args.format == formats.JSON:
+        formats.print_json(_summary(name, args.output, table, host_features))
+        return 0
     print(host_features)
     counts = f"{len(table['registers'])} registers with {table['features']}, {len(table['resets'])} other sets"
     print(f"{args.output}: {counts}")
     return 0
+
+
+def _summary(name: str, path: str, table: Captured, host_features: HostFeatures) -> dict[str, Any]:
+    """Returns what was recorded, as data for JSON; the profile itself is in the file."""
+    return {
+        "name": name,
+        "file": path,
+        "kernel": host_features.kernel,
+        "release": host_features.release,
+        "features": sorted(host_features.features | host_features.traits),
+        "sve_vector_bits": [vq * 128 for vq in host_features.sve_vqs],
+        "sme_vector_bits": [vq * 128 for vq in host_features.sme_vqs],
+        "registers": len(table["registers"]),
+        "other_sets": len(table["resets"]),
+    }
 
 
 COMMAND = Command(
@@ -55,4 +76,5 @@ COMMAND = Command(
     EXAMPLE,
     capture,
     options,
+    formats=formats.DATA,
 )

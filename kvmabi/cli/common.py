@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Parts that several commands share: options, tables, JSON, and progress on a terminal."""
+"""Parts that several commands share: options, tables, and progress on a terminal."""
 
 from __future__ import annotations
 
-import json
 import sys
-from argparse import SUPPRESS, ArgumentParser
+from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
@@ -27,16 +25,6 @@ def profiles(host: str, kernel: str | None) -> tuple[Host, Kernel]:
     """Returns the profiles that --host and --kernel name; the UsageError lists the choices."""
     chosen = load_host(host)
     return chosen, load_kernel(kernel or chosen.kernel)
-
-
-def add_json(parser: ArgumentParser, *, nested: bool = False) -> None:
-    """The option --json; ``nested``: the parent command has it, too, and it counts in either place."""
-    parser.add_argument("--json", action="store_true", default=SUPPRESS if nested else False, help="print JSON")
-
-
-def print_json(value: Any) -> None:
-    """Print a value for machines."""
-    print(json.dumps(value, indent=2))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

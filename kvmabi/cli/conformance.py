@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
-from kvmabi.cli import backend_options, common
+from kvmabi.cli import backend_options, common, conformance_output, formats, github
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.conformance import Outcome, load, read_file, run, select
+from kvmabi.conformance import Case, Outcome, load, read_file, run, select
 from kvmabi.conformance.report import FORMATS
+from kvmabi.errors import UsageError
 from kvmabi.steps.backends import NAMES
 
 EXAMPLE = """\
@@ -17,6 +19,8 @@ EXAMPLE = """\
   kvmabi conformance --backend device --format junit > results.xml
 
 exit status: 0 every case passed or was skipped, 1 some differ, 2 misuse, or no case could run"""
+
+OTHER_FORMATS = {formats.JUNIT: conformance_output.as_junit, formats.SARIF: conformance_output.as_sarif}
 
 
 def options(parser: ArgumentParser) -> None:
@@ -37,7 +41,6 @@ def options(parser: ArgumentParser) -> None:
         default=[],
         help="run the cases of this TOML file instead of the built-in ones; can be repeated",
     )
-    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="form of the report (default: text)")
     parser.add_argument("--list", action="store_true", help="only list the cases with their rules and sources")
 
 
@@ -45,9 +48,7 @@ def conformance(args: Namespace) -> int:
     """Run the suite and report; 1 if an answer differed."""
     cases = select([case for file in args.cases for case in read_file(file)] or load(), *args.case)
     if args.list:
-        for case in cases:
-            print(f"{case.name}\n  {case.rule}\n  source: {case.source}")
-        return 0
+        return _list(cases, args.format)
     progress = common.Progress("conformance", len(cases))
     done: dict[str, None] = {}
 
@@ -61,9 +62,26 @@ def conformance(args: Namespace) -> int:
         finally:
             progress.close()
         host_features = backend.describe()
-    print(FORMATS[args.format](host_features, outcomes))
+    if args.format in FORMATS:
+        print(FORMATS[args.format](host_features, outcomes))
+    else:
+        print(OTHER_FORMATS[args.format](host_features, outcomes, args.cases))
+    if args.format == formats.TEXT:
+        github.show(conformance_output.annotated(outcomes, args.cases))
     different = any(outcome.differences for outcome in outcomes)
     return ExitStatus.DIFFERENT if different else ExitStatus.SUCCESS
+
+
+def _list(cases: Sequence[Case], form: str) -> int:
+    if form not in formats.DATA:
+        raise UsageError(f"--list judges nothing: it has no --format {form}")
+    rows = [{"name": case.name, "rule": case.rule, "source": case.source} for case in cases]
+    if form == formats.JSON:
+        formats.print_json(rows)
+    else:
+        for row in rows:
+            print(f"{row['name']}\n  {row['rule']}\n  source: {row['source']}")
+    return 0
 
 
 COMMAND = Command(
@@ -73,4 +91,5 @@ COMMAND = Command(
     EXAMPLE,
     conformance,
     options,
+    formats=formats.LOCATES,
 )

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kvmabi.cli import formats, fpstate_junit
 from kvmabi.cli import fpstate_output as output
-from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.cli.command import Command, ExitStatus, no_options
 from kvmabi.errors import UsageError
 from kvmabi.fpstate import catalogue, compare, config, invariants, matrix, trace, variants
 from kvmabi.fpstate.audit import audit, read_list
@@ -22,8 +23,7 @@ from kvmabi.fpstate.explain import explain
 from kvmabi.fpstate.explorer import BOUND, HOLDS, Bounds, Explorer
 from kvmabi.fpstate.render.json_ import dump, story_from, trace_dict
 
-FORMATS = ("text", "json", "mermaid", "svg")
-PLAIN = ("text", "json")
+PICTURES = ("mermaid", "svg")
 Options = Callable[[argparse.ArgumentParser], None]
 
 
@@ -74,7 +74,9 @@ def _check(args: argparse.Namespace) -> int:
     explorer = Explorer(variant, chosen, invariants.select(args.inv))
     result = explorer.run(Bounds(args.states, args.depth, args.memory))
     found = trace.trace_of(explorer, variant, result) if result.path else None
-    if args.format in PLAIN:
+    if args.format == formats.JUNIT:
+        _write(fpstate_junit.check(variant, chosen, args.inv, result, found))
+    elif args.format in formats.DATA:
         _write(output.check(variant, chosen, args.inv, result, found, args.format))
     elif found is None:
         sys.stderr.write(output.check(variant, chosen, args.inv, result, None, "text"))
@@ -128,6 +130,8 @@ def _replay(args: argparse.Namespace) -> int:
     found, stop = trace.replay(variant, chosen, story, invariants.select(args.inv))
     if args.format == "json":
         _write(dump(trace_dict(found) | {"stopped": stop}))
+    elif args.format == formats.JUNIT:
+        _write(fpstate_junit.replay(found, stop))
     else:
         _write(output.picture(found, args.format))
         if stop:
@@ -160,7 +164,7 @@ def _audit(args: argparse.Namespace) -> int:
     if not any(entry.commit for entry in listed):
         raise UsageError(f"{args.commits}: none of its {len(listed)} lines names a commit of the table")
     found = audit(variants.find_variant(args.base), listed, processes=args.processes)
-    _write(output.audit_report(found, args.format))
+    _write(fpstate_junit.audit(found) if args.format == formats.JUNIT else output.audit_report(found, args.format))
     return ExitStatus.DIFFERENT if found.remaining else ExitStatus.SUCCESS
 
 
@@ -181,15 +185,7 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _formats(*formats: str) -> Options:
-    def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--format", choices=formats, default="text", help="default: text")
-
-    return add
-
-
 def _check_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*FORMATS)(parser)
     newest = variants.default_variant().name
     names = f"v6.8, v6.6, v6.16-klazy, v6.6+e92bee9f861b (default {newest})"
     parser.add_argument("--variant", default=newest, help=names)
@@ -207,26 +203,22 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _bug_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*FORMATS)(parser)
     parser.add_argument("id", help=", ".join(catalogue.bugs()))
     parser.add_argument("--on", metavar="VARIANT", help="default: the last preset that has it")
 
 
 def _matrix_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*PLAIN)(parser)
     parser.add_argument("--variants", help="comma-separated; default: all presets")
     parser.add_argument("--processes", type=_whole, help="default: one a core")
 
 
 def _replay_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*FORMATS)(parser)
     parser.add_argument("trace", help="a bug's id, or a file as --format json writes it (- for stdin)")
     parser.add_argument("--variant", required=True)
     parser.add_argument("--inv", default="obs")
 
 
 def _diff_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*PLAIN)(parser)
     parser.add_argument("first")
     parser.add_argument("second")
     parser.add_argument("--trace", required=True, help="a bug's id, or a file as --format json writes it")
@@ -234,13 +226,11 @@ def _diff_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*PLAIN)(parser)
     parser.add_argument("name", help="FOREIGN, fp_type, st, ...")
     parser.add_argument("--variant", default=variants.default_variant().name)
 
 
 def _audit_options(parser: argparse.ArgumentParser) -> None:
-    _formats(*PLAIN)(parser)
     parser.add_argument("--base", required=True, help="the kernel that the commits were put on")
     parser.add_argument(
         "--commits", required=True, metavar="FILE", help="git log --oneline, ids or titles (- for stdin)"
@@ -248,39 +238,81 @@ def _audit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=_whole, help="default: one a core")
 
 
-def _command(run: Callable[[argparse.Namespace], int], options: Options, summary: str, example: str) -> Command:
+def _command(
+    run: Callable[[argparse.Namespace], int],
+    options: Options,
+    forms: tuple[str, ...],
+    summary: str,
+    example: str,
+    status: str = "0 printed, 2 misuse",
+) -> Command:
     about = f"{summary[0].upper()}{summary[1:]}."
-    return Command(example.split()[0], about, f"  kvmabi fpstate {example}", run, options, summary)
+    example_text = f"  kvmabi fpstate {example}\n\nexit status: {status}"
+    return Command(example.split()[0], about, example_text, run, options, summary, formats=forms)
 
 
 COMMANDS = (
     _command(
         _variants,
-        _formats(*PLAIN),
+        no_options,
+        formats.DATA,
         "list the known kernels, commit bits and releases",
         "variants --format json",
     ),
     _command(
         _check,
         _check_options,
+        (*formats.JUDGES, *PICTURES),
         "explore a variant in a configuration: every reachable state, or the shortest counterexample",
-        "check --variant v6.8 --tasks 2 --events neon,softirq --inv obs",
+        "check --variant v6.8 --tasks 2 --events neon,softirq --inv obs --format junit",
+        "0 the invariants hold, 1 one is violated, 2 misuse, 3 a bound was reached",
     ),
-    _command(_bug, _bug_options, "show a catalogued bug on a kernel", "bug C1 --on v6.8 --format svg > c1.svg"),
-    _command(_matrix, _matrix_options, "search every bug on every kernel", "matrix --variants v6.8,v6.10"),
-    _command(_replay, _replay_options, "let the same events happen on another kernel", "replay C1 --variant v6.10"),
-    _command(_diff, _diff_options, "the same events on two kernels, side by side", "diff v6.12 v6.14 --trace B1"),
+    _command(
+        _bug,
+        _bug_options,
+        (*formats.DATA, *PICTURES),
+        "show a catalogued bug on a kernel",
+        "bug C1 --on v6.8 --format svg > c1.svg",
+        "0 the bug reproduces, 1 it does not, 2 misuse, 3 a bound was reached",
+    ),
+    _command(
+        _matrix,
+        _matrix_options,
+        formats.DATA,
+        "search every bug on every kernel",
+        "matrix --variants v6.8,v6.10 --format json",
+        "0 each cell is decided, 2 misuse, 3 a bound was reached in one",
+    ),
+    _command(
+        _replay,
+        _replay_options,
+        (*formats.JUDGES, *PICTURES),
+        "let the same events happen on another kernel",
+        "replay C1 --variant v6.10 --format junit",
+        "0 nothing is violated, 1 an invariant is, 2 misuse",
+    ),
+    _command(
+        _diff,
+        _diff_options,
+        formats.DATA,
+        "the same events on two kernels, side by side",
+        "diff v6.12 v6.14 --trace B1 --format json",
+        "0 nothing is violated, 1 an invariant is on one of them, 2 misuse",
+    ),
     _command(
         _explain,
         _explain_options,
+        formats.DATA,
         "which events read and write a piece of state",
         "explain FOREIGN --variant v6.12",
     ),
     _command(
         _audit,
         _audit_options,
+        formats.JUDGES,
         "what a backport mends, and what it leaves",
-        "audit --base v5.15 --commits list.txt",
+        "audit --base v5.15 --commits list.txt --format junit",
+        "0 no catalogued bug remains, 1 some do, 2 misuse",
     ),
 )
 COMMAND = Command(

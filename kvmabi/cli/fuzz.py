@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any
 
 from kvmabi.capture import capture, origin
-from kvmabi.cli import backend_options, common
+from kvmabi.cli import backend_options, common, formats, junit
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.trace_profiles import TraceProfiles
 from kvmabi.errors import UsageError
@@ -27,6 +28,7 @@ from kvmabi.steps.trace import Trace, trace_paths
 EXAMPLE = """\
   kvmabi fuzz --against vm --kernel-image vmlinuz --seed 1 --steps 200000 --state run.json
   kvmabi fuzz --against trace --hosts hosts --seed 7 --steps 50000 traces/*.trace.xz
+  kvmabi fuzz --against device --steps 200000 --format junit > fuzz.xml
 
 A difference is shrunk to the fewest steps that show it and printed as a case of the conformance suite.
 --save-trace keeps it as a trace, too: kvmabi replay TRACE shows it until the model answers as the kernel did.
@@ -34,6 +36,24 @@ A difference is shrunk to the fewest steps that show it and printed as a case of
 exit status: 0 no difference, 1 differences found, 2 misuse"""
 CAPTURED = "captured"
 STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A difference: its kind (the step and both answers' results), and the case that shows it."""
+
+    kind: tuple[str, ...]
+    case: str
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """What a run was against, and what it has found."""
+
+    against: str
+    seed: int
+    steps: int
+    differences: list[Found]
 
 
 def options(parser: ArgumentParser) -> None:
@@ -84,10 +104,8 @@ def _live(args: Namespace) -> int:
             sequences = ((number, generator.sequence(number)) for number in count(run.next))
             saved = _saved(args, kernel, table, run)
             steps = _hunt(args, kernel, model, sequences, run, saved)
-    for text in run.found:
-        print(text)
-    print(f"{steps} steps against {against}, seed {args.seed}: {len(run.found) or 'no'} differences")
-    return ExitStatus.DIFFERENT if run.found else ExitStatus.SUCCESS
+    found = [Found(tuple(kind), text) for kind, text in zip(run.kinds, run.found, strict=False)]
+    return _report(Fuzzed(against, args.seed, steps, found), f"{steps} steps against {against}", args.format)
 
 
 def _hunt(
@@ -173,10 +191,31 @@ def _recorded(args: Namespace) -> int:
                 break
     finally:
         progress.close()
-    for text in kinds.values():
-        print(text)
-    print(f"{done} recorded steps, seed {args.seed}: {len(kinds) or 'no'} differences")
-    return ExitStatus.DIFFERENT if kinds else ExitStatus.SUCCESS
+    fuzzed = Fuzzed("trace", args.seed, done, [Found(kind, text) for kind, text in kinds.items()])
+    return _report(fuzzed, f"{done} recorded steps", args.format)
+
+
+def _report(fuzzed: Fuzzed, counted: str, form: str) -> int:
+    """Print the differences; ``counted`` says in words what was done. Returns the exit status."""
+    if form == formats.JSON:
+        formats.print_json(asdict(fuzzed))
+    elif form == formats.JUNIT:
+        print(junit.write(_suite(fuzzed, counted)))
+    else:
+        for difference in fuzzed.differences:
+            print(difference.case)
+        print(f"{counted}, seed {fuzzed.seed}: {len(fuzzed.differences) or 'no'} differences")
+    return ExitStatus.DIFFERENT if fuzzed.differences else ExitStatus.SUCCESS
+
+
+def _suite(fuzzed: Fuzzed, counted: str) -> junit.Suite:
+    """Returns the run as JUnit's suite: a failed case for each difference, or one case that passed."""
+    group, seed = f"fuzz {fuzzed.against}", f"seed {fuzzed.seed}"
+    cases = [
+        junit.Case(group, " ".join(found.kind), failure="the model answers differently", details=found.case)
+        for found in fuzzed.differences
+    ]
+    return junit.Suite("kvmabi fuzz", cases or [junit.Case(group, seed)], f"{counted}, {seed}")
 
 
 COMMAND = Command(
@@ -186,4 +225,5 @@ COMMAND = Command(
     EXAMPLE,
     fuzz,
     options,
+    formats=formats.JUDGES,
 )

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
-from kvmabi.cli import common
+from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command
 from kvmabi.profiles import host_names, load_host
 
+EXAMPLE = """\
+  kvmabi hosts
+  kvmabi hosts --format json
 
-def options(parser: ArgumentParser) -> None:
-    """Adds the command's options."""
-    common.add_json(parser)
+exit status: 0 listed, 2 misuse"""
 
 
 def run(args: Namespace) -> int:
     """Print the hosts."""
     hosts = [load_host(name) for name in host_names()]
-    if args.json:
-        common.print_json(
+    if args.format == formats.JSON:
+        formats.print_json(
             [
                 {
                     "name": host.name,
@@ -47,7 +48,7 @@ def _lengths(bits: tuple[int, ...]) -> str:
 COMMAND = Command(
     "hosts",
     "List the built-in hosts: vector lengths in bits, kernel, and the origin of the data.",
-    "  kvmabi hosts",
+    EXAMPLE,
     run,
-    options,
+    formats=formats.DATA,
 )

@@ -5,17 +5,23 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from kvmabi.cli import shipped
+from kvmabi.cli import formats, shipped
 from kvmabi.cli.command import Command, ExitStatus
 
 EXAMPLE = """\
   kvmabi include
-  cc $(kvmabi include) my-vmm.c -o my-vmm"""
+  cc $(kvmabi include) my-vmm.c -o my-vmm
+
+exit status: 0 printed, 2 misuse"""
 
 
-def run(_args: Namespace) -> int:
+def run(args: Namespace) -> int:
     """Print the flags."""
-    print(f"-I{shipped.folder('include')}")
+    flags = [f"-I{shipped.folder('include')}"]
+    if args.format == formats.JSON:
+        formats.print_json({"flags": flags})
+    else:
+        print(*flags)
     return ExitStatus.SUCCESS
 
 
@@ -25,4 +31,5 @@ COMMAND = Command(
     "a VMM can be compiled on any machine.",
     EXAMPLE,
     run,
+    formats=formats.DATA,
 )

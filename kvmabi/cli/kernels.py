@@ -6,38 +6,45 @@ from __future__ import annotations
 import textwrap
 from argparse import ArgumentParser, Namespace
 
-from kvmabi.cli import common
+from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command
 from kvmabi.profiles import kernel_names, load_kernel
 from kvmabi.profiles.compare import diff
 
 EXAMPLE = """\
   kvmabi kernels
-  kvmabi kernels diff sme-v10 sme-v12"""
+  kvmabi kernels --format json
+  kvmabi kernels diff sme-v10 sme-v12
+
+exit status: 0 listed, 2 misuse"""
+DIFF_EXAMPLE = """\
+  kvmabi kernels diff sme-v10 sme-v12
+  kvmabi kernels diff linux-7.2 my-kernel.toml --format json
+
+exit status: 0 compared, 2 misuse"""
 WIDTH = 100
 
 
 def run(args: Namespace) -> int:
     """Print the kernels."""
-    return _list(args.json)
+    return _list(args.format == formats.JSON)
 
 
 def run_diff(args: Namespace) -> int:
     """Print the differences between two kernels."""
-    return _diff(args.first, args.second, args.json)
+    return _diff(args.first, args.second, args.format == formats.JSON)
 
 
 def diff_options(parser: ArgumentParser) -> None:
     """Adds the options of ``kernels diff``."""
     parser.add_argument("first", metavar="A", help="a built-in kernel or a file")
     parser.add_argument("second", metavar="B", help="another one")
-    common.add_json(parser, nested=True)
 
 
 def _list(as_json: bool) -> int:
     kernels = [load_kernel(name) for name in kernel_names()]
     if as_json:
-        common.print_json(
+        formats.print_json(
             [
                 {
                     "name": kernel.name,
@@ -56,7 +63,7 @@ def _list(as_json: bool) -> int:
 def _diff(one: str, other: str, as_json: bool) -> int:
     differences = diff(one, other)
     if as_json:
-        common.print_json([{"name": name, "what": what, one: a, other: b} for name, what, a, b in differences])
+        formats.print_json([dict(zip(("name", "what", "first", "second"), row, strict=True)) for row in differences])
         return 0
     for name, what, a, b in differences:
         print(f"{name}: {a} -> {b}")
@@ -68,16 +75,17 @@ def _diff(one: str, other: str, as_json: bool) -> int:
 DIFF = Command(
     "diff",
     "Show the differences between two kernels that userspace can see, and what each one means.",
-    "  kvmabi kernels diff sme-v10 sme-v12\n  kvmabi kernels diff linux-7.2 my-kernel.toml --json",
+    DIFF_EXAMPLE,
     run_diff,
     diff_options,
     summary="compare two kernels",
+    formats=formats.DATA,
 )
 COMMAND = Command(
     "kernels",
     "List the built-in kernel profiles and the vCPU features of each, or compare two.",
     EXAMPLE,
     run,
-    common.add_json,
     commands=(DIFF,),
+    formats=formats.DATA,
 )

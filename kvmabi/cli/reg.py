@@ -7,26 +7,28 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from kvmabi import regid
-from kvmabi.cli import common
+from kvmabi.cli import formats
 from kvmabi.cli.command import Command
 
 EXAMPLE = """\
   kvmabi reg za.h[3] svcr
-  kvmabi reg 0x6080000000170060"""
+  kvmabi reg 0x6080000000170060
+  kvmabi reg svcr --format json
+
+exit status: 0 decoded, 2 misuse"""
 FIELDS = ("n", "slice", "op0", "op1", "crn", "crm", "op2")
 
 
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("registers", nargs="+", metavar="ID|NAME", help="an id (hex or decimal) or a name")
-    common.add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Print the name and the fields of each register."""
     registers = [_describe(regid.parse(text)) for text in args.registers]
-    if args.json:
-        common.print_json(registers)
+    if args.format == formats.JSON:
+        formats.print_json(registers)
         return 0
     for one in registers:
         extra = "  ".join(f"{key} {value}" for key, value in one.items() if key not in ("id", "name") and value != "")
@@ -55,4 +57,5 @@ COMMAND = Command(
     EXAMPLE,
     run,
     options,
+    formats=formats.DATA,
 )

@@ -7,7 +7,7 @@ import errno
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from kvmabi.cli import common
+from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm
@@ -15,7 +15,10 @@ from kvmabi.model.refusal import Refusal
 from kvmabi.model.row import Row
 
 EXAMPLE = """\
-  kvmabi regs --host sme-demo --features sve,sme --svcr sm,za"""
+  kvmabi regs --host sme-demo --features sve,sme --svcr sm,za
+  kvmabi regs --features sve,sme --format json
+
+exit status: 0 listed, 2 misuse"""
 SVCR_BITS = {"sm": 1, "za": 2}
 
 
@@ -27,7 +30,6 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--svcr", default="", metavar="B,…", help="bits of SVCR that are set: sm, za")
     parser.add_argument("--not-finalized", action="store_true", help="show the vCPU before KVM_ARM_VCPU_FINALIZE")
-    common.add_json(parser)
 
 
 def run(args: Namespace) -> int:
@@ -40,8 +42,8 @@ def run(args: Namespace) -> int:
             rows = _rows(kvm, common.words(args.features), sum({SVCR_BITS[bit] for bit in bits}), args.not_finalized)
         except KvmError as error:
             raise UsageError(f"host {host.name} under kernel {kernel.name} refuses that: {error}") from None
-    if args.json:
-        common.print_json(rows)
+    if args.format == formats.JSON:
+        formats.print_json(rows)
         return 0
     listed = sum(row["listed"] is not None for row in rows)
     print(f"host {host.name}, kernel {kernel.name}: {listed} registers listed")
@@ -86,4 +88,5 @@ COMMAND = Command(
     EXAMPLE,
     run,
     options,
+    formats=formats.DATA,
 )

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import shutil
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kvmabi import cli, regid, wholefile
-from kvmabi.cli import common
+from kvmabi.cli import common, formats, github, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Warnings
 from kvmabi.device import open_system
@@ -19,13 +20,15 @@ from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import OrderChecker, Place, Severity, Verdict
+from kvmabi.order import OrderChecker, Place, Severity, Verdict, kept
 
 MOST_STATUS = 255
+NO_SAVES = "none"
 FAILING = (Severity.LOST, Severity.CHANGED)
 PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
-  kvmabi run --host sme-demo --report json -- ./my-vmm --restore snapshot
+  kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
+  kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
   kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
@@ -37,9 +40,7 @@ misuse of kvmabi run; 126 and 127 if the program cannot be run or is not found""
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     common.add_profiles(parser)
-    parser.add_argument(
-        "--report", choices=("text", "json"), default="text", help="the form of the report (default: text)"
-    )
+    formats.add_report(parser)
     parser.add_argument(
         "--error-exitcode",
         type=_status,
@@ -64,6 +65,12 @@ def options(parser: ArgumentParser) -> None:
         help="VM DST was restored from VM SRC (2=1), or one vCPU from another (2/0=1/0)",
     )
     parser.add_argument("--ignore", default="", metavar="R,…", help="registers to leave out of findings, by name or id")
+    parser.add_argument(
+        "--saves",
+        metavar="DIR",
+        help="keep every save in DIR, and look there for those of other runs (default: a folder that commands started "
+        "by one shell or script share; none: neither)",
+    )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
@@ -87,31 +94,39 @@ def run(args: Namespace) -> int:
         except CannotRun as error:
             cli.complain(error)
             return error.code
-    verdict = checker.verdict()
+    verdict = _judge(checker, args.saves, argv)
     refused = [str(event) for event in refusals.last] if status.program else []
     warned = [str(event) for event in warnings.first]
-    _write(_report(verdict, warned, refused, args.report), args.output)
+    program = shutil.which(argv[0]) or argv[0]
+    report = runreport.render(
+        verdict, args.format, warned, refused, program=program, fails=args.fail_on, strict=args.strict
+    )
+    _write(report, args.output)
+    if args.output is None and args.format == formats.TEXT:
+        github.show(runreport.annotated(verdict, strict=args.strict))
+    elif args.output is not None and (verdict.findings or verdict.unseen):
+        with suppress(OSError):  # stderr is closed
+            cli.complain(runreport.summary(verdict, args.output))
     if status.code == 0 and fails(verdict, args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
+
+
+def _judge(checker: OrderChecker, saves: str | None, argv: list[str]) -> Verdict:
+    """The verdict, with the saves of other runs; this run's are kept for others."""
+    folder = kept.session_folder() if saves is None else None if saves == NO_SAVES else Path(saves)
+    if folder is None:
+        return checker.verdict()
+    others = kept.KeptSaves(folder)
+    verdict = checker.verdict(other_saves=others.load())
+    others.keep(checker.saves, f"{Path(argv[0]).name}, process {os.getpid()}")
+    return verdict
 
 
 def fails(verdict: Verdict, fail_on: tuple[Severity, ...], *, strict: bool) -> bool:
     """Whether a verdict is a failure."""
     found = any(finding.severity in fail_on for finding in verdict.findings)
     return found or (strict and bool(verdict.unseen))
-
-
-def _report(verdict: Verdict, warned: list[str], refused: list[str], form: str) -> str:
-    """Returns the report as text or as JSON; ``refused`` are the last errors of a program that failed."""
-    if form == "json":
-        return json.dumps(verdict.as_dict() | {"warnings": warned, "refused": refused}, indent=2)
-    lines = [f"kvmabi: {verdict}"]
-    if warned:
-        lines += ["kvmabi: warnings:", *(f"  {event}" for event in warned)]
-    if refused:
-        lines += ["kvmabi: the program failed; what was refused last:", *(f"  {event}" for event in refused)]
-    return "\n".join(lines)
 
 
 def _write(report: str, path: str | None) -> None:
@@ -153,4 +168,5 @@ COMMAND = Command(
     EXAMPLE,
     run,
     options,
+    formats=formats.LOCATES,
 )

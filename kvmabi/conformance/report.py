@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The outcomes of a run of the suite as text, JSON or JUnit's XML."""
+"""The outcomes of a run of the suite as text or JSON."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from xml.etree import ElementTree
 
 from kvmabi.conformance.runner import Difference, Outcome
 from kvmabi.steps.hostfeatures import HostFeatures
@@ -25,14 +24,15 @@ def text(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
                 f"  source:   {outcome.case.source}",
             ]
             for difference in outcome.differences:
-                lines += _difference(difference)
+                lines += describe(difference)
             lines.append("")
     reasons = Counter(outcome.skipped for outcome in outcomes if outcome.skipped)
     lines += [f"skipped {count:3}: {reason}" for reason, count in sorted(reasons.items())]
     return "\n".join([*lines, summary(outcomes)])
 
 
-def _difference(difference: Difference) -> list[str]:
+def describe(difference: Difference) -> list[str]:
+    """Returns a difference in lines: the case's line, its step if that says more, and both answers."""
     lines = [f"  {difference.line}"]
     if difference.step != difference.line:
         lines.append(f"    step:     {_short(difference.step)}")
@@ -83,28 +83,4 @@ def _case(outcome: Outcome) -> dict[str, object]:
     return row
 
 
-def junit(host_features: HostFeatures, outcomes: Sequence[Outcome]) -> str:
-    """For continuous integration: JUnit's XML, with one test case per case."""
-    counts = Counter(outcome.status for outcome in outcomes)
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"kvmabi conformance {host_features.kernel} {host_features.release}",
-        tests=str(len(outcomes)),
-        failures=str(counts["failed"]),
-        skipped=str(counts["skipped"]),
-        errors="0",
-        time=f"{sum(outcome.seconds for outcome in outcomes):.3f}",
-    )
-    for outcome in outcomes:
-        group, _, name = outcome.case.name.partition(".")
-        case = ElementTree.SubElement(suite, "testcase", classname=group, name=name, time=f"{outcome.seconds:.3f}")
-        if outcome.skipped:
-            ElementTree.SubElement(case, "skipped", message=outcome.skipped)
-        if outcome.differences:
-            failure = ElementTree.SubElement(case, "failure", message=outcome.case.rule)
-            failure.text = "\n".join(line for difference in outcome.differences for line in _difference(difference))
-    ElementTree.indent(suite)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
-
-
-FORMATS: dict[str, Callable[[HostFeatures, Sequence[Outcome]], str]] = {"text": text, "json": as_json, "junit": junit}
+FORMATS: dict[str, Callable[[HostFeatures, Sequence[Outcome]], str]] = {"text": text, "json": as_json}

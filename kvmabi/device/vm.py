@@ -9,13 +9,14 @@ from typing import ClassVar, NamedTuple
 
 from kvmabi import uapi
 from kvmabi.device.attr import Attributes
-from kvmabi.device.file import Call, DeviceFile, Handler, Outcome, no_descriptor, unknown
+from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, no_descriptor, unknown
+from kvmabi.device.mark import LABEL_BYTES, Mark, mark_of
 from kvmabi.device.memory import PAGE_BYTES, Memory
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
-from kvmabi.events import EventLog
+from kvmabi.events import Event, EventLog, Kind
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vm import Vm
 
@@ -28,7 +29,7 @@ MASKS_BYTES = uapi.ffi.sizeof("__u64") * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
 DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS})
 READONLY = uapi.KVM_MEM_READONLY
 SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | READONLY
-
+CHECK_EXTENSION = "KVM_CHECK_EXTENSION"
 
 FOREIGN_MEMORY = Refusal(errno.EIO, "a VM can be used only from the address space that created it")
 DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
@@ -66,6 +67,26 @@ class VmFile(DeviceFile):
     def release(self) -> None:
         """Release what the VM holds, including the vCPUs' register files."""
         self.vm.close()
+
+    def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
+        """See DeviceFile.done. A declared save or restore follows its ioctl."""
+        answer = super().done(name, call, before, outcome)
+        if name == CHECK_EXTENSION and answer == 0 and (mark := mark_of(call.arg)) is not None:
+            self.declare(mark)
+        return answer
+
+    def declare(self, mark: Mark) -> None:
+        """Record that a vCPU's state is a save, or that what was written to it restores one."""
+        vcpu = next((file for file in self.vcpus if file.vcpu_number == mark.vcpu), None)
+        file = self if vcpu is None else vcpu
+        why = None
+        if vcpu is None or vcpu.vcpu.map is None:
+            lacks = "does not exist" if vcpu is None else "is not initialised: KVM_ARM_VCPU_INIT comes first"
+            why = Refusal(0, f"vCPU {mark.vcpu} {lacks}")
+        label = mark.label.to_bytes(LABEL_BYTES, "little")
+        place = self.vm_number, mark.vcpu
+        mode, svcr, log = file.mode, file.svcr, self.log
+        log.append(Event(log.count, Kind.MARK, mark.what, *place, mode, svcr, why, data=label, source=file))
 
     def _create_vcpu(self, call: Call) -> DeviceFile:
         index = call.arg & 0xFFFFFFFF
@@ -158,7 +179,7 @@ class VmFile(DeviceFile):
         uapi.KVM_CREATE_VCPU: ("KVM_CREATE_VCPU", _create_vcpu),
         uapi.KVM_CREATE_DEVICE: ("KVM_CREATE_DEVICE", _create_device),
         uapi.KVM_CREATE_IRQCHIP: ("KVM_CREATE_IRQCHIP", _create_irqchip),
-        uapi.KVM_CHECK_EXTENSION: ("KVM_CHECK_EXTENSION", _check_extension),
+        uapi.KVM_CHECK_EXTENSION: (CHECK_EXTENSION, _check_extension),
         uapi.KVM_ARM_PREFERRED_TARGET: ("KVM_ARM_PREFERRED_TARGET", _preferred_target),
         uapi.KVM_GET_ONE_REG: ("KVM_ARM_SET_DEVICE_ADDR", _set_device_addr),
         uapi.KVM_SET_USER_MEMORY_REGION: ("KVM_SET_USER_MEMORY_REGION", _set_memory_region),

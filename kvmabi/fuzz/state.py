@@ -46,6 +46,8 @@ def load(path: str | None, seed: int, against: str) -> State:
     kinds = read.items("kinds")
     if not all(isinstance(kind, list) and all(isinstance(word, str) for word in kind) for kind in kinds):
         raise read.wrong("kinds", "must be an array of arrays of strings")
+    if len(kinds) != len(read.items("found")):
+        raise read.wrong("kinds", "must have as many entries as found")
     state = State(
         seed=read.number("seed"),
         against=read.text("against"),

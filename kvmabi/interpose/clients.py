@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable
 
 from kvmabi.device.file import Refused, Wait
+from kvmabi.events import Origin
+from kvmabi.interpose import backtraces
+from kvmabi.interpose.backtraces import Backtraces, Callers
 from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.protocol import REPLY, REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
@@ -20,6 +23,8 @@ CREDENTIALS = struct.Struct("=iII")
 
 _EXCESS = 1
 """Bytes received beyond a request, to recognise a message that is too long."""
+
+_ASK_ORIGIN = int(Flag.ORIGIN)
 
 
 class Disconnect(Exception):
@@ -35,8 +40,18 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int]:
 class Client:
     """A connected process. ``complain`` is called with internal errors of kvmabi."""
 
-    def __init__(self, sock: socket.socket, pid: int, files: OpenFiles, complain: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        pid: int,
+        files: OpenFiles,
+        traces: Backtraces,
+        complain: Callable[[Exception], None],
+    ) -> None:
         self._sock = sock
+        self._log = traces.log
+        self._callers = Callers(pid, traces)
+        self._asked: tuple[Origin, ...] = ()
         self._pid = pid
         self._files = files
         self._complain = complain
@@ -51,13 +66,17 @@ class Client:
 
     def serve(self) -> None:
         """Answer the message that was received. Raises Disconnect."""
+        size = backtraces.MOST_BYTES if self._asked else REQUEST.size
         try:
-            data = self._sock.recv(REQUEST.size + _EXCESS)
+            data = self._sock.recv(size + _EXCESS)
         except BlockingIOError:
             return
         except OSError as error:
             raise Disconnect from error
-        if len(data) != REQUEST.size:
+        if self._asked:
+            self._fill_asked(data)
+            return
+        if len(data) != size:
             raise Disconnect
         message, request, identity, argument = REQUEST.unpack(data)
         session = self._session
@@ -66,7 +85,10 @@ class Client:
                 raise Disconnect
             self._session = Session(self._pid, identity, self._files, self._complain)
         elif message == Message.IOCTL:
-            self._answer(session.ioctl(identity, request, argument))
+            answer = session.ioctl(identity, request, argument)
+            if self._log.asked:
+                self._ask()
+            self._answer(answer)
         elif message == Message.OPEN:
             self._answer(session.open())
         elif message == Message.UNDO:
@@ -74,17 +96,40 @@ class Client:
         else:
             raise Disconnect
 
+    def _ask(self) -> None:
+        """Watchers asked where the ioctl came from: ask the client, whose process is all that is known so far."""
+        self._asked = tuple(self._log.take_asked())
+        for origin in self._asked:
+            origin.fill(self._pid, 0, "", tuple)
+
+    def _fill_asked(self, message: bytes) -> None:
+        """The client's reply to ``_ask``. Raises Disconnect."""
+        trace = backtraces.decode(message)
+        if trace is None:
+            raise Disconnect
+        asked, self._asked = self._asked, ()
+        try:
+            self._callers.fill(asked, trace)
+        except Exception as error:
+            self._complain(error)
+        self._answer(0)
+
     def _answer(self, answer: Answer) -> None:
         """Encode and send. Raises Disconnect."""
         if isinstance(answer, NewFd):
             self._send_fd(answer)
             return
         try:
-            reply = _encoded(answer)
+            reply = _encoded(answer, self._flags)
         except struct.error as error:  # a result that is not an int of C
             self._complain(error)
-            reply = REPLY.pack(-1, errno.EIO, 0, 0, 0)
+            reply = REPLY.pack(-1, errno.EIO, self._flags, 0, 0)
         self._send(reply)
+
+    @property
+    def _flags(self) -> int:
+        """The flags of every reply."""
+        return _ASK_ORIGIN if self._asked else 0
 
     def _send(self, reply: bytes) -> None:
         """Send without waiting: a client that does not drain its replies is disconnected. Raises Disconnect."""
@@ -96,26 +141,26 @@ class Client:
     def _send_fd(self, answer: NewFd) -> None:
         """Send a descriptor and close it, also on failure. Raises Disconnect."""
         flags = Flag.FD if answer.place is None else Flag.FD | Flag.STORE
-        reply = REPLY.pack(0, 0, flags, answer.place or 0, 0)
+        reply = REPLY.pack(0, 0, flags | self._flags, answer.place or 0, 0)
         try:
             socket.send_fds(self._sock, [reply], [answer.fd], socket.MSG_NOSIGNAL)
         except OSError as error:
             if error.errno != errno.ETOOMANYREFS:
                 raise Disconnect from error
-            self._send(REPLY.pack(-1, errno.EMFILE, 0, 0, 0))  # too many descriptors in flight
+            self._send(REPLY.pack(-1, errno.EMFILE, self._flags, 0, 0))  # too many descriptors in flight
         finally:
             os.close(answer.fd)
 
 
-def _encoded(answer: int | Refused | Wait | NotOurs) -> bytes:
-    """An answer without a descriptor as a reply (protocol.h)."""
+def _encoded(answer: int | Refused | Wait | NotOurs, flags: int) -> bytes:
+    """An answer without a descriptor as a reply (protocol.h), with ``flags`` and its own."""
     if isinstance(answer, int):
-        return REPLY.pack(answer, 0, 0, 0, 0)
+        return REPLY.pack(answer, 0, flags, 0, 0)
     if isinstance(answer, Refused):
-        return REPLY.pack(-1, answer.errno, 0, 0, 0)
+        return REPLY.pack(-1, answer.errno, flags, 0, 0)
     if isinstance(answer, NotOurs):
-        return REPLY.pack(-1, 0, Flag.FOREIGN, 0, 0)
+        return REPLY.pack(-1, 0, flags | Flag.FOREIGN, 0, 0)
     if answer.sigmask is None:
-        return REPLY.pack(-1, answer.then.errno, Flag.WAIT, 0, 0)
+        return REPLY.pack(-1, answer.then.errno, flags | Flag.WAIT, 0, 0)
     mask = int.from_bytes(answer.sigmask, sys.byteorder)
-    return REPLY.pack(-1, answer.then.errno, Flag.WAIT | Flag.SIGMASK, 0, mask)
+    return REPLY.pack(-1, answer.then.errno, flags | Flag.WAIT | Flag.SIGMASK, 0, mask)

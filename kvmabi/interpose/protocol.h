@@ -2,7 +2,8 @@
 /* The protocol between the interposer and its server; protocol.py is the Python counterpart.
  *
  * The socket has type SOCK_SEQPACKET, so messages arrive whole or not at all. A connection starts with HELLO,
- * which has no reply. Every other request has one reply, and one request at a time is outstanding. Byte
+ * which has no reply. Every other request has one reply, and one request at a time is outstanding. A reply with
+ * KVMABI_ORIGIN is followed by a BACKTRACE, whose reply means that the server has read this process's maps. Byte
  * order and sizes are native: both ends are on the same machine.
  */
 #ifndef KVMABI_PROTOCOL_H
@@ -10,7 +11,7 @@
 
 #include <stdint.h>
 
-#define KVMABI_PROTOCOL_VERSION 2
+#define KVMABI_PROTOCOL_VERSION 3
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
 /* Message number 4 is reserved for sharing a vCPU's register file. */
@@ -19,6 +20,7 @@ enum kvmabi_message {
     KVMABI_OPEN = 2,  /* open("/dev/kvm") */
     KVMABI_IOCTL = 3, /* request, argument: the ioctl's; identity: st_dev and st_ino of its fd */
     KVMABI_UNDO = 5,  /* the last fd could not be received: destroy the object that it stands for */
+    KVMABI_BACKTRACE = 6, /* where the last ioctl came from: a struct kvmabi_backtrace, cut after `count` addresses */
 };
 
 struct kvmabi_request {
@@ -34,6 +36,17 @@ enum kvmabi_flag {
     KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error */
     KVMABI_SIGMASK = 1 << 3, /* wait with `sigmask`, set by KVM_SET_SIGNAL_MASK */
     KVMABI_STORE = 1 << 4,   /* store the fd in the ioctl's argument at offset `place`; the result is 0 */
+    KVMABI_ORIGIN = 1 << 5,  /* the next message is a BACKTRACE */
+};
+
+enum { KVMABI_MOST_FRAMES = 32 };
+
+struct kvmabi_backtrace {
+    uint32_t message;
+    uint32_t thread; /* the tid */
+    uint32_t count;
+    uint32_t zero;
+    uint64_t addresses[KVMABI_MOST_FRAMES]; /* in the call instructions, the ioctl's caller first */
 };
 
 struct kvmabi_reply {
@@ -45,6 +58,7 @@ struct kvmabi_reply {
 };
 
 _Static_assert(sizeof(struct kvmabi_request) == 32, "no holes in a request");
+_Static_assert(sizeof(struct kvmabi_backtrace) == 16 + 8 * KVMABI_MOST_FRAMES, "no holes in a backtrace");
 _Static_assert(sizeof(struct kvmabi_reply) == 24, "no holes in a reply");
 
 #endif

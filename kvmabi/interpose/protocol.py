@@ -8,7 +8,9 @@ from enum import IntEnum, IntFlag
 
 from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
 
-VERSION = 2
+VERSION = 3
+MOST_FRAMES = 32
+"""How many addresses a backtrace can have."""
 
 
 class Message(IntEnum):
@@ -18,6 +20,7 @@ class Message(IntEnum):
     OPEN = 2
     IOCTL = 3
     UNDO = 5
+    BACKTRACE = 6
 
 
 class Flag(IntFlag):
@@ -28,10 +31,14 @@ class Flag(IntFlag):
     WAIT = 1 << 2
     SIGMASK = 1 << 3
     STORE = 1 << 4
+    ORIGIN = 1 << 5
 
 
 REQUEST = struct.Struct("=II16sQ")
 """message, request, identity (cookie, or st_dev and st_ino of 64 bits each), argument."""
+
+BACKTRACE = struct.Struct("=IIII")
+"""The start of a backtrace: message, thread (tid), count, zero. ``count`` addresses of 64 bits follow."""
 
 IDENTITY = struct.Struct("=QQ")
 """st_dev and st_ino of the fd that an ioctl is for."""

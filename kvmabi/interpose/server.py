@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from kvmabi.device import DeviceFile
+from kvmabi.interpose.backtraces import Backtraces
 from kvmabi.interpose.clients import Client, Disconnect, peer_credentials
 from kvmabi.interpose.files import OpenFiles
 
@@ -37,6 +38,7 @@ class Server:
         self._next_sweep = 0.0
         self._clients: dict[int, Client] = {}
         self._files = OpenFiles(system, self._poll, self._complain)
+        self._traces = Backtraces(system.log)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._listener.bind(os.fspath(path))
         self._listener.listen(BACKLOG)
@@ -110,7 +112,7 @@ class Server:
         if uid != os.geteuid() or not pid:
             sock.close()
             return
-        self._clients[sock.fileno()] = Client(sock, pid, self._files, self._complain)
+        self._clients[sock.fileno()] = Client(sock, pid, self._files, self._traces, self._complain)
         self._poll.register(sock, select.EPOLLIN)
 
     def _turn_away(self) -> None:

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,6 +27,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "backtrace.h"
 #include "protocol.h"
 
 /* The connection's fd is at least this high if possible: some programs rely on low numbers being free. */
@@ -199,6 +201,23 @@ static bool session_ready(void)
     return session->connected && is_same_file(session->fd, session->device, session->inode);
 }
 
+static bool report_origin(int fd) __attribute__((noinline)); /* its stack is for calls that need it */
+
+/* Send where this call came from. The reply means that the server has seen this process as it is now. */
+static bool report_origin(int fd)
+{
+    struct kvmabi_backtrace trace = {.message = KVMABI_BACKTRACE, .thread = (uint32_t)syscall(SYS_gettid)};
+    struct kvmabi_reply reply;
+    size_t size;
+    int none;
+
+    capture_backtrace(&trace);
+    size = offsetof(struct kvmabi_backtrace, addresses) + trace.count * sizeof(trace.addresses[0]);
+    if (syscall(SYS_sendto, fd, &trace, size, MSG_NOSIGNAL, NULL, 0) != (long)size)
+        return false;
+    return receive_reply(fd, &reply, MSG_CMSG_CLOEXEC, &none);
+}
+
 /* Send a request and receive the reply, with all signals blocked. Returns whether the server answered. Otherwise the
  * reply keeps its contents, except that `error` is set if this process has too many open files to connect. */
 static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *reply, int flags, int *fd)
@@ -213,6 +232,8 @@ static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *
     } else if (send_request(session->fd, request) && receive_reply(session->fd, &received, flags, fd)) {
         *reply = received;
         answered = true;
+        if ((received.flags & KVMABI_ORIGIN) != 0 && !report_origin(session->fd))
+            session_drop();
     } else {
         session_drop();
     }

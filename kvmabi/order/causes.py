@@ -179,12 +179,5 @@ CAUSES = {
         "cntvct_el0 is the guest's time: it must not go back, and not run ahead by more than the time that passed",
         "save and restore cntvct_el0 (KVM_REG_ARM_TIMER_CNT) or set the VM's counter offset",
     ),
-    "unreachable": Cause(
-        "restore-differs",
-        LOST,
-        "the restore ended at a register that was refused",
-        "a refused value is not stored",
-        "the reason says what was refused; registers after it in the VMM's order were not reached",
-    ),
 }
 """What can be the matter, in the order in which a report shows it."""

@@ -52,7 +52,7 @@ class OrderChecker:
         self._lives: dict[tuple[int | None, int | None], Life] = {}
         self.saves: deque[Save] = deque(maxlen=MOST_SAVES)
         self._writes: deque[Writes] = deque(maxlen=MOST_WRITES)
-        self._before_run: dict[int, Values] = {}
+        self._before_run: dict[int, tuple[int, Values]] = {}
         self._set_up: dict[tuple[int, int], int] = {}
         self._forgotten = 0
         self._events = 0
@@ -103,7 +103,7 @@ class OrderChecker:
         writes = life.ran(event)
         if writes is not None and writes.vm not in self._before_run and writes.state:
             shared = {id: value for id, value in writes.state.items() if id in SHARED}
-            self._before_run[writes.vm] = shared
+            self._before_run[writes.vm] = event.number, shared
 
     def _closed(self, life: Life, event: Event) -> None:
         self._set_up[life.vm, life.vcpu] = life.written
@@ -123,15 +123,15 @@ class OrderChecker:
 
     def _as_before_run(self, writes: Writes) -> Writes:
         """The same, with VM-wide registers as they were before the VM's first run, which another vCPU may have done."""
-        before = self._before_run.get(writes.vm)
-        if before and writes.fresh:
-            kept = {id: value for id, value in before.items() if id in writes.state and id not in _set_after(writes)}
+        first_run, before = self._before_run.get(writes.vm, (0, {}))
+        if writes.start < first_run:
+            kept = {id: value for id, value in before.items() if id in writes.state and not _refused(writes, id)}
             writes.state = {**writes.state, **kept}
         return writes
 
 
-def _set_after(writes: Writes) -> frozenset[int]:
-    return frozenset(id for id, attempt in writes.attempts.items() if attempt.refused is not None)
+def _refused(writes: Writes, id: int) -> bool:
+    return id in writes.attempts and writes.attempts[id].refused is not None
 
 
 def _label(event: Event) -> int:

@@ -142,19 +142,33 @@ class Comparison:
 
     def _another_value(self, id: int, saved: bytes, written: bytes, attempt: Attempt) -> Difference | None:
         last = attempt.good[-1]
-        restored_once = attempt.once(id, saved, self.save.after) is not None
         if id not in self.save.reads and same(id, written, self.save.earlier.get(id)):
             return self._difference("torn", id, "the guest ran on after the save had read it", last)
-        for cause, saves in (("wrong-vcpu", self._siblings), ("older-save", self._older)):
-            other = next((save for save in saves if self._is_of(id, save, written)), None)
-            if other is not None and (not restored_once or len(self._all_of(other)) >= ENOUGH):
+        for cause, other, enough in self._other_saves:
+            if self._is_of(id, other, written, telling=not enough) and (enough or not self._was_restored(id, attempt)):
                 what = f"vCPU {other.vcpu}" if cause == "wrong-vcpu" else "an older save"
-                age = "" if cause == "wrong-vcpu" or other.first_event < self.save.first_event else ", a newer one"
+                age = ", a newer one" if cause == "older-save" and other.first_event > self.save.first_event else ""
                 why = f"the value saved of {what} (events {other.first_event}-{other.last_event}{age})"
                 return self._difference(cause, id, why, last)
-        if restored_once:
+        if self._was_restored(id, attempt):
             return None
         return self._difference(*self._mistake(id, saved, written, last), last)
+
+    def _was_restored(self, id: int, attempt: Attempt) -> bool:
+        """Whether a register had the saved value, and was then written again on purpose.
+
+        It was written as saved; or it was left alone because it had the value, and written after the restore was done.
+        """
+        saved = self.save.state[id]
+        if attempt.once(id, saved, self.save.after) is not None:
+            return True
+        last = attempt.good[-1].number
+        if last <= self._end or (last == self._end + 1 and self._place(id) > self._place(self._last)):
+            return False
+        seen = self.writes.looked.get(id)
+        if seen is not None:
+            return seen.data is not None and same(id, saved, seen.data) and seen.number < last - 1
+        return attempt.once(id, saved, 0) is not None or same(id, saved, self.writes.base.get(id))
 
     def _mistake(self, id: int, saved: bytes, written: bytes, last: Event) -> tuple[str, int, str]:
         """The cause and the reason of a value that is neither the saved one nor another save's."""
@@ -183,24 +197,63 @@ class Comparison:
         values = {value.rstrip(b"\0"): id for id, value in self.save.state.items()}
         return {value: id for value, id in values.items() if len(value) > 1}
 
-    def _is_of(self, id: int, other: Save, written: bytes) -> bool:
-        value = other.state.get(id)
-        return (
-            value is not None
-            and any(value)
-            and same(id, value, written)
-            and not same(id, value, self.writes.base.get(id))
-        )
+    @cached_property
+    def _restored(self) -> dict[int, int]:
+        """The registers that were written as saved, and the numbers of the events."""
+        found = {}
+        for id, attempt in self.writes.attempts.items():
+            saved, last = self.save.state.get(id), attempt.last
+            if last is None or saved is None or last.data is None or last.number <= self.save.after:
+                continue
+            if same(id, saved, last.data):
+                found[last.number] = id
+        return found
 
-    def _all_of(self, other: Save) -> list[int]:
-        """The differing registers that hold another save's values."""
-        return [
-            id
-            for id, attempt in self.writes.attempts.items()
-            if attempt.written is not None
-            and self._is_of(id, other, attempt.written)
-            and not same(id, attempt.written, self.save.state.get(id))
+    @property
+    def _end(self) -> int:
+        """The number of the last event that wrote a register as it was saved."""
+        return max(self._restored, default=0)
+
+    @property
+    def _last(self) -> int:
+        """The register that was written then."""
+        return self._restored.get(self._end, 0)
+
+    def _place(self, id: int) -> int:
+        """The place of a register in the order in which the save read it."""
+        return self._places.get(id, -1)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {id: place for place, id in enumerate(self.save.reads)}
+
+    @cached_property
+    def _other_saves(self) -> list[tuple[str, Save, bool]]:
+        """The other saves with the cause that their values show, the likeliest first.
+
+        The third says whether so many registers hold values of it that writing them is a mistake, not an edit.
+        """
+        counted = [
+            (sum(self._holds(id, attempt, other) for id, attempt in self.writes.attempts.items()), cause, other)
+            for cause, saves in (("wrong-vcpu", self._siblings), ("older-save", self._older))
+            for other in saves
         ]
+        counted.sort(key=lambda found: -found[0])
+        return [(cause, other, count >= ENOUGH) for count, cause, other in counted if count]
+
+    def _holds(self, id: int, attempt: Attempt, other: Save) -> bool:
+        """Whether a register that differs from the save was given another save's value."""
+        written, saved = attempt.written, self.save.state.get(id)
+        if written is None or saved is None or same(id, saved, written):
+            return False
+        return self._is_of(id, other, written, telling=True)
+
+    def _is_of(self, id: int, other: Save, written: bytes, *, telling: bool) -> bool:
+        """Whether a value is another save's; ``telling``: and could not be that of just any save."""
+        value = other.state.get(id)
+        if value is None or (telling and (not any(value) or same(id, value, self.writes.base.get(id)))):
+            return False
+        return same(id, value, written)
 
     def _difference(self, cause: str, id: int, why: str, *shown: Event) -> Difference:
         attempt = self.writes.attempts.get(id)

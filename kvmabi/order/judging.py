@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from kvmabi.order.causes import CAUSES
 from kvmabi.order.comparing import Comparison, Difference
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.pairing import MOST, Pairing, choose, fit, shape_of
+from kvmabi.order.pairing import MOST, Pairing, choose, eligible, fit, shape_of
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -75,7 +75,7 @@ class Judge:
         return saves[-1] if saves else None
 
     def _judge_pair(self, writes: Writes, save: Save, *, declared: bool) -> None:
-        others = [other for other in self._saves if other.vm == save.vm and not other.from_run]
+        others = [other for other in self._saves if other.vm == save.vm and eligible(writes, other)]
         comparison = Comparison(writes, save, others, self._counter_hz)
         differences = [difference for difference in comparison.differences() if self._counts(difference)]
         notes: tuple[str, ...] = ()

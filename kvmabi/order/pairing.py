@@ -20,6 +20,8 @@ FEWEST_ALIKE = 16
 """How many registers with telling values must agree where something disagrees, or where much was not attempted."""
 KNOWN_IDS = 0.75
 """The share of the attempted IDs that the save must have read."""
+FEW = 4
+"""A save that so many groups of a sample disagree with, for each that agrees, is not looked at further."""
 OWN_VALUES = 0.25
 """The share of the values that only one save of a vCPU has, which marks it as the one restored."""
 MOST_OTHERS = 8
@@ -33,7 +35,7 @@ class Fit(NamedTuple):
 
     ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal; ``written`` the
     share attempted. ``alike`` is the weight of telling values that were written as saved or nearly, ``alike_ids`` the
-    number of these registers, ``unlike`` the weight of other values. ``exact``: the vCPU has the state of the save.
+    number of these registers, ``unlike`` the weight of other values.
     """
 
     save: Save
@@ -42,7 +44,6 @@ class Fit(NamedTuple):
     alike: float
     alike_ids: int
     unlike: float
-    exact: bool
 
     @property
     def score(self) -> float:
@@ -67,8 +68,8 @@ class Shape(NamedTuple):
 def shape_of(save: Save, saves: Iterable[Save] = ()) -> Shape:
     """The shape of a save, one of ``saves``."""
     sizes = Counter(map(group_of, save.known))
-    values = (value.rstrip(b"\0") for value in save.state.values())
-    telling = frozenset(value for value in values if len(value) >= SHORTEST_TELLING)
+    values = Counter(value.rstrip(b"\0") for value in save.state.values())
+    telling = frozenset(value for value, count in values.items() if count == 1 and len(value) >= SHORTEST_TELLING)
     weights = {id: 1 / sizes[group_of(id)] for id in save.known}
     others = [other for other in saves if other.place == save.place and other is not save][-MOST_OTHERS:]
     return Shape(save, weights, float(len(sizes) or 1), telling, others)
@@ -77,8 +78,13 @@ def shape_of(save: Save, saves: Iterable[Save] = ()) -> Shape:
 def fit(writes: Writes, shape: Shape) -> Fit | None:
     """How well what was written fits a save; None if much of it cannot come from there."""
     save, weights = shape.save, shape.weights
-    attempts = {id: attempt for id, attempt in writes.evidence.items() if attempt.event.number > save.after}
-    if sum(id in weights for id in attempts) < KNOWN_IDS * len(attempts):
+    if not _may_fit(writes, shape):
+        return None
+    attempts = writes.evidence
+    later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
+    if not later:
+        return None
+    if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
     written = looked = alike = unlike = 0.0
     alike_ids = 0
@@ -86,11 +92,16 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         weight = weights.get(id)
         if weight is None:
             continue
-        written += weight
-        saved = save.value_read(id)
-        if id in RUNNING or saved is None:
+        if attempt.event.number <= save.after:  # before the save: the VMM left it, if it is equal
+            saved = save.state.get(id, b"")
+            if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
+                looked += weight
+                if any(saved) and not same(id, saved, writes.base.get(id)):
+                    alike += weight
+                    alike_ids += 1
             continue
-        likeness = _likeness(id, attempt, saved, writes, shape)
+        written += weight
+        likeness = _likeness(id, attempt, writes, shape)
         if likeness > 0:
             alike += weight
             alike_ids += 1
@@ -99,28 +110,51 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     for id, event in writes.looked.items():
         if id in weights and id not in attempts and event.data is not None:
             looked += weights[id] if same(id, save.state.get(id, b""), event.data) else 0.0
+    if save.from_run:  # its VMM was another: what this one looked at before is not known to be a part of the restore
+        looked = 0.0
     coverage, share = (written + looked) / shape.groups, written / shape.groups
-    return Fit(save, coverage, share, alike, alike_ids, unlike, is_exact(writes, save))
+    return Fit(save, coverage, share, alike, alike_ids, unlike)
 
 
-def _likeness(id: int, attempt: Attempt, saved: bytes, writes: Writes, shape: Shape) -> int:
+def _may_fit(writes: Writes, shape: Shape) -> bool:
+    """A look at one register of each group that was written: whether the whole is worth comparing."""
+    alike = unlike = 0
+    for id, attempt in writes.sample.items():
+        if id in shape.weights:
+            likeness = _likeness(id, attempt, writes, shape)
+            alike += likeness > 0
+            unlike += likeness < 0
+    return unlike < FEW or alike * FEW >= unlike
+
+
+def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:
     """1: the value written is the saved one or nearly, and telling; -1: it is another one; 0: it says nothing."""
-    if attempt.once(id, saved, shape.save.after) is not None:
+    save = shape.save
+    saved = save.value_read(id)
+    if id in RUNNING or saved is None:
+        return 0
+    if attempt.once(id, saved, save.after) is not None:
         return int(any(saved) and not same(id, saved, writes.base.get(id)))
     tried = attempt.tried
     if tried is None:
         return 0
     if same(id, saved, tried):
         return int(any(saved))
+    if same(id, tried, writes.base.get(id)):
+        return -1
     nearly = is_cut(saved, tried) or is_reversed(saved, tried) or tried.rstrip(b"\0") in shape.telling
-    return 1 if nearly or _is_stale(id, tried, shape, writes) else -1
+    return 1 if nearly or _is_stale(id, attempt, writes, shape) else -1
 
 
-def _is_stale(id: int, tried: bytes, shape: Shape, writes: Writes) -> bool:
-    """Whether a value is the one of another save of the same vCPU, and telling."""
-    if not any(tried) or same(id, tried, writes.base.get(id)):
+def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:
+    """Whether the value is the one of another save of the same vCPU, which was there before it, and telling."""
+    tried = attempt.tried
+    if not tried or not any(tried):
         return False
-    return any(other.state.get(id) == tried for other in shape.others)
+    number = attempt.event.number
+    return any(
+        other.state.get(id) == tried and other.after < number and eligible(writes, other) for other in shape.others
+    )
 
 
 def is_exact(writes: Writes, save: Save) -> bool:
@@ -132,7 +166,7 @@ def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
     if len(writes.evidence) < FEWEST_WRITES:
         return False
-    if found.unlike:
+    if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
         agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
     else:
         agrees = found.alike_ids >= FEWEST_ALIKE or found.coverage >= MOST
@@ -142,14 +176,14 @@ def accepts(writes: Writes, found: Fit) -> bool:
         return found.coverage >= MOST
     if not writes.fresh:
         elsewhere = found.save.place != writes.place
-        return found.exact or found.written >= (NEARLY_ALL if elsewhere else HALF)
-    return found.coverage >= HALF or (not found.unlike and found.alike_ids >= FEWEST_ALIKE)
+        return found.written >= (NEARLY_ALL if elsewhere else HALF) or is_exact(writes, found.save)
+    return found.coverage >= HALF or not (found.unlike or found.save.from_run)
 
 
 def eligible(writes: Writes, save: Save) -> bool:
-    """Whether a save was made early enough: a vCPU's own only before what was written began."""
+    """Whether a save was made early enough: a vCPU's own before what was written began, another run's before INIT."""
     if save.from_run:
-        return True
+        return writes.fresh
     if save.place == writes.place:
         return save.last_event < writes.start
     last = writes.last.number if writes.last is not None else writes.end
@@ -221,7 +255,7 @@ class Pairing:
         if by_index:
             return choose(writes, by_index)
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and eligible(writes, save)]
-        if from_source and saved and not alone and source != ("", writes.vm):
+        if from_source and saved and not alone:
             near = choose(writes, from_source)
             return min(saved, key=lambda save: abs(save.first_event - near.first_event))
         return choose(writes, from_source or fits)
@@ -247,7 +281,7 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     if len(fits) == 1:
         return fits[0].save
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
-    exact = next((found.save for found in newest_first if found.exact), None)
+    exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
     if exact is not None:
         return exact
     shares = [(_own_share(writes, found.save, fits), found) for found in newest_first]

@@ -68,10 +68,12 @@ def is_cut(saved: bytes, written: bytes) -> bool:
 
 def is_reversed(saved: bytes, written: bytes) -> bool:
     """Whether ``written`` has the bytes of ``saved`` in another order of bytes: of the whole, or of each 8 or 4."""
+    if not any(saved[len(written) :]):
+        saved = saved[: len(written)]
     return any(
-        written == b"".join(saved[at : at + unit][::-1] for at in range(0, len(saved), unit))
+        written[:1] == saved[unit - 1 : unit]
+        and written == b"".join(saved[at : at + unit][::-1] for at in range(0, len(saved), unit))
         for unit in {len(saved), 8, 4}
-        if unit
     )
 
 

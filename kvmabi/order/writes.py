@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kvmabi.events import Event
-from kvmabi.order.values import SVCR, Values, same
+from kvmabi.order.values import SVCR, Values, group_of, same
 
 MOST_VALUES = 8
 """How many different values of one register are remembered: the first ones and the last."""
@@ -161,6 +162,16 @@ class Writes:
     def evidence(self) -> dict[int, Attempt]:
         """The writes that show what is restored: those that an INIT undid, if nothing was written after it."""
         return self.attempts or (self.wiped.attempts if self.wiped is not None else {})
+
+    @cached_property
+    def sample(self) -> dict[int, Attempt]:
+        """One register of each group whose value after INIT is not the one written; for writes that are complete."""
+        sample: dict[str, tuple[int, Attempt]] = {}
+        for id, attempt in self.evidence.items():
+            tried = attempt.tried
+            if tried is not None and any(tried) and not same(id, tried, self.base.get(id)):
+                sample[group_of(id)] = id, attempt
+        return dict(sample.values())
 
     @property
     def explores(self) -> bool:

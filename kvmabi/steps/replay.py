@@ -52,6 +52,12 @@ class Result:
     mismatches: int = 0
     first: list[Mismatch] = field(default_factory=list)
 
+    def add(self, other: Result) -> None:
+        """Count the steps and mismatches of other replays, too."""
+        self.steps += other.steps
+        self.mismatches += other.mismatches
+        self.first += other.first[: SHOWN - len(self.first)]
+
 
 def counts(families: frozenset[str]) -> Callable[[str], bool]:
     """Returns whether a step counts in a replay of some register families: accesses to them, and a vCPU's life."""

@@ -4,15 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 
 from kvmabi.errors import UsageError
-from kvmabi.events import Event, Kind
 from kvmabi.kvm import Kvm, Vcpu
-
-FIRST_LABEL = 1 << 32
-LABEL_BYTES = 8
-_labels = count(FIRST_LABEL)
 
 
 @dataclass(frozen=True)
@@ -32,9 +26,7 @@ def saved(vcpu: Vcpu) -> Save:
 
     Raises UsageError for a vCPU that is not initialised.
     """
-    label = next(_labels)
-    _declare("saved", vcpu, label)
-    return Save(vcpu.kvm, label, f"VM {vcpu.vm.number} vCPU {vcpu.index}")
+    return Save(vcpu.kvm, vcpu.kvm.saved(vcpu), f"VM {vcpu.vm.number} vCPU {vcpu.index}")
 
 
 def restored(vcpu: Vcpu, save: Save) -> None:
@@ -47,14 +39,4 @@ def restored(vcpu: Vcpu, save: Save) -> None:
         raise UsageError(f"a save is what saved(vcpu) returned, not {save!r:.60}")
     if save.kvm is not vcpu.kvm:
         raise UsageError(f"{vcpu!r} belongs to another Kvm than {save!r}")
-    _declare("restored", vcpu, save.label)
-
-
-def _declare(what: str, vcpu: Vcpu, label: int) -> None:
-    """Record the event of a declaration, which is not an ioctl."""
-    file, log = vcpu.kvm.vcpu_file(vcpu.fd), vcpu.kvm.log
-    if file.vcpu.map is None:
-        raise UsageError(f"{vcpu!r} is not initialised: call init() first")
-    data = label.to_bytes(LABEL_BYTES, "little")
-    place = file.vm_number, file.vcpu_number
-    log.append(Event(log.count, Kind.MARK, what, *place, file.mode, file.svcr, data=data, source=file))
+    vcpu.kvm.restored(vcpu, save.label)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Kvmabi
+from cli.readers import suite_of
+from cli.schemas import validate
 from kvmabi.cli import backend_options
 from kvmabi.profiles import load_kernel
 from kvmabi.steps.backends.model import ModelBackend
@@ -150,3 +152,29 @@ def test_capture(kvmabi: Kvmabi, tmp_path: Path) -> None:
     assert json.loads(path.read_text())["name"] == "mine"
     with ModelBackend(str(path)) as copy:
         assert "fa64" in copy.describe().traits
+
+
+@pytest.mark.slow
+def test_forms(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has each difference as a case, JUnit as a failed test case; without any there is one that passed."""
+    words = ("fuzz", "--against", "vm", "--host", "sme-demo", "--steps", "20000", "--findings", "2", "--format")
+    monkeypatch.setattr(Kernel, "lie", True)
+    ended = kvmabi(*words, "json")
+    assert ended.status == 1
+    report = validate("fuzz", ended.out)
+    assert [difference["kind"][-2:] for difference in report["differences"]] == [["EPERM", "EBUSY"]] * 2
+    suite = suite_of(kvmabi(*words, "junit").out)
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
+    assert "[[case]]" in (suite.findtext("testcase/failure") or "")
+    monkeypatch.setattr(Kernel, "lie", False)
+    ended = kvmabi("fuzz", "--against", "vm", "--host", "sme-demo", "--steps", "500", "--format", "junit")
+    assert (ended.status, suite_of(ended.out).get("tests"), suite_of(ended.out).get("failures")) == (0, "1", "0")
+
+
+def test_a_state_with_kinds_missing(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """Each difference in a state has a kind; a file in which one is missing is misuse."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"seed": 0, "against": "vm", "next": 0, "steps": 0, "found": ["x"], "kinds": []}))
+    ended = kvmabi("fuzz", "--against", "vm", "--state", str(path))
+    assert ended.status == 2
+    assert "kinds: must have as many entries as found" in ended.err

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.conftest import Kvmabi
+from cli.conftest import Kvmabi, one_line
 from kvmabi.profiles import files
 
 HOST = files.builtin_table("hosts/sme-demo.toml")
@@ -28,17 +28,6 @@ CAPTURED: dict[str, Any] = {
     "resets": {},
     "writable_masks": {},
 }
-
-
-def one_line(ended: Any, status: int, *words: str) -> None:
-    """The exit status, nothing on stdout, one line on stderr that says what is wrong."""
-    assert ended.status == status
-    assert ended.out == ""
-    assert ended.err.count("\n") == 1
-    assert ended.err.startswith("kvmabi: ")
-    assert "Traceback" not in ended.err
-    for word in words:
-        assert word in ended.err
 
 
 @pytest.mark.parametrize(

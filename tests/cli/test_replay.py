@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Kvmabi
+from cli.readers import run_of, suite_of
 
 SEQUENCE = "# seq 1\nN 1\tOK\nV {}\t{}\n"  # a second vCPU: its number, and the answer
 KERNEL = 'base = "sme-v12"\nmax_vcpus = {}\n'
@@ -57,3 +58,37 @@ def test_profiles_of_one_name(kvmabi: Kvmabi, tmp_path: Path, command: tuple[str
     more = write(tmp_path / "b", head + SEQUENCE.format(4, "OK"), mine=mine(), few=KERNEL.format(5))
     ended = kvmabi(*command, few, more)
     assert (ended.status, ended.err) == (0, "")
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> tuple[str, str]:
+    """A trace that agrees and one that differs, in its third line."""
+    good = write(tmp_path / "good", "# host sme-demo\n" + SEQUENCE.format(4, "OK"))
+    bad = write(tmp_path / "bad", "# host sme-demo\n# seq 1\nN 1\tEPERM\nV 4\tOK\n")
+    return good, bad
+
+
+def test_junit(kvmabi: Kvmabi, traces: tuple[str, str]) -> None:
+    """A test case for each trace."""
+    ended = kvmabi("replay", "--format", "junit", *traces)
+    assert (ended.status, ended.err) == (1, "")
+    good, bad = suite_of(ended.out)
+    assert (good.get("name"), len(good)) == (traces[0], 0)
+    assert (bad[0].get("message"), bad[0].get("type")) == ("1 of 2 steps differ", "answer-differs")
+    assert "expected: EPERM" in (bad[0].text or "")
+
+
+def test_sarif(kvmabi: Kvmabi, traces: tuple[str, str]) -> None:
+    """A result for each difference, at its line of the trace; none if there is none."""
+    (result,) = run_of(kvmabi("replay", "--format", "sarif", *traces).out)["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place == {"artifactLocation": {"uri": Path(traces[1]).as_uri()}, "region": {"startLine": 3}}
+    assert "the kernel answered EPERM, the model answers OK" in result["message"]["text"]
+    assert run_of(kvmabi("replay", "--format", "sarif", traces[0]).out)["results"] == []
+
+
+def test_many_traces_show_the_first_mismatches(kvmabi: Kvmabi, traces: tuple[str, str]) -> None:
+    """Text and JSON count all mismatches and show the first ten, of all traces together."""
+    ended = kvmabi("replay", *[traces[1]] * 12)
+    assert ended.out.count("expected: EPERM") == 10
+    assert ended.out.endswith("24 steps, 12 mismatches\n")

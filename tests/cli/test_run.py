@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from ctools import INCLUDE, compile_c
+
+from cli.readers import run_of, suite_of
+from cli.schemas import validate
 
 OPEN_ONLY = """
 #include <fcntl.h>
@@ -194,3 +198,46 @@ def test_stdin_and_stdout_are_the_programs() -> None:
     command = [sys.executable, "-m", "kvmabi", "run", "--", "cat"]
     done = subprocess.run(command, input="through", capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "through")
+
+
+@pytest.mark.slow
+def test_junit_and_sarif(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole of stderr is the report, if the program wrote nothing there; SARIF locates it, also in PATH."""
+    suite = suite_of(run("--format", "junit", "--", programs / "lossy").stderr)
+    (failure,) = suite.iter("failure")
+    assert failure.get("type") == "destroyed-by-svcr"
+    assert suite_of(run("--format", "junit", "--", programs / "quiet").stderr).get("failures") == "0"
+    done = run("--format", "sarif", "--", programs / "lossy")
+    assert done.returncode == 99
+    (result,) = run_of(done.stderr)["results"]
+    assert (result["ruleId"].partition("/")[0], result["level"]) == ("destroyed-by-svcr", "error")
+    uri = (programs / "lossy").as_uri()
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    (result,) = run_of(run("--format", "sarif", "--", "lossy").stderr)["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+
+
+@pytest.mark.slow
+def test_report_in_a_file_is_announced(programs: Path, tmp_path: Path) -> None:
+    """With findings and --output stderr has one line, which names the file; without findings it has none."""
+    path = tmp_path / "report.json"
+    done = run("--json", "--output", path, "--", programs / "lossy")
+    assert done.returncode == 99
+    assert done.stderr == f"kvmabi: 1 finding (1 lost): the report is in {path}\n"
+    assert validate("run", path.read_text("utf-8"))["verdict"] == "lost"
+    assert run("--output", path, "--", programs / "quiet").stderr == ""
+
+
+@pytest.mark.slow
+def test_annotations(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In GitHub Actions a finding is annotated below the text; not in another form, nor with a file."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    done = run("--", programs / "lossy")
+    assert done.stdout == ""
+    *report, annotation = done.stderr.splitlines()
+    assert report[0].startswith("kvmabi: ")
+    assert annotation.startswith("::error title=kvmabi%3A ")
+    validate("run", run("--json", "--", programs / "lossy").stderr)
+    path = tmp_path / "report.txt"
+    assert "::error" not in run("--output", path, "--", programs / "lossy").stderr + path.read_text("utf-8")

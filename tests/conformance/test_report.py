@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Reports: the same findings as text, JSON and JUnit's XML."""
+"""Reports: the same findings as text and JSON."""
 
 from __future__ import annotations
 
 import json
-from xml.etree import ElementTree
 
 import pytest
 
@@ -55,13 +54,3 @@ def test_json(model: ModelBackend, outcomes: list[Outcome]) -> None:
     assert [case["status"] for case in report["cases"]] == ["passed", "failed", "skipped"]
     assert report["cases"][1]["differences"][0]["got"] == "ENOEXEC"
     assert report["sve_vector_bits"] == [vq * 128 for vq in model.describe().sve_vqs]
-
-
-def test_junit(model: ModelBackend, outcomes: list[Outcome]) -> None:
-    """For continuous integration: well-formed XML with a failure and a skip."""
-    suite = ElementTree.fromstring(FORMATS["junit"](model.describe(), outcomes))
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
-    good, bad, absent = suite
-    assert (good.get("classname"), good.get("name"), len(good)) == ("a", "good", 0)
-    assert (bad[0].tag, bad[0].get("message")) == ("failure", "It is bad & ugly.")
-    assert absent[0].tag == "skipped"

@@ -141,3 +141,37 @@ def test_audit_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr("sys.stdin", io.StringIO(BACKPORT))
     assert _run("audit --base v5.15 --commits - --format json") == 1
     assert json.loads(capsys.readouterr().out)["mended_by"]["e92bee9f861b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "status", "outcome"),
+    [
+        ("check --variant v6.8 --tasks 2 --events neon --inv obs", 1, "failure"),
+        ("check --events softirq --hw sve", 0, None),
+        ("check --states 100", 3, "skipped"),
+        ("replay C1 --variant v6.8", 1, "failure"),
+        ("replay C1 --variant v6.10", 0, None),
+    ],
+)
+def test_junit(line: str, status: int, outcome: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """One test case, which fails if an invariant is violated and is skipped if nothing is decided."""
+    assert _run(f"{line} --format junit") == status
+    suite = xml.etree.ElementTree.fromstring(capsys.readouterr().out)[0]
+    (case,) = suite.findall("testcase")
+    assert [element.tag for element in case] == ([outcome] if outcome else [])
+
+
+@pytest.mark.slow
+def test_junit_of_an_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A test case for each bug of the base: those that remain fail, with their trace."""
+    commits = tmp_path / "commits"
+    commits.write_text(BACKPORT)
+    words = f"audit --base v5.15 --processes 1 --commits {commits}"
+    assert _run(f"{words} --format json") == 1
+    audit = json.loads(capsys.readouterr().out)
+    assert _run(f"{words} --format junit") == 1
+    suite = xml.etree.ElementTree.fromstring(capsys.readouterr().out)[0]
+    failed = {failure.get("type") for failure in suite.iter("failure")}
+    assert failed == {bug["bug"] for bug in audit["remaining"]}
+    assert len(suite.findall("testcase")) == len(set(audit["base_has"]) | failed)

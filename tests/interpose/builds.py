@@ -16,7 +16,8 @@ from kvmabi.profiles import Host, load_kernel
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
 SOURCE = HERE.parent.parent / "kvmabi" / "interpose"
-PRELOAD_FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-pthread")
+PRELOAD_LINKED = ("-static-libgcc", "-Wl,--exclude-libs,ALL")
+PRELOAD_FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-pthread", *PRELOAD_LINKED)
 PROGRAM_FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 

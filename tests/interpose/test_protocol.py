@@ -10,9 +10,10 @@ import pytest
 from ctools import evaluate
 
 from interpose.builds import SOURCE
-from kvmabi.interpose import protocol
+from kvmabi.interpose import backtraces, protocol
 
 REQUEST_FIELDS = ("message", "request", "identity", "argument")
+BACKTRACE_FIELDS = ("message", "thread", "count", "zero")
 REPLY_FIELDS = ("result", "error", "flags", "place", "sigmask")
 HEADER = '"protocol.h"'
 
@@ -42,7 +43,7 @@ def test_the_same_numbers(tmp_path: Path) -> None:
     """Every message and flag has its number in C."""
     names = [*protocol.Message, *protocol.Flag]
     assert from_c(tmp_path, *(f"KVMABI_{name.name}" for name in names)) == [int(name) for name in names]
-    assert from_c(tmp_path, "KVMABI_PROTOCOL_VERSION") == [protocol.VERSION]
+    assert from_c(tmp_path, "KVMABI_PROTOCOL_VERSION", "KVMABI_MOST_FRAMES") == [protocol.VERSION, protocol.MOST_FRAMES]
 
 
 @pytest.mark.slow
@@ -54,6 +55,10 @@ def test_the_same_layout(tmp_path: Path) -> None:
     ):
         assert from_c(tmp_path, *(f"offsetof({name}, {field})" for field in fields)) == offsets(layout)
         assert from_c(tmp_path, f"sizeof({name})") == [layout.size]
+    name = "struct kvmabi_backtrace"
+    found = from_c(tmp_path, *(f"offsetof({name}, {field})" for field in (*BACKTRACE_FIELDS, "addresses")))
+    assert found == [*offsets(protocol.BACKTRACE), protocol.BACKTRACE.size]
+    assert from_c(tmp_path, f"sizeof({name})") == [backtraces.MOST_BYTES]
 
 
 def test_the_same_variable(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from interpose.rawclient import COOKIE, RawClient, serving
 from kvmabi import uapi
 from kvmabi.device import SystemFile
+from kvmabi.events import EventLog
 from kvmabi.interpose import clients
 from kvmabi.interpose.protocol import REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.server import Server
@@ -230,7 +231,7 @@ def test_failure_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 
     class Broken(SystemFile):
         def __init__(self) -> None:
-            pass
+            self.log = EventLog()
 
         def release(self) -> None:
             pass

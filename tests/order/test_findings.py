@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from kvmabi import regid
 from kvmabi.order import Finding, Loss
 from kvmabi.order.causes import CAUSES
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/findings.md"
 
 
 def loss(name: str, *events: int, why: str = "never written") -> Loss:
@@ -63,3 +67,9 @@ def test_machines_read_the_same() -> None:
         "consequence": False,
     }
     assert finding.registers == ("za.h[3]",)
+
+
+def test_page_lists_every_cause() -> None:
+    """docs/reference/findings.md has one row a cause, in the table's order."""
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \| `([a-z-]+)` \| ([a-z]+) \| (.+) \|$", PAGE.read_text("utf-8"))
+    assert rows == [(row.kind, cause, row.severity, row.title) for cause, row in CAUSES.items()]

@@ -55,8 +55,8 @@ def trace_dict(trace: Trace) -> dict[str, Any]:
 
 
 def dump(data: Any) -> str:
-    """JSON text, indented, with a final newline."""
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    """JSON text, indented, in ASCII, with a final newline: it has the same meaning in every locale."""
+    return json.dumps(data, indent=2) + "\n"
 
 
 def story_from(text: str) -> tuple[Config, tuple[Event, ...]]:

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Where in a program's source something happened: the origins of a finding, if it has any, as places in files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from kvmabi.cli.sarif import Place, Stack
+
+FRAME = re.compile(r"(?:(?P<function>.*) at )?(?P<path>.+):(?P<line>[0-9]{1,9})", re.DOTALL)
+
+
+class Origin(Protocol):
+    """A chain of calls."""
+
+    @property
+    def frames(self) -> Sequence[str]:
+        """The calls, the innermost first: "function at file:line", or another text where that is not known."""
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """Something with origins, each with a label."""
+
+    @property
+    def origins(self) -> Sequence[tuple[str, Origin]]:
+        """The labels and chains of calls."""
+
+
+def stacks(of: object) -> tuple[Stack, ...]:
+    """Returns the origins of a finding; none of one that is not traced."""
+    origins = of.origins if isinstance(of, Traced) else ()
+    return tuple(Stack(label, tuple(_places(origin))) for label, origin in origins)
+
+
+def innermost(chains: Sequence[Stack]) -> Place | None:
+    """Returns the innermost line of a source that is known, of the first chain of calls that has one."""
+    return next((place for stack in chains for place in stack.places if place.line), None)
+
+
+def _places(origin: Origin) -> Iterator[Place]:
+    for frame in origin.frames:
+        read = FRAME.fullmatch(frame)
+        if read is None:
+            yield Place("", function=frame)
+        else:
+            yield Place(read["path"], int(read["line"]), read["function"] or "")

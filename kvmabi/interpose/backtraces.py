@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Where in a program an ioctl came from: the addresses that a client sends, found in the files that it has mapped.
+
+Nothing in the message is trusted: an address can be anything, and the thread counts only if the process has it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kvmabi.events import EventLog, Origin
+from kvmabi.interpose.images import Budget, Image, open_mapped, printable
+from kvmabi.interpose.protocol import BACKTRACE, MOST_FRAMES, Message
+
+ADDRESS = struct.Struct("=Q")
+MOST_BYTES = BACKTRACE.size + MOST_FRAMES * ADDRESS.size
+"""The size of the longest message."""
+MOST_IMAGES = 128
+"""How many files are kept open to be named."""
+MOST_KNOWN = 1024
+"""How many call chains of an address space are remembered."""
+MOST_MAPS_BYTES = 4 << 20
+"""How much of /proc/PID/maps is read."""
+MOST_NAME_BYTES = 16
+
+
+class Trace(NamedTuple):
+    """A message: the thread that sent it, and addresses in its calls, the innermost first."""
+
+    thread: int
+    addresses: tuple[int, ...]
+
+
+class Mapping(NamedTuple):
+    """Code that a process has mapped from a file: addresses, the offset of the first in the file, and the file."""
+
+    start: int
+    end: int
+    offset: int
+    device: bytes
+    inode: int
+    path: str
+
+
+class Frame(NamedTuple):
+    """A place in a program: an offset in a file, or (``image`` None) an address outside of all files."""
+
+    image: Image | None
+    offset: int
+
+
+def decode(message: bytes) -> Trace | None:
+    """A message as a trace; None unless it is a whole one."""
+    if len(message) < BACKTRACE.size:
+        return None
+    kind, thread, count, zero = BACKTRACE.unpack_from(message)
+    rest = message[BACKTRACE.size :]
+    if kind != Message.BACKTRACE or zero or count > MOST_FRAMES or len(rest) != count * ADDRESS.size:
+        return None
+    return Trace(thread, tuple(address for (address,) in ADDRESS.iter_unpack(rest)))
+
+
+class Backtraces:
+    """The origins that the watchers of ``log`` ask for, and the files of the programs that they are in."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self._budget = Budget()
+        self._images: dict[tuple[bytes, int, str], Image] = {}
+
+    def image(self, pid: int, mapping: Mapping) -> Image:
+        """The file of a mapping, opened when it is first seen."""
+        key = mapping.device, mapping.inode, mapping.path
+        image = self._images.get(key)
+        if image is None:
+            room = len(self._images) < MOST_IMAGES
+            fd = open_mapped(pid, mapping.path, mapping.inode) if room else None
+            image = Image(printable(mapping.path), fd, self._budget)
+            if room:
+                self._images[key] = image
+        return image
+
+
+class Callers:
+    """The call chains of one address space, that of process ``pid``.
+
+    Each chain is found in the process's maps once: the callers of ioctls are few, and the maps of a VMM are long.
+    """
+
+    def __init__(self, pid: int, backtraces: Backtraces) -> None:
+        self._pid = pid
+        self._backtraces = backtraces
+        self._known: dict[tuple[int, ...], tuple[Frame, ...]] = {}
+
+    def fill(self, asked: Iterable[Origin], trace: Trace) -> None:
+        """Fill origins from a trace, while its process waits for the reply."""
+        frames = self._known.get(trace.addresses)
+        if frames is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            frames = self._known[trace.addresses] = self._found(trace.addresses)
+        name = _thread_name(self._pid, trace.thread)
+        thread = 0 if name is None else trace.thread
+        for origin in asked:
+            origin.fill(self._pid, thread, name or "", lambda: _named(frames))
+
+    def _found(self, addresses: Sequence[int]) -> tuple[Frame, ...]:
+        mappings = _code_mappings(self._pid)
+        frames = []
+        for address in addresses:
+            mapping = next((known for known in mappings if known.start <= address < known.end), None)
+            if mapping is None:
+                frames.append(Frame(None, address))
+                continue
+            image = self._backtraces.image(self._pid, mapping)
+            offset = address - mapping.start + mapping.offset
+            image.note(offset)
+            frames.append(Frame(image, offset))
+        return tuple(frames)
+
+
+def _named(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Frames as text, at most as many as there can be addresses: inlined functions have no address of their own."""
+    images = dict.fromkeys(frame.image for frame in frames if frame.image is not None)
+    names = {image: image.names(frame.offset for frame in frames if frame.image is image) for image in images}
+    text: list[str] = []
+    for frame in frames:
+        text += (f"{frame.offset:#x}",) if frame.image is None else names[frame.image][frame.offset]
+    return tuple(text[:MOST_FRAMES])
+
+
+def _code_mappings(pid: int) -> list[Mapping]:
+    """The executable mappings of files in /proc/PID/maps, none if it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as maps:
+            text = maps.read(MOST_MAPS_BYTES)
+    except OSError:
+        return []
+    found = []
+    for line in text.split(b"\n")[:-1]:
+        words = line.split(maxsplit=5)
+        if len(words) == 6 and b"x" in words[1] and words[5].startswith(b"/"):
+            start, _, end = words[0].partition(b"-")
+            path = words[5].replace(rb"\012", b"\n").decode("utf-8", "surrogateescape")
+            found.append(Mapping(int(start, 16), int(end, 16), int(words[2], 16), words[3], int(words[4]), path))
+    return found
+
+
+def _thread_name(pid: int, thread: int) -> str | None:
+    """The name of a thread of a process, None if the process does not have the thread."""
+    try:
+        with open(f"/proc/{pid}/task/{thread}/comm", "rb") as comm:
+            return printable(comm.read(MOST_NAME_BYTES).rstrip(b"\n").decode("utf-8", "replace"))
+    except OSError:
+        return None

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""Inferred pairs: which save a vCPU was restored from, by shape, by VM, by vCPU, by values; and what is not judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from vmms import VLS, Saved, differing, fill, guest, in_order, lost, opened, restore, restored, save, vcpu_of
+
+from kvmabi import Kvm, KvmError
+from kvmabi.kvm import Vcpu
+from kvmabi.order import Severity
+
+X = {f"x{number}" for number in range(31)}
+
+
+@pytest.fixture
+def kvm() -> Iterator[Kvm]:
+    with opened() as opened_kvm:
+        yield opened_kvm
+
+
+def run(vcpu: Vcpu, *, immediate_exit: bool = False) -> None:
+    """KVM_RUN, which ends at once."""
+    with pytest.raises(KvmError, match="EINTR"):
+        vcpu.run(immediate_exit=immediate_exit)
+
+
+def causes(kvm: Kvm) -> dict[str, set[str]]:
+    """The registers of every cause."""
+    found: dict[str, set[str]] = {}
+    for finding in kvm.findings():
+        found.setdefault(finding.cause, set()).update(finding.registers)
+    return found
+
+
+def pairs(kvm: Kvm) -> dict[tuple[int, int], tuple[int, int]]:
+    """The source of each vCPU that was judged."""
+    return {(pair.vm, pair.vcpu): (pair.source_vm, pair.source_vcpu) for pair in kvm.verdict().judged}
+
+
+def two(kvm: Kvm) -> tuple[list[Saved], list[Vcpu]]:
+    """The saves of a VM of two vCPUs, and the two new vCPUs of another VM."""
+    vm, target = kvm.create_vm(), kvm.create_vm()
+    saves = [save(guest(vm, 3, index, seed=50 * index)) for index in range(2)]
+    return saves, [vcpu_of(target, index) for index in range(2)]
+
+
+def put(vcpu: Vcpu, saved: Saved, changes: Saved | None = None) -> None:
+    """A restore in the right order of all that FINALIZE leaves, with changes."""
+    restore(vcpu, saved | (changes or {}), in_order(saved))
+
+
+def test_swapped_vcpus_are_found(kvm: Kvm) -> None:
+    """Each vCPU holds the other one's state to the last byte: the VM is restored, and both vCPUs are wrong."""
+    saves, vcpus = two(kvm)
+    for vcpu, saved in zip(vcpus, reversed(saves), strict=True):
+        put(vcpu, saved)
+    for vcpu in vcpus:
+        run(vcpu)
+    assert pairs(kvm) == {(2, 0): (1, 0), (2, 1): (1, 1)}
+    for finding in kvm.findings():
+        assert finding.cause == "wrong-vcpu"
+        assert {*X, "z0", "za.h[0]", "mpidr_el1"} <= set(finding.registers)
+
+
+def test_one_vcpus_state_written_over_another_ones(kvm: Kvm) -> None:
+    """vCPU 0 gets its own state and then vCPU 1's, vCPU 1 nothing: not edits, and vCPU 1 is forgotten."""
+    saves, vcpus = two(kvm)
+    for saved in saves:
+        put(vcpus[0], saved)
+    missing = differing(vcpus[0], saves[0])
+    for vcpu in vcpus:
+        run(vcpu)
+    assert [(finding.vcpu, finding.cause) for finding in kvm.findings()] == [
+        (0, "wrong-vcpu"),
+        (1, "mode"),
+        (1, "vcpu-forgotten"),
+    ]
+    assert set(kvm.findings()[0].registers) == missing
+
+
+def test_single_vcpu_vm_takes_any_vcpu(kvm: Kvm) -> None:
+    """Each vCPU of a VM moved into a VM of its own is a right restore."""
+    vm = kvm.create_vm()
+    for saved in [save(guest(vm, 3, index, seed=50 * index)) for index in range(2)]:
+        run(restored(kvm.create_vm(), saved))
+    assert pairs(kvm) == {(2, 0): (1, 0), (3, 0): (1, 1)}
+    assert lost(kvm) == set()
+
+
+@pytest.mark.parametrize("unit", [8, 4])
+def test_bytes_in_another_order(kvm: Kvm, unit: int) -> None:
+    """A restore with all bytes swapped is recognised, and each register says so."""
+    saved = save(guest(kvm.create_vm(), 3))
+    swapped = {
+        name: b"".join(value[at : at + unit][::-1] for at in range(0, len(value), unit))
+        for name, value in saved.items()
+        if name in X or name.startswith(("z", "p"))
+    }
+    target = vcpu_of(kvm.create_vm())
+    restore(target, saved | swapped, in_order(saved))
+    found = causes(kvm)
+    assert {*X, "z0", "zt0"} - {name for name in X if swapped[name] == saved[name]} <= found["byte-order"]
+    assert lost(kvm) == differing(target, saved)
+
+
+def test_values_shifted_by_one_register(kvm: Kvm) -> None:
+    """x0 has the value of x1, and so on: the report names the register that the value was saved for."""
+    saved = save(guest(kvm.create_vm(), 3))
+    put(vcpu_of(kvm.create_vm()), saved, {f"x{number}": saved[f"x{number + 1}"] for number in range(30)})
+    assert causes(kvm) == {"shifted": X - {"x30"}}
+    assert "it has the value that was saved for x1" in str(kvm.verdict())
+
+
+def test_file_cut_short(kvm: Kvm) -> None:
+    """The first registers of the save only, with their values: the guest is entered without the others."""
+    source = guest(kvm.create_vm(), 3)
+    saved = save(source)
+    target = vcpu_of(kvm.create_vm())
+    put(target, dict(list(saved.items())[:40]))
+    missing = differing(target, saved)
+    run(target)
+    assert lost(kvm) == missing
+    assert "za.h[0]" in lost(kvm)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_restore_that_was_dropped_is_not_judged(kvm: Kvm, share: float) -> None:
+    """Half of a restore, then the VM is closed without a run: nothing is lost."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = vcpu_of(kvm.create_vm())
+    restore(target, saved, in_order(saved)[: int(share * len(saved))])
+    kvm.close(target.fd)
+    verdict = kvm.verdict()
+    assert verdict.findings == ()
+    assert [(vcpu.vm, vcpu.is_restore) for vcpu in verdict.not_judged] == [(2, False), (1, False)]
+
+
+def test_edits_after_the_restore_are_counted(kvm: Kvm) -> None:
+    """A clone gets an x0 and an MPIDR of its own, a debugger moves pc: no finding."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = restored(kvm.create_vm(), saved)
+    target["x0"], target["mpidr_el1"], target["pc"] = 99, 0x80000003, 0x40080000
+    run(target)
+    verdict = kvm.verdict()
+    assert verdict.findings == ()
+    assert [pair.edits for pair in verdict.judged] == [3]
+
+
+def test_edit_of_the_saved_data_is_a_change(kvm: Kvm) -> None:
+    """Written once, with another value: events cannot tell a mistake from an edit; both values are shown."""
+    saved = save(guest(kvm.create_vm(), 3))
+    put(vcpu_of(kvm.create_vm()), saved, {"x0": bytes([99] * 8)})
+    (finding,) = kvm.findings()
+    assert (finding.cause, finding.severity) == ("changed", Severity.CHANGED)
+    (loss,) = finding.losses
+    assert (loss.name, loss.saved, loss.written, loss.left) == ("x0", saved["x0"], bytes([99] * 8), bytes([99] * 8))
+
+
+def test_standby_is_judged_by_the_last_checkpoint(kvm: Kvm) -> None:
+    """Every checkpoint is written over one vCPU: with a register forgotten in the last, only that one is reported."""
+    source, standby = guest(kvm.create_vm(), 3), vcpu_of(kvm.create_vm())
+    for seed in range(3):
+        fill(source, seed)
+        saved = save(source)
+        put(standby, {name: value for name, value in saved.items() if seed < 2 or name != "x7"})
+        run(source)
+    assert lost(kvm) == {"x7"}
+    assert causes(kvm).keys() == {"older-save"}
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_any_checkpoint_can_be_restored(kvm: Kvm, wanted: int) -> None:
+    """The one that was restored is recognised also where it is not the newest, and with a register missing."""
+    source = guest(kvm.create_vm(), 3)
+    saves = []
+    for seed in range(3):
+        fill(source, seed)
+        saves.append(save(source))
+        run(source)
+    target = vcpu_of(kvm.create_vm())
+    put(target, {name: value for name, value in saves[wanted].items() if name != "z5"})
+    run(target)
+    assert lost(kvm) == {"z5"}
+
+
+def test_stale_family(kvm: Kvm) -> None:
+    """Vectors of the checkpoint before, all else of the last: the vectors are of an older save."""
+    source = guest(kvm.create_vm(), 3)
+    old = save(source)
+    run(source)
+    fill(source, 9)
+    saved = save(source)
+    stale = {name: old[name] for name in saved if name.startswith(("z", "p")) and name in old and "_" not in name}
+    del stale["pc"]
+    target = vcpu_of(kvm.create_vm())
+    put(target, saved, stale)
+    run(target)
+    assert causes(kvm)["older-save"] == {name for name in stale if stale[name] != saved[name]}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_rollback(kvm: Kvm, again: bool) -> None:
+    """In place, with INIT again or without: right as a whole, and what it forgets is reported."""
+    vcpu = guest(kvm.create_vm(), 2)
+    saved = save(vcpu)
+    run(vcpu)
+    fill(vcpu, 9)
+    run(vcpu)
+    if again:
+        vcpu.init({"sve", "sme"})
+    put(vcpu, saved)
+    run(vcpu)
+    assert lost(kvm) <= {"id_aa64pfr0_el1", "id_pfr1_el1"}  # frozen by the first run
+    fill(vcpu, 17)
+    run(vcpu)
+    put(vcpu, {name: value for name, value in saved.items() if not name.startswith("za")})
+    assert {name for name in saved if name.startswith("za")} <= lost(kvm)
+
+
+def test_init_after_the_restore(kvm: Kvm) -> None:
+    """The vCPU's thread calls KVM_ARM_VCPU_INIT once more: all that was restored is gone."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = restored(kvm.create_vm(), saved)
+    target.init({"sve", "sme"})
+    missing = differing(target, saved)
+    run(target)
+    assert causes(kvm).keys() == {"init"}
+    assert lost(kvm) == missing
+
+
+def test_kick_in_the_middle_of_a_restore(kvm: Kvm) -> None:
+    """KVM_RUN with immediate_exit completes pending work; the restore goes on."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = vcpu_of(kvm.create_vm())
+    order = in_order(saved)
+    restore(target, saved, order[:100])
+    run(target, immediate_exit=True)
+    restore(target, saved, order[100:])
+    run(target)
+    assert lost(kvm) <= {"id_aa64pfr0_el1", "id_pfr1_el1"}
+
+
+def test_vmm_that_gives_up(kvm: Kvm) -> None:
+    """The first refused write ends the restore: that register is reported, the others in a line."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = vcpu_of(kvm.create_vm())
+    names = [name for name in saved if name != "sve_vls"]
+    restore(target, saved, names[: names.index("sme_vls") + 1])
+    kvm.close(target.fd)
+    (finding,) = kvm.findings()
+    assert (finding.kind, finding.registers) == ("vls-after-finalize", ("sme_vls",))
+    assert "gave up here" in str(finding)
+
+
+def test_restore_from_nowhere_is_not_judged(kvm: Kvm) -> None:
+    """Everything is set, and no save is known: not clean, not lost, and a strict verdict fails."""
+    saved = save(guest(kvm.create_vm(), 3))
+    with opened() as another:
+        target = vcpu_of(another.create_vm(), final=False)
+        restore(target, saved, VLS)
+        target.finalize()
+        put(target, saved)
+        run(target)
+        verdict = another.verdict()
+    assert verdict.findings == ()
+    assert verdict.word == "nothing judged"
+    (vcpu,) = verdict.unseen
+    assert "from a save that was not seen" in vcpu.why
+    assert "nothing was judged" in str(verdict)
+
+
+def test_fuzzer_is_not_judged(kvm: Kvm) -> None:
+    """Registers written over and over in no order, SVCR among them, some refused: no restore loses here."""
+    target = vcpu_of(kvm.create_vm())
+    names = [name for name in target.names() if not name.startswith(("za", "id_"))]
+    for step in range(300):
+        name = names[step * 7919 % len(names)] if step % 10 else "svcr"
+        value = (step % 4) if name == "svcr" else step * 0x1234567
+        size_bytes = len(target[name])
+        restore(target, {name: (value % (1 << 8 * size_bytes)).to_bytes(size_bytes, "little")})
+    run(target)
+    assert kvm.findings() == []
+    assert "in no order" in str(kvm.verdict())
