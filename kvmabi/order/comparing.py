@@ -13,7 +13,7 @@ from kvmabi.events import Event
 from kvmabi.order.findings import Loss
 from kvmabi.order.saves import Save
 from kvmabi.order.values import CNTVCT, RUNNING, SVCR, VLS, is_cut, is_reversed, name_of, same
-from kvmabi.order.writes import Attempt, Writes
+from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 
 TOLERANCE_SECONDS = 60
 """How far the guest's time may be from where it should be."""
@@ -106,7 +106,7 @@ class Comparison:
                 "init", id, f"set before KVM_ARM_VCPU_INIT (event {writes.start})", *undone.good[-1:]
             )
         if id in save.reads:
-            why = f"the save read it at event {save.reads[id]}" if not save.from_run else "the save read it"
+            why = "the save read it"
         elif id in save.earlier:
             why = "the save read it before the guest ran on"
         else:
@@ -159,15 +159,16 @@ class Comparison:
 
         It was written as saved; or it was left alone because it had the value, and written after the restore was done.
         """
-        saved = self.save.state[id]
+        saved, last = self.save.state[id], attempt.good[-1].number
         if attempt.once(id, saved, self.save.after) is not None:
-            return True
-        last = attempt.good[-1].number
-        if last <= self._end or (last == self._end + 1 and self._place(id) > self._place(self._last)):
+            return not self._written_anew(last)
+        if last <= self._end:
             return False
         seen = self.writes.looked.get(id)
         if seen is not None:
             return seen.data is not None and same(id, saved, seen.data) and seen.number < last - 1
+        if last == self._end + 1 and self._place(id) > self._place(self._last):
+            return False
         return attempt.once(id, saved, 0) is not None or same(id, saved, self.writes.base.get(id))
 
     def _mistake(self, id: int, saved: bytes, written: bytes, last: Event) -> tuple[str, int, str]:
@@ -208,6 +209,11 @@ class Comparison:
             if same(id, saved, last.data):
                 found[last.number] = id
         return found
+
+    def _written_anew(self, number: int) -> bool:
+        """Whether many registers were written as saved again after an event: it is in the middle of another pass."""
+        attempts = self.writes.attempts
+        return sum(attempts[id].times > 1 for event, id in self._restored.items() if event > number) >= FEWEST_WRITES
 
     @property
     def _end(self) -> int:

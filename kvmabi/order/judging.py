@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from kvmabi.order.causes import CAUSES
 from kvmabi.order.comparing import Comparison, Difference
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.pairing import MOST, Pairing, choose, eligible, fit, shape_of
+from kvmabi.order.pairing import MOST, Pairing, choose, eligible, fit, is_own, shape_of
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -49,7 +49,10 @@ class Judge:
         inferred |= Pairing(self._other_saves, left).pairs() if self._other_saves else {}
         for of in writes:
             save = declared.get(id(of)) or inferred.get(id(of))
-            if save is not None:
+            if save is not None and id(of) not in declared and is_own(of, save):
+                why = f"{len(of.attempts)} registers written back to the vCPU that they were read from"
+                self._not_judged.append(NotJudged(of.vm, of.vcpu, len(of.attempts), why))
+            elif save is not None:
                 self._judge_pair(of, save, declared=id(of) in declared)
             else:
                 self._judge_alone(of)
@@ -75,7 +78,11 @@ class Judge:
         return saves[-1] if saves else None
 
     def _judge_pair(self, writes: Writes, save: Save, *, declared: bool) -> None:
-        others = [other for other in self._saves if other.vm == save.vm and eligible(writes, other)]
+        others = [
+            other
+            for other in self._saves
+            if other.vm == save.vm and eligible(writes, other) and not is_own(writes, other)
+        ]
         comparison = Comparison(writes, save, others, self._counter_hz)
         differences = [difference for difference in comparison.differences() if self._counts(difference)]
         notes: tuple[str, ...] = ()

@@ -33,13 +33,14 @@ SHORTEST_TELLING = 2
 class Fit(NamedTuple):
     """How well what was written fits a save; shares and weights count groups of registers, such as all of z0-z31.
 
-    ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal; ``written`` the
-    share attempted. ``alike`` is the weight of telling values that were written as saved or nearly, ``alike_ids`` the
-    number of these registers, ``unlike`` the weight of other values.
+    ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal, ``ids`` the same
+    share of its registers; ``written`` is the share of groups attempted. ``alike`` is the weight of telling values that
+    were written as saved or nearly, ``alike_ids`` the number of these registers, ``unlike`` the weight of other values.
     """
 
     save: Save
     coverage: float
+    ids: float
     written: float
     alike: float
     alike_ids: int
@@ -82,12 +83,12 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         return None
     attempts = writes.evidence
     later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
-    if not later:
+    if len(later) < (FEWEST_WRITES if is_own(writes, save) else 1):
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
     written = looked = alike = unlike = 0.0
-    alike_ids = 0
+    alike_ids = covered = 0
     for id, attempt in attempts.items():
         weight = weights.get(id)
         if weight is None:
@@ -96,24 +97,27 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             saved = save.state.get(id, b"")
             if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
                 looked += weight
+                covered += 1
                 if any(saved) and not same(id, saved, writes.base.get(id)):
                     alike += weight
                     alike_ids += 1
             continue
         written += weight
+        covered += 1
         likeness = _likeness(id, attempt, writes, shape)
         if likeness > 0:
             alike += weight
             alike_ids += 1
         elif likeness < 0:
             unlike += weight
-    for id, event in writes.looked.items():
-        if id in weights and id not in attempts and event.data is not None:
-            looked += weights[id] if same(id, save.state.get(id, b""), event.data) else 0.0
-    if save.from_run:  # its VMM was another: what this one looked at before is not known to be a part of the restore
-        looked = 0.0
-    coverage, share = (written + looked) / shape.groups, written / shape.groups
-    return Fit(save, coverage, share, alike, alike_ids, unlike)
+    for id, event in writes.looked.items() if not save.from_run else ():
+        if id not in weights or id in attempts or event.data is None:
+            continue
+        if same(id, save.state.get(id, b""), event.data):
+            looked += weights[id]
+            covered += 1
+    groups = shape.groups
+    return Fit(save, (written + looked) / groups, covered / len(weights), written / groups, alike, alike_ids, unlike)
 
 
 def _may_fit(writes: Writes, shape: Shape) -> bool:
@@ -173,21 +177,25 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not agrees:
         return False
     if not writes.entered and not writes.gave_up:
-        return found.coverage >= MOST
+        return found.coverage >= MOST and found.ids >= MOST
     if not writes.fresh:
         elsewhere = found.save.place != writes.place
-        return found.written >= (NEARLY_ALL if elsewhere else HALF) or is_exact(writes, found.save)
+        enough = found.written >= (NEARLY_ALL if elsewhere else HALF) or (found.ids == 1 and not elsewhere)
+        return enough or is_exact(writes, found.save)
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
 
 
 def eligible(writes: Writes, save: Save) -> bool:
-    """Whether a save was made early enough: a vCPU's own before what was written began, another run's before INIT."""
+    """Whether a save was made early enough: before the last write; another run's save can be restored after INIT."""
     if save.from_run:
         return writes.fresh
-    if save.place == writes.place:
-        return save.last_event < writes.start
     last = writes.last.number if writes.last is not None else writes.end
     return save.first_event < last
+
+
+def is_own(writes: Writes, save: Save) -> bool:
+    """Whether a save is of the same vCPU and was made after what was written began: what the VMM wrote back."""
+    return save.place == writes.place and not save.from_run and save.last_event >= writes.start
 
 
 class Pairing:
@@ -205,7 +213,10 @@ class Pairing:
         self._fits = {id(of): self._all_fits(of) for of in writes}
 
     def pairs(self) -> dict[int, Save]:
-        """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
+        """The save that each was restored from, by ``id()`` of the writes, if it is a restore.
+
+        A save of the vCPU itself that was made meanwhile (see ``is_own``) is one of those.
+        """
         found: dict[int, Save] = {}
         by_vm: dict[int, list[Writes]] = defaultdict(list)
         for writes in self._writes:
@@ -249,28 +260,47 @@ class Pairing:
     def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
         if not fits:
-            return None
+            return self._restored_with_its_vm(writes, source)
         from_source = [found for found in fits if (found.save.from_run, found.save.vm) == source]
         by_index = [found for found in from_source if found.save.vcpu == writes.vcpu]
-        if by_index:
-            return choose(writes, by_index)
+        elsewhere = [found for found in from_source if found.save.vcpu != writes.vcpu]
+        chosen = choose(writes, by_index) if by_index else None
+        if chosen is not None and (alone or not elsewhere or is_exact(writes, chosen)):
+            return chosen
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and eligible(writes, save)]
-        if from_source and saved and not alone:
-            near = choose(writes, from_source)
-            return min(saved, key=lambda save: abs(save.first_event - near.first_event))
-        return choose(writes, from_source or fits)
+        if elsewhere and saved and not alone:
+            near = choose(writes, elsewhere)
+            if chosen is None or is_exact(writes, near):
+                return min(saved, key=lambda save: abs(save.first_event - near.first_event))
+        return chosen or choose(writes, from_source or fits)
+
+    def _restored_with_its_vm(self, writes: Writes, source: tuple[str, int]) -> Save | None:
+        """A vCPU of a restored VM whose own writes say little: too few, or of a guest that is nearly all zero."""
+        if not writes.fresh or not writes.entered or not writes.attempts:
+            return None
+        shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
+        shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
+        fits = [found for shape in shapes if (found := fit(writes, shape)) is not None]
+        likely = [
+            found
+            for found in fits
+            if not is_own(writes, found.save) and (found.coverage >= HALF or (found.alike and not found.unlike))
+        ]
+        return choose(writes, likely) if likely else None
 
     def _add_forgotten(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
         """A vCPU of a restored VM that nothing was restored to, though the source's was saved."""
         paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found and writes.fresh]
-        if not paired or source == ("", restored[0].vm):
+        if not paired:
             return
         near = max(save.first_event for _, save in paired)
         done = {writes.vcpu for writes, _ in paired}
         for writes in restored:
             if writes.vcpu in done or not writes.fresh or not writes.entered or len(writes.attempts) >= FEWEST_WRITES:
                 continue
-            saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.first_event < writes.end]
+            saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
+            if source == ("", writes.vm):  # a rollback after another INIT
+                saved = [save for save in saved if save.last_event < writes.start]
             if saved:
                 done.add(writes.vcpu)
                 found[id(writes)] = min(saved, key=lambda save: abs(save.first_event - near))
@@ -280,6 +310,7 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     """Among saves of one vCPU: the newest that the vCPU equals, else the newest whose own values were written."""
     if len(fits) == 1:
         return fits[0].save
+    fits = [found for found in fits if found.coverage >= HALF] or fits
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
     exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
     if exact is not None:

@@ -21,10 +21,11 @@ class Attempt:
 
     ``good`` are the successful ones, the last of equal ones only, oldest first. ``refused`` is the last refused one if
     none succeeded after it. ``gone`` is the event that destroyed the value as a side effect, ``read_back``: the VMM
-    read the register after its last successful write, ``asked``: right after it was refused.
+    read the register after its last successful write, ``asked``: right after it was refused. ``times`` counts the
+    successful ones.
     """
 
-    __slots__ = ("asked", "gone", "good", "read_back", "refused")
+    __slots__ = ("asked", "gone", "good", "read_back", "refused", "times")
 
     def __init__(self) -> None:
         self.good: list[Event] = []
@@ -32,12 +33,14 @@ class Attempt:
         self.gone: Event | None = None
         self.read_back = False
         self.asked = False
+        self.times = 0
 
     def took(self, event: Event) -> bool:
         """A write succeeded; whether it replaces another value."""
         good = self.good
         self.refused = self.gone = None
         self.read_back = self.asked = False
+        self.times += 1
         if not good:
             good.append(event)
             return False
