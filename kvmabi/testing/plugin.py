@@ -83,12 +83,16 @@ def vcpu(request: pytest.FixtureRequest, kvm: Kvm) -> Vcpu:
 
 
 @pytest.fixture
-def run_vmm(request: pytest.FixtureRequest, kvm_host: Host) -> Callable[..., VmmRun]:
+def run_vmm(
+    request: pytest.FixtureRequest, kvm_host: Host, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., VmmRun]:
     """run_vmm(program, *arguments, check=True, …): run a VMM's binary on that host, and fail if it lost state.
 
-    The other arguments are those of kvmabi.testing.run_program; what it printed is printed by the test.
+    The other arguments are those of kvmabi.testing.run_program; what it printed is printed by the test. A program can
+    restore what another one of the same test has saved.
     """
     case = _case_of(request.node)
+    saves = tmp_path_factory.mktemp("kvmabi-saves")
 
     def run(*argv: Any, check: bool = True, **options: Any) -> VmmRun:
         __tracebackhide__ = True
@@ -97,7 +101,7 @@ def run_vmm(request: pytest.FixtureRequest, kvm_host: Host) -> Callable[..., Vmm
         with _one_line():
             settings = case.settings
             host = case.host if case.is_drawn else kvm_host
-            machine = {"host": host, "kernel": settings.kernel, "ignored": settings.ignored}
+            machine = {"host": host, "kernel": settings.kernel, "ignored": settings.ignored, "saves": saves}
             try:
                 done = run_program(*argv, **{**machine, **options})
             except (TimeoutError, RuntimeError) as error:

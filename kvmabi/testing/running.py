@@ -65,12 +65,14 @@ def run_program(
     ignored: Iterable[int] = (),
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    saves: str | os.PathLike[str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> VmmRun:
     """Run a dynamically linked program of this machine's architecture; its ``/dev/kvm`` is an emulated one.
 
     ``ignored`` are the IDs of registers that findings leave out, ``env`` is the program's whole environment (None: this
-    process's). Its standard input is empty. Raises UsageError for a program that cannot be run and for a kernel that is
+    process's). Its standard input is empty. ``saves`` is a folder in which every save is kept, for a later run that
+    restores it. Raises UsageError for a program that cannot be run and for a kernel that is
     neither a profile's name nor a file, TimeoutError if it does not end in time: it is killed.
     """
     argv = tuple(os.fspath(word) for word in (program, *arguments))
@@ -80,6 +82,7 @@ def run_program(
         "host": records.host_data(used_host),
         "kernel": _kernel_name(used_host.kernel if kernel is None else kernel),
         "ignored": list(ignored),
+        "saves": None if saves is None else os.path.abspath(saves),
         "environment": dict(os.environ if env is None else env),
     }
     with tempfile.TemporaryDirectory(prefix="kvmabi-") as name, contextlib.ExitStack() as stack:

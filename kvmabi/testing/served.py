@@ -8,6 +8,7 @@ orphans, the limit of open files. ``kvmabi.testing.running`` writes the order an
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.order import OrderChecker
+from kvmabi.order.kept import KeptSaves
 from kvmabi.profiles import load_kernel
 from kvmabi.profiles.host import from_json
 from kvmabi.testing.records import Data, event_data
@@ -33,11 +35,15 @@ def serve(order: Data) -> Data:
         status = launch.run(order["argv"], system, environment=order["environment"])
     except UsageError as error:
         return {"error": str(error)}
+    others = None if order["saves"] is None else KeptSaves(Path(order["saves"]))
+    verdict = checker.verdict(other_saves=[] if others is None else others.load())
+    if others is not None:
+        others.keep(checker.saves, f"{Path(order['argv'][0]).name}, process {os.getpid()}")
     return {
         "status": status.program,
         "failures": status.failures,
         "events": [event_data(event) for event in log.events],
-        "verdict": checker.verdict().as_dict(),
+        "verdict": verdict.as_dict(),
     }
 
 

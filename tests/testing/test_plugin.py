@@ -415,12 +415,16 @@ def test_a_projects_own_fixtures_come_first(run: Pytest) -> None:
         return "mine"
     def test(kvm):
         assert kvm == "mine"
-    class TestHost:
-        @pytest.fixture
-        def kvm_host(self):
-            return kvmabi.load_host("a64fx")
-        def test(self, vcpu):
-            assert vcpu.kvm.host.name == "a64fx"
+    """)
+    result.assert_outcomes(passed=1)
+    result = run("""
+    @pytest.fixture
+    def kvm_host():
+        return kvmabi.load_host("a64fx")
+    def test(kvm_host, vcpu):
+        assert vcpu.kvm.host is kvm_host
+    def test_with_features(vcpu):
+        assert "z0" in vcpu
     """)
     result.assert_outcomes(passed=2)
 

@@ -49,7 +49,7 @@ def test_a_right_program_is_judged_and_clean(vmm: Path) -> None:
 def test_a_wrong_program_has_findings(vmm: Path) -> None:
     """Each with severity, registers and pair, as a Kvm has them; the text is that of ``kvmabi run``."""
     run = run_program(vmm / "late_svcr")
-    command = [sys.executable, "-m", "kvmabi", "run", "--", str(vmm / "late_svcr")]
+    command = [sys.executable, "-m", "kvmabi", "run", "--saves", "none", "--", str(vmm / "late_svcr")]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
     assert [finding.severity for finding in run.findings] == [Severity.LOST] * len(run.findings)
     assert {"z0", "p15", "za.h[63]"} <= {name for finding in run.findings for name in finding.registers}
