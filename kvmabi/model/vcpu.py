@@ -56,7 +56,7 @@ class Vcpu:
         self.stuck_sve = False
         self.zt0_room = False
         self.warnings: list[str] = []
-        self._values: tuple[tuple[int, int], Mapping[int, bytes]] = (-1, 0), NO_VALUES
+        self._values: tuple[tuple[int, ...], Mapping[int, bytes]] = (-1,), NO_VALUES
 
     # --- the register map
 
@@ -187,7 +187,8 @@ class Vcpu:
 
     def values(self) -> Mapping[int, bytes]:
         """The value of every visible register by ID; empty before INIT."""
-        state = self.generation, self.vm.pmu_counters  # an ioctl of another vCPU can change the number of counters
+        # an ioctl of another vCPU can change the number of counters and the time
+        state = self.generation, self.vm.pmu_counters, *self.vm.counter_offsets.values()
         if self._values[0] != state or self.map is None:
             self._values = state, self._read_all()
         return self._values[1]

@@ -69,7 +69,7 @@ class Life:
             return
         earlier: dict[int, bytes] = {}
         if before is not None:
-            earlier = {id: value for id in before.known if (value := before.value_read(id)) is not None}
+            earlier = {id: value for id in before.known & state.keys() if (value := before.value_read(id)) is not None}
             state = {id: old if (old := before.state.get(id)) == value else value for id, value in state.items()}
         save = Save(self.vm, self.vcpu, self._number, state, reader.reads, earlier, time.monotonic(), event)
         reader.open(save)

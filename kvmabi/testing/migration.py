@@ -205,10 +205,14 @@ def _execute(
     stage: Stage, machine: Machine, plans: dict[int, list[Step]], mistake: Mistake | None
 ) -> Generator[None, None, tuple[int, int] | None]:
     """Does the steps of all vCPUs; returns the vCPU and the ID of the write at which it was given up, if it was."""
+    vcpus: dict[int, Vcpu] = {}
     for number, (index, step) in enumerate(_merged(stage, plans)):
-        while index >= len(machine.vcpus):
-            stage.add_vcpu(machine)
-        if not _do(stage, machine, _vcpu(machine, index), step) and mistake is not None and mistake.fatal:
+        vcpu = vcpus.get(index)
+        if vcpu is None:
+            while index >= len(machine.vcpus):
+                stage.add_vcpu(machine)
+            vcpu = vcpus[index] = _vcpu(machine, index)
+        if not _do(stage, machine, vcpu, step) and mistake is not None and mistake.fatal:
             return index, step.id
         if number % BREATH == BREATH - 1:
             yield

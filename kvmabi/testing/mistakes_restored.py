@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmabi.testing import families
-from kvmabi.testing.families import CNTVCT, SVCR, VLS, family
+from kvmabi.testing.families import CNTVCT, SVCR, VLS, X, family
 from kvmabi.testing.machine import ZA, Save, is_serror_pending, svcr_of, values_of
 from kvmabi.testing.mistake import Mistake, Occasion, indices
 from kvmabi.testing.mistakes_saved import forgettable, some
@@ -374,8 +374,10 @@ class GivenUp(ListOrder):
 
     @classmethod
     def candidates(cls, occasion: Occasion) -> list[int]:
-        """New vCPUs of which ZA or the vector lengths will be refused."""
-        return indices(occasion) if occasion.kind is Kind.NEW and occasion.source.vector else []
+        """New vCPUs of which ZA or the vector lengths will be refused, and whose core registers show the source."""
+        if occasion.kind is not Kind.NEW or not occasion.source.vector:
+            return []
+        return [save.vcpu for save in occasion.saves if any(any(save.values.get(id, b"")) for id in X[1:])]
 
     def steps(self, steps: list[Step], save: Save) -> list[Step]:
         """FINALIZE and the list; the vector lengths before it if ZA is refused later."""
@@ -384,6 +386,7 @@ class GivenUp(ListOrder):
         if not save.svcr & ZA or self.rng.random() < 0.5:
             head = [step for step in head if not step.writes]
             written = list(save.values)
+        written.sort(key=lambda id: family(id) != "core")  # what was written before shows what was meant
         return head + sets(save.values, written)
 
 

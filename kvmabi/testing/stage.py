@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -61,8 +62,8 @@ class Stage:
         self.is_ambiguous = False
         self.image = Image(rng, alike=rng.choice((0, 0, 0.5, 0.95)), with_events=rng.random() < 0.15)
         self._restored: dict[int, list[Restored]] = {}
-        self._refused: dict[tuple[int, int], set[int]] = {}
-        self._restored_ids: dict[tuple[int, int], set[int]] = {}
+        self._refused: defaultdict[Vcpu, set[int]] = defaultdict(set)
+        self._handled: defaultdict[Vcpu, set[int]] = defaultdict(set)
 
     def note(self, text: str) -> None:
         """Add a line to the story."""
@@ -208,9 +209,7 @@ class Stage:
         vcpu = restored.vcpu
         place = number_of(vcpu.vm), vcpu.index
         names = self._gone(restored) - restored.edits
-        refused = {
-            regid.name_of(id) for id in VLS if id in self._refused.get(place, ()) and id in restored.state.values
-        }
+        refused = {regid.name_of(id) for id in VLS if id in self._refused[vcpu] and id in restored.state.values}
         if restored.only is not None:
             names &= {restored.only}
             refused &= {restored.only}
@@ -233,8 +232,8 @@ class Stage:
 
     def write(self, vcpu: Vcpu, id: int, value: bytes) -> KvmError | None:
         """KVM_SET_ONE_REG; returns the error of a write that was refused."""
-        self.handled(vcpu, id)
-        refused = self._refused.setdefault((number_of(vcpu.vm), vcpu.index), set())
+        self._handled[vcpu].add(id)
+        refused = self._refused[vcpu]
         try:
             vcpu[id] = value
         except KvmError as error:
@@ -245,17 +244,15 @@ class Stage:
 
     def handled(self, vcpu: Vcpu, id: int) -> None:
         """The VMM has written a register, or looked at it and found it as it should be."""
-        self._restored_ids.setdefault((number_of(vcpu.vm), vcpu.index), set()).add(id)
+        self._handled[vcpu].add(id)
 
     def start_over(self, vcpu: Vcpu) -> None:
         """INIT undoes what was restored."""
-        self._restored_ids.pop((number_of(vcpu.vm), vcpu.index), None)
+        self._handled.pop(vcpu, None)
 
     def _may_edit(self, restored: Restored, id: int) -> bool:
         """Whether a change on purpose can be told from a loss: the register was restored, and as saved."""
-        vcpu = restored.vcpu
-        handled = self._restored_ids.get((number_of(vcpu.vm), vcpu.index), ())
-        return id in handled and regid.name_of(id) not in self._gone(restored)
+        return id in self._handled[restored.vcpu] and regid.name_of(id) not in self._gone(restored)
 
     def edit(self, machine: Machine, vcpu: Vcpu, changes: Iterable[tuple[int, bytes]]) -> None:
         """The VMM changes registers on purpose, of a vCPU that may just have been restored.

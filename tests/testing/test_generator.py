@@ -24,6 +24,7 @@ def scenario_of(seed: int, *, wrong: bool, mistake: str | None = None, behaviour
     return scenario
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
 def test_same_seed_same_run(wrong: bool) -> None:
     """A run is drawn from its seed alone, other seeds give other runs."""
@@ -32,6 +33,7 @@ def test_same_seed_same_run(wrong: bool) -> None:
     assert len({run.story for run in runs[0]}) == len(runs[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
 def test_same_seed_same_run_in_another_process(wrong: bool) -> None:
     """The order of sets, which differs between processes, decides nothing."""
