@@ -59,7 +59,7 @@ def write(block: Block, folder: Path) -> None:
         assert text.count(place[1]) == 1
         file.write_text(text.replace(f"\t{place[1]}\n", f"{block.text}\t{place[1]}\n"), "utf-8")
     elif "Append to" in block.before:
-        file.write_text(file.read_text("utf-8") + block.text, "utf-8")
+        file.write_text(f"{file.read_text('utf-8')}\n\n{block.text}", "utf-8")
     else:
         file.write_text(block.text, "utf-8")
 

@@ -27,6 +27,8 @@ class PerExample:
         self._fixture = fixture
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         raise UsageError(
             f"{self._fixture} is a new one for each host that the strategy draws: use it in the test, not in a fixture"
         )

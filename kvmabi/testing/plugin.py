@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         case = _new_case(item)
         hosts = case.settings.hosts
-        if case.is_drawn and hasattr(item.obj, "hypothesis"):
+        if case.is_drawn and hasattr(metafunc.function, "hypothesis"):
             raise UsageError("a test with @given draws the host as well, and opens it with kvmabi.testing.opened")
     except UsageError as error:
         raise pytest.Collector.CollectError(f"{item.nodeid}: @pytest.mark.kvmabi: {error}") from None
@@ -125,9 +126,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     from kvmabi.testing.examples import run_examples
 
-    # The function's parameters that are fixtures; others of the closure are not its own.
-    names = pyfuncitem._fixtureinfo.argnames
-    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    fixtures = pyfuncitem.funcargs  # also those that other fixtures use
+    arguments = {name: fixtures[name] for name in signature(pyfuncitem.obj).parameters if name in fixtures}
     try:
         run_examples(pyfuncitem.name, pyfuncitem.obj, arguments, case, _fail)
     except pytest.fail.Exception as error:  # its notes say which example it was; pytest leaves them out

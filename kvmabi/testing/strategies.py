@@ -19,6 +19,7 @@ https://hypothesis.readthedocs.io/en/latest/
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 try:
     from hypothesis import strategies as st
@@ -31,9 +32,20 @@ from kvmabi.model.facts import Facts
 from kvmabi.profiles import Host, Kernel, kernel_names, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import MAX_VECTOR_BITS
+from kvmabi.testing.play import Scenario, play
 from kvmabi.testing.stepstrategies import ioctl_sequences
 
-__all__ = ["VcpuState", "features", "hosts", "ioctl_sequences", "kernels", "vcpu_states", "vector_lengths"]
+__all__ = [
+    "RandomVmm",
+    "VcpuState",
+    "features",
+    "hosts",
+    "ioctl_sequences",
+    "kernels",
+    "vcpu_states",
+    "vector_lengths",
+    "vmms",
+]
 
 LENGTHS_BITS = tuple(128 << n for n in range(MAX_VECTOR_BITS.bit_length() - (128).bit_length() + 1))
 VECTORS = frozenset({"sve", "sme"})
@@ -41,6 +53,7 @@ VLS = {"sve": "sve_vls", "sme": "sme_vls"}
 MODES = (0, 1, 2, 3)
 """The values of SVCR: SM and ZA."""
 FILLED = ("z", "p", "ffr", "v", "za", "zt0", "x")
+MOST_SEED = (1 << 32) - 1
 FILLS = ("zeroes", "ones", "pattern")
 
 
@@ -139,6 +152,27 @@ def vcpu_states(draw: st.DrawFn, host: str | Host = "sme-demo", kernel: str | Ke
             if family is not None:
                 vcpu[name] = _bytes(fills[family], regid.decode(regid.parse(name)).size_bytes, seed + number)
         return VcpuState(chosen, mode, _in_order({name: vcpu[name] for name in vcpu.names()}))
+
+
+class RandomVmm(NamedTuple):
+    """A random VMM (kvmabi.testing.play): right, or with one mistake; the same values give the same run."""
+
+    seed: int
+    wrong: bool
+    mistake: str | None = None
+
+    def play(self) -> tuple[Kvm, Scenario]:
+        """Play it on a Kvm, which the caller closes; the scenario says what it has lost."""
+        return play(self.seed, wrong=self.wrong, mistake=self.mistake)
+
+
+def vmms(*, wrong: bool | None = None, mistake: str | None = None) -> st.SearchStrategy[RandomVmm]:
+    """Random VMMs: right ones, wrong ones, or (None) both; ``mistake`` is the one that wrong ones make.
+
+    What a seed draws is not related to its neighbours, so a failing VMM does not shrink to a simpler one.
+    """
+    kinds = st.booleans() if wrong is None else st.just(wrong)
+    return st.builds(RandomVmm, seed=st.integers(0, MOST_SEED), wrong=kinds, mistake=st.just(mistake))
 
 
 def _machine(host: str | Host, kernel: str | Kernel | None) -> tuple[Host, Kernel]:

@@ -311,6 +311,7 @@ def test_the_host_can_be_parametrised_by_hand(run: Pytest) -> None:
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_a_strategy_draws_hosts(run: Pytest) -> None:
     """The test runs once for each host, with a kvm and a vcpu of its own, and other fixtures as they are."""
     result = run("""

@@ -23,6 +23,35 @@ from kvmabi.testing.strategies import LENGTHS_BITS
 
 pytest_plugins = ["pytester"]
 EXAMPLES = ROOT / "vmm_examples"
+TWO_PROCESSES = """
+#include "vmm.h"
+
+int main(int argc, char **argv)
+{
+	static struct reg regs[1024];
+	struct vcpu vcpu;
+	struct snapshot *saved;
+	FILE *file = fopen("snapshot", argc > 1 ? "r" : "w");
+	size_t count;
+
+	if (argc == 1) {
+		vcpu = running_guest(open_kvm());
+		saved = save(&vcpu);
+		fwrite(saved->regs, sizeof(struct reg), saved->count, file);
+		return fclose(file);
+	}
+	count = fread(regs, sizeof(struct reg), 1024, file);
+	vcpu = make_vcpu(open_kvm());
+	for (int final = 0; final < 2; final++) {
+		for (size_t i = 0; i < count; i++)
+			if (final == (regs[i].id != KVM_REG_ARM64_SVE_VLS && regs[i].id != KVM_REG_ARM64_SME_VLS))
+				set_reg(&vcpu, regs[i].id, regs[i].value);
+		if (!final)
+			finalize(&vcpu);
+	}
+	return 0;
+}
+"""
 pytestmark = [pytest.mark.slow, needs(CC[0])]
 
 
@@ -78,6 +107,24 @@ def test_ignored_registers_and_the_environment_reach_the_program(vmm: Path, tmp_
     script.chmod(0o755)
     run = run_program("./script", cwd=tmp_path, env={"COLOUR": "red"})
     assert (run.status, run.stdout) == (7, f"{tmp_path}\nred\nend of input\n")
+
+
+def test_what_one_program_saved_another_can_lose(pytester: pytest.Pytester) -> None:
+    """The programs of one test share their saves, as commands of one script do; another test's are not seen."""
+    (pytester.path / "moves.c").write_text(TWO_PROCESSES)
+    flags = ("-std=gnu11", f"-I{INCLUDE}", f"-I{EXAMPLES}")
+    subprocess.run([*CC, *flags, "moves.c", "-o", "moves"], cwd=pytester.path, check=True)
+    pytester.makepyfile("""
+    def test_pair(run_vmm):
+        assert run_vmm("./moves").status == 0
+        run = run_vmm("./moves", "restore", check=False)
+        assert "z0" in {name for finding in run.findings for name in finding.registers}
+        assert run.judged[0].from_run.startswith("moves, process ")
+    def test_alone(run_vmm):
+        run = run_vmm("./moves", "restore", check=False)
+        assert not run.judged
+    """)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
 
 
 def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kvmabi.steps import grammar
 from kvmabi.steps.doer import Doer
 from kvmabi.steps.modelport import ModelPort
 from kvmabi.testing import strategies
-from kvmabi.testing.strategies import VcpuState
+from kvmabi.testing.strategies import RandomVmm, VcpuState
 
 FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
@@ -52,6 +52,7 @@ def test_sets_of_a_hosts_vector_lengths_can_be_chosen() -> None:
     assert host.name == "sme-demo-sme128-256-512"
 
 
+@pytest.mark.slow
 @FEW
 @given(host=strategies.hosts(), kernel=strategies.kernels(), data=st.data())
 def test_features_fit_host_and_kernel(host: Host, kernel: Kernel, data: st.DataObject) -> None:
@@ -61,6 +62,7 @@ def test_features_fit_host_and_kernel(host: Host, kernel: Kernel, data: st.DataO
         kvm.create_vm().create_vcpu(0).init(features)
 
 
+@pytest.mark.slow
 @FEW
 @given(host=strategies.hosts(), data=st.data())
 def test_states_are_restored_in_the_order_that_they_have(host: Host, data: st.DataObject) -> None:
@@ -74,6 +76,7 @@ def test_states_are_restored_in_the_order_that_they_have(host: Host, data: st.Da
     assert there.keys() == state.registers.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", range(4))
 def test_states_of_every_mode(mode: int) -> None:
     """SM and ZA; the simplest state of a mode holds zeroes."""
@@ -99,6 +102,18 @@ def test_sequences_of_ioctls_are_steps(steps: list[str]) -> None:
         assert doer.do(step).split()[0].isalnum()
 
 
+@pytest.mark.slow
+@FEW
+@given(vmm=strategies.vmms())
+def test_random_vmms_have_a_known_truth(vmm: RandomVmm) -> None:
+    """A right one loses nothing; the repr is what plays one again."""
+    kvm, scenario = vmm.play()
+    with kvm:
+        assert bool(scenario.truth or scenario.latent) == vmm.wrong
+    assert repr(vmm) == f"RandomVmm(seed={vmm.seed}, wrong={vmm.wrong}, mistake=None)"
+
+
+@pytest.mark.slow
 def test_every_kind_of_step_is_drawn() -> None:
     """The strategies come from the grammar's table; sequences shrink to the step that matters."""
     for op in grammar.OPS:
