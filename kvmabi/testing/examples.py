@@ -21,19 +21,15 @@ def run_examples(
 
     ``arguments`` are the test's fixtures; FIXTURES among them are new for each example. ``fail`` fails the test.
     """
-    strategy = case.choice
 
     def example(host: Host) -> None:
         case.choice = host
         case.reports.clear()
-        try:
-            _run_example(test, arguments, case, fail)
-        finally:
-            case.choice = strategy
+        _run_example(test, arguments, case, fail)
 
     example.__name__ = example.__qualname__ = name
     phases = [phase for phase in settings().phases if phase is not Phase.explain]  # it would explain kvmabi
-    settings(deadline=None, phases=phases)(given(host=strategy)(example))()
+    settings(deadline=None, phases=phases)(given(host=case.choice)(example))()
 
 
 def _run_example(

@@ -109,6 +109,14 @@ def test_ignored_registers_and_the_environment_reach_the_program(vmm: Path, tmp_
     assert (run.status, run.stdout) == (7, f"{tmp_path}\nred\nend of input\n")
 
 
+def test_a_program_has_no_input() -> None:
+    """What is typed at the test does not reach it."""
+    program = "from kvmabi.testing import run_program; run = run_program('cat'); print(run, repr(run.stdout))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, input="typed\n", capture_output=True, text=True, check=True)
+    assert done.stdout == "VmmRun(argv=('cat',), status=0) ''\n"
+
+
 def test_what_one_program_saved_another_can_lose(pytester: pytest.Pytester) -> None:
     """The programs of one test share their saves, as commands of one script do; another test's are not seen."""
     (pytester.path / "moves.c").write_text(TWO_PROCESSES)
