@@ -41,13 +41,14 @@ class Comparison:
     """A restored vCPU against a save.
 
     ``others`` are the other saves of the same source VM. ``edits`` counts the registers that were restored as saved
-    and then written again on purpose.
+    and then written again on purpose, ``doubtful`` are the names of those of which this cannot be told.
     """
 
     def __init__(self, writes: Writes, save: Save, others: Sequence[Save] = (), counter_hz: int = 0) -> None:
         self.writes = writes
         self.save = save
         self.edits = 0
+        self.doubtful: list[str] = []
         self._counter_hz = counter_hz
         self._siblings = [other for other in others if other.vcpu != save.vcpu]
         self._older = [other for other in others if other.vcpu == save.vcpu and other is not save]
@@ -55,6 +56,7 @@ class Comparison:
     def differences(self) -> list[Difference]:
         """What was lost, in the order of the save's state."""
         self.edits = 0
+        self.doubtful = []
         found = [*self._each(), *self._time()]
         if not any(difference.cause == "mode" for difference in found):
             return found
@@ -74,7 +76,7 @@ class Comparison:
             if not same(id, saved, now):
                 difference = self._unequal(id, saved, attempt)
                 if difference is None:
-                    self.edits += 1
+                    self.edits += name_of(id) not in self.doubtful
                 else:
                     yield difference
             elif id in VLS and attempt is not None and attempt.refused is not None and not attempt.good:
@@ -144,13 +146,14 @@ class Comparison:
         last = attempt.good[-1]
         if id not in self.save.reads and same(id, written, self.save.earlier.get(id)):
             return self._difference("torn", id, "the guest ran on after the save had read it", last)
+        restored = self._was_restored(id, attempt)
         for cause, other, enough in self._other_saves:
-            if self._is_of(id, other, written, telling=not enough) and (enough or not self._was_restored(id, attempt)):
+            if self._is_of(id, other, written, telling=not enough) and (enough or not restored):
                 what = f"vCPU {other.vcpu}" if cause == "wrong-vcpu" else "an older save"
                 age = ", a newer one" if cause == "older-save" and other.first_event > self.save.first_event else ""
                 why = f"the value saved of {what} (events {other.first_event}-{other.last_event}{age})"
                 return self._difference(cause, id, why, last)
-        if self._was_restored(id, attempt):
+        if restored:
             return None
         return self._difference(*self._mistake(id, saved, written, last), last)
 
@@ -164,12 +167,15 @@ class Comparison:
             return not self._written_anew(last)
         if last <= self._end:
             return False
-        seen = self.writes.looked.get(id)
+        if is_cut(saved, attempt.written or b"") or is_reversed(saved, attempt.written or b""):
+            return False
+        seen = attempt.seen
         if seen is not None:
             return seen.data is not None and same(id, saved, seen.data) and seen.number < last - 1
-        if last == self._end + 1 and self._place(id) > self._place(self._last):
-            return False
-        return attempt.once(id, saved, 0) is not None or same(id, saved, self.writes.base.get(id))
+        had_it = attempt.once(id, saved, 0) is not None or same(id, saved, self.writes.base.get(id))
+        if had_it and last == self._end + 1 and self._place(id) > self._place(self._last):
+            self.doubtful.append(name_of(id))
+        return had_it
 
     def _mistake(self, id: int, saved: bytes, written: bytes, last: Event) -> tuple[str, int, str]:
         """The cause and the reason of a value that is neither the saved one nor another save's."""
@@ -276,8 +282,6 @@ class Comparison:
         if not self._counter_hz or saved is None or now is None or CNTVCT not in self.writes.state:
             return
         attempt = self.writes.attempts.get(CNTVCT)
-        if attempt is not None and attempt.once(CNTVCT, saved, self.save.after) is not None:
-            return
         ticks = int.from_bytes(now, "little") - int.from_bytes(saved, "little")
         tolerance = TOLERANCE_SECONDS * self._counter_hz
         passed = 0 if self.save.from_run else int((self.writes.seconds - self.save.seconds) * self._counter_hz)
@@ -285,6 +289,14 @@ class Comparison:
         if ticks < -tolerance or ahead:
             way = "back" if ticks < 0 else "ahead"
             yield self._difference("time", CNTVCT, f"the count goes {way} by {abs(ticks):#x} ticks", *_events(attempt))
+
+
+def writes_time(writes: Writes, save: Save) -> bool:
+    """Whether a vCPU was given the guest's time as it was saved, which all vCPUs of a VM share."""
+    saved, attempt = save.state.get(CNTVCT), writes.attempts.get(CNTVCT)
+    if saved is None or attempt is None:
+        return False
+    return any(event.data == saved and event.number > save.after for event in attempt.good)
 
 
 def _cause_of_refusal(id: int, refused: Event) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from kvmabi import regid
 from kvmabi.order.causes import CAUSES
-from kvmabi.order.comparing import Comparison, Difference
+from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
 from kvmabi.order.pairing import MOST, Pairing, choose, eligible, fit, is_own, shape_of
 from kvmabi.order.saves import Save
@@ -15,6 +16,7 @@ from kvmabi.order.verdict import NotJudged, Place, Verdict
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 UNSEEN = "declare the source (--pair), or save with --saves DIR in the run that saves"
+EDIT = "write an edit after its saved value"
 CAUSE_ORDER = {cause: place for place, cause in enumerate(CAUSES)}
 
 
@@ -34,6 +36,7 @@ class Judge:
         self._pairs = pairs
         self._ignored = ignored
         self._counter_hz = counter_hz
+        self._timed: set[int] = set()
         self._findings: list[Finding] = []
         self._judged: list[Pair] = []
         self._not_judged: list[NotJudged] = []
@@ -47,6 +50,8 @@ class Judge:
         inferred = Pairing(self._saves, open_writes).pairs()
         left = [of for of in open_writes if id(of) not in inferred]
         inferred |= Pairing(self._other_saves, left).pairs() if self._other_saves else {}
+        restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
+        self._timed = {of.vm for of, save in restored if writes_time(of, save)}
         for of in writes:
             save = declared.get(id(of)) or inferred.get(id(of))
             if save is not None and id(of) not in declared and is_own(of, save):
@@ -83,10 +88,10 @@ class Judge:
             for other in self._saves
             if other.vm == save.vm and eligible(writes, other) and not is_own(writes, other)
         ]
-        comparison = Comparison(writes, save, others, self._counter_hz)
+        comparison = Comparison(writes, save, others, 0 if writes.vm in self._timed else self._counter_hz)
         differences = [difference for difference in comparison.differences() if self._counts(difference)]
         notes: tuple[str, ...] = ()
-        if writes.gave_up and self._given_up(writes, save):
+        if writes.gave_up:
             differences, notes = self._until_given_up(comparison, differences)
         pair = Pair(
             writes.vm,
@@ -103,14 +108,13 @@ class Judge:
         )
         self._judged.append(pair)
         self._findings += _findings(writes, differences, pair, notes)
+        if comparison.doubtful:
+            names = regid.ranges(comparison.doubtful)
+            why = f"{names}: written with another value right after the restore, or as the last of it"
+            self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, EDIT, is_restore=True))
 
     def _counts(self, difference: Difference) -> bool:
         return difference.loss.id not in self._ignored
-
-    def _given_up(self, writes: Writes, save: Save) -> bool:
-        """Whether much of the save was not attempted when the VMM gave up."""
-        found = fit(writes, shape_of(save))
-        return found is not None and found.coverage < MOST
 
     def _until_given_up(
         self, comparison: Comparison, differences: list[Difference]

@@ -130,7 +130,8 @@ class Life:
         writes.state, writes.svcr, writes.end, writes.entered = state, event.svcr, event.number, entered
         writes.seconds = time.monotonic()
         writes.run = event
-        telling = len(writes.attempts) >= FEWEST_WRITES or writes.wiped is not None or writes.restores is not None
+        many = len(writes.attempts) >= FEWEST_WRITES or (writes.attempts and len(writes.looked) >= FEWEST_WRITES)
+        telling = many or writes.wiped is not None or writes.restores is not None
         lossy = entered and any(attempt.refused or attempt.gone for attempt in writes.attempts.values())
         if telling or lossy or (entered and writes.fresh):
             self._keep_writes(writes)

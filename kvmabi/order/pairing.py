@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kvmabi.order.saves import Save
-from kvmabi.order.values import RUNNING, group_of, is_cut, is_reversed, same
+from kvmabi.order.values import RUNNING, VLS, group_of, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 
 HALF, MOST, NEARLY_ALL = 0.5, 0.8, 0.9
@@ -35,7 +35,8 @@ class Fit(NamedTuple):
 
     ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal, ``ids`` the same
     share of its registers; ``written`` is the share of groups attempted. ``alike`` is the weight of telling values that
-    were written as saved or nearly, ``alike_ids`` the number of these registers, ``unlike`` the weight of other values.
+    were written as saved or nearly, ``alike_ids`` the number of these registers, ``unlike`` the weight of other values,
+    ``superseded`` that of registers that were written as saved and then with another value.
     """
 
     save: Save
@@ -45,6 +46,7 @@ class Fit(NamedTuple):
     alike: float
     alike_ids: int
     unlike: float
+    superseded: float
 
     @property
     def score(self) -> float:
@@ -83,11 +85,11 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         return None
     attempts = writes.evidence
     later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
-    if len(later) < (FEWEST_WRITES if is_own(writes, save) else 1):
+    if not later or (is_own(writes, save) and not _is_written_back(save, len(later))):
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
-    written = looked = alike = unlike = 0.0
+    written = looked = alike = unlike = superseded = 0.0
     alike_ids = covered = 0
     for id, attempt in attempts.items():
         weight = weights.get(id)
@@ -110,14 +112,28 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             alike_ids += 1
         elif likeness < 0:
             unlike += weight
+        if _is_superseded(id, attempt, save):
+            superseded += weight
     for id, event in writes.looked.items() if not save.from_run else ():
         if id not in weights or id in attempts or event.data is None:
             continue
         if same(id, save.state.get(id, b""), event.data):
             looked += weights[id]
             covered += 1
-    groups = shape.groups
-    return Fit(save, (written + looked) / groups, covered / len(weights), written / groups, alike, alike_ids, unlike)
+    restorable = max(1, len(weights) if writes.fresh else len(weights.keys() - VLS))
+    shares = (written + looked) / shape.groups, covered / restorable, written / shape.groups
+    return Fit(save, *shares, alike, alike_ids, unlike, superseded)
+
+
+def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
+    """Whether a register was written as saved and then with another value."""
+    saved, last = save.state.get(id), attempt.written
+    return saved is not None and last is not None and id not in RUNNING and not same(id, saved, last)
+
+
+def _is_written_back(save: Save, count: int) -> bool:
+    """Whether a vCPU's own save may be what the VMM wrote back: it read most of the vCPU, then wrote many registers."""
+    return count >= FEWEST_WRITES and len(save.reads) >= HALF * len(save.state)
 
 
 def _may_fit(writes: Writes, shape: Shape) -> bool:
@@ -151,14 +167,13 @@ def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:
 
 
 def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:
-    """Whether the value is the one of another save of the same vCPU, which was there before it, and telling."""
+    """Whether the value is the one of an older save of the same vCPU."""
     tried = attempt.tried
     if not tried or not any(tried):
         return False
     number = attempt.event.number
-    return any(
-        other.state.get(id) == tried and other.after < number and eligible(writes, other) for other in shape.others
-    )
+    older = (other for other in shape.others if other.first_event < min(number, shape.save.first_event))
+    return any(other.state.get(id) == tried and not is_own(writes, other) for other in older)
 
 
 def is_exact(writes: Writes, save: Save) -> bool:
@@ -168,7 +183,8 @@ def is_exact(writes: Writes, save: Save) -> bool:
 
 def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
-    if len(writes.evidence) < FEWEST_WRITES:
+    own = found.save.place == writes.place and not found.save.from_run
+    if len(writes.evidence) < FEWEST_WRITES and not (own and found.ids >= 1):
         return False
     if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
         agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
@@ -179,8 +195,7 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not writes.entered and not writes.gave_up:
         return found.coverage >= MOST and found.ids >= MOST
     if not writes.fresh:
-        elsewhere = found.save.place != writes.place
-        enough = found.written >= (NEARLY_ALL if elsewhere else HALF) or (found.ids == 1 and not elsewhere)
+        enough = found.written >= (HALF if own else NEARLY_ALL) or (own and found.ids >= 1)
         return enough or is_exact(writes, found.save)
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
 
@@ -236,13 +251,9 @@ class Pairing:
         source = self._source_vm(restored)
         if source is None:
             return {}
-        indexes = {writes.vcpu for writes in restored}
-        found: dict[int, Save] = {}
-        for writes in restored:
-            save = self._save_of(writes, source, alone=len(indexes) == 1)
-            if save is not None:
-                found[id(writes)] = save
-        self._add_forgotten(restored, source, found)
+        alone = len({writes.vcpu for writes in restored}) == 1
+        found = {id(of): save for of in restored if (save := self._save_of(of, source, alone=alone)) is not None}
+        self._add_siblings(restored, source, found)
         return found
 
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
@@ -260,7 +271,7 @@ class Pairing:
     def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
         if not fits:
-            return self._restored_with_its_vm(writes, source)
+            return None
         from_source = [found for found in fits if (found.save.from_run, found.save.vm) == source]
         by_index = [found for found in from_source if found.save.vcpu == writes.vcpu]
         elsewhere = [found for found in from_source if found.save.vcpu != writes.vcpu]
@@ -274,42 +285,62 @@ class Pairing:
                 return min(saved, key=lambda save: abs(save.first_event - near.first_event))
         return chosen or choose(writes, from_source or fits)
 
-    def _restored_with_its_vm(self, writes: Writes, source: tuple[str, int]) -> Save | None:
-        """A vCPU of a restored VM whose own writes say little: too few, or of a guest that is nearly all zero."""
-        if not writes.fresh or not writes.entered or not writes.attempts:
-            return None
+    def _add_siblings(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
+        """The other vCPUs of a restored VM: too little was written to them to say so, or nothing at all."""
+        paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found]
+        if any(not writes.fresh for writes, _ in paired):
+            self._add_rolled_back(restored, source, found)
+        near = max((save.first_event for writes, save in paired if writes.fresh), default=None)
+        if near is None:
+            return
+        done = {writes.vcpu for writes, _ in paired}
+        for writes in restored:
+            if writes.vcpu in done or not writes.fresh or not writes.entered:
+                continue
+            save = self._restored_little(writes, source) or self._forgotten(writes, source, near)
+            if save is not None:
+                done.add(writes.vcpu)
+                found[id(writes)] = save
+
+    def _add_rolled_back(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
+        """The other vCPUs of a VM that was rolled back in place, if most of a save was written to them."""
+        for writes in restored:
+            if writes.fresh or not writes.entered or id(writes) in found or source != ("", writes.vm):
+                continue
+            save = self._restored_little(writes, source)
+            if save is not None:
+                found[id(writes)] = save
+
+    def _restored_little(self, writes: Writes, source: tuple[str, int]) -> Save | None:
+        """The save of a vCPU to which little was written, or of a guest that is nearly all zero."""
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
         fits = [found for shape in shapes if (found := fit(writes, shape)) is not None]
         likely = [
             found
             for found in fits
-            if not is_own(writes, found.save) and (found.coverage >= HALF or (found.alike and not found.unlike))
+            if not is_own(writes, found.save)
+            and (found.coverage >= HALF or (found.alike and not found.unlike))
+            and (writes.fresh or found.written >= HALF)
         ]
         return choose(writes, likely) if likely else None
 
-    def _add_forgotten(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
-        """A vCPU of a restored VM that nothing was restored to, though the source's was saved."""
-        paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found and writes.fresh]
-        if not paired:
-            return
-        near = max(save.first_event for _, save in paired)
-        done = {writes.vcpu for writes, _ in paired}
-        for writes in restored:
-            if writes.vcpu in done or not writes.fresh or not writes.entered or len(writes.attempts) >= FEWEST_WRITES:
-                continue
-            saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
-            if source == ("", writes.vm):  # a rollback after another INIT
-                saved = [save for save in saved if save.last_event < writes.start]
-            if saved:
-                done.add(writes.vcpu)
-                found[id(writes)] = min(saved, key=lambda save: abs(save.first_event - near))
+    def _forgotten(self, writes: Writes, source: tuple[str, int], near: int) -> Save | None:
+        """The save of a vCPU to which nothing was restored."""
+        if len(writes.attempts) >= FEWEST_WRITES:
+            return None
+        saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
+        if source == ("", writes.vm):  # a rollback after another INIT
+            saved = [save for save in saved if save.last_event < writes.start]
+        return min(saved, key=lambda save: abs(save.first_event - near), default=None)
 
 
 def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     """Among saves of one vCPU: the newest that the vCPU equals, else the newest whose own values were written."""
     if len(fits) == 1:
         return fits[0].save
+    clear = [found for found in fits if not found.unlike and not found.superseded]
+    fits = [found for found in clear if found.alike_ids >= FEWEST_ALIKE] or fits
     fits = [found for found in fits if found.coverage >= HALF] or fits
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
     exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
@@ -321,8 +352,9 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
 
 
 def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
-    """The share of a save's own values, those that no other save has, that were written."""
+    """The share of a save's own values (no other save has them) that were written last: of groups or of registers."""
     own = written = 0.0
+    own_ids = written_ids = 0
     for id, weight in shape_of(save).weights.items():
         value = save.state.get(id)
         if value is None or id in RUNNING:
@@ -330,7 +362,12 @@ def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
         if any(same(id, value, other.save.state.get(id)) for other in fits if other.save is not save):
             continue
         own += weight
+        own_ids += 1
         attempt = writes.attempts.get(id)
-        if attempt is not None and attempt.once(id, value, save.after) is not None:
+        last = attempt.last if attempt is not None else None
+        if last is None or last.data is None or last.number <= save.after:
+            continue
+        if same(id, value, last.data) or is_cut(value, last.data) or is_reversed(value, last.data):
             written += weight
-    return written / own if own else 0.0
+            written_ids += 1
+    return max(written / own, written_ids / own_ids) if own_ids else 0.0

@@ -21,11 +21,11 @@ class Attempt:
 
     ``good`` are the successful ones, the last of equal ones only, oldest first. ``refused`` is the last refused one if
     none succeeded after it. ``gone`` is the event that destroyed the value as a side effect, ``read_back``: the VMM
-    read the register after its last successful write, ``asked``: right after it was refused. ``times`` counts the
-    successful ones.
+    read the register after its last successful write, ``asked``: right after it was refused. ``seen`` is the last read
+    before the last write, ``times`` counts the successful ones.
     """
 
-    __slots__ = ("asked", "gone", "good", "read_back", "refused", "times")
+    __slots__ = ("asked", "gone", "good", "read_back", "refused", "seen", "times")
 
     def __init__(self) -> None:
         self.good: list[Event] = []
@@ -33,6 +33,7 @@ class Attempt:
         self.gone: Event | None = None
         self.read_back = False
         self.asked = False
+        self.seen: Event | None = None
         self.times = 0
 
     def took(self, event: Event) -> bool:
@@ -131,6 +132,7 @@ class Writes:
         if self.reads_since_write:
             self.looked.update(self.reads_since_write)
             self.reads_since_write = {}
+        attempt.seen = self.looked.get(id)
         last = self.last
         if last is not None and last.register is not None and id < last.register:
             self.backward += 1
@@ -184,8 +186,8 @@ class Writes:
 
     @property
     def gave_up(self) -> bool:
-        """Whether the guest was not entered and the last write is one that was refused: the VMM gave up there."""
-        return not self.entered and self.last is not None and self.last.errno != 0
+        """Whether the guest was not entered and the last write is the first that was refused: the VMM gave up there."""
+        return not self.entered and self.refusal is not None and self.last is self.refusal
 
     def destroyed(self) -> Iterator[tuple[int, Attempt]]:
         """What was written and is not there now, or was refused and never written, by register ID.
