@@ -67,13 +67,22 @@ class Kvm:
 
     File descriptors that its ioctls hand out are the process's own: a vCPU's can be mapped with mmap, all can be closed
     with ``close`` (or with os.close, which ``Kvm`` notices at its own close). ``checked``: the order checker watches.
+    ``ignored`` are the IDs of registers that its findings leave out.
     """
 
-    def __init__(self, host: Host, kernel: Kernel, *, kept_events: int = KEPT, checked: bool = True) -> None:
+    def __init__(
+        self,
+        host: Host,
+        kernel: Kernel,
+        *,
+        kept_events: int = KEPT,
+        checked: bool = True,
+        ignored: Iterable[int] = (),
+    ) -> None:
         self.host = host
         self.kernel = kernel
         self.log = EventLog(kept=kept_events)
-        self._checker = OrderChecker(counter_hz=host.counter_hz)
+        self._checker = OrderChecker(ignored, counter_hz=host.counter_hz)
         if checked:
             self.log.watchers.append(self._checker.watch)
         self._descriptors = Descriptors()
@@ -404,12 +413,14 @@ def open_kvm(
     kernel: str | Kernel | None = None,
     kept_events: int = KEPT,
     checked: bool = True,
+    ignored: Iterable[int] = (),
 ) -> Kvm:
     """Open /dev/kvm of ``host`` under ``kernel``: names of built-in profiles, files, or loaded profiles.
 
     Without ``kernel`` it is the one that the host was recorded with. ``kept_events`` is how many events ``log.events``
-    holds, ``checked`` whether the order checker watches. Raises UsageError that lists the choices.
+    holds, ``checked`` whether the order checker watches, ``ignored`` the IDs of registers that findings leave out.
+    Raises UsageError that lists the choices.
     """
     chosen_host = load_host(host)
     chosen_kernel = load_kernel(chosen_host.kernel if kernel is None else kernel)
-    return Kvm(chosen_host, chosen_kernel, kept_events=kept_events, checked=checked)
+    return Kvm(chosen_host, chosen_kernel, kept_events=kept_events, checked=checked, ignored=ignored)

@@ -24,7 +24,8 @@ SPDX = "SPDX-License-Identifier: MIT"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("capture", "conformance", "fuzz", "testing"),
+    ("testing",),
+    ("capture", "conformance", "fuzz"),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
     ("callers",),
