@@ -11,6 +11,7 @@ from pathlib import Path
 
 FROM_OUTSIDE = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
 RUNTIME_FOLDER = "XDG_RUNTIME_DIR"
+SHARED_SAVES = f"kvmabi-{os.getuid()}"
 PYTEST_FOLDER = "PYTEST_DEBUG_TEMPROOT"
 
 
@@ -38,8 +39,12 @@ def make_private_folder() -> Path:
 
 
 def left_in(folder: Path) -> list[str]:
-    """What tests left in a temporary directory; hidden files are of programs that kvmabi does not answer for."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    """What tests left in a temporary directory.
+
+    Hidden files are of programs that kvmabi does not answer for; the saves that commands of one shell share stay there.
+    """
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    return sorted(names - {SHARED_SAVES})
 
 
 def remove(folder: Path) -> None:

@@ -20,11 +20,10 @@ from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import OrderChecker, Place, Severity, Verdict, kept
+from kvmabi.order import FAILING, OrderChecker, Place, Severity, kept
 
 MOST_STATUS = 255
 NO_SAVES = "none"
-FAILING = (Severity.LOST, Severity.CHANGED)
 PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
   kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
@@ -94,7 +93,8 @@ def run(args: Namespace) -> int:
         except CannotRun as error:
             cli.complain(error)
             return error.code
-    verdict = _judge(checker, args.saves, argv)
+    others = _other_saves(args.saves)
+    verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
     refused = [str(event) for event in refusals.last] if status.program else []
     warned = [str(event) for event in warnings.first]
     program = shutil.which(argv[0]) or argv[0]
@@ -107,26 +107,26 @@ def run(args: Namespace) -> int:
     elif args.output is not None and (verdict.findings or verdict.unseen):
         with suppress(OSError):  # stderr is closed
             cli.complain(runreport.summary(verdict, args.output))
-    if status.code == 0 and fails(verdict, args.fail_on, strict=args.strict):
+    if others is not None:
+        _keep(others, checker, argv, wanted=args.saves is not None)
+    if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
 
 
-def _judge(checker: OrderChecker, saves: str | None, argv: list[str]) -> Verdict:
-    """The verdict, with the saves of other runs; this run's are kept for others."""
-    folder = kept.session_folder() if saves is None else None if saves == NO_SAVES else Path(saves)
-    if folder is None:
-        return checker.verdict()
-    others = kept.KeptSaves(folder)
-    verdict = checker.verdict(other_saves=others.load())
-    others.keep(checker.saves, f"{Path(argv[0]).name}, process {os.getpid()}")
-    return verdict
+def _other_saves(folder: str | None) -> kept.KeptSaves | None:
+    """Where the saves of other runs are."""
+    path = kept.session_folder() if folder is None else None if folder == NO_SAVES else Path(folder)
+    return None if path is None else kept.KeptSaves(path)
 
 
-def fails(verdict: Verdict, fail_on: tuple[Severity, ...], *, strict: bool) -> bool:
-    """Whether a verdict is a failure."""
-    found = any(finding.severity in fail_on for finding in verdict.findings)
-    return found or (strict and bool(verdict.unseen))
+def _keep(others: kept.KeptSaves, checker: OrderChecker, argv: list[str], *, wanted: bool) -> None:
+    """Keep this run's saves for others; a failure matters only where the user wants it."""
+    try:
+        others.keep(checker.saves, f"{Path(argv[0]).name}, process {os.getpid()}")
+    except UsageError:
+        if wanted:
+            raise
 
 
 def _write(report: str, path: str | None) -> None:

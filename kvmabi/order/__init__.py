@@ -4,6 +4,6 @@
 from kvmabi.order.causes import Severity
 from kvmabi.order.checker import Open, OrderChecker
 from kvmabi.order.findings import Finding, Loss, Pair
-from kvmabi.order.verdict import NotJudged, Place, Verdict
+from kvmabi.order.verdict import FAILING, NotJudged, Place, Verdict
 
-__all__ = ["Finding", "Loss", "NotJudged", "Open", "OrderChecker", "Pair", "Place", "Severity", "Verdict"]
+__all__ = ["FAILING", "Finding", "Loss", "NotJudged", "Open", "OrderChecker", "Pair", "Place", "Severity", "Verdict"]

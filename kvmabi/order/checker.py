@@ -73,10 +73,10 @@ class OrderChecker:
         """The findings of the verdict."""
         return list(self.verdict(still_open).findings)
 
-    def verdict(self, still_open: Iterable[Open] = (), other_saves: Iterable[Save] = ()) -> Verdict:
+    def verdict(self, still_open: Iterable[Open] = (), other_saves: Callable[[], Iterable[Save]] = tuple) -> Verdict:
         """The verdict on all that was written until now; vCPUs that are open count as if they entered the guest now.
 
-        ``other_saves`` are saves of other runs. Changes nothing.
+        ``other_saves`` returns saves of other runs; it is called only where this run's do not suffice. Changes nothing.
         """
         writes = [*self._writes]
         set_up = dict(self._set_up)
@@ -90,7 +90,7 @@ class OrderChecker:
                 now.state, now.svcr, now.end, now.seconds = vcpu.state, vcpu.svcr, self._events, time.monotonic()
                 now.entered = True
                 writes.append(self._as_before_run(now))
-        judge = Judge(self.saves, list(other_saves), self._pairs, self._ignored, self._counter_hz)
+        judge = Judge(self.saves, other_saves, self._pairs, self._ignored, self._counter_hz)
         return judge.verdict(writes, set_up, self._events, self._forgotten)
 
     # --- what follows an event

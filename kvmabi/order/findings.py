@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kvmabi import regid
-from kvmabi.events import PSEUDO_REGISTERS
+from kvmabi.events import PSEUDO_REGISTERS, Origin
 from kvmabi.order.causes import CAUSES, Cause, Severity
 from kvmabi.order.values import first_difference
 
@@ -17,6 +17,9 @@ WIDTH = 100
 MOST_RUNS = 6
 SHOWN_BYTES = 16
 LINES_SHOWN = 4
+FRAMES_SHOWN = 3
+STARTING = ("__libc_start", "_start", "start_thread", "clone", "__clone")
+"""Functions that call every program and thread."""
 
 
 class Loss(NamedTuple):
@@ -118,6 +121,7 @@ class Finding:
     pair: Pair | None = None
     lines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origins: tuple[tuple[str, Origin], ...] = ()
 
     @property
     def _row(self) -> Cause:
@@ -168,6 +172,7 @@ class Finding:
             "registers": [loss.as_dict() for loss in self.losses],
             "events": list(self.lines),
             "notes": list(self.notes),
+            "origins": [_origin(label, origin) for label, origin in self.origins],
         }
 
     def __str__(self) -> str:
@@ -182,8 +187,24 @@ class Finding:
             lines += _values(losses[0], alone=len(losses) == 1)
         lines += [f"  event {line}" for line in self.lines]
         lines += [f"  {note}" for note in self.notes]
+        lines += _calls(self.origins)
         lines += _wrapped("  rule:   ", self.rule, "          ") + _wrapped("  fix:    ", self.fix, "          ")
         return "\n".join(lines)
+
+
+def _origin(label: str, origin: Origin) -> dict[str, Any]:
+    """Returns an origin as data for JSON."""
+    thread = {"process": origin.pid, "thread": origin.thread, "thread_name": origin.thread_name}
+    return {"what": label, **thread, "frames": list(origin.frames)}
+
+
+def _calls(origins: Sequence[tuple[str, Origin]]) -> Iterator[str]:
+    """Returns the calls that led to the ioctls that matter, a line each, the innermost first."""
+    for label, origin in origins:
+        frames = [frame for frame in origin.frames if not frame.startswith(STARTING)][:FRAMES_SHOWN]
+        if frames:
+            thread = f"thread {origin.thread}" if origin.thread != origin.pid else f"process {origin.pid}"
+            yield f"  {label} {' < '.join(frames)} ({thread} {origin.thread_name})"
 
 
 def _hex(value: bytes | None) -> str | None:

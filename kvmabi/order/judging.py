@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from kvmabi import regid
+from kvmabi.events import Origin
 from kvmabi.order.causes import CAUSES
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
@@ -16,23 +18,34 @@ from kvmabi.order.verdict import NotJudged, Place, Verdict
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 UNSEEN = "declare the source (--pair), or save with --saves DIR in the run that saves"
+SAVED, SVCR_WRITTEN, REFUSED, ENTERED = "saved at", "svcr written at", "first refused at", "entered at"
+TOLD_BY = {
+    SAVED: {"not-saved", "torn"},
+    SVCR_WRITTEN: {"mode", "destroyed", "za-off", "absent"},
+    REFUSED: {"refused", "vls-late", "vls-late-equal", "za-off", "absent"},
+    ENTERED: {"init", "vcpu-forgotten", "wrong-vcpu"},
+}
+"""The causes about which the origin of an ioctl says something."""
 EDIT = "write an edit after its saved value"
 CAUSE_ORDER = {cause: place for place, cause in enumerate(CAUSES)}
 
 
 class Judge:
-    """Forms a verdict. ``saves`` are this run's, ``other_saves`` other runs', ``pairs`` the declared ones."""
+    """Forms a verdict.
+
+    ``saves`` are this run's, ``other_saves`` returns other runs', ``pairs`` are the declared ones.
+    """
 
     def __init__(
         self,
         saves: Iterable[Save],
-        other_saves: Iterable[Save],
+        other_saves: Callable[[], Iterable[Save]],
         pairs: Mapping[Place, Place],
         ignored: frozenset[int],
         counter_hz: int,
     ) -> None:
         self._saves = list(saves)
-        self._other_saves = list(other_saves)
+        self._other_saves = other_saves
         self._pairs = pairs
         self._ignored = ignored
         self._counter_hz = counter_hz
@@ -49,7 +62,8 @@ class Judge:
         open_writes = [of for of in writes if id(of) not in declared]
         inferred = Pairing(self._saves, open_writes).pairs()
         left = [of for of in open_writes if id(of) not in inferred]
-        inferred |= Pairing(self._other_saves, left).pairs() if self._other_saves else {}
+        if any(len(of.evidence) >= FEWEST_WRITES for of in left):
+            inferred |= Pairing(self._other_saves(), left).pairs()
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
         self._timed = {of.vm for of, save in restored if writes_time(of, save, self._counter_hz)}
         for of in writes:
@@ -107,7 +121,8 @@ class Judge:
             save.from_run,
         )
         self._judged.append(pair)
-        self._findings += _findings(writes, differences, pair, notes)
+        origins = _origins(writes, save)
+        self._findings += _findings(writes, differences, pair, notes, origins)
         if comparison.doubtful:
             names = regid.ranges(comparison.doubtful)
             why = f"{names}: written with another value right after the restore, or as the last of it"
@@ -132,7 +147,7 @@ class Judge:
 
     def _judge_alone(self, writes: Writes) -> None:
         if writes.entered and not writes.explores:
-            self._findings += _findings(writes, [*self._certain(writes)], None, ())
+            self._findings += _findings(writes, [*self._certain(writes)], None, (), _origins(writes))
         if len(writes.evidence) >= FEWEST_WRITES:
             self._not_judged.append(_why_not(writes))
 
@@ -185,13 +200,17 @@ def _why_not(writes: Writes) -> NotJudged:
 
 
 def _findings(
-    writes: Writes, differences: Iterable[Difference], pair: Pair | None, notes: tuple[str, ...]
+    writes: Writes,
+    differences: Iterable[Difference],
+    pair: Pair | None,
+    notes: tuple[str, ...],
+    origins: tuple[tuple[str, Origin], ...],
 ) -> list[Finding]:
     """One finding a cause, the causes in the order of their table."""
     grouped: dict[tuple[int, int, str], list[Difference]] = {}
     for difference in differences:
         grouped.setdefault((CAUSE_ORDER[difference.cause], difference.event, difference.cause), []).append(difference)
-    return [
+    findings = [
         Finding(
             cause,
             writes.vm,
@@ -203,3 +222,24 @@ def _findings(
         )
         for (_, _, cause), group in sorted(grouped.items())
     ]
+    return [
+        replace(finding, origins=origins if not place else _telling(finding.cause, origins))
+        for place, finding in enumerate(findings)
+    ]
+
+
+def _telling(cause: str, origins: tuple[tuple[str, Origin], ...]) -> tuple[tuple[str, Origin], ...]:
+    """The origins that say something about a cause; the first finding of a vCPU has all of them."""
+    return tuple((label, origin) for label, origin in origins if cause in TOLD_BY[label])
+
+
+def _origins(writes: Writes, save: Save | None = None) -> tuple[tuple[str, Origin], ...]:
+    """Where in the VMM the ioctls came from that a restore consists of."""
+    events = {
+        SAVED: save.opened_by if save is not None else None,
+        SVCR_WRITTEN: writes.svcr_write,
+        REFUSED: writes.refusal,
+        ENTERED: writes.run if writes.entered else None,
+    }
+    asked = ((label, event.origin) for label, event in events.items() if event is not None)
+    return tuple((label, origin) for label, origin in asked if origin is not None)

@@ -60,6 +60,7 @@ class Life:
             self.reader.note(id, event.number)
 
     def _open_save(self, event: Event) -> None:
+        event.ask_origin()
         self.writes.seen = event.number
         reader, state, before = self.reader, event.state, self.reader.save
         if before is not None and before.label is None and unchanged(state, before.state):
@@ -109,6 +110,8 @@ class Life:
         """A KVM_RUN is about to enter the guest."""
         writes = self.writes
         concerned = writes.attempts or writes.wiped is not None or writes.fresh or writes.restores is not None
+        if concerned:
+            event.ask_origin()
         self._entering = (event, event.state if concerned else {})
 
     def ran(self, event: Event) -> Writes | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from kvmabi.order.findings import Finding, Pair
 
 WORST_FIRST = tuple(Severity)
 MOST_LINES = 8
+FAILING = (Severity.LOST, Severity.CHANGED)
+"""The severities that make a run or a test fail unless it is told otherwise."""
 Place = tuple[int, int | None]
 """A VM and a vCPU, or None for all vCPUs of the VM."""
 
@@ -63,6 +66,10 @@ class Verdict:
     def unseen(self) -> tuple[NotJudged, ...]:
         """The vCPUs that look restored and were not judged: what a strict verdict does not accept."""
         return tuple(vcpu for vcpu in self.not_judged if vcpu.is_restore)
+
+    def fails(self, fail_on: Collection[Severity] = FAILING, *, strict: bool = False) -> bool:
+        """Whether it is a failure: it has a finding of one of these severities, or, strict, leaves a restore out."""
+        return any(finding.severity in fail_on for finding in self.findings) or (strict and bool(self.unseen))
 
     @property
     def word(self) -> str:

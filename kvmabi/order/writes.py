@@ -142,11 +142,13 @@ class Writes:
             attempt.asked = False
             if self.refusal is None:
                 self.refusal = event
+                event.ask_origin()
             return
         if attempt.took(event):
             self.replaced += 1
         if id == SVCR:
             self.svcr_write = event
+            event.ask_origin()
         for lost in event.effects:
             other = self.attempts.get(lost.id)
             if other is not None and other.good:

@@ -36,7 +36,7 @@ def serve(order: Data) -> Data:
     except UsageError as error:
         return {"error": str(error)}
     others = None if order["saves"] is None else KeptSaves(Path(order["saves"]))
-    verdict = checker.verdict(other_saves=[] if others is None else others.load())
+    verdict = checker.verdict(other_saves=tuple if others is None else others.load)
     if others is not None:
         others.keep(checker.saves, f"{Path(order['argv'][0]).name}, process {os.getpid()}")
     return {

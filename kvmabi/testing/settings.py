@@ -10,12 +10,11 @@ from typing import Any
 
 from kvmabi import regid, tables
 from kvmabi.errors import UsageError
-from kvmabi.order import Severity, Verdict
+from kvmabi.order import FAILING, Severity, Verdict
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 
 DEFAULT_HOST = "sme-demo"
-FAILING = (Severity.LOST, Severity.CHANGED)
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class Settings:
 
     def fails(self, verdict: Verdict) -> bool:
         """Whether a verdict fails the test."""
-        found = any(finding.severity in self.fail_on for finding in verdict.findings)
-        return found or (self.strict and bool(verdict.unseen))
+        return verdict.fails(self.fail_on, strict=self.strict)
 
 
 def parse(positional: Iterable[Any], arguments: Mapping[str, Any]) -> Settings:

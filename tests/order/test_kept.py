@@ -58,7 +58,7 @@ def test_restore_in_another_run_is_judged(made: OrderChecker, tmp_path: Path) ->
         missing = differing(target, saved)
         with pytest.raises(kvmabi.KvmError):
             target.run()
-        verdict = checker.verdict(other_saves=KeptSaves(tmp_path).load())
+        verdict = checker.verdict(other_saves=KeptSaves(tmp_path).load)
     assert {name for finding in verdict.findings for name in finding.registers} - {"sve_vls", "sme_vls"} == missing
     assert [pair.from_run for pair in verdict.judged] == ["saver"]
 
