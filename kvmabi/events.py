@@ -44,6 +44,10 @@ class Kind(Enum):
     MARK = "mark"
 
 
+STARTING = ("__libc_start", "_start+", "start_thread", "clone", "__clone")
+"""How the frames begin that call every program and every thread."""
+
+
 class Origin:
     """Where in the VMM an ioctl came from: the process, the thread (its tid and name), and who called whom.
 
@@ -62,9 +66,10 @@ class Origin:
     def frames(self) -> tuple[str, ...]:
         """The calls, the ioctl's caller first; names are looked up when this is read.
 
-        A frame is "function at file:line", "symbol+0xoffset in file" or "file+0xoffset", as far as it is known.
+        A frame is "function at file:line", "symbol+0xoffset in file" or "file+0xoffset", as far as it is known. Those
+        that every program and thread starts with are left out.
         """
-        return self._frames()
+        return tuple(frame for frame in self._frames() if not frame.startswith(STARTING))
 
     def fill(self, pid: int, thread: int, thread_name: str, frames: Callable[[], tuple[str, ...]]) -> None:
         """Called by the carrier of the ioctl."""

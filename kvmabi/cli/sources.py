@@ -5,34 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 from kvmabi.cli.sarif import Place, Stack
+from kvmabi.events import Origin
+from kvmabi.order import Finding
 
 FRAME = re.compile(r"(?:(?P<function>.*) at )?(?P<path>.+):(?P<line>[0-9]{1,9})", re.DOTALL)
 
 
-class Origin(Protocol):
-    """A chain of calls."""
-
-    @property
-    def frames(self) -> Sequence[str]:
-        """The calls, the innermost first: "function at file:line", or another text where that is not known."""
-
-
-@runtime_checkable
-class Traced(Protocol):
-    """Something with origins, each with a label."""
-
-    @property
-    def origins(self) -> Sequence[tuple[str, Origin]]:
-        """The labels and chains of calls."""
-
-
-def stacks(of: object) -> tuple[Stack, ...]:
-    """Returns the origins of a finding; none of one that is not traced."""
-    origins = of.origins if isinstance(of, Traced) else ()
-    return tuple(Stack(label, tuple(_places(origin))) for label, origin in origins)
+def stacks(of: Finding) -> tuple[Stack, ...]:
+    """Returns the origins of a finding."""
+    return tuple(Stack(label, tuple(_places(origin))) for label, origin in of.origins)
 
 
 def innermost(chains: Sequence[Stack]) -> Place | None:

@@ -18,8 +18,6 @@ MOST_RUNS = 6
 SHOWN_BYTES = 16
 LINES_SHOWN = 4
 FRAMES_SHOWN = 3
-STARTING = ("__libc_start", "_start", "start_thread", "clone", "__clone")
-"""Functions that call every program and thread."""
 
 
 class Loss(NamedTuple):
@@ -201,7 +199,7 @@ def _origin(label: str, origin: Origin) -> dict[str, Any]:
 def _calls(origins: Sequence[tuple[str, Origin]]) -> Iterator[str]:
     """Returns the calls that led to the ioctls that matter, a line each, the innermost first."""
     for label, origin in origins:
-        frames = [frame for frame in origin.frames if not frame.startswith(STARTING)][:FRAMES_SHOWN]
+        frames = origin.frames[:FRAMES_SHOWN]
         if frames:
             thread = f"thread {origin.thread}" if origin.thread != origin.pid else f"process {origin.pid}"
             yield f"  {label} {' < '.join(frames)} ({thread} {origin.thread_name})"

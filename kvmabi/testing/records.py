@@ -7,7 +7,7 @@ import errno
 from typing import Any
 
 from kvmabi import regid
-from kvmabi.events import PSEUDO_REGISTERS, Event, Kind
+from kvmabi.events import PSEUDO_REGISTERS, Event, Kind, Origin
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 from kvmabi.order import Finding, Loss, NotJudged, Pair, Verdict
@@ -94,7 +94,14 @@ def _finding(data: Data) -> Finding:
         pair=None if data["pair"] is None else Pair(**data["pair"]),
         lines=tuple(data["events"]),
         notes=tuple(data["notes"]),
+        origins=tuple((origin["what"], _origin(origin)) for origin in data["origins"]),
     )
+
+
+def _origin(data: Data) -> Origin:
+    origin, frames = Origin(), tuple(data["frames"])
+    origin.fill(data["process"], data["thread"], data["thread_name"], lambda: frames)
+    return origin
 
 
 def _loss(data: Data) -> Loss:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from cli.readers import run_of, suite_of
 from cli.schemas import validate
 from kvmabi.cli import github
 from kvmabi.cli.runreport import annotated, render, summary
+from kvmabi.events import Origin
 from kvmabi.order import Finding, Loss, NotJudged, Pair, Severity, Verdict
 from kvmabi.order.causes import CAUSES
 
@@ -22,11 +23,11 @@ ANYTHING = st.text(st.characters(exclude_categories=()), max_size=20)
 NUMBERS = st.integers(0, 5)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where in a program something happened, as the report reads it."""
-
-    frames: tuple[str, ...]
+def origin_of(frames: tuple[str, ...]) -> Origin:
+    """Where in a program something happened."""
+    origin = Origin()
+    origin.fill(7, 8, "vcpu0", lambda: frames)
+    return origin
 
 
 LOSS = Loss("z9", 0x6080000000150120, (4, 5), "event 5 wrote svcr = 0x1", b"\x01\x02", b"\x01\x02", None, False)
@@ -63,18 +64,11 @@ LOSSES = st.builds(
     st.booleans(),
 )
 FRAMES = ANYTHING | st.builds("{} at {}:{}".format, ANYTHING, ANYTHING, st.integers(0, 10**12))
-ORIGINS = st.tuples(ANYTHING, st.builds(Origin, st.lists(FRAMES, max_size=3).map(tuple)))
-
-
-@dataclass(frozen=True)
-class Traced(Finding):
-    """A finding with origins."""
-
-    origins: tuple[tuple[str, Origin], ...] = ()
+ORIGINS = st.tuples(ANYTHING, st.lists(FRAMES, max_size=3).map(tuple).map(origin_of))
 
 
 FINDINGS = st.builds(
-    Traced,
+    Finding,
     cause=st.sampled_from(sorted(CAUSES)),
     vm=NUMBERS,
     vcpu=NUMBERS,
@@ -204,8 +198,8 @@ def test_strict() -> None:
 
 def test_sarif_levels_rules_and_places() -> None:
     """Severities as levels, kinds as rules, vCPU and registers as logical locations, the innermost line as place."""
-    origin = Origin(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))
-    lost = Traced("destroyed", 2, 0, (LOSS,), PAIR, origins=(("z9 was written", origin),))
+    origin = origin_of(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))
+    lost = Finding("destroyed", 2, 0, (LOSS,), PAIR, origins=(("z9 was written", origin),))
     run = run_of(render(made(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
     first, second, third = run["results"]
     assert [first["level"], second["level"], third["level"]] == ["error", "note", "warning"]
@@ -234,7 +228,7 @@ def test_sarif_without_a_file() -> None:
 
 def test_annotations() -> None:
     """Errors, warnings and notices; at the line of the source, if it is known."""
-    lost = Traced("destroyed", 2, 0, (LOSS,), PAIR, origins=(("", Origin(("restore at vmm.c:41",))),))
+    lost = Finding("destroyed", 2, 0, (LOSS,), PAIR, origins=(("", origin_of(("restore at vmm.c:41",))),))
     lines = [github.text(one) for one in annotated(made(9, (lost, ALONE, LATENT)))]
     assert lines[0].startswith(
         "::error title=kvmabi%3A values destroyed by a later SVCR write,file=vmm.c,line=41::values"
