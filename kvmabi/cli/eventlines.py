@@ -11,6 +11,8 @@ from typing import TextIO
 from kvmabi.errors import UsageError
 from kvmabi.events import Event, Kind
 
+PROBES = {"KVM_GET_REG_LIST": (errno.E2BIG,)}
+"""Errors that a VMM asks for; of other ioctls it is EINTR."""
 REFUSALS_KEPT = WARNINGS_KEPT = 5
 
 
@@ -22,7 +24,7 @@ class Refusals:
 
     def watch(self, event: Event) -> None:
         """Take in an event."""
-        if event.errno and event.errno != errno.EINTR:
+        if event.errno and event.errno not in PROBES.get(event.what, (errno.EINTR,)):
             self.last.append(event)
 
 

@@ -32,6 +32,13 @@ LOST, CHANGED, LATENT = Severity.LOST, Severity.CHANGED, Severity.LATENT
 AFTER_RESTORE = "after a restore every register has the value that was saved"
 
 CAUSES = {
+    "vcpu-forgotten": Cause(
+        "restore-differs",
+        LOST,
+        "a vCPU that was saved and not restored",
+        "every vCPU of a VM has a state of its own",
+        "restore every vCPU of the VM before the first KVM_RUN",
+    ),
     "mode": Cause(
         "mode-not-restored",
         LOST,
@@ -81,13 +88,6 @@ CAUSES = {
         AFTER_RESTORE,
         "write every register that was saved; look for a filter, a short file or a count that leaves these out",
     ),
-    "vcpu-forgotten": Cause(
-        "restore-differs",
-        LOST,
-        "a vCPU that was saved and not restored",
-        "every vCPU of a VM has a state of its own",
-        "restore every vCPU of the VM before the first KVM_RUN",
-    ),
     "init": Cause(
         "restore-differs",
         LOST,
@@ -119,9 +119,9 @@ CAUSES = {
     "cut-by-vmm": Cause(
         "restore-differs",
         CHANGED,
-        "vectors that the VMM wrote only in part, the rest zero",
-        "a Z register holds the bytes of the current mode's vector length, of which V is the first 16",
-        "keep as many bytes as KVM_GET_ONE_REG returns: 256 for Z, 32 for P",
+        "values that the VMM wrote only in part, the rest zero",
+        "a register has as many bytes as its ID says; Z holds its mode's vector length, of which V is the first 16",
+        "keep as many bytes as KVM_GET_ONE_REG returns: 8 for most, 256 for Z, 32 for P",
     ),
     "torn": Cause(
         "restore-differs",

@@ -18,7 +18,7 @@ from kvmabi.order.values import SHARED, Values
 from kvmabi.order.verdict import Place, Verdict
 from kvmabi.order.writes import Writes
 
-MOST_SAVES = 512
+MOST_SAVES = 2048
 MOST_WRITES = 512
 
 
@@ -125,13 +125,10 @@ class OrderChecker:
         """The same, with VM-wide registers as they were before the VM's first run, which another vCPU may have done."""
         first_run, before = self._before_run.get(writes.vm, (0, {}))
         if writes.start < first_run:
-            kept = {id: value for id, value in before.items() if id in writes.state and not _refused(writes, id)}
+            later = {id for id, attempt in writes.attempts.items() if attempt.event.number > first_run}
+            kept = {id: value for id, value in before.items() if id in writes.state and id not in later}
             writes.state = {**writes.state, **kept}
         return writes
-
-
-def _refused(writes: Writes, id: int) -> bool:
-    return id in writes.attempts and writes.attempts[id].refused is not None
 
 
 def _label(event: Event) -> int:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from kvmabi import regid
 from kvmabi.events import Event
+from kvmabi.order.edits import Edits
 from kvmabi.order.findings import Loss
 from kvmabi.order.saves import Save
 from kvmabi.order.values import CNTVCT, RUNNING, SVCR, VLS, is_cut, is_reversed, name_of, same
@@ -40,23 +42,21 @@ class Difference(NamedTuple):
 class Comparison:
     """A restored vCPU against a save.
 
-    ``others`` are the other saves of the same source VM. ``edits`` counts the registers that were restored as saved
-    and then written again on purpose, ``doubtful`` are the names of those of which this cannot be told.
+    ``others`` are the other saves of the same source VM. ``edits`` has the registers that were restored as saved and
+    then written again on purpose.
     """
 
     def __init__(self, writes: Writes, save: Save, others: Sequence[Save] = (), counter_hz: int = 0) -> None:
         self.writes = writes
         self.save = save
-        self.edits = 0
-        self.doubtful: list[str] = []
+        self.edits = Edits(writes, save)
+        self._examples: str | None = None
         self._counter_hz = counter_hz
         self._siblings = [other for other in others if other.vcpu != save.vcpu]
         self._older = [other for other in others if other.vcpu == save.vcpu and other is not save]
 
     def differences(self) -> list[Difference]:
         """What was lost, in the order of the save's state."""
-        self.edits = 0
-        self.doubtful = []
         found = [*self._each(), *self._time()]
         if not any(difference.cause == "mode" for difference in found):
             return found
@@ -75,9 +75,7 @@ class Comparison:
             now, attempt = writes.state.get(id), writes.attempts.get(id)
             if not same(id, saved, now):
                 difference = self._unequal(id, saved, attempt)
-                if difference is None:
-                    self.edits += name_of(id) not in self.doubtful
-                else:
+                if difference is not None:
                     yield difference
             elif id in VLS and attempt is not None and attempt.refused is not None and not attempt.good:
                 yield self._difference("vls-late-equal", id, _refused(attempt.refused), attempt.refused)
@@ -107,6 +105,8 @@ class Comparison:
             return self._difference(
                 "init", id, f"set before KVM_ARM_VCPU_INIT (event {writes.start})", *undone.good[-1:]
             )
+        if writes.wiped is None and len(writes.attempts) < FEWEST_WRITES:
+            return self._difference("vcpu-forgotten", id, "nothing was restored to this vCPU")
         if id in save.reads:
             why = "the save read it"
         elif id in save.earlier:
@@ -117,8 +117,7 @@ class Comparison:
             return self._difference("not-saved", id, "the save never read it")
         if id == SVCR:
             return self._difference("mode", id, f"{why}, and it was never written")
-        forgotten = not writes.attempts and writes.wiped is None
-        return self._difference("vcpu-forgotten" if forgotten else "never-written", id, why)
+        return self._difference("never-written", id, why)
 
     def destroyed(self, id: int, attempt: Attempt) -> Difference:
         """A value that a later write, usually of SVCR, destroyed."""
@@ -146,36 +145,16 @@ class Comparison:
         last = attempt.good[-1]
         if id not in self.save.reads and same(id, written, self.save.earlier.get(id)):
             return self._difference("torn", id, "the guest ran on after the save had read it", last)
-        restored = self._was_restored(id, attempt)
+        restored = self.edits.count(id, attempt)
         for cause, other, enough in self._other_saves:
             if self._is_of(id, other, written, telling=not enough) and (enough or not restored):
                 what = f"vCPU {other.vcpu}" if cause == "wrong-vcpu" else "an older save"
                 age = ", a newer one" if cause == "older-save" and other.first_event > self.save.first_event else ""
-                why = f"the value saved of {what} (events {other.first_event}-{other.last_event}{age})"
+                why = f"the value saved of {what} at events {other.first_event}-{other.last_event}{age}"
                 return self._difference(cause, id, why, last)
         if restored:
             return None
         return self._difference(*self._mistake(id, saved, written, last), last)
-
-    def _was_restored(self, id: int, attempt: Attempt) -> bool:
-        """Whether a register had the saved value, and was then written again on purpose.
-
-        It was written as saved; or it was left alone because it had the value, and written after the restore was done.
-        """
-        saved, last = self.save.state[id], attempt.good[-1].number
-        if attempt.once(id, saved, self.save.after) is not None:
-            return not self._written_anew(last)
-        if last <= self._end:
-            return False
-        if is_cut(saved, attempt.written or b"") or is_reversed(saved, attempt.written or b""):
-            return False
-        seen = attempt.seen
-        if seen is not None:
-            return seen.data is not None and same(id, saved, seen.data) and seen.number < last - 1
-        had_it = attempt.once(id, saved, 0) is not None or same(id, saved, self.writes.base.get(id))
-        if had_it and last == self._end + 1 and self._place(id) > self._place(self._last):
-            self.doubtful.append(name_of(id))
-        return had_it
 
     def _mistake(self, id: int, saved: bytes, written: bytes, last: Event) -> tuple[str, int, str]:
         """The cause and the reason of a value that is neither the saved one nor another save's."""
@@ -189,7 +168,11 @@ class Comparison:
             return "byte-order", id, "the bytes of the saved value in another order"
         source = self._by_value.get(written.rstrip(b"\0"))
         if source is not None and len(written) == len(self.save.state[source]):
-            return "shifted", id, f"it has the value that was saved for {name_of(source)}"
+            if self._examples is None:
+                self._examples = (
+                    f"each has a value that was saved for another register, {name_of(id)} that of {name_of(source)}"
+                )
+            return "shifted", id, self._examples
         return "changed", id, "the VMM wrote another value"
 
     # --- look-ups
@@ -200,44 +183,10 @@ class Comparison:
 
     @cached_property
     def _by_value(self) -> dict[bytes, int]:
-        """The registers of the save by their values, zero and small ones left out."""
-        values = {value.rstrip(b"\0"): id for id, value in self.save.state.items()}
-        return {value: id for value, id in values.items() if len(value) > 1}
-
-    @cached_property
-    def _restored(self) -> dict[int, int]:
-        """The registers that were written as saved, and the numbers of the events."""
-        found = {}
-        for id, attempt in self.writes.attempts.items():
-            saved, last = self.save.state.get(id), attempt.last
-            if last is None or saved is None or last.data is None or last.number <= self.save.after:
-                continue
-            if same(id, saved, last.data):
-                found[last.number] = id
-        return found
-
-    def _written_anew(self, number: int) -> bool:
-        """Whether many registers were written as saved again after an event: it is in the middle of another pass."""
-        attempts = self.writes.attempts
-        return sum(attempts[id].times > 1 for event, id in self._restored.items() if event > number) >= FEWEST_WRITES
-
-    @property
-    def _end(self) -> int:
-        """The number of the last event that wrote a register as it was saved."""
-        return max(self._restored, default=0)
-
-    @property
-    def _last(self) -> int:
-        """The register that was written then."""
-        return self._restored.get(self._end, 0)
-
-    def _place(self, id: int) -> int:
-        """The place of a register in the order in which the save read it."""
-        return self._places.get(id, -1)
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        return {id: place for place, id in enumerate(self.save.reads)}
+        """The registers of the save by their values, without small ones and those that several registers have."""
+        count = Counter(value.rstrip(b"\0") for value in self.save.state.values())
+        stripped = ((value.rstrip(b"\0"), id) for id, value in self.save.state.items())
+        return {value: id for value, id in stripped if len(value) > 1 and count[value] == 1}
 
     @cached_property
     def _other_saves(self) -> list[tuple[str, Save, bool]]:
@@ -311,7 +260,8 @@ def _cause_of_refusal(id: int, refused: Event) -> str:
         return "vls-late"
     if refused.errno == errno.EBUSY and family == "sme":
         return "za-off"
-    return "absent" if refused.errno == errno.ENOENT and family in VECTORS else "refused"
+    absent = refused.errno in (errno.ENOENT, errno.EPERM) and family in VECTORS
+    return "absent" if absent else "refused"
 
 
 def _refused(event: Event) -> str:

@@ -242,7 +242,7 @@ def _from(value: bytes, at: int) -> str:
 
 
 def _events(losses: Sequence[Loss]) -> str:
-    """Returns the event numbers of some registers, in runs (" (events 12-40, 97)"), "" if there are none."""
+    """Returns the event numbers of some registers, in runs ("; events 12-40, 97"), "" if there are none."""
     numbers = sorted({number for loss in losses for number in loss.events})
     runs: list[tuple[int, int]] = []
     for number in numbers:
@@ -253,4 +253,4 @@ def _events(losses: Sequence[Loss]) -> str:
     text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:MOST_RUNS])
     if len(runs) > MOST_RUNS:
         text += f" and {len(runs) - MOST_RUNS} more runs"
-    return f" (event{'s' if len(numbers) != 1 else ''} {text})" if text else ""
+    return f"; event{'s' if len(numbers) != 1 else ''} {text}" if text else ""

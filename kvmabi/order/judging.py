@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from kvmabi import regid
-from kvmabi.events import Origin
+from kvmabi.events import MP_STATE, Origin
 from kvmabi.order.causes import CAUSES
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.pairing import MOST, Pairing, choose, eligible, fit, is_own, shape_of
+from kvmabi.order.pairing import FEWEST_ALIKE, MOST, Pairing, choose, eligible, fit, is_dump, is_exact, shape_of
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -60,18 +60,12 @@ class Judge:
         """The verdict on ``writes``; ``set_up`` is how many writes every vCPU had, ``forgotten`` counts lost ones."""
         declared = {id(of): save for of in writes if (save := self._declared(of)) is not None}
         open_writes = [of for of in writes if id(of) not in declared]
-        inferred = Pairing(self._saves, open_writes).pairs()
-        left = [of for of in open_writes if id(of) not in inferred]
-        if any(len(of.evidence) >= FEWEST_WRITES for of in left):
-            inferred |= Pairing(self._other_saves(), left).pairs()
+        inferred = self._inferred(open_writes)
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
         self._timed = {of.vm for of, save in restored if writes_time(of, save, self._counter_hz)}
         for of in writes:
             save = declared.get(id(of)) or inferred.get(id(of))
-            if save is not None and id(of) not in declared and is_own(of, save):
-                why = f"{len(of.attempts)} registers written back to the vCPU that they were read from"
-                self._not_judged.append(NotJudged(of.vm, of.vcpu, len(of.attempts), why))
-            elif save is not None:
+            if save is not None:
                 self._judge_pair(of, save, declared=id(of) in declared)
             else:
                 self._judge_alone(of)
@@ -79,6 +73,25 @@ class Judge:
         return Verdict(events, tuple(self._findings), tuple(self._judged), tuple(self._not_judged))
 
     # --- pairs
+
+    def _inferred(self, writes: list[Writes]) -> dict[int, Save]:
+        """The saves that were restored, by ``id()`` of the writes: of this run, or else of other runs."""
+        inferred = Pairing(self._saves, writes).pairs()
+        for of in writes:
+            for save in self._saves if id(of) in inferred else ():
+                save.is_dump = save.is_dump or is_dump(of, save)
+        if any(save.is_dump for save in self._saves):  # a restored vCPU before it runs is not a source
+            inferred = Pairing([save for save in self._saves if not save.is_dump], writes).pairs()
+        left = [of for of in writes if id(of) not in inferred or not is_exact(of, inferred[id(of)])]
+        if any(len(of.evidence) >= FEWEST_WRITES for of in left):
+            others = Pairing(self._other_saves(), left).pairs()
+            exact = {of for of, save in others.items() if of not in inferred or self._is_exact(of, save, left)}
+            inferred |= {of: others[of] for of in exact}
+        return inferred
+
+    @staticmethod
+    def _is_exact(number: int, save: Save, writes: list[Writes]) -> bool:
+        return any(id(of) == number and is_exact(of, save) for of in writes)
 
     def _declared(self, writes: Writes) -> Save | None:
         """The save that a pair which the VMM or the user declared names."""
@@ -97,11 +110,7 @@ class Judge:
         return saves[-1] if saves else None
 
     def _judge_pair(self, writes: Writes, save: Save, *, declared: bool) -> None:
-        others = [
-            other
-            for other in self._saves
-            if other.vm == save.vm and eligible(writes, other) and not is_own(writes, other)
-        ]
+        others = [other for other in self._saves if other.vm == save.vm and eligible(writes, other)]
         comparison = Comparison(writes, save, others, 0 if writes.vm in self._timed else self._counter_hz)
         differences = [difference for difference in comparison.differences() if self._counts(difference)]
         notes: tuple[str, ...] = ()
@@ -117,15 +126,16 @@ class Judge:
             writes.seconds - save.seconds,
             len(save.state),
             declared,
-            comparison.edits,
+            len(comparison.edits.certain),
             save.from_run,
         )
         self._judged.append(pair)
+        differences += [of for of in self._certain(writes) if _is_beyond(of, writes, save)]
         origins = _origins(writes, save)
         self._findings += _findings(writes, differences, pair, notes, origins)
-        if comparison.doubtful:
-            names = regid.ranges(comparison.doubtful)
-            why = f"{names}: written with another value right after the restore, or as the last of it"
+        if comparison.edits.doubtful:
+            names = regid.ranges(comparison.edits.doubtful)
+            why = f"{names}: written with another value after the saved one, or as the last of the restore"
             self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, EDIT, is_restore=True))
 
     def _counts(self, difference: Difference) -> bool:
@@ -163,7 +173,7 @@ class Judge:
                 yield comparison.refusal(id, attempt.refused)
             else:
                 yield comparison.destroyed(id, attempt)
-        if writes.wiped is not None and not writes.attempts:
+        if writes.wiped is not None and not any(id < MP_STATE for id in writes.attempts):
             for id, undone in writes.wiped.attempts.items():
                 written = undone.written
                 if written is None or undone.read_back or id in self._ignored:
@@ -175,6 +185,7 @@ class Judge:
 
     def _count_the_rest(self, writes: Sequence[Writes], set_up: Mapping[tuple[int, int], int], forgotten: int) -> None:
         told = {(pair.vm, pair.vcpu) for pair in self._judged} | {(vcpu.vm, vcpu.vcpu) for vcpu in self._not_judged}
+        told |= {(finding.vm, finding.vcpu) for finding in self._findings}
         for (vm, vcpu), count in set_up.items():
             if (vm, vcpu) not in told:
                 what = f"{count} write{'s' if count != 1 else ''}" if count else "no write"
@@ -182,6 +193,14 @@ class Judge:
         if forgotten:
             why = f"{forgotten} restores or set-ups before the last {len(writes)}: too many to remember"
             self._not_judged.append(NotJudged(0, 0, 0, why, is_restore=True))
+
+
+def _is_beyond(difference: Difference, writes: Writes, save: Save) -> bool:
+    """Whether a loss is of a register that the source did not have, and that was refused after it was saved."""
+    attempt = writes.attempts.get(difference.loss.id)
+    if attempt is None or attempt.refused is None or attempt.good or difference.loss.id in save.state:
+        return False
+    return attempt.refused.number > save.after
 
 
 def _why_not(writes: Writes) -> NotJudged:
@@ -192,7 +211,7 @@ def _why_not(writes: Writes) -> NotJudged:
     where = writes.vm, writes.vcpu, count
     if writes.explores:
         return NotJudged(*where, f"{count} registers written in no order, many of them over and over: not a restore")
-    if share >= MOST / 2 and writes.entered:
+    if share >= MOST / 2 and writes.entered and len(writes.telling) >= FEWEST_ALIKE:
         return NotJudged(*where, f"restored, {count} registers written, from a save that was not seen", UNSEEN, True)
     if not writes.entered:
         return NotJudged(*where, f"{count} registers written, and the guest was never entered")

@@ -85,7 +85,7 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         return None
     attempts = writes.evidence
     later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
-    if not later or (is_own(writes, save) and not _is_written_back(save, len(later))):
+    if not later:
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
@@ -138,11 +138,6 @@ def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
     return saved is not None and last is not None and id not in RUNNING and not same(id, saved, last)
 
 
-def _is_written_back(save: Save, count: int) -> bool:
-    """Whether a vCPU's own save may be what the VMM wrote back: it read most of the vCPU, then wrote many registers."""
-    return count >= FEWEST_WRITES and len(save.reads) >= HALF * len(save.state)
-
-
 def _may_fit(writes: Writes, shape: Shape) -> bool:
     """A look at one register of each group that was written: whether the whole is worth comparing."""
     alike = unlike = 0
@@ -180,7 +175,7 @@ def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:
         return False
     number = attempt.event.number
     older = (other for other in shape.others if other.first_event < min(number, shape.save.first_event))
-    return any(other.state.get(id) == tried and not is_own(writes, other) for other in older)
+    return any(other.state.get(id) == tried and eligible(writes, other) for other in older)
 
 
 def is_exact(writes: Writes, save: Save) -> bool:
@@ -202,22 +197,29 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not writes.entered and not writes.gave_up:
         return found.coverage >= MOST and found.ids >= MOST
     if not writes.fresh:
+        if own and len(found.save.known) < HALF * len(found.save.state):
+            return is_exact(writes, found.save)  # a debugger reads and writes back a few
         enough = found.written >= (HALF if own else NEARLY_ALL) or (own and found.ids >= 1)
         return enough or is_exact(writes, found.save)
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
 
 
 def eligible(writes: Writes, save: Save) -> bool:
-    """Whether a save was made early enough: before the last write; another run's save can be restored after INIT."""
+    """Whether a save was made early enough: before the last write, of the vCPU itself before what was written began.
+
+    Another run's save can be restored after INIT only.
+    """
     if save.from_run:
         return writes.fresh
+    if save.place == writes.place:
+        return save.first_event < writes.start
     last = writes.last.number if writes.last is not None else writes.end
     return save.first_event < last
 
 
-def is_own(writes: Writes, save: Save) -> bool:
-    """Whether a save is of the same vCPU and was made after what was written began: what the VMM wrote back."""
-    return save.place == writes.place and not save.from_run and save.first_event >= writes.start
+def is_dump(writes: Writes, save: Save) -> bool:
+    """Whether a save is of a vCPU while it was being written to: a look at what was restored, before it ran."""
+    return save.place == writes.place and not save.from_run and writes.start < save.first_event <= writes.end
 
 
 class Pairing:
@@ -235,10 +237,7 @@ class Pairing:
         self._fits = {id(of): self._all_fits(of) for of in writes}
 
     def pairs(self) -> dict[int, Save]:
-        """The save that each was restored from, by ``id()`` of the writes, if it is a restore.
-
-        A save of the vCPU itself that was made meanwhile (see ``is_own``) is one of those.
-        """
+        """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
         found: dict[int, Save] = {}
         by_vm: dict[int, list[Writes]] = defaultdict(list)
         for writes in self._writes:
@@ -259,6 +258,8 @@ class Pairing:
         if source is None:
             return {}
         alone = len({writes.vcpu for writes in restored}) == 1
+        if any(of.wiped is not None and 0 < len(of.attempts) < FEWEST_WRITES for of in restored):
+            restored = [of for of in restored if of.wiped is None]  # set up anew after what was restored: a reset
         found = {id(of): save for of in restored if (save := self._save_of(of, source, alone=alone)) is not None}
         self._add_siblings(restored, source, found)
         return found
@@ -293,6 +294,8 @@ class Pairing:
             near = choose(writes, elsewhere)
             if chosen is None or is_exact(writes, near):
                 return min(saved, key=lambda save: abs(save.first_event - near.first_event))
+        if not from_source and saved:  # it has the state of a vCPU of yet another VM
+            return saved[-1]
         return chosen or choose(writes, from_source or fits)
 
     def _add_siblings(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
@@ -300,7 +303,7 @@ class Pairing:
         paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found]
         if any(not writes.fresh for writes, _ in paired):
             self._add_rolled_back(restored, source, found)
-        near = max((save.first_event for writes, save in paired if writes.fresh), default=None)
+        near = max((save for of, save in paired if of.fresh), key=lambda save: save.first_event, default=None)
         if near is None:
             return
         done = {writes.vcpu for writes, _ in paired}
@@ -329,20 +332,23 @@ class Pairing:
         likely = [found for found in fits if _is_likely(writes, found)]
         return choose(writes, likely) if likely else None
 
-    def _forgotten(self, writes: Writes, source: tuple[str, int], near: int) -> Save | None:
+    def _forgotten(self, writes: Writes, source: tuple[str, int], near: Save) -> Save | None:
         """The save of a vCPU to which nothing was restored."""
         if len(writes.attempts) >= FEWEST_WRITES or not writes.entered:
             return None
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
         if source == ("", writes.vm):  # a rollback after another INIT
             saved = [save for save in saved if save.last_event < writes.start]
-        return min(saved, key=lambda save: abs(save.first_event - near), default=None)
+        save = min(saved, key=lambda save: abs(save.first_event - near.first_event), default=None)
+        if save is None:
+            return None
+        together = (other for other in self._by_vm[source] if other.place == near.place)
+        nearest = min(together, key=lambda other: abs(other.first_event - save.first_event))
+        return save if nearest is near else None  # else it is of an older checkpoint, and this one lacks the vCPU
 
 
 def _is_likely(writes: Writes, found: Fit) -> bool:
     """Whether a vCPU of a VM that was restored was restored, too: less must speak for it."""
-    if is_own(writes, found.save):
-        return False
     if not writes.entered:
         return found.coverage >= MOST and found.ids >= MOST
     if not writes.fresh:

@@ -36,6 +36,7 @@ class Save:
     from_run: str = ""
     first_event: int = 0
     last_event: int = 0
+    is_dump: bool = False
 
     def __post_init__(self) -> None:
         self.first_event = self.first_event or min(self.reads.values(), default=0)

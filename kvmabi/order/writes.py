@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kvmabi.events import Event
-from kvmabi.order.values import SVCR, Values, group_of, same
+from kvmabi.order.values import RUNNING, SVCR, Values, group_of, same
 
 MOST_VALUES = 8
 """How many different values of one register are remembered: the first ones and the last."""
@@ -126,17 +126,18 @@ class Writes:
 
     def attempt(self, id: int, event: Event) -> None:
         """Process a write, successful or not, of a register or pseudo-register."""
-        attempt = self.attempts.get(id)
-        if attempt is None:
-            attempt = self.attempts[id] = Attempt()
         if self.reads_since_write:
             self.looked.update(self.reads_since_write)
             self.reads_since_write = {}
-        attempt.seen = self.looked.get(id)
-        last = self.last
-        if last is not None and last.register is not None and id < last.register:
+        before, self.last = self.last, event
+        seen, attempt = self.looked.get(id), self.attempts.get(id)
+        if seen is not None and _is_written_back(id, seen, attempt, event):
+            return
+        if attempt is None:
+            attempt = self.attempts[id] = Attempt()
+        attempt.seen = seen
+        if before is not None and before.register is not None and id < before.register:
             self.backward += 1
-        self.last = event
         if event.errno:
             attempt.refused = event
             attempt.asked = False
@@ -150,6 +151,7 @@ class Writes:
             self.svcr_write = event
             event.ask_origin()
         for lost in event.effects:
+            self.looked.pop(lost.id, None)
             other = self.attempts.get(lost.id)
             if other is not None and other.good:
                 other.gone = event
@@ -169,6 +171,12 @@ class Writes:
     def evidence(self) -> dict[int, Attempt]:
         """The writes that show what is restored: those that an INIT undid, if nothing was written after it."""
         return self.attempts or (self.wiped.attempts if self.wiped is not None else {})
+
+    @property
+    def telling(self) -> list[int]:
+        """The registers that were written with another value than they have after INIT."""
+        tried = ((id, attempt.tried) for id, attempt in self.evidence.items())
+        return [id for id, value in tried if value is not None and not same(id, value, self.base.get(id))]
 
     @cached_property
     def sample(self) -> dict[int, Attempt]:
@@ -207,3 +215,13 @@ class Writes:
                 written = attempt.written
                 if written is not None and not same(id, written, now):
                     yield id, attempt
+
+
+def _is_written_back(id: int, seen: Event, attempt: Attempt | None, event: Event) -> bool:
+    """Whether the VMM writes the value that it has read since it last wrote the register: that changes nothing."""
+    last = attempt.last if attempt is not None else None
+    if event.errno or event.data is None or seen.data is None or id in RUNNING:
+        return False
+    if attempt is not None and attempt.refused is not None:
+        return False
+    return (last is None or seen.number > last.number) and same(id, seen.data, event.data)

@@ -38,7 +38,7 @@ def test_registers_with_one_reason_are_grouped() -> None:
     losses = [loss(f"z{n}", 10 + n, why="gone") for n in range(32)] + [loss("x0"), loss("zt0", 50, why="gone")]
     lines = str(Finding("never-written", 2, 3, tuple(losses))).splitlines()
     assert lines[0].endswith("34 registers of VM 2 vCPU 3")
-    assert lines[1:5] == ["  z0-31 zt0", "    gone (events 10-41, 50)", "  x0", "    never written"]
+    assert lines[1:5] == ["  z0-31 zt0", "    gone; events 10-41, 50", "  x0", "    never written"]
     assert max(map(len, lines)) <= 100
 
 

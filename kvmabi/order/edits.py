@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Tells a register that was written again on purpose, after it was restored, from one that was restored wrongly."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from kvmabi.order.saves import Save
+from kvmabi.order.values import is_cut, is_reversed, name_of, same
+from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
+
+
+class Edits:
+    """What was written to a restored vCPU again on purpose.
+
+    ``doubtful`` are the names of registers of which events cannot tell: among these, and not among ``certain``.
+    """
+
+    def __init__(self, writes: Writes, save: Save) -> None:
+        self._writes = writes
+        self._save = save
+        self.certain: list[str] = []
+        self.doubtful: list[str] = []
+
+    def count(self, id: int, attempt: Attempt) -> bool:
+        """Whether a register had the saved value before it was given another one; counts it if so.
+
+        It was written as saved; or it was left alone because it had the value, and written after the restore was done.
+        """
+        name = name_of(id)
+        if name in self.certain or name in self.doubtful:
+            return True
+        doubts = self._doubts(id, attempt)
+        if doubts is not None:
+            (self.doubtful if doubts else self.certain).append(name)
+        return doubts is not None
+
+    def _doubts(self, id: int, attempt: Attempt) -> bool | None:
+        """None if the register did not have the saved value before; else whether it may be a mistake nevertheless."""
+        saved, last = self._save.state[id], attempt.good[-1].number
+        if attempt.once(id, saved, self._save.after) is not None:
+            return self._is_written_anew(last)
+        written = attempt.written or b""
+        if last <= self._end or is_cut(saved, written) or is_reversed(saved, written):
+            return None
+        seen = attempt.seen
+        if seen is not None:
+            looked_equal = seen.data is not None and same(id, saved, seen.data)
+            return False if looked_equal and seen.number < last - 1 else None
+        if attempt.once(id, saved, 0) is None and not same(id, saved, self._writes.base.get(id)):
+            return None
+        return last <= self._tail
+
+    @cached_property
+    def _as_saved(self) -> dict[int, int]:
+        """The registers that were written as saved last, by the numbers of the events."""
+        found = {}
+        for id, attempt in self._writes.attempts.items():
+            saved, last = self._save.state.get(id), attempt.last
+            if last is None or saved is None or last.data is None or last.number <= self._save.after:
+                continue
+            if same(id, saved, last.data):
+                found[last.number] = id
+        return found
+
+    @cached_property
+    def _end(self) -> int:
+        """The number of the last event that wrote a register as it was saved."""
+        return max(self._as_saved, default=0)
+
+    @cached_property
+    def _tail(self) -> int:
+        """The last of the writes that follow without a gap in the order of the save, perhaps as part of the restore."""
+        places = {id: place for place, id in enumerate(self._save.reads)}
+        by_number = {attempt.event.number: id for id, attempt in self._writes.attempts.items()}
+        number, place = self._end, places.get(self._as_saved.get(self._end, 0), -1)
+        while places.get(by_number.get(number + 1, 0), -1) > place:
+            number += 1
+            place = places[by_number[number]]
+        return number
+
+    def _is_written_anew(self, number: int) -> bool:
+        """Whether many registers were written as saved again after an event: it is in the middle of another pass."""
+        attempts = self._writes.attempts
+        return sum(attempts[id].times > 1 for event, id in self._as_saved.items() if event > number) >= FEWEST_WRITES
