@@ -11,7 +11,18 @@ from kvmabi.events import MP_STATE, Origin
 from kvmabi.order.causes import CAUSES
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.pairing import FEWEST_ALIKE, MOST, Pairing, choose, eligible, fit, is_dump, is_exact, shape_of
+from kvmabi.order.pairing import (
+    FEWEST_ALIKE,
+    MOST,
+    Pairing,
+    choose,
+    eligible,
+    fit,
+    is_dump,
+    is_exact,
+    near_fit,
+    shape_of,
+)
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -77,21 +88,33 @@ class Judge:
     def _inferred(self, writes: list[Writes]) -> dict[int, Save]:
         """The saves that were restored, by ``id()`` of the writes: of this run, or else of other runs."""
         inferred = Pairing(self._saves, writes).pairs()
-        for of in writes:
-            for save in self._saves if id(of) in inferred else ():
-                save.is_dump = save.is_dump or is_dump(of, save)
-        if any(save.is_dump for save in self._saves):  # a restored vCPU before it runs is not a source
-            inferred = Pairing([save for save in self._saves if not save.is_dump], writes).pairs()
         left = [of for of in writes if id(of) not in inferred or not is_exact(of, inferred[id(of)])]
         if any(len(of.evidence) >= FEWEST_WRITES for of in left):
             others = Pairing(self._other_saves(), left).pairs()
-            exact = {of for of, save in others.items() if of not in inferred or self._is_exact(of, save, left)}
-            inferred |= {of: others[of] for of in exact}
+            for of in left:
+                save = others.get(id(of))
+                if save is not None and (id(of) not in inferred or is_exact(of, save)):
+                    inferred[id(of)] = save
+        self._replace_dumps(writes, inferred)
         return inferred
 
-    @staticmethod
-    def _is_exact(number: int, save: Save, writes: list[Writes]) -> bool:
-        return any(id(of) == number and is_exact(of, save) for of in writes)
+    def _replace_dumps(self, writes: list[Writes], inferred: dict[int, Save]) -> None:
+        """Prefers a source to a look at what was restored from it, if the vCPU fits both equally well."""
+        for of in writes:
+            source = inferred.get(id(of))
+            if source is not None and of.fresh and source.place != of.place:
+                for save in self._saves:
+                    save.is_dump = save.is_dump or is_dump(of, save)
+        doubtful = [of for of in writes if id(of) in inferred and inferred[id(of)].is_dump]
+        if not doubtful:
+            return
+        sources = [save for save in self._saves if not save.is_dump]
+        better = Pairing(sources, writes).pairs()
+        others = Pairing(self._other_saves(), doubtful).pairs()
+        for of in doubtful:
+            other = better.get(id(of)) or others.get(id(of))
+            if other is not None and _score(of, other) >= _score(of, inferred[id(of)]):
+                inferred[id(of)] = other
 
     def _declared(self, writes: Writes) -> Save | None:
         """The save that a pair which the VMM or the user declared names."""
@@ -159,7 +182,8 @@ class Judge:
         if writes.entered and not writes.explores:
             self._findings += _findings(writes, [*self._certain(writes)], None, (), _origins(writes))
         if len(writes.evidence) >= FEWEST_WRITES:
-            self._not_judged.append(_why_not(writes))
+            near = near_fit(writes, self._saves)
+            self._not_judged.append(_why_not(writes) if near is None else _nearly(writes, near))
 
     def _certain(self, writes: Writes) -> Iterator[Difference]:
         """What the guest was entered without, though the VMM wrote it."""
@@ -195,12 +219,25 @@ class Judge:
             self._not_judged.append(NotJudged(0, 0, 0, why, is_restore=True))
 
 
+def _score(writes: Writes, save: Save) -> float:
+    found = fit(writes, shape_of(save))
+    return found.score if found is not None else 0.0
+
+
 def _is_beyond(difference: Difference, writes: Writes, save: Save) -> bool:
     """Whether a loss is of a register that the source did not have, and that was refused after it was saved."""
     attempt = writes.attempts.get(difference.loss.id)
     if attempt is None or attempt.refused is None or attempt.good or difference.loss.id in save.state:
         return False
     return attempt.refused.number > save.after
+
+
+def _nearly(writes: Writes, save: Save) -> NotJudged:
+    """Why a vCPU that was given many values of a save was not compared with it."""
+    source = f"VM {save.vm} vCPU {save.vcpu}, events {save.first_event}-{save.last_event}"
+    why = f"{len(writes.evidence)} registers written, many as saved ({source}), others left alone"
+    hint = "declare the source (--pair) if it is a restore"
+    return NotJudged(*writes.place, len(writes.evidence), why, hint, is_restore=True)
 
 
 def _why_not(writes: Writes) -> NotJudged:

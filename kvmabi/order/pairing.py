@@ -22,6 +22,8 @@ KNOWN_IDS = 0.75
 """The share of the attempted IDs that the save must have read."""
 FEW = 4
 """A save that so many groups of a sample disagree with, for each that agrees, is not looked at further."""
+NEARLY_NONE = 1.0
+"""How many groups of registers are given other values by a few edits."""
 OWN_VALUES = 0.25
 """The share of the values that only one save of a vCPU has, which marks it as the one restored."""
 MOST_OTHERS = 8
@@ -35,14 +37,16 @@ class Fit(NamedTuple):
 
     ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal, ``ids`` the same
     share of its registers; ``written`` is the share of groups attempted. ``alike`` is the weight of telling values that
-    were written as saved or nearly, ``alike_ids`` the number of these registers, ``unlike`` the weight of other values,
-    ``superseded`` that of registers that were written as saved and then with another value.
+    were written as saved or nearly, ``left`` that of those that were written before the save and left alone,
+    ``alike_ids`` the number of both, ``unlike`` the weight of other values,
+    ``superseded`` that of all registers whose last value is another one.
     """
 
     save: Save
     coverage: float
     ids: float
     written: float
+    left: float
     alike: float
     alike_ids: int
     unlike: float
@@ -51,7 +55,12 @@ class Fit(NamedTuple):
     @property
     def score(self) -> float:
         """By which the VM that was restored is chosen."""
-        return self.alike - self.unlike
+        return self.left + self.alike - self.unlike
+
+    @property
+    def mismatch(self) -> float:
+        """The weight of the registers whose last value is not the saved one."""
+        return max(self.unlike, self.superseded)
 
 
 class Shape(NamedTuple):
@@ -89,7 +98,7 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
-    written = looked = alike = unlike = superseded = 0.0
+    written = looked = left = alike = unlike = superseded = 0.0
     alike_ids = 0
     covered: list[int] = []
     for id, attempt in attempts.items():
@@ -102,7 +111,7 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
                 looked += weight
                 covered.append(id)
                 if any(saved) and not same(id, saved, writes.base.get(id)):
-                    alike += weight
+                    left += weight
                     alike_ids += 1
             continue
         written += weight
@@ -125,7 +134,7 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     # a save of much of the state may be restored without what was read before it
     read = _share(covered, save.reads.keys() - fixed) if len(save.reads) >= HALF * len(save.state) else 0.0
     coverage, ids = max(read, (written + looked) / shape.groups), max(read, _share(covered, weights.keys() - fixed))
-    return Fit(save, coverage, ids, written / shape.groups, alike, alike_ids, unlike, superseded)
+    return Fit(save, coverage, ids, written / shape.groups, left, alike, alike_ids, unlike, superseded)
 
 
 def _share(covered: Iterable[int], of: Set[int]) -> float:
@@ -133,7 +142,7 @@ def _share(covered: Iterable[int], of: Set[int]) -> float:
 
 
 def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
-    """Whether a register was written as saved and then with another value."""
+    """Whether the last value that was written is not the saved one."""
     saved, last = save.state.get(id), attempt.written
     return saved is not None and last is not None and id not in RUNNING and not same(id, saved, last)
 
@@ -183,6 +192,11 @@ def is_exact(writes: Writes, save: Save) -> bool:
     return all(same(id, value, writes.state.get(id)) for id, value in save.state.items())
 
 
+def _differing(writes: Writes, save: Save) -> int:
+    """How many registers do not have the value of the save."""
+    return sum(not same(id, value, writes.state.get(id)) for id, value in save.state.items())
+
+
 def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
     own = found.save.place == writes.place and not found.save.from_run
@@ -195,13 +209,34 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not agrees:
         return False
     if not writes.entered and not writes.gave_up:
-        return found.coverage >= MOST and found.ids >= MOST
+        return _is_complete(found)
     if not writes.fresh:
         if own and len(found.save.known) < HALF * len(found.save.state):
             return is_exact(writes, found.save)  # a debugger reads and writes back a few
         enough = found.written >= (HALF if own else NEARLY_ALL) or (own and found.ids >= 1)
-        return enough or is_exact(writes, found.save)
+        return enough or (own and is_exact(writes, found.save))
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
+
+
+def _is_complete(found: Fit) -> bool:
+    """Whether a restore that the guest never saw was done: most of a save of much of the state was attempted."""
+    much = len(found.save.known) >= HALF * len(found.save.state)
+    return much and found.coverage >= MOST and found.ids >= MOST
+
+
+def near_fit(writes: Writes, saves: Sequence[Save]) -> Save | None:
+    """The save that a vCPU was given many values of, and no others, though not enough for a restore of it."""
+    fits = (fit(writes, shape_of(save)) for save in saves if eligible(writes, save))
+    near = [
+        found
+        for found in fits
+        if found is not None
+        and found.alike_ids >= FEWEST_ALIKE
+        and not found.unlike
+        and found.coverage >= HALF
+        and len(found.save.known) >= HALF * len(found.save.state)
+    ]
+    return max(near, key=lambda found: found.score).save if near else None
 
 
 def eligible(writes: Writes, save: Save) -> bool:
@@ -267,17 +302,17 @@ class Pairing:
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
         """The VM whose saves fit best; of this run first, and the earliest of equal ones."""
         scores: dict[tuple[str, int], float] = defaultdict(float)
-        nearness: dict[tuple[str, int], float] = defaultdict(float)
+        differing: dict[tuple[str, int], int] = defaultdict(int)
         for writes in restored:
-            best: dict[tuple[str, int, int], float] = {}
+            best: dict[tuple[str, int], Fit] = {}
             for found in self._fits[id(writes)]:
-                vcpu = found.save.from_run, found.save.vm, found.save.vcpu
-                best[vcpu] = max(best.get(vcpu, found.score), found.score)
-            for run, vm in {(run, vm) for run, vm, _ in best}:
-                each = [score for vcpu, score in best.items() if vcpu[:2] == (run, vm)]
-                scores[run, vm] += max(each)
-                nearness[run, vm] += sum(each)
-        return max(scores, key=lambda vm: (vm[0] == "", scores[vm], nearness[vm], -vm[1]), default=None)
+                vm = found.save.from_run, found.save.vm
+                if vm not in best or found.score > best[vm].score:
+                    best[vm] = found
+            for vm, found in best.items():
+                scores[vm] += found.score
+                differing[vm] += _differing(writes, found.save) if len(best) > 1 else 0
+        return max(scores, key=lambda vm: (vm[0] == "", scores[vm], -differing[vm], -vm[1]), default=None)
 
     def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
@@ -294,7 +329,7 @@ class Pairing:
             near = choose(writes, elsewhere)
             if chosen is None or is_exact(writes, near):
                 return min(saved, key=lambda save: abs(save.first_event - near.first_event))
-        if not from_source and saved:  # it has the state of a vCPU of yet another VM
+        if not from_source and saved and writes.fresh:  # it has the state of a vCPU of yet another VM
             return saved[-1]
         return chosen or choose(writes, from_source or fits)
 
@@ -350,7 +385,7 @@ class Pairing:
 def _is_likely(writes: Writes, found: Fit) -> bool:
     """Whether a vCPU of a VM that was restored was restored, too: less must speak for it."""
     if not writes.entered:
-        return found.coverage >= MOST and found.ids >= MOST
+        return _is_complete(found)
     if not writes.fresh:
         return found.written >= HALF
     return found.coverage >= HALF or bool(found.alike and not found.unlike)
@@ -362,6 +397,9 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
         return fits[0].save
     clear = [found for found in fits if not found.unlike and not found.superseded]
     fits = [found for found in clear if found.alike_ids >= FEWEST_ALIKE] or fits
+    least = min(found.mismatch for found in fits)
+    if least <= NEARLY_NONE:
+        fits = [found for found in fits if found.mismatch <= FEW * least + NEARLY_NONE]
     fits = [found for found in fits if found.coverage >= HALF] or fits
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
     exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
