@@ -20,6 +20,8 @@ from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 TOLERANCE_SECONDS = 60
 """How far the guest's time may be from where it should be."""
 VECTORS = ("sve", "sme")
+MANY, MOST = 16, 0.9
+"""How many registers, and what share of those that differ, where their values could be those of just any save."""
 ENOUGH = 4
 """How many registers must hold another save's values before a later write of them is a mistake, not an edit."""
 UNRESTORED_MODE = frozenset({"za-off", "absent", "destroyed"})
@@ -194,20 +196,22 @@ class Comparison:
 
         The third says whether so many registers hold values of it that writing them is a mistake, not an edit.
         """
-        counted = [
-            (sum(self._holds(id, attempt, other) for id, attempt in self.writes.attempts.items()), cause, other)
-            for cause, saves in (("wrong-vcpu", self._siblings), ("older-save", self._older))
-            for other in saves
-        ]
-        counted.sort(key=lambda found: -found[0])
-        return [(cause, other, count >= ENOUGH) for count, cause, other in counted if count]
+        given = {id: attempt.written for id, attempt in self.writes.attempts.items() if self._differs(id, attempt)}
+        counted = []
+        for cause, saves in (("wrong-vcpu", self._siblings), ("older-save", self._older)):
+            for other in saves:
+                telling = sum(self._is_of(id, other, value or b"", telling=True) for id, value in given.items())
+                equal = sum(self._is_of(id, other, value or b"", telling=False) for id, value in given.items())
+                enough = telling >= ENOUGH or (equal >= MANY and equal >= MOST * len(given))
+                if telling or enough:
+                    counted.append((telling, equal, cause, other, enough))
+        counted.sort(key=lambda found: found[:2], reverse=True)
+        return [(cause, other, enough) for _, _, cause, other, enough in counted]
 
-    def _holds(self, id: int, attempt: Attempt, other: Save) -> bool:
-        """Whether a register that differs from the save was given another save's value."""
+    def _differs(self, id: int, attempt: Attempt) -> bool:
+        """Whether a register was last given another value than was saved."""
         written, saved = attempt.written, self.save.state.get(id)
-        if written is None or saved is None or same(id, saved, written):
-            return False
-        return self._is_of(id, other, written, telling=True)
+        return written is not None and saved is not None and not same(id, saved, written)
 
     def _is_of(self, id: int, other: Save, written: bytes, *, telling: bool) -> bool:
         """Whether a value is another save's; ``telling``: and could not be that of just any save."""

@@ -9,6 +9,9 @@ from kvmabi.order.saves import Save
 from kvmabi.order.values import is_cut, is_reversed, name_of, same
 from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 
+FEW = 4
+"""How many cut values are not edits."""
+
 
 class Edits:
     """What was written to a restored vCPU again on purpose.
@@ -40,8 +43,7 @@ class Edits:
         saved, last = self._save.state[id], attempt.good[-1].number
         if attempt.once(id, saved, self._save.after) is not None:
             return self._is_written_anew(last)
-        written = attempt.written or b""
-        if last <= self._end or is_cut(saved, written) or is_reversed(saved, written):
+        if last <= self._end or id in self._cut:
             return None
         seen = attempt.seen
         if seen is not None:
@@ -62,6 +64,13 @@ class Edits:
             if same(id, saved, last.data):
                 found[last.number] = id
         return found
+
+    @cached_property
+    def _cut(self) -> frozenset[int]:
+        """The registers whose values were cut or reversed, if there are many: a mistake, which edits do not make."""
+        tried = ((id, self._save.state.get(id), attempt.written) for id, attempt in self._writes.attempts.items())
+        cut = [id for id, saved, last in tried if saved and last and (is_cut(saved, last) or is_reversed(saved, last))]
+        return frozenset(cut if len(cut) >= FEW else ())
 
     @cached_property
     def _end(self) -> int:

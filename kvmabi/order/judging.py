@@ -181,9 +181,11 @@ class Judge:
     def _judge_alone(self, writes: Writes) -> None:
         if writes.entered and not writes.explores:
             self._findings += _findings(writes, [*self._certain(writes)], None, (), _origins(writes))
-        if len(writes.evidence) >= FEWEST_WRITES:
-            near = near_fit(writes, self._saves)
-            self._not_judged.append(_why_not(writes) if near is None else _nearly(writes, near))
+        near = near_fit(writes, self._saves) if writes.attempts else None
+        if near is not None:
+            self._not_judged.append(_nearly(writes, near))
+        elif len(writes.evidence) >= FEWEST_WRITES:
+            self._not_judged.append(_why_not(writes))
 
     def _certain(self, writes: Writes) -> Iterator[Difference]:
         """What the guest was entered without, though the VMM wrote it."""

@@ -211,7 +211,7 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not writes.entered and not writes.gave_up:
         return _is_complete(found)
     if not writes.fresh:
-        if own and len(found.save.known) < HALF * len(found.save.state):
+        if own and not found.save.is_large:
             return is_exact(writes, found.save)  # a debugger reads and writes back a few
         enough = found.written >= (HALF if own else NEARLY_ALL) or (own and found.ids >= 1)
         return enough or (own and is_exact(writes, found.save))
@@ -220,8 +220,7 @@ def accepts(writes: Writes, found: Fit) -> bool:
 
 def _is_complete(found: Fit) -> bool:
     """Whether a restore that the guest never saw was done: most of a save of much of the state was attempted."""
-    much = len(found.save.known) >= HALF * len(found.save.state)
-    return much and found.coverage >= MOST and found.ids >= MOST
+    return found.save.is_large and found.coverage >= MOST and found.ids >= MOST
 
 
 def near_fit(writes: Writes, saves: Sequence[Save]) -> Save | None:
@@ -231,10 +230,10 @@ def near_fit(writes: Writes, saves: Sequence[Save]) -> Save | None:
         found
         for found in fits
         if found is not None
-        and found.alike_ids >= FEWEST_ALIKE
         and not found.unlike
-        and found.coverage >= HALF
-        and len(found.save.known) >= HALF * len(found.save.state)
+        and (found.alike_ids >= FEW or found.save.place == writes.place)
+        and (found.coverage >= HALF or (writes.fresh and len(writes.attempts) >= FEWEST_ALIKE))
+        and found.save.is_large
     ]
     return max(near, key=lambda found: found.score).save if near else None
 
@@ -312,7 +311,11 @@ class Pairing:
             for vm, found in best.items():
                 scores[vm] += found.score
                 differing[vm] += _differing(writes, found.save) if len(best) > 1 else 0
-        return max(scores, key=lambda vm: (vm[0] == "", scores[vm], -differing[vm], -vm[1]), default=None)
+        if not scores:
+            return None
+        most = max(scores.values()) - NEARLY_NONE
+        alike = [vm for vm, score in scores.items() if score >= most]
+        return max(alike, key=lambda vm: (vm[0] == "", -differing[vm], -vm[1]))
 
     def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
@@ -377,7 +380,8 @@ class Pairing:
         save = min(saved, key=lambda save: abs(save.first_event - near.first_event), default=None)
         if save is None:
             return None
-        together = (other for other in self._by_vm[source] if other.place == near.place)
+        together = [other for other in self._by_vm[source] if other.place == near.place and other.is_large]
+        together.append(near)
         nearest = min(together, key=lambda other: abs(other.first_event - save.first_event))
         return save if nearest is near else None  # else it is of an older checkpoint, and this one lacks the vCPU
 
@@ -388,7 +392,7 @@ def _is_likely(writes: Writes, found: Fit) -> bool:
         return _is_complete(found)
     if not writes.fresh:
         return found.written >= HALF
-    return found.coverage >= HALF or bool(found.alike and not found.unlike)
+    return found.coverage >= HALF or not found.unlike
 
 
 def choose(writes: Writes, fits: Sequence[Fit]) -> Save:

@@ -57,6 +57,11 @@ class Save:
         """The IDs whose values the VMM has: those read in this state, and those read before and not again."""
         return self.reads.keys() | self.earlier.keys()
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it has at least half of the registers that there are: a debugger reads a few."""
+        return 2 * len(self.known) >= len(self.state)
+
     def value_read(self, id: int) -> bytes | None:
         """The value of a register that the VMM got, which is an older one where the save is torn."""
         return self.state.get(id) if id in self.reads else self.earlier.get(id)

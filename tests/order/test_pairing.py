@@ -134,7 +134,7 @@ def test_restore_that_was_dropped_is_not_judged(kvm: Kvm, share: float) -> None:
     kvm.close(target.fd)
     verdict = kvm.verdict()
     assert verdict.findings == ()
-    assert [(vcpu.vm, vcpu.is_restore) for vcpu in verdict.not_judged] == [(2, False), (1, False)]
+    assert [(vcpu.vm, vcpu.is_restore) for vcpu in verdict.not_judged] == [(2, True), (1, False)]
 
 
 def test_edits_after_the_restore_are_counted(kvm: Kvm) -> None:
