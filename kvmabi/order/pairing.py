@@ -331,10 +331,18 @@ class Pairing:
         if elsewhere and saved and not alone:
             near = choose(writes, elsewhere)
             if chosen is None or is_exact(writes, near):
-                return min(saved, key=lambda save: abs(save.first_event - near.first_event))
+                return self._together(near, saved)
         if not from_source and saved and writes.fresh:  # it has the state of a vCPU of yet another VM
             return saved[-1]
         return chosen or choose(writes, from_source or fits)
+
+    def _together(self, near: Save, saves: Sequence[Save]) -> Save | None:
+        """Of the saves of one vCPU the one that belongs to a save of another vCPU of its VM."""
+        others = [save for save in self._by_vm[near.from_run, near.vm] if save.place == near.place and save.is_large]
+        large = [save for save in saves if save.is_large]
+        if near in others and len(large) == len(others):  # all vCPUs are saved each time
+            return large[others.index(near)]
+        return min(saves, key=lambda save: abs(save.first_event - near.first_event), default=None)
 
     def _add_siblings(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
         """The other vCPUs of a restored VM: too little was written to them to say so, or nothing at all."""
@@ -377,7 +385,7 @@ class Pairing:
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
         if source == ("", writes.vm):  # a rollback after another INIT
             saved = [save for save in saved if save.last_event < writes.start]
-        save = min(saved, key=lambda save: abs(save.first_event - near.first_event), default=None)
+        save = self._together(near, saved)
         if save is None:
             return None
         together = [other for other in self._by_vm[source] if other.place == near.place and other.is_large]

@@ -135,7 +135,9 @@ class Writes:
             return
         if attempt is None:
             attempt = self.attempts[id] = Attempt()
-        attempt.seen = seen
+        attempt.seen = (
+            seen if not attempt.good or (seen is not None and seen.number > attempt.good[-1].number) else None
+        )
         if before is not None and before.register is not None and id < before.register:
             self.backward += 1
         if event.errno:
