@@ -61,6 +61,7 @@ class Judge:
         self._ignored = ignored
         self._counter_hz = counter_hz
         self._timed: set[int] = set()
+        self._reset: set[int] = set()
         self._findings: list[Finding] = []
         self._judged: list[Pair] = []
         self._not_judged: list[NotJudged] = []
@@ -73,6 +74,7 @@ class Judge:
         open_writes = [of for of in writes if id(of) not in declared]
         inferred = self._inferred(open_writes)
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
+        self._reset = {of.vm for of in writes if of.wiped is not None and 0 < _registers(of) < FEWEST_WRITES}
         self._timed = {of.vm for of, save in restored if writes_time(of, save, self._counter_hz)}
         for of in writes:
             save = declared.get(id(of)) or inferred.get(id(of))
@@ -199,7 +201,7 @@ class Judge:
                 yield comparison.refusal(id, attempt.refused)
             else:
                 yield comparison.destroyed(id, attempt)
-        if writes.wiped is not None and not any(id < MP_STATE for id in writes.attempts):
+        if writes.wiped is not None and writes.vm not in self._reset and not _registers(writes):
             for id, undone in writes.wiped.attempts.items():
                 written = undone.written
                 if written is None or undone.read_back or id in self._ignored:
@@ -226,12 +228,17 @@ def _score(writes: Writes, save: Save) -> float:
     return found.score if found is not None else 0.0
 
 
+def _registers(writes: Writes) -> int:
+    """How many registers were written, pseudo-registers aside."""
+    return sum(id < MP_STATE for id in writes.attempts)
+
+
 def _is_beyond(difference: Difference, writes: Writes, save: Save) -> bool:
-    """Whether a loss is of a register that the source did not have, and that was refused after it was saved."""
+    """Whether a loss is of a register that the source's mode did not have, and that was refused after the save."""
     attempt = writes.attempts.get(difference.loss.id)
-    if attempt is None or attempt.refused is None or attempt.good or difference.loss.id in save.state:
+    if difference.cause != "za-off" or attempt is None or attempt.refused is None or difference.loss.id in save.state:
         return False
-    return attempt.refused.number > save.after
+    return not attempt.good and attempt.refused.number > save.after
 
 
 def _nearly(writes: Writes, save: Save) -> NotJudged:

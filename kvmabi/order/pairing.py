@@ -273,12 +273,23 @@ class Pairing:
     def pairs(self) -> dict[int, Save]:
         """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
         found: dict[int, Save] = {}
-        by_vm: dict[int, list[Writes]] = defaultdict(list)
-        for writes in self._writes:
-            by_vm[writes.vm].append(writes)
-        for restored in by_vm.values():
+        for restored in self._rounds():
             found |= self._pairs_of_vm(restored)
         return found
+
+    def _rounds(self) -> Iterable[list[Writes]]:
+        """What was written to the vCPUs of one VM, from one INIT of them to the next after they have run."""
+        rounds: dict[tuple[int, int], list[Writes]] = defaultdict(list)
+        entries: dict[int, list[int]] = defaultdict(list)
+        latest: dict[tuple[int, int], int] = {}
+        for writes in self._writes:
+            if writes.entered:
+                entries[writes.vm].append(writes.end)
+        for writes in self._writes:
+            if writes.fresh:
+                latest[writes.place] = sum(entry < writes.start for entry in entries[writes.vm])
+            rounds[writes.vm, latest.get(writes.place, 0)].append(writes)
+        return rounds.values()
 
     def _all_fits(self, writes: Writes) -> list[Fit]:
         if not writes.evidence:
