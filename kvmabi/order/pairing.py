@@ -268,7 +268,8 @@ class Pairing:
         for of_vm in self._by_vm.values():
             self._shapes += [shape_of(save, of_vm) for save in of_vm]
         self._writes = writes
-        self._fits = {id(of): self._all_fits(of) for of in writes}
+        self._all = {id(of): self._all_fits(of) for of in writes}
+        self._fits = {id(of): [found for found in self._all[id(of)] if accepts(of, found)] for of in writes}
 
     def pairs(self) -> dict[int, Save]:
         """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
@@ -295,7 +296,7 @@ class Pairing:
         if not writes.evidence:
             return []
         fits = (fit(writes, shape) for shape in self._shapes if eligible(writes, shape.save))
-        return [found for found in fits if found is not None and accepts(writes, found)]
+        return [found for found in fits if found is not None]
 
     def _pairs_of_vm(self, restored: list[Writes]) -> dict[int, Save]:
         """The pairs of one VM: the VM that it was restored from first, then each vCPU by its index."""
@@ -334,6 +335,10 @@ class Pairing:
             return None
         from_source = [found for found in fits if (found.save.from_run, found.save.vm) == source]
         by_index = [found for found in from_source if found.save.vcpu == writes.vcpu]
+        if by_index:  # a restore of this vCPU: any save of it that was attempted as a whole may be the one
+            place = by_index[0].save.place
+            others = (found for found in self._all[id(writes)] if found.save.place == place and not found.save.from_run)
+            by_index += [found for found in others if found.coverage >= MOST and found not in by_index]
         elsewhere = [found for found in from_source if found.save.vcpu != writes.vcpu]
         chosen = choose(writes, by_index) if by_index else None
         if chosen is not None and (alone or not elsewhere or is_exact(writes, chosen)):
@@ -353,7 +358,7 @@ class Pairing:
         large = [save for save in saves if save.is_large]
         if near in others and len(large) == len(others):  # all vCPUs are saved each time
             return large[others.index(near)]
-        return min(saves, key=lambda save: abs(save.first_event - near.first_event), default=None)
+        return min(saves, key=lambda save: abs(save.first_event - near.last_event), default=None)
 
     def _add_siblings(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
         """The other vCPUs of a restored VM: too little was written to them to say so, or nothing at all."""
