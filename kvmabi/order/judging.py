@@ -11,18 +11,9 @@ from kvmabi.events import MP_STATE, Origin
 from kvmabi.order.causes import CAUSES
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.pairing import (
-    FEWEST_ALIKE,
-    MOST,
-    Pairing,
-    choose,
-    eligible,
-    fit,
-    is_dump,
-    is_exact,
-    near_fit,
-    shape_of,
-)
+from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of
+from kvmabi.order.pairing import Pairing, choose
+from kvmabi.order.restores import FEWEST_ALIKE, MOST, near_fit
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict

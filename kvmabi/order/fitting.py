@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""How well what was written to a vCPU fits a save: first by the shape of it, then by values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Set
+from typing import NamedTuple
+
+from kvmabi.order.saves import Save
+from kvmabi.order.values import RUNNING, VLS, group_of, is_cut, is_reversed, same
+from kvmabi.order.writes import Attempt, Writes
+
+KNOWN_IDS = 0.75
+"""The share of the attempted IDs that the save must have read."""
+FEW = 4
+"""A save that so many groups of a sample disagree with, for each that agrees, is not looked at further."""
+MOST_OTHERS = 8
+"""How many other saves of a vCPU stale values are looked for in."""
+SHORTEST_TELLING = 2
+"""Bytes of the shortest value that is recognised in another register."""
+LARGE = 0.5
+"""The share of a vCPU's registers that a save has read that may be restored without what was read before it."""
+
+
+class Fit(NamedTuple):
+    """How well what was written fits a save; shares and weights count groups of registers, such as all of z0-z31.
+
+    ``coverage`` is the share of the save's groups that were attempted, or looked at and found equal, ``ids`` the same
+    share of its registers; ``written`` is the share of groups attempted. ``alike`` is the weight of telling values that
+    were written as saved or nearly, ``left`` that of those that were written before the save and left alone,
+    ``alike_ids`` the number of both, ``unlike`` the weight of other values,
+    ``superseded`` that of all registers whose last value is another one.
+    """
+
+    save: Save
+    coverage: float
+    ids: float
+    written: float
+    left: float
+    alike: float
+    alike_ids: int
+    unlike: float
+    superseded: float
+
+    @property
+    def score(self) -> float:
+        """By which the VM that was restored is chosen."""
+        return self.left + self.alike - self.unlike
+
+    @property
+    def mismatch(self) -> float:
+        """The weight of the registers whose last value is not the saved one."""
+        return max(self.unlike, self.superseded)
+
+
+class Shape(NamedTuple):
+    """A save as restores are compared with it.
+
+    ``weights`` of the registers that the VMM knows of it: every group has 1. ``groups`` is the number of groups,
+    ``telling`` the values that are recognised in another register, ``others`` the other saves of the same vCPU.
+    """
+
+    save: Save
+    weights: dict[int, float]
+    groups: float
+    telling: frozenset[bytes]
+    others: list[Save]
+
+
+def shape_of(save: Save, saves: Iterable[Save] = ()) -> Shape:
+    """The shape of a save, one of ``saves``."""
+    sizes = Counter(map(group_of, save.known))
+    values = Counter(value.rstrip(b"\0") for value in save.state.values())
+    telling = frozenset(value for value, count in values.items() if count == 1 and len(value) >= SHORTEST_TELLING)
+    weights = {id: 1 / sizes[group_of(id)] for id in save.known}
+    others = [other for other in saves if other.place == save.place and other is not save][-MOST_OTHERS:]
+    return Shape(save, weights, float(len(sizes) or 1), telling, others)
+
+
+def fit(writes: Writes, shape: Shape) -> Fit | None:
+    """How well what was written fits a save; None if much of it cannot come from there."""
+    save, weights = shape.save, shape.weights
+    if not _may_fit(writes, shape):
+        return None
+    attempts = writes.evidence
+    later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
+    if not later:
+        return None
+    if sum(id in weights for id in later) < KNOWN_IDS * len(later):
+        return None
+    written = looked = left = alike = unlike = superseded = 0.0
+    alike_ids = 0
+    covered: list[int] = []
+    for id, attempt in attempts.items():
+        weight = weights.get(id)
+        if weight is None:
+            continue
+        if attempt.event.number <= save.after:  # before the save: the VMM left it, if it is equal
+            saved = save.state.get(id, b"")
+            if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
+                looked += weight
+                covered.append(id)
+                if any(saved) and not same(id, saved, writes.base.get(id)):
+                    left += weight
+                    alike_ids += 1
+            continue
+        written += weight
+        covered.append(id)
+        likeness = _likeness(id, attempt, writes, shape)
+        if likeness > 0:
+            alike += weight
+            alike_ids += 1
+        elif likeness < 0:
+            unlike += weight
+        if _is_superseded(id, attempt, save):
+            superseded += weight
+    for id, event in writes.looked.items() if not save.from_run else ():
+        if id not in weights or id in attempts or event.data is None:
+            continue
+        if same(id, save.state.get(id, b""), event.data):
+            looked += weights[id]
+            covered.append(id)
+    fixed = frozenset() if writes.fresh else VLS
+    # a save of much of the state may be restored without what was read before it
+    read = _share(covered, save.reads.keys() - fixed) if len(save.reads) >= LARGE * len(save.state) else 0.0
+    coverage, ids = max(read, (written + looked) / shape.groups), max(read, _share(covered, weights.keys() - fixed))
+    return Fit(save, coverage, ids, written / shape.groups, left, alike, alike_ids, unlike, superseded)
+
+
+def _share(covered: Iterable[int], of: Set[int]) -> float:
+    return sum(id in of for id in covered) / (len(of) or 1)
+
+
+def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
+    """Whether the last value that was written is not the saved one."""
+    saved, last = save.state.get(id), attempt.written
+    return saved is not None and last is not None and id not in RUNNING and not same(id, saved, last)
+
+
+def _may_fit(writes: Writes, shape: Shape) -> bool:
+    """A look at one register of each group that was written: whether the whole is worth comparing."""
+    alike = unlike = 0
+    for id, attempt in writes.sample.items():
+        if id in shape.weights:
+            likeness = _likeness(id, attempt, writes, shape)
+            alike += likeness > 0
+            unlike += likeness < 0
+    return unlike < FEW or alike * FEW >= unlike
+
+
+def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:
+    """1: the value written is the saved one or nearly, and telling; -1: it is another one; 0: it says nothing."""
+    save = shape.save
+    saved = save.value_read(id)
+    if id in RUNNING or saved is None:
+        return 0
+    if attempt.once(id, saved, save.after) is not None:
+        return int(any(saved) and not same(id, saved, writes.base.get(id)))
+    tried = attempt.tried
+    if tried is None:
+        return 0
+    if same(id, saved, tried):
+        return int(any(saved))
+    if same(id, tried, writes.base.get(id)):
+        return -1
+    nearly = is_cut(saved, tried) or is_reversed(saved, tried) or tried.rstrip(b"\0") in shape.telling
+    return 1 if nearly or _is_stale(id, attempt, writes, shape) else -1
+
+
+def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:
+    """Whether the value is the one of an older save of the same vCPU."""
+    tried = attempt.tried
+    if not tried or not any(tried):
+        return False
+    number = attempt.event.number
+    older = (other for other in shape.others if other.first_event < min(number, shape.save.first_event))
+    return any(other.state.get(id) == tried and eligible(writes, other) for other in older)
+
+
+def is_exact(writes: Writes, save: Save) -> bool:
+    """Whether the vCPU has the state of the save, registers that run by themselves aside."""
+    return all(same(id, value, writes.state.get(id)) for id, value in save.state.items())
+
+
+def differing(writes: Writes, save: Save) -> int:
+    """How many registers do not have the value of the save."""
+    return sum(not same(id, value, writes.state.get(id)) for id, value in save.state.items())
+
+
+def eligible(writes: Writes, save: Save) -> bool:
+    """Whether a save was made early enough: before the last write, of the vCPU itself before what was written began.
+
+    Another run's save can be restored after INIT only.
+    """
+    if save.from_run:
+        return writes.fresh
+    if save.place == writes.place:
+        return save.first_event < writes.start
+    last = writes.last.number if writes.last is not None else writes.end
+    return save.first_event < last
+
+
+def is_dump(writes: Writes, save: Save) -> bool:
+    """Whether a save is of a vCPU while it was being written to: a look at what was restored, before it ran."""
+    return save.place == writes.place and not save.from_run and writes.start < save.first_event <= writes.end

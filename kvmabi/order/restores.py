@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Whether what was written to a vCPU is a restore of a save, rather than something else with some equal values.
+
+docs/explanation/verdicts.md is the prose of this file and of kvmabi.order.pairing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvmabi.order.fitting import FEW, Fit, eligible, fit, is_exact, shape_of
+from kvmabi.order.saves import Save
+from kvmabi.order.writes import FEWEST_WRITES, Writes
+
+HALF, MOST, NEARLY_ALL = 0.5, 0.8, 0.9
+"""Shares of a save's groups of registers that must have been attempted for different conclusions."""
+FEWEST_ALIKE = 16
+"""How many registers with telling values must agree where something disagrees, or where much was not attempted."""
+
+
+def accepts(writes: Writes, found: Fit) -> bool:
+    """Whether what was written is a restore of this save, rather than something else with some equal values."""
+    own = found.save.place == writes.place and not found.save.from_run
+    if len(writes.evidence) < FEWEST_WRITES and not (own and found.ids >= 1):
+        return False
+    if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
+        agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
+    else:
+        agrees = found.alike_ids >= FEWEST_ALIKE or found.coverage >= MOST
+    if not agrees:
+        return False
+    if not writes.entered and not writes.gave_up:
+        return _is_complete(found)
+    if not writes.fresh:
+        if own and not found.save.is_large:
+            return is_exact(writes, found.save)  # a debugger reads and writes back a few
+        enough = found.written >= (HALF if own else NEARLY_ALL) or (own and found.ids >= 1)
+        return enough or (own and is_exact(writes, found.save))
+    return found.coverage >= HALF or not (found.unlike or found.save.from_run)
+
+
+def _is_complete(found: Fit) -> bool:
+    """Whether a restore that the guest never saw was done: most of a save of much of the state was attempted."""
+    return found.save.is_large and found.coverage >= MOST and found.ids >= MOST
+
+
+def is_likely(writes: Writes, found: Fit) -> bool:
+    """Whether a vCPU of a VM that was restored was restored, too: less must speak for it."""
+    if not writes.entered:
+        return _is_complete(found)
+    if not writes.fresh:
+        return found.written >= HALF
+    return found.coverage >= HALF or not found.unlike
+
+
+def near_fit(writes: Writes, saves: Sequence[Save]) -> Save | None:
+    """The save that a vCPU was given many values of, and no others, though not enough for a restore of it."""
+    fits = (fit(writes, shape_of(save)) for save in saves if eligible(writes, save))
+    near = [
+        found
+        for found in fits
+        if found is not None
+        and not found.unlike
+        and (found.alike_ids >= FEW or found.save.place == writes.place)
+        and (found.coverage >= HALF or (writes.fresh and len(writes.attempts) >= FEWEST_ALIKE))
+        and found.save.is_large
+    ]
+    return max(near, key=lambda found: found.score).save if near else None
