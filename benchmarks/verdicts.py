@@ -19,10 +19,10 @@ from functools import partial
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from kvmabi.testing.behaviours import BEHAVIOURS
-from kvmabi.testing.judge import Outcome, difference, judge
-from kvmabi.testing.mistakes import names as mistake_names
-from kvmabi.testing.play import play
+from kvmabi.testing.vmms.behaviours import BEHAVIOURS
+from kvmabi.testing.vmms.judge import Outcome, difference, judge
+from kvmabi.testing.vmms.mistakes import names as mistake_names
+from kvmabi.testing.vmms.play import play
 
 CHUNK = 20
 SEEDS_SHOWN = 12

@@ -2,7 +2,7 @@
 """For tests of VMMs: declared saves and restores, hypothesis strategies, and a plugin that pytest loads by itself.
 
 Importing this costs nothing: each name is imported at its first use. Strategies are in ``kvmabi.testing.strategies``,
-random VMMs whose losses are known in ``kvmabi.testing.play``.
+random VMMs whose losses are known in ``kvmabi.testing.vmms.play``.
 
 >>> import kvmabi
 >>> from kvmabi.testing import restored, saved

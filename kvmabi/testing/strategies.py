@@ -32,8 +32,8 @@ from kvmabi.model.facts import Facts
 from kvmabi.profiles import Host, Kernel, kernel_names, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import MAX_VECTOR_BITS
-from kvmabi.testing.play import Scenario, play
 from kvmabi.testing.stepstrategies import ioctl_sequences
+from kvmabi.testing.vmms.play import Scenario, play
 
 __all__ = [
     "RandomVmm",
@@ -155,7 +155,7 @@ def vcpu_states(draw: st.DrawFn, host: str | Host = "sme-demo", kernel: str | Ke
 
 
 class RandomVmm(NamedTuple):
-    """A random VMM (kvmabi.testing.play): right, or with one mistake; the same values give the same run."""
+    """A random VMM (kvmabi.testing.vmms.play): right, or with one mistake; the same values give the same run."""
 
     seed: int
     wrong: bool

@@ -8,8 +8,8 @@ from random import Random
 from typing import ClassVar, NamedTuple
 
 from kvmabi.kvm import Vcpu
-from kvmabi.testing.machine import Machine, Save
-from kvmabi.testing.plan import Kind, Step
+from kvmabi.testing.vmms.machine import Machine, Save
+from kvmabi.testing.vmms.plan import Kind, Step
 
 
 class Occasion(NamedTuple):

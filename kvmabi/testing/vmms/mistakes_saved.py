@@ -7,11 +7,11 @@ from itertools import pairwise
 from random import Random
 
 from kvmabi.kvm import Vcpu
-from kvmabi.testing import families
-from kvmabi.testing.families import SME_VLS, SVE_VLS, family
-from kvmabi.testing.machine import SM, Machine, Save, ids_of
-from kvmabi.testing.mistake import Mistake, Occasion, indices
-from kvmabi.testing.plan import Kind
+from kvmabi.testing.vmms import families
+from kvmabi.testing.vmms.families import SME_VLS, SVE_VLS, family
+from kvmabi.testing.vmms.machine import SM, Machine, Save, ids_of
+from kvmabi.testing.vmms.mistake import Mistake, Occasion, indices
+from kvmabi.testing.vmms.plan import Kind
 
 RISKY = frozenset({"vls", "svcr", "id", "count", "firmware", "firmware_bitmap", "demux"})
 """Families of which a KVM refuses most other values."""

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmabi.model.row import size_of
-from kvmabi.testing import families, guest, plan
-from kvmabi.testing.families import FPMR, FPSR, PC, PSTATE, SP, SVCR, VECTOR_FAMILIES, VLS, X
-from kvmabi.testing.machine import Machine, Save, enter, ids_of, kick
-from kvmabi.testing.migration import save
-from kvmabi.testing.plan import Kind, What
-from kvmabi.testing.stage import Stage
+from kvmabi.testing.vmms import families, guest, plan
+from kvmabi.testing.vmms.families import FPMR, FPSR, PC, PSTATE, SP, SVCR, VECTOR_FAMILIES, VLS, X
+from kvmabi.testing.vmms.machine import Machine, Save, enter, ids_of, kick
+from kvmabi.testing.vmms.migration import save
+from kvmabi.testing.vmms.plan import Kind, What
+from kvmabi.testing.vmms.stage import Stage
 
 Story = Iterator[None]
 LINK = X[30]

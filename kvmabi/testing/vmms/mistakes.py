@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from kvmabi.testing.mistake import Mistake, Occasion
-from kvmabi.testing.mistakes_restored import RESTORED
-from kvmabi.testing.mistakes_saved import SAVED
+from kvmabi.testing.vmms.mistake import Mistake, Occasion
+from kvmabi.testing.vmms.mistakes_restored import RESTORED
+from kvmabi.testing.vmms.mistakes_saved import SAVED
 
 MISTAKES = (*SAVED, *RESTORED)
 """Every kind of mistake."""

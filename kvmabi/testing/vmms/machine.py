@@ -10,8 +10,8 @@ from typing import NamedTuple
 from kvmabi import uapi
 from kvmabi.errors import KvmError
 from kvmabi.kvm import Kvm, Vcpu, Vm
-from kvmabi.testing.families import SVCR
-from kvmabi.testing.truth import State
+from kvmabi.testing.vmms.families import SVCR
+from kvmabi.testing.vmms.truth import State
 
 SM, ZA = 1, 2
 RUNNABLE, STOPPED = (state.to_bytes(4, "little") for state in (uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED))

@@ -7,10 +7,10 @@ import pytest
 
 from kvmabi import KvmError
 from kvmabi.kvm import Vcpu
-from kvmabi.testing import stage
-from kvmabi.testing.machine import get_mp_state
-from kvmabi.testing.play import play
-from kvmabi.testing.truth import FREE_RUNNING, STATUS_BITS, State, state_of
+from kvmabi.testing.vmms import stage
+from kvmabi.testing.vmms.machine import get_mp_state
+from kvmabi.testing.vmms.play import play
+from kvmabi.testing.vmms.truth import FREE_RUNNING, STATUS_BITS, State, state_of
 
 MOVING = FREE_RUNNING | STATUS_BITS.keys()
 

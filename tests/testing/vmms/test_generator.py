@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from kvmabi.events import Event
-from kvmabi.testing.behaviours import BEHAVIOURS
-from kvmabi.testing.mistakes import MISTAKES, names
-from kvmabi.testing.play import Scenario, play
+from kvmabi.testing.vmms.behaviours import BEHAVIOURS
+from kvmabi.testing.vmms.mistakes import MISTAKES, names
+from kvmabi.testing.vmms.play import Scenario, play
 
-PRINT = "from kvmabi.testing.play import play; print(play({seed}, wrong={wrong}, checked=False)[1])"
+PRINT = "from kvmabi.testing.vmms.play import play; print(play({seed}, wrong={wrong}, checked=False)[1])"
 
 
 def scenario_of(seed: int, *, wrong: bool, mistake: str | None = None, behaviour: str | None = None) -> Scenario:

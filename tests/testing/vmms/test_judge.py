@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from kvmabi.testing.judge import Outcome, difference, judge
-from kvmabi.testing.play import Scenario
-from kvmabi.testing.stage import Place
+from kvmabi.testing.vmms.judge import Outcome, difference, judge
+from kvmabi.testing.vmms.play import Scenario
+from kvmabi.testing.vmms.stage import Place
 
 A, B, OTHER = (2, 0, "x0"), (2, 0, "x1"), (2, 1, "x0")
 

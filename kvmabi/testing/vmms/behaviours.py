@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kvmabi import regid
-from kvmabi.testing import aside, guest
-from kvmabi.testing.families import CNTVCT, MPIDR, PC, PSCI, X
-from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, Save, set_mp_state
-from kvmabi.testing.migration import restore, save
-from kvmabi.testing.plan import Kind
-from kvmabi.testing.stage import Stage
+from kvmabi.testing.vmms import aside, guest
+from kvmabi.testing.vmms.families import CNTVCT, MPIDR, PC, PSCI, X
+from kvmabi.testing.vmms.machine import RUNNABLE, STOPPED, Machine, Save, set_mp_state
+from kvmabi.testing.vmms.migration import restore, save
+from kvmabi.testing.vmms.plan import Kind
+from kvmabi.testing.vmms.stage import Stage
 
 Story = Iterator[None]
 FAR_AHEAD = 1 << 44

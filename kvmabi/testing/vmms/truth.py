@@ -10,7 +10,7 @@ from kvmabi import regid, uapi
 from kvmabi.device.file import Call
 from kvmabi.kvm import Vcpu
 from kvmabi.profiles import sysregs
-from kvmabi.testing.families import CNTVCT
+from kvmabi.testing.vmms.families import CNTVCT
 
 MP_STATE, EVENTS = "mp_state", "vcpu_events"
 """State that is not a register, by the names that findings use."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One run of a random VMM, whose losses are known.
 
->>> from kvmabi.testing.play import play
+>>> from kvmabi.testing.vmms.play import play
 >>> kvm, scenario = play(7, wrong=False)
 >>> scenario.truth
 frozenset()
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from random import Random
 
 from kvmabi.kvm import Kvm, open_kvm
-from kvmabi.testing import shapes
-from kvmabi.testing.behaviours import MOVING, OTHERS, Behaviour
-from kvmabi.testing.stage import Place, Slot, Stage
+from kvmabi.testing.vmms import shapes
+from kvmabi.testing.vmms.behaviours import MOVING, OTHERS, Behaviour
+from kvmabi.testing.vmms.stage import Place, Slot, Stage
 
 EPISODES = (1, 1, 1, 1, 2, 2, 3)
 TRIES = 1000

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Protocol
 
-from kvmabi.testing.play import Scenario
-from kvmabi.testing.stage import Place
+from kvmabi.testing.vmms.play import Scenario
+from kvmabi.testing.vmms.stage import Place
 
 LATENT = "latent"
 

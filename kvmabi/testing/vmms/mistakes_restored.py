@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from kvmabi.testing import families
-from kvmabi.testing.families import CNTVCT, SVCR, VLS, X, family
-from kvmabi.testing.machine import ZA, Save, is_serror_pending, svcr_of, values_of
-from kvmabi.testing.mistake import Mistake, Occasion, indices
-from kvmabi.testing.mistakes_saved import forgettable, some
-from kvmabi.testing.plan import ENTER, FINALIZE, INIT, Kind, Step, What, sets
-from kvmabi.testing.truth import MASK, TOLERANCE_S, mp_state
+from kvmabi.testing.vmms import families
+from kvmabi.testing.vmms.families import CNTVCT, SVCR, VLS, X, family
+from kvmabi.testing.vmms.machine import ZA, Save, is_serror_pending, svcr_of, values_of
+from kvmabi.testing.vmms.mistake import Mistake, Occasion, indices
+from kvmabi.testing.vmms.mistakes_saved import forgettable, some
+from kvmabi.testing.vmms.plan import ENTER, FINALIZE, INIT, Kind, Step, What, sets
+from kvmabi.testing.vmms.truth import MASK, TOLERANCE_S, mp_state
 
 FEW_SHARE = 0.1
 """The share of registers without which a restore still looks complete, though no guest was entered."""

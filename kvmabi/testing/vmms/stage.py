@@ -12,11 +12,11 @@ from kvmabi import regid
 from kvmabi.errors import KvmError
 from kvmabi.kvm import Kvm, Vcpu
 from kvmabi.model import vls
-from kvmabi.testing import guest
-from kvmabi.testing.families import PC, SME_VLS, SVE_VLS, VLS, X
-from kvmabi.testing.guest import Image
-from kvmabi.testing.machine import RUNNABLE, STOPPED, Machine, enter, features_of, number_of, set_mp_state
-from kvmabi.testing.truth import MP_STATE, State, lost, mp_state, state_of
+from kvmabi.testing.vmms import guest
+from kvmabi.testing.vmms.families import PC, SME_VLS, SVE_VLS, VLS, X
+from kvmabi.testing.vmms.guest import Image
+from kvmabi.testing.vmms.machine import RUNNABLE, STOPPED, Machine, enter, features_of, number_of, set_mp_state
+from kvmabi.testing.vmms.truth import MP_STATE, State, lost, mp_state, state_of
 
 Place = tuple[int, int, str]
 """A register of a vCPU: the VM's number, the vCPU's index, the register's name."""

@@ -10,8 +10,8 @@ import pytest
 import kvmabi
 from kvmabi import Kvm, regid, uapi
 from kvmabi.kvm import Vcpu
-from kvmabi.testing.machine import STOPPED, get_mp_state, set_mp_state
-from kvmabi.testing.truth import MP_STATE, State, lost, mp_state, state_of
+from kvmabi.testing.vmms.machine import STOPPED, get_mp_state, set_mp_state
+from kvmabi.testing.vmms.truth import MP_STATE, State, lost, mp_state, state_of
 
 HZ = 1000
 CNTVCT, CNTPCT, CTL = map(regid.parse, ("cntvct_el0", "cntpct_el0", "cntv_ctl_el0"))

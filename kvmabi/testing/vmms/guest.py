@@ -8,9 +8,9 @@ from random import Random
 from kvmabi import regid
 from kvmabi.kvm import Vcpu
 from kvmabi.model.row import size_of
-from kvmabi.testing import families
-from kvmabi.testing.families import FPCR, FPMR, FPSR, PC, PSTATE, SP, SVCR, X
-from kvmabi.testing.machine import EVENTS_BYTES, SERROR_PENDING, SM, ZA, ids_of, set_events, svcr_of, values_of
+from kvmabi.testing.vmms import families
+from kvmabi.testing.vmms.families import FPCR, FPMR, FPSR, PC, PSTATE, SP, SVCR, X
+from kvmabi.testing.vmms.machine import EVENTS_BYTES, SERROR_PENDING, SM, ZA, ids_of, set_events, svcr_of, values_of
 
 PSTATES = (0x3C5, 0x60000305, 0x80000005, 0x20000000, 0x800003C4)
 SYSTEM = tuple(

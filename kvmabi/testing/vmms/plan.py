@@ -8,9 +8,9 @@ from enum import StrEnum
 from random import Random
 from typing import NamedTuple
 
-from kvmabi.testing import families
-from kvmabi.testing.families import SVCR, VLS, family
-from kvmabi.testing.machine import Save
+from kvmabi.testing.vmms import families
+from kvmabi.testing.vmms.families import SVCR, VLS, family
+from kvmabi.testing.vmms.machine import Save
 
 
 class Kind(StrEnum):

@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator
 from kvmabi import regid
 from kvmabi.errors import KvmError
 from kvmabi.kvm import Vcpu
-from kvmabi.testing import guest, mistakes, plan
-from kvmabi.testing.families import family
-from kvmabi.testing.machine import (
+from kvmabi.testing.vmms import guest, mistakes, plan
+from kvmabi.testing.vmms.families import family
+from kvmabi.testing.vmms.machine import (
     Machine,
     Save,
     enter,
@@ -21,10 +21,10 @@ from kvmabi.testing.machine import (
     set_mp_state,
     values_of,
 )
-from kvmabi.testing.mistake import Mistake, Occasion
-from kvmabi.testing.plan import Kind, Step, What
-from kvmabi.testing.stage import Restored, Stage
-from kvmabi.testing.truth import State, state_of
+from kvmabi.testing.vmms.mistake import Mistake, Occasion
+from kvmabi.testing.vmms.plan import Kind, Step, What
+from kvmabi.testing.vmms.stage import Restored, Stage
+from kvmabi.testing.vmms.truth import State, state_of
 
 CHANGES_SHARE = 0.2
 """The share of restores over a vCPU that write only what has changed."""

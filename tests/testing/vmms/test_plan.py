@@ -11,10 +11,10 @@ from vmms import HOSTS, features, guest, opened
 
 from kvmabi import KvmError
 from kvmabi.kvm import Vcpu
-from kvmabi.testing import plan
-from kvmabi.testing.machine import Save, kick
-from kvmabi.testing.plan import Kind, Step, What
-from kvmabi.testing.truth import lost, state_of
+from kvmabi.testing.vmms import plan
+from kvmabi.testing.vmms.machine import Save, kick
+from kvmabi.testing.vmms.plan import Kind, Step, What
+from kvmabi.testing.vmms.truth import lost, state_of
 
 
 def saved(vcpu: Vcpu) -> Save:
