@@ -72,7 +72,7 @@ def _all(compiler: str, examples: Path, folder: Path, as_json: bool) -> Iterator
             print(f"\n== {program}.c: restores {restores}", flush=True)
         binary = folder / program
         include = f"-I{shipped.folder('include')}"
-        command = [compiler, "-std=gnu11", "-O2", include, str(examples / f"{program}.c"), "-o", str(binary)]
+        command = [compiler, "-std=gnu11", "-g", "-O2", include, str(examples / f"{program}.c"), "-o", str(binary)]
         if subprocess.run(command, check=False).returncode:
             yield Ended(program, restores, None, int(expected))
         elif as_json:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -198,8 +199,9 @@ def _origin(label: str, origin: Origin) -> dict[str, Any]:
 
 def _calls(origins: Sequence[tuple[str, Origin]]) -> Iterator[str]:
     """Returns the calls that led to the ioctls that matter, a line each, the innermost first."""
+    here = f"{os.getcwd()}/"
     for label, origin in origins:
-        frames = origin.frames[:FRAMES_SHOWN]
+        frames = [frame.replace(here, "") for frame in origin.frames[:FRAMES_SHOWN]]
         if frames:
             thread = f"thread {origin.thread}" if origin.thread != origin.pid else f"process {origin.pid}"
             yield f"  {label} {' < '.join(frames)} ({thread} {origin.thread_name})"
