@@ -13,7 +13,7 @@ from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
 from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of
 from kvmabi.order.pairing import Pairing, choose
-from kvmabi.order.restores import FEWEST_ALIKE, MOST, near_fit
+from kvmabi.order.restores import FEWEST_ALIKE, MOST
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -51,6 +51,7 @@ class Judge:
         self._pairs = pairs
         self._ignored = ignored
         self._counter_hz = counter_hz
+        self._pairing = Pairing((), ())
         self._timed: set[int] = set()
         self._reset: set[int] = set()
         self._findings: list[Finding] = []
@@ -80,7 +81,8 @@ class Judge:
 
     def _inferred(self, writes: list[Writes]) -> dict[int, Save]:
         """The saves that were restored, by ``id()`` of the writes: of this run, or else of other runs."""
-        inferred = Pairing(self._saves, writes).pairs()
+        self._pairing = Pairing(self._saves, writes)
+        inferred = self._pairing.pairs()
         left = [of for of in writes if id(of) not in inferred or not is_exact(of, inferred[id(of)])]
         if any(len(of.evidence) >= FEWEST_WRITES for of in left):
             others = Pairing(self._other_saves(), left).pairs()
@@ -93,6 +95,8 @@ class Judge:
 
     def _replace_dumps(self, writes: list[Writes], inferred: dict[int, Save]) -> None:
         """Prefers a source to a look at what was restored from it, if the vCPU fits both equally well."""
+        for save in self._saves:
+            save.is_dump = False
         for of in writes:
             source = inferred.get(id(of))
             if source is not None and of.fresh and source.place != of.place:
@@ -174,7 +178,11 @@ class Judge:
     def _judge_alone(self, writes: Writes) -> None:
         if writes.entered and not writes.explores:
             self._findings += _findings(writes, [*self._certain(writes)], None, (), _origins(writes))
-        near = near_fit(writes, self._saves) if writes.attempts else None
+        if writes.restores is not None:
+            why = f"declared to be restored from the save {writes.restores}, which was not declared"
+            self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, is_restore=True))
+            return
+        near = self._pairing.near(writes)
         if near is not None:
             self._not_judged.append(_nearly(writes, near))
         elif len(writes.evidence) >= FEWEST_WRITES:

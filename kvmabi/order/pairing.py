@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from kvmabi.order.fitting import FEW, Fit, Shape, differing, eligible, fit, is_exact, shape_of
-from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, accepts, is_likely
+from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, accepts, is_likely, is_nearly
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Writes
@@ -39,6 +39,11 @@ class Pairing:
         for restored in self._rounds():
             found |= self._pairs_of_vm(restored)
         return found
+
+    def near(self, writes: Writes) -> Save | None:
+        """The save that a vCPU was given many values of, if it is not a restore of it."""
+        near = [found for found in self._all.get(id(writes), ()) if is_nearly(writes, found)]
+        return max(near, key=lambda found: found.score).save if near else None
 
     def _rounds(self) -> Iterable[list[Writes]]:
         """What was written to the vCPUs of one VM, from one INIT of them to the next after they have run."""

@@ -6,10 +6,7 @@ docs/explanation/verdicts.md is the prose of this file and of kvmabi.order.pairi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from kvmabi.order.fitting import FEW, Fit, eligible, fit, is_exact, shape_of
-from kvmabi.order.saves import Save
+from kvmabi.order.fitting import FEW, Fit, is_exact
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 HALF, MOST, NEARLY_ALL = 0.5, 0.8, 0.9
@@ -53,16 +50,9 @@ def is_likely(writes: Writes, found: Fit) -> bool:
     return found.coverage >= HALF or not found.unlike
 
 
-def near_fit(writes: Writes, saves: Sequence[Save]) -> Save | None:
-    """The save that a vCPU was given many values of, and no others, though not enough for a restore of it."""
-    fits = (fit(writes, shape_of(save)) for save in saves if eligible(writes, save))
-    near = [
-        found
-        for found in fits
-        if found is not None
-        and not found.unlike
-        and (found.alike_ids >= FEW or found.save.place == writes.place)
-        and (found.coverage >= HALF or (writes.fresh and len(writes.attempts) >= FEWEST_ALIKE))
-        and found.save.is_large
-    ]
-    return max(near, key=lambda found: found.score).save if near else None
+def is_nearly(writes: Writes, found: Fit) -> bool:
+    """Whether a vCPU was given many values of a save, and no others, though not enough for a restore of it."""
+    if found.unlike or not found.save.is_large:
+        return False
+    alike = found.alike_ids >= FEW or found.save.place == writes.place
+    return alike and (found.coverage >= HALF or (writes.fresh and len(writes.attempts) >= FEWEST_ALIKE))
