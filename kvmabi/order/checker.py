@@ -55,6 +55,7 @@ class OrderChecker:
         self._before_run: dict[int, tuple[int, Values]] = {}
         self._set_up: dict[tuple[int, int], int] = {}
         self._forgotten = 0
+        self._dumps: set[int] = set()
         self._events = 0
 
     def watch(self, event: Event) -> None:
@@ -67,7 +68,7 @@ class OrderChecker:
         if life is not None:
             follow(self, life, event)
         elif event.what == "KVM_ARM_VCPU_INIT" and not event.errno:
-            self._lives[event.vm, event.vcpu] = Life(event, self.saves.append, self._keep)
+            self._lives[event.vm, event.vcpu] = Life(event, self._keep_save, self._keep)
 
     def findings(self, still_open: Iterable[Open] = ()) -> list[Finding]:
         """The findings of the verdict."""
@@ -91,7 +92,13 @@ class OrderChecker:
                 now.entered = True
                 writes.append(self._as_before_run(now))
         judge = Judge(self.saves, other_saves, self._pairs, self._ignored, self._counter_hz)
-        return judge.verdict(writes, set_up, self._events, self._forgotten)
+        verdict = judge.verdict(writes, set_up, self._events, self._forgotten)
+        self._dumps = judge.dumps
+        return verdict
+
+    def sources(self) -> list[Save]:
+        """The saves, without looks at what was restored as far as the last verdict knew them."""
+        return [save for save in self.saves if id(save) not in self._dumps]
 
     # --- what follows an event
 
@@ -116,6 +123,10 @@ class OrderChecker:
 
     def _restored(self, life: Life, event: Event) -> None:
         life.declare_restored(_label(event))
+
+    def _keep_save(self, save: Save) -> None:
+        self._forgotten += len(self.saves) == MOST_SAVES
+        self.saves.append(save)
 
     def _keep(self, writes: Writes) -> None:
         self._forgotten += len(self._writes) == MOST_WRITES

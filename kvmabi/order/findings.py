@@ -57,7 +57,8 @@ class Pair:
 
     The save is of ``source_vcpu`` of VM ``source_vm``, read by the events from ``first_event`` to ``last_event``,
     ``seconds_before`` the verdict's moment; ``from_run`` is the run that made it, "" for this one. ``registers``
-    were compared. ``edits`` were restored as saved and then written again on purpose. ``declared``: the user said so.
+    were compared; ``edits`` of them, named in ``edited``, were restored as saved and then written again on purpose.
+    ``declared``: the user said so.
     """
 
     vm: int
@@ -70,6 +71,7 @@ class Pair:
     registers: int
     declared: bool = False
     edits: int = 0
+    edited: tuple[str, ...] = ()
     from_run: str = ""
 
     @property
@@ -84,7 +86,7 @@ class Pair:
         return f"VM {self.source_vm} vCPU {self.source_vcpu} ({events}, {self.seconds_before:.3g} s before{declared})"
 
     def __str__(self) -> str:
-        edits = f"; {self.edits} written again after it was restored, which is an edit" if self.edits else ""
+        edits = f"; edited after the restore: {regid.ranges(self.edited)}" if self.edits else ""
         where = f"VM {self.vm} vCPU {self.vcpu}"
         return f"{where}: {self.registers} registers compared with the save of {self.source}{edits}"
 
@@ -101,6 +103,7 @@ class Pair:
             "registers": self.registers,
             "declared": self.declared,
             "edits": self.edits,
+            "edited": list(self.edited),
             "from_run": self.from_run,
         }
 

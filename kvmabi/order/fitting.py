@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
 from kvmabi.order.saves import Save
@@ -15,6 +15,8 @@ KNOWN_IDS = 0.75
 """The share of the attempted IDs that the save must have read."""
 FEW = 4
 """A save that so many groups of a sample disagree with, for each that agrees, is not looked at further."""
+LOOKED_AT = 4
+"""How many registers of a sample are looked at closely where hardly any is equal."""
 MOST_OTHERS = 8
 """How many other saves of a vCPU stale values are looked for in."""
 SHORTEST_TELLING = 2
@@ -65,23 +67,22 @@ class Shape(NamedTuple):
     weights: dict[int, float]
     groups: float
     telling: frozenset[bytes]
-    others: list[Save]
+    others: Sequence[Save]
 
 
-def shape_of(save: Save, saves: Iterable[Save] = ()) -> Shape:
-    """The shape of a save, one of ``saves``."""
+def shape_of(save: Save, others: Sequence[Save] = ()) -> Shape:
+    """The shape of a save; ``others`` are some other saves of the same vCPU."""
     sizes = Counter(map(group_of, save.known))
     values = Counter(value.rstrip(b"\0") for value in save.state.values())
     telling = frozenset(value for value, count in values.items() if count == 1 and len(value) >= SHORTEST_TELLING)
     weights = {id: 1 / sizes[group_of(id)] for id in save.known}
-    others = [other for other in saves if other.place == save.place and other is not save][-MOST_OTHERS:]
-    return Shape(save, weights, float(len(sizes) or 1), telling, others)
+    return Shape(save, weights, float(len(sizes) or 1), telling, others[-MOST_OTHERS:])
 
 
 def fit(writes: Writes, shape: Shape) -> Fit | None:
     """How well what was written fits a save; None if much of it cannot come from there."""
     save, weights = shape.save, shape.weights
-    if not _may_fit(writes, shape):
+    if not _may_cover(writes, shape) or not _may_fit(writes, shape):
         return None
     attempts = writes.evidence
     later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
@@ -138,15 +139,35 @@ def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
     return saved is not None and last is not None and id not in RUNNING and not same(id, saved, last)
 
 
+def _may_cover(writes: Writes, shape: Shape) -> bool:
+    """Whether enough of a save was attempted or looked at for a rollback; after INIT a part of it may suffice."""
+    if writes.fresh:
+        return True
+    concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looked.keys())
+    return sum(shape.weights[id] for id in concerned) >= LARGE * shape.groups
+
+
+def equal_in_sample(writes: Writes, save: Save) -> int:
+    """How many registers of the sample were last written as a save has them."""
+    state = save.state
+    return sum(tried is not None and _is_written_as(tried, state.get(id)) for id, tried in writes.sampled.items())
+
+
+def _is_written_as(tried: bytes, saved: bytes | None) -> bool:
+    return saved is not None and (tried == saved or saved.startswith(tried))
+
+
 def _may_fit(writes: Writes, shape: Shape) -> bool:
     """A look at one register of each group that was written: whether the whole is worth comparing."""
-    alike = unlike = 0
-    for id, attempt in writes.sample.items():
-        if id in shape.weights:
-            likeness = _likeness(id, attempt, writes, shape)
-            alike += likeness > 0
-            unlike += likeness < 0
-    return unlike < FEW or alike * FEW >= unlike
+    sample = writes.sample
+    equal = equal_in_sample(writes, shape.save)
+    if equal * FEW < len(sample) - equal:  # values in other registers or with their bytes in another order
+        longest = sorted(sample, key=lambda id: -len(sample[id].tried or b""))[:LOOKED_AT]
+        if all(_likeness(id, sample[id], writes, shape) < 0 for id in longest):
+            return False
+    likeness = [_likeness(id, attempt, writes, shape) for id, attempt in sample.items() if id in shape.weights]
+    unlike = sum(one < 0 for one in likeness)
+    return unlike < FEW or sum(one > 0 for one in likeness) * FEW >= unlike
 
 
 def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from kvmabi import regid
 from kvmabi.events import MP_STATE, Origin
-from kvmabi.order.causes import CAUSES
+from kvmabi.order.causes import CAUSES, Severity
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
 from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of
@@ -52,6 +53,8 @@ class Judge:
         self._ignored = ignored
         self._counter_hz = counter_hz
         self._pairing = Pairing((), ())
+        self._resolved: set[Place] = set()
+        self.dumps: set[int] = set()
         self._timed: set[int] = set()
         self._reset: set[int] = set()
         self._findings: list[Finding] = []
@@ -79,13 +82,18 @@ class Judge:
 
     # --- pairs
 
+    @cached_property
+    def _others(self) -> list[Save]:
+        """The saves of other runs, read when they are needed."""
+        return list(self._other_saves())
+
     def _inferred(self, writes: list[Writes]) -> dict[int, Save]:
         """The saves that were restored, by ``id()`` of the writes: of this run, or else of other runs."""
         self._pairing = Pairing(self._saves, writes)
         inferred = self._pairing.pairs()
-        left = [of for of in writes if id(of) not in inferred or not is_exact(of, inferred[id(of)])]
-        if any(len(of.evidence) >= FEWEST_WRITES for of in left):
-            others = Pairing(self._other_saves(), left).pairs()
+        left = [of for of in writes if id(of) not in inferred or self._may_be_of_another_run(of, inferred[id(of)])]
+        if any(len(of.evidence) >= FEWEST_WRITES for of in left) and self._others:
+            others = Pairing(self._others, left).pairs()
             for of in left:
                 save = others.get(id(of))
                 if save is not None and (id(of) not in inferred or is_exact(of, save)):
@@ -93,21 +101,22 @@ class Judge:
         self._replace_dumps(writes, inferred)
         return inferred
 
+    def _may_be_of_another_run(self, writes: Writes, save: Save) -> bool:
+        """Whether a vCPU differs from a save of this run in nothing but values that the VMM wrote, and are there."""
+        if is_exact(writes, save):
+            return False
+        causes = {difference.cause for difference in Comparison(writes, save).differences()}
+        return all(CAUSES[cause].severity is Severity.CHANGED for cause in causes)
+
     def _replace_dumps(self, writes: list[Writes], inferred: dict[int, Save]) -> None:
         """Prefers a source to a look at what was restored from it, if the vCPU fits both equally well."""
-        for save in self._saves:
-            save.is_dump = False
-        for of in writes:
-            source = inferred.get(id(of))
-            if source is not None and of.fresh and source.place != of.place:
-                for save in self._saves:
-                    save.is_dump = save.is_dump or is_dump(of, save)
-        doubtful = [of for of in writes if id(of) in inferred and inferred[id(of)].is_dump]
+        restored = [of for of in writes if id(of) in inferred and of.fresh and inferred[id(of)].place != of.place]
+        self.dumps = {id(save) for save in self._saves if any(is_dump(of, save) for of in restored)}
+        doubtful = [of for of in writes if id(of) in inferred and id(inferred[id(of)]) in self.dumps]
         if not doubtful:
             return
-        sources = [save for save in self._saves if not save.is_dump]
-        better = Pairing(sources, writes).pairs()
-        others = Pairing(self._other_saves(), doubtful).pairs()
+        better = self._pairing.without(self.dumps).pairs()
+        others = Pairing(self._others, doubtful).pairs() if self._others else {}
         for of in doubtful:
             other = better.get(id(of)) or others.get(id(of))
             if other is not None and _score(of, other) >= _score(of, inferred[id(of)]):
@@ -116,14 +125,16 @@ class Judge:
     def _declared(self, writes: Writes) -> Save | None:
         """The save that a pair which the VMM or the user declared names."""
         if writes.restores is not None:
-            labelled = (save for save in reversed(self._saves) if save.label == writes.restores)
-            return next(labelled, None)
+            label = writes.restores
+            here = next((save for save in reversed(self._saves) if save.label == label), None)
+            return here or next((save for save in reversed(self._others) if save.label == label), None)
         source = self._pairs.get((writes.vm, writes.vcpu)) or self._pairs.get((writes.vm, None))
         if source is None or not writes.fresh:
             return None
         vm, vcpu = source
         index = writes.vcpu if vcpu is None else vcpu
         saves = [save for save in self._saves if save.place == (vm, index) and save.first_event < writes.end]
+        self._resolved |= {(writes.vm, writes.vcpu), (writes.vm, None)} if saves else set()
         fits = [found for save in saves if (found := fit(writes, shape_of(save))) is not None]
         if fits:
             return choose(writes, fits)
@@ -147,6 +158,7 @@ class Judge:
             len(save.state),
             declared,
             len(comparison.edits.certain),
+            tuple(comparison.edits.certain),
             save.from_run,
         )
         self._judged.append(pair)
@@ -165,13 +177,14 @@ class Judge:
         self, comparison: Comparison, differences: list[Difference]
     ) -> tuple[list[Difference], tuple[str, ...]]:
         """What was refused, and in a line what was not reached."""
-        refused = comparison.writes.last
-        reached = [difference for difference in differences if difference.loss.id == (refused and refused.register)]
-        if not reached and refused is not None and refused.register is not None:
-            reached = [comparison.refusal(refused.register, refused)]
+        refused = comparison.writes.refusal
+        assert refused is not None
+        reached = [difference for difference in differences if refused in difference.shown]
         left = len(differences) - len(reached)
-        note = f"the VMM gave up here: {left} registers of the save were not reached or depend on it" if left else ""
-        return reached, (note,) if note else ()
+        if not reached and refused.register is not None and refused.register not in self._ignored:
+            reached = [comparison.refusal(refused.register, refused)]
+        note = f"the VMM gave up here: {left} registers of the save were not reached or depend on it"
+        return reached, (note,) if left else ()
 
     # --- one vCPU alone
 
@@ -211,15 +224,23 @@ class Judge:
     # --- the rest
 
     def _count_the_rest(self, writes: Sequence[Writes], set_up: Mapping[tuple[int, int], int], forgotten: int) -> None:
+        """Names the vCPUs of which nothing was said yet, except sources, and pairs that were declared in vain."""
         told = {(pair.vm, pair.vcpu) for pair in self._judged} | {(vcpu.vm, vcpu.vcpu) for vcpu in self._not_judged}
         told |= {(finding.vm, finding.vcpu) for finding in self._findings}
+        told |= {(pair.source_vm, pair.source_vcpu) for pair in self._judged if not pair.from_run}
         for (vm, vcpu), count in set_up.items():
             if (vm, vcpu) not in told:
                 what = f"{count} write{'s' if count != 1 else ''}" if count else "no write"
                 self._not_judged.append(NotJudged(vm, vcpu, count, f"set up with {what}, not restored"))
+        for restored, source in self._pairs.items():
+            if restored not in self._resolved:
+                of = f"VM {source[0]}" + (f" vCPU {source[1]}" if source[1] is not None else "")
+                why = f"declared to be restored from {of}, of which no save was seen before"
+                self._not_judged.append(NotJudged(restored[0], restored[1] or 0, 0, why, is_restore=True))
         if forgotten:
-            why = f"{forgotten} restores or set-ups before the last {len(writes)}: too many to remember"
-            self._not_judged.append(NotJudged(0, 0, 0, why, is_restore=True))
+            last = writes[0].end if writes else 0
+            why = f"{forgotten} saves or series of writes before event {last} are too many to remember"
+            self._not_judged.append(NotJudged(0, 0, 0, why))
 
 
 def _score(writes: Writes, save: Save) -> float:

@@ -48,7 +48,7 @@ class KeptSaves:
 
     def keep(self, saves: Iterable[Save], run: str) -> None:
         """Add the newest saves of a run, described in words, and remove old ones. Errors: UsageError."""
-        newest = [save for save in saves if not (save.from_run or save.is_dump)][-NEWEST:]
+        newest = [save for save in saves if not save.from_run][-NEWEST:]
         if not newest:
             return
         try:

@@ -53,6 +53,8 @@ class Life:
         self.writes.read(event)
         if self.reader.read(event):
             self._open_save(event)
+        if self.reader.has_read(len(self.base) // 2):
+            self.writes.seen = event.number
 
     def got_pseudo(self, id: int, event: Event) -> None:
         """An ioctl that reads a pseudo-register."""
@@ -61,9 +63,8 @@ class Life:
 
     def _open_save(self, event: Event) -> None:
         event.ask_origin()
-        self.writes.seen = event.number
         reader, state, before = self.reader, event.state, self.reader.save
-        if before is not None and before.label is None and unchanged(state, before.state):
+        if before is not None and unchanged(state, before.state):
             before.reads.update(reader.reads)
             before.last_event = event.number
             reader.open(before)

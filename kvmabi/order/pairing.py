@@ -4,14 +4,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from copy import copy
 
-from kvmabi.order.fitting import FEW, Fit, Shape, differing, eligible, fit, is_exact, shape_of
+from kvmabi.order.fitting import (
+    FEW,
+    MOST_OTHERS,
+    Fit,
+    Shape,
+    differing,
+    eligible,
+    equal_in_sample,
+    fit,
+    is_exact,
+    shape_of,
+)
 from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, accepts, is_likely, is_nearly
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
+FEWEST_EQUAL = 4
+"""How many registers of a sample are equal in a save that makes saves with far fewer not worth looking at."""
 NEARLY_NONE = 1.0
 """How many groups of registers are given other values by a few edits."""
 OWN_VALUES = 0.25
@@ -21,14 +35,18 @@ OWN_VALUES = 0.25
 class Pairing:
     """The pairs of what was written (``writes``) and the saves that it restored."""
 
-    def __init__(self, saves: Iterable[Save], writes: Sequence[Writes]) -> None:
+    def __init__(self, saves: Sequence[Save], writes: Sequence[Writes]) -> None:
         self._by_vm: dict[tuple[str, int], list[Save]] = defaultdict(list)
         self._shapes: list[Shape] = []
         for save in saves:
             if save.label is None:
                 self._by_vm[save.from_run, save.vm].append(save)
-        for of_vm in self._by_vm.values():
-            self._shapes += [shape_of(save, of_vm) for save in of_vm]
+        by_place: dict[tuple[str, int, int], list[Save]] = defaultdict(list)
+        for save in saves:
+            if save.label is None:
+                before = by_place[save.from_run, save.vm, save.vcpu]
+                self._shapes.append(shape_of(save, tuple(before)[-MOST_OTHERS:]))
+                before.append(save)
         self._writes = writes
         self._all = {id(of): self._all_fits(of) for of in writes}
         self._fits = {id(of): [found for found in self._all[id(of)] if accepts(of, found)] for of in writes}
@@ -62,8 +80,27 @@ class Pairing:
     def _all_fits(self, writes: Writes) -> list[Fit]:
         if not writes.evidence:
             return []
-        fits = (fit(writes, shape) for shape in self._shapes if eligible(writes, shape.save))
+        shapes = [
+            (equal_in_sample(writes, shape.save), shape) for shape in self._shapes if eligible(writes, shape.save)
+        ]
+        most = max((equal for equal, _ in shapes), default=0)
+        fewest = most // FEW if most >= FEWEST_EQUAL else 0
+        fits = (fit(writes, shape) for equal, shape in shapes if equal >= fewest)
         return [found for found in fits if found is not None]
+
+    def without(self, left_out: Set[int]) -> Pairing:
+        """The same without some saves, given by ``id()``."""
+        rest = copy(self)
+        rest._by_vm = defaultdict(list)
+        for vm, saves in self._by_vm.items():
+            rest._by_vm[vm] = [save for save in saves if id(save) not in left_out]
+        rest._shapes = [shape for shape in self._shapes if id(shape.save) not in left_out]
+        for name in ("_all", "_fits"):
+            fits = {
+                of: [one for one in found if id(one.save) not in left_out] for of, found in vars(self)[name].items()
+            }
+            setattr(rest, name, fits)
+        return rest
 
     def _pairs_of_vm(self, restored: list[Writes]) -> dict[int, Save]:
         """The pairs of one VM: the VM that it was restored from first, then each vCPU by its index."""
@@ -175,6 +212,10 @@ class Pairing:
         together.append(near)
         nearest = min(together, key=lambda other: abs(other.first_event - save.first_event))
         return save if nearest is near else None  # else it is of an older checkpoint, and this one lacks the vCPU
+
+
+def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:
+    return [found for found in fits if id(found.save) not in left_out]
 
 
 def choose(writes: Writes, fits: Sequence[Fit]) -> Save:

@@ -36,7 +36,6 @@ class Save:
     from_run: str = ""
     first_event: int = 0
     last_event: int = 0
-    is_dump: bool = False
 
     def __post_init__(self) -> None:
         self.first_event = self.first_event or min(self.reads.values(), default=0)
@@ -92,10 +91,16 @@ class Reader:
             save.last_event = event.number
         return len(self._reads) >= FEWEST_READS and (save is None or save.reads is not self._reads)
 
+    def has_read(self, count: int) -> bool:
+        """Whether so many registers were read in the present state."""
+        return len(self._reads) >= count
+
     def note(self, id: int, number: int) -> None:
         """A pseudo-register was read, which does not open a save."""
-        if not self._changed:
-            self._reads[id] = number
+        if self._changed:
+            self._changed = False
+            self._reads = {}
+        self._reads[id] = number
 
     def open(self, save: Save) -> None:
         """The present reads are those of this save."""

@@ -87,7 +87,8 @@ class Writes:
     """What a VMM wrote to one vCPU from ``start`` (the event of an INIT or a guest entry) on.
 
     ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
-    before the last write, by register ID, ``seen`` is the event at which the VMM last began to read the whole state.
+    before the last write, by register ID, ``seen`` is the event at which the VMM had
+    read half of the registers of a state.
     ``wiped`` are the writes that an INIT undid before the guest was entered.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
@@ -189,6 +190,11 @@ class Writes:
             if tried is not None and any(tried) and not same(id, tried, self.base.get(id)):
                 sample[group_of(id)] = id, attempt
         return dict(sample.values())
+
+    @cached_property
+    def sampled(self) -> dict[int, bytes | None]:
+        """What was last tried to write to the registers of the sample."""
+        return {id: attempt.tried for id, attempt in self.sample.items()}
 
     @property
     def explores(self) -> bool:
