@@ -67,8 +67,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--saves",
         metavar="DIR",
-        help="keep every save in DIR, and look there for those of other runs (default: a folder that commands started "
-        "by one shell or script share; none: neither)",
+        help="keep saves in DIR, the newest 256, and look there for those of other runs (default: a folder that "
+        "commands started by one shell or script share, for a week at most; none: neither)",
     )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
@@ -80,6 +80,7 @@ def run(args: Namespace) -> int:
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
     if not argv:
         raise UsageError("no program to run (see kvmabi run --help)")
+    _check(args)
     host, kernel = common.profiles(args.host, args.kernel)
     ignored = map(regid.parse, common.words(args.ignore))
     checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
@@ -114,6 +115,19 @@ def run(args: Namespace) -> int:
     return status.code
 
 
+def _check(args: Namespace) -> None:
+    """Raises UsageError for what would fail only when the program has ended."""
+    for option, value in (("--output", args.output), ("--saves", args.saves), ("--log", args.log)):
+        if value == "":
+            raise UsageError(f"{option} takes a name, which is empty")
+    if args.output is not None and not os.access(Path(args.output).absolute().parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{args.output}: its folder cannot be written to")
+    restored = [pair[0] for pair in args.pair]
+    for place in restored:
+        if restored.count(place) > 1:
+            raise UsageError(f"--pair: VM {place[0]} is restored from two sources")
+
+
 def _other_saves(folder: str | None) -> kept.KeptSaves | None:
     """Where the saves of other runs are."""
     path = kept.session_folder() if folder is None else None if folder == NO_SAVES else Path(folder)
@@ -123,7 +137,7 @@ def _other_saves(folder: str | None) -> kept.KeptSaves | None:
 def _keep(others: kept.KeptSaves, checker: OrderChecker, argv: list[str], *, wanted: bool) -> None:
     """Keep this run's saves for others; a failure matters only where the user wants it."""
     try:
-        others.keep(checker.saves, f"{Path(argv[0]).name}, process {os.getpid()}")
+        others.keep(checker.sources(), f"{Path(argv[0]).name}, process {os.getpid()}")
     except UsageError:
         if wanted:
             raise
@@ -144,11 +158,10 @@ def _status(text: str) -> int:
 
 
 def _severities(text: str) -> tuple[Severity, ...]:
-    try:
-        return tuple(Severity(word) for word in common.words(text))
-    except ValueError:
-        names = ", ".join(Severity)
-        raise ArgumentTypeError(f"{text!r} is not a list of severities: take some of {names}") from None
+    words = common.words(text)
+    if not words or not set(words) <= set(Severity):
+        raise ArgumentTypeError(f"{text!r} is not a list of severities: take some of {', '.join(Severity)}")
+    return tuple(map(Severity, words))
 
 
 def _pair(text: str) -> tuple[Place, Place]:
@@ -158,6 +171,8 @@ def _pair(text: str) -> tuple[Place, Place]:
     vm, vcpu, source_vm, source_vcpu = (None if number is None else int(number) for number in match.groups())
     assert vm is not None
     assert source_vm is not None
+    if (vm, vcpu) == (source_vm, source_vcpu):
+        raise ArgumentTypeError(f"{text!r} is a pair of a thing with itself")
     return (vm, vcpu), (source_vm, source_vcpu)
 
 

@@ -108,7 +108,9 @@ class Comparison:
                 "init", id, f"set before KVM_ARM_VCPU_INIT (event {writes.start})", *undone.good[-1:]
             )
         if writes.wiped is None and len(writes.attempts) < FEWEST_WRITES:
-            return self._difference("vcpu-forgotten", id, "nothing was restored to this vCPU")
+            count = len(writes.attempts)
+            why = f"only {count} registers were written" if count else "nothing was restored to this vCPU"
+            return self._difference("vcpu-forgotten", id, why)
         if id in save.reads:
             why = "the save read it"
         elif id in save.earlier:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import stat
 import tempfile
 import time
@@ -27,6 +29,8 @@ MOST_AGE_SECONDS = 7 * 24 * 3600
 NEWEST = 64
 """How many saves of a run are kept."""
 SUFFIX = ".save"
+NAME = re.compile(r"[0-9a-f]{32}\.save")
+MOST_RUN_CHARS = 200
 SESSION = "saves-"
 PRIVATE = 0o700
 
@@ -41,13 +45,14 @@ class KeptSaves:
         """The saves, the oldest first; a file that is not one of ours, or is damaged, is not among them."""
         found = []
         for path in self._paths():
-            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
                 if path.stat().st_size <= MOST_BYTES:
                     found.append((path.stat().st_mtime, _parsed(path.read_bytes())))
         return [save for _, save in sorted(found, key=lambda item: item[0])]
 
     def keep(self, saves: Iterable[Save], run: str) -> None:
         """Add the newest saves of a run, described in words, and remove old ones. Errors: UsageError."""
+        run = "".join(char if char.isprintable() else "?" for char in run)[:MOST_RUN_CHARS]
         newest = [save for save in saves if not save.from_run][-NEWEST:]
         if not newest:
             return
@@ -67,17 +72,18 @@ class KeptSaves:
             raise UsageError(f"{self.folder}: cannot keep saves: {error.strerror}") from None
 
     def _paths(self) -> list[Path]:
+        """Files that have the name of a save."""
         with suppress(OSError):
-            return [path for path in self.folder.iterdir() if path.suffix == SUFFIX and path.is_file()]
+            return [path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and path.is_file()]
         return []
 
     def _clean(self) -> None:
-        """Remove saves beyond the number and the age that are kept."""
+        """Remove saves beyond the number and, where commands share them unasked, the age that are kept."""
         ages = []
         for path in self._paths():
             with suppress(OSError):
                 ages.append((path.stat().st_mtime, path))
-        oldest = time.time() - MOST_AGE_SECONDS
+        oldest = time.time() - MOST_AGE_SECONDS if self.folder.name.startswith(SESSION) else 0.0
         for place, (when, path) in enumerate(sorted(ages, reverse=True)):
             if place >= MOST_FILES or when < oldest:
                 path.unlink(missing_ok=True)
@@ -143,7 +149,9 @@ def _parsed(data: bytes) -> Save:
     save = json.loads(data)
     if save["format"] != FORMAT:
         raise ValueError("another format")
-    label = save["label"]
+    label, when, run = save["label"], float(save["when"]), str(save["run"])
+    if not math.isfinite(when) or not run.isprintable() or not 0 < len(run) <= MOST_RUN_CHARS:
+        raise ValueError("not a time or a run")
     return Save(
         _number(save["vm"]),
         _number(save["vcpu"]),
@@ -151,9 +159,9 @@ def _parsed(data: bytes) -> Save:
         dict(map(_value, save["state"].items())),
         {_id(id): _number(number) for id, number in save["reads"].items()},
         dict(map(_value, save["earlier"].items())),
-        time.monotonic() - max(0.0, time.time() - float(save["when"])),
+        time.monotonic() - max(0.0, time.time() - when),
         label=None if label is None else _number(label),
-        from_run=str(save["run"]),
+        from_run=run,
         first_event=_number(save["first_event"]),
         last_event=_number(save["last_event"]),
     )

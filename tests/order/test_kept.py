@@ -66,16 +66,31 @@ def test_restore_in_another_run_is_judged(made: OrderChecker, tmp_path: Path) ->
 def test_old_and_surplus_saves_go(made: OrderChecker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are left; other files are not touched."""
     monkeypatch.setattr(kept, "MOST_FILES", 3)
-    (tmp_path / "notes.txt").write_text("mine")
+    folder = tmp_path / "saves-1-1"
+    folder.mkdir()
+    for name in ("notes.txt", "game.save"):
+        (folder / name).write_text("mine")
+        os.utime(folder / name, (0, 0))
     for number in range(5):
-        path = tmp_path / f"{number}.save"
+        path = folder / f"{number:032x}.save"
         path.write_text("{}")
         age = kept.MOST_AGE_SECONDS + 1 if number == 4 else number
         os.utime(path, (time.time() - age, time.time() - age))
+    KeptSaves(folder).keep(made.saves, "run")
+    left = {path.name for path in folder.iterdir()}
+    assert {"notes.txt", "game.save", f"{0:032x}.save", f"{1:032x}.save"} < left
+    assert len(left) == 5
+
+
+def test_a_users_own_folder_is_not_aged(made: OrderChecker, tmp_path: Path) -> None:
+    """A save that was kept for CI stays."""
     KeptSaves(tmp_path).keep(made.saves, "run")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert {"notes.txt", "0.save", "1.save"} < left
-    assert len(left) == 4
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    made.saves[0].reads[1 << 63] = 1
+    KeptSaves(tmp_path).keep(made.saves, "run")
+    del made.saves[0].reads[1 << 63]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @given(
@@ -84,7 +99,7 @@ def test_old_and_surplus_saves_go(made: OrderChecker, tmp_path: Path, monkeypatc
 )
 def test_damaged_files_are_left_out(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("saves")
-    (folder / "x.save").write_bytes(content)
+    (folder / f"{7:032x}.save").write_bytes(content)
     assert KeptSaves(folder).load() == []
 
 
@@ -98,6 +113,10 @@ def test_damaged_files_are_left_out(tmp_path_factory: pytest.TempPathFactory, co
         {"state": {"fffffffffffffffffffffff": [1, "00"]}},
         {"reads": [1]},
         {"when": []},
+        {"when": 10**400},
+        {"when": float("-inf")},
+        {"run": ""},
+        {"run": "\n::error::"},
         {"format": "other"},
     ],
     ids=str,
