@@ -43,7 +43,7 @@ def render(
         output = "\n".join(_sections(warnings, refused))
         return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails, strict)), output))
     if form == formats.SARIF:
-        return sarif.write(_sarif(verdict, warnings, refused, program))
+        return sarif.write(_sarif(verdict, warnings, refused, program, strict=strict))
     return "\n".join([f"kvmabi: {verdict}", *_sections(warnings, refused)])
 
 
@@ -144,11 +144,17 @@ def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -
 # --- SARIF: a rule for each kind and cause, a result for each finding
 
 
-def _sarif(verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str) -> sarif.Report:
+def _sarif(
+    verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str, *, strict: bool
+) -> sarif.Report:
     rules = {_rule(found): sarif.Rule(_rule(found), found.title, found.rule, found.fix) for found in verdict.findings}
     notices = [
         *(sarif.Notice(sarif.Level.WARNING, text) for text in warnings),
-        *(sarif.Notice(sarif.Level.NOTE, text) for text in (*refused, *map(_unjudged, verdict.not_judged))),
+        *(sarif.Notice(sarif.Level.NOTE, text) for text in refused),
+        *(
+            sarif.Notice(sarif.Level.ERROR if strict and one.is_restore else sarif.Level.NOTE, _unjudged(one))
+            for one in verdict.not_judged
+        ),
     ]
     return sarif.Report(COMMAND, list(rules.values()), [_result(found, program) for found in verdict.findings], notices)
 

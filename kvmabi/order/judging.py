@@ -66,7 +66,7 @@ class Judge:
     ) -> Verdict:
         """The verdict on ``writes``; ``set_up`` is how many writes every vCPU had, ``forgotten`` counts lost ones."""
         declared = {id(of): save for of in writes if (save := self._declared(of)) is not None}
-        open_writes = [of for of in writes if id(of) not in declared]
+        open_writes = [of for of in writes if id(of) not in declared and of.restores is None]
         inferred = self._inferred(open_writes)
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
         self._reset = {of.vm for of in writes if of.wiped is not None and 0 < _registers(of) < FEWEST_WRITES}

@@ -80,9 +80,13 @@ def verdict_of(data: Data) -> Verdict:
     return Verdict(
         events=data["events"],
         findings=tuple(map(_finding, data["findings"])),
-        judged=tuple(Pair(**pair) for pair in data["judged"]),
+        judged=tuple(map(_pair, data["judged"])),
         not_judged=tuple(NotJudged(**vcpu) for vcpu in data["not_judged"]),
     )
+
+
+def _pair(data: Data) -> Pair:
+    return Pair(**data | {"edited": tuple(data["edited"])})
 
 
 def _finding(data: Data) -> Finding:
@@ -91,7 +95,7 @@ def _finding(data: Data) -> Finding:
         vm=data["vm"],
         vcpu=data["vcpu"],
         losses=tuple(map(_loss, data["registers"])),
-        pair=None if data["pair"] is None else Pair(**data["pair"]),
+        pair=None if data["pair"] is None else _pair(data["pair"]),
         lines=tuple(data["events"]),
         notes=tuple(data["notes"]),
         origins=tuple((origin["what"], _origin(origin)) for origin in data["origins"]),

@@ -49,8 +49,3 @@ def test_innermost() -> None:
     assert innermost(stacks(Traced((("", first), ("", second))))) == Place("a.c", 1, "f")
     assert innermost(stacks(Traced((("", Origin(("x+0x1 in y",))), ("", second))))) == Place("b.c", 2, "g")
     assert innermost(()) is None
-
-
-def test_a_finding_that_is_not_traced() -> None:
-    """It has no stacks."""
-    assert stacks(object()) == ()

@@ -143,3 +143,25 @@ def test_session_folder_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.M
     assert not ended.exists()
     folder.parent.chmod(0o755)
     assert kept.session_folder() is None
+
+
+def test_equal_state_of_another_run_does_not_hide_a_loss(made: OrderChecker, tmp_path: Path) -> None:
+    """What was destroyed here is lost, even if it makes the vCPU equal to a guest of another run."""
+    KeptSaves(tmp_path).keep(made.saves, "saver")
+    (state,) = (save.state for save in made.saves)
+    with opened() as kvm:
+        checker = OrderChecker()
+        kvm.log.watchers.append(checker.watch)
+        elsewhere = {kvmabi.regid.name_of(id): value for id, value in state.items() if id < 1 << 64}
+        source = guest(kvm.create_vm(), 3)
+        source["x3"] = 0x1234
+        saved = save(source)
+        target = vcpu_of(kvm.create_vm(), final=False)
+        restore(target, saved, ["sve_vls", "sme_vls"])
+        target.finalize()
+        restore(target, saved, [name for name in saved if name not in ("sve_vls", "sme_vls", "x3", "svcr")])
+        restore(target, elsewhere, ["svcr", *(name for name in elsewhere if not name.startswith("x"))])
+        with pytest.raises(kvmabi.KvmError):
+            target.run()
+        verdict = checker.verdict(other_saves=KeptSaves(tmp_path).load)
+    assert "x3" in {name for finding in verdict.findings for name in finding.registers}

@@ -10,7 +10,7 @@ from vmms import VLS, Saved, differing, fill, guest, in_order, lost, opened, res
 
 from kvmabi import Kvm, KvmError
 from kvmabi.kvm import Vcpu
-from kvmabi.order import Severity
+from kvmabi.order import OrderChecker, Severity
 
 X = {f"x{number}" for number in range(31)}
 
@@ -283,3 +283,105 @@ def test_fuzzer_is_not_judged(kvm: Kvm) -> None:
     run(target)
     assert kvm.findings() == []
     assert "in no order" in str(kvm.verdict())
+
+
+# --- declared
+
+
+def test_declared_pair_is_compared_whatever_was_written(kvm: Kvm) -> None:
+    """Seven registers are too few to be taken for a restore; declared, all that differs is lost."""
+    source, target = guest(kvm.create_vm(), 3), vcpu_of(kvm.create_vm())
+    label = kvm.saved(source)
+    put(target, {f"x{number}": source[f"x{number}"] for number in range(7)})
+    kvm.restored(target, label)
+    assert {"x7", "z0", "svcr"} <= lost(kvm)
+    assert [pair.declared for pair in kvm.verdict().judged] == [True]
+
+
+def test_unknown_label_is_not_judged(kvm: Kvm) -> None:
+    """The VMM declares a save that it never declared: not guessed, and a strict verdict fails."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = vcpu_of(kvm.create_vm())
+    put(target, saved)
+    kvm.restored(target, 77)
+    verdict = kvm.verdict()
+    assert verdict.judged == ()
+    assert "save 77, which was not declared" in verdict.unseen[0].why
+
+
+@pytest.mark.parametrize(("source", "resolved"), [(1, True), (9, False)])
+def test_pair_of_the_command_line(source: int, resolved: bool) -> None:
+    """VM 2 from VM 1; a source that saved nothing is named as not judged."""
+    with opened() as kvm:
+        checker = OrderChecker(pairs={(2, None): (source, None)})
+        kvm.log.watchers.append(checker.watch)
+        saved = save(guest(kvm.create_vm(), 3))
+        target = vcpu_of(kvm.create_vm())
+        put(target, {f"x{number}": saved[f"x{number}"] for number in range(9)})
+        run(target)
+        verdict = checker.verdict()
+        assert ("z0" in {name for finding in verdict.findings for name in finding.registers}) == resolved
+        assert bool(verdict.unseen) != resolved
+
+
+# --- asking, and what is not a source
+
+
+def test_asking_changes_nothing(kvm: Kvm) -> None:
+    """A verdict in the middle is the verdict on what was done so far, and the last one is as without it."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = vcpu_of(kvm.create_vm())
+    order = in_order(saved)
+    for at in range(0, len(order), 60):
+        restore(target, saved, order[at : at + 60])
+        kvm.verdict()
+    save(target)
+    assert [kvm.verdict().as_dict()["findings"] for _ in range(2)] == [[], []]
+    run(target)
+    assert lost(kvm) == set()
+
+
+def test_look_at_a_bad_restore_is_not_a_source(kvm: Kvm) -> None:
+    """Two restores lack x19; the VMM reads the first one back: the second is compared with the source all the same."""
+    saved = save(guest(kvm.create_vm(), 3))
+    for _ in range(2):
+        target = vcpu_of(kvm.create_vm())
+        put(target, {name: value for name, value in saved.items() if name != "x19"})
+        save(target)
+    assert [(pair.vm, pair.source_vm) for pair in kvm.verdict().judged] == [(2, 1), (3, 1)]
+    assert [finding.registers for finding in kvm.findings()] == [("x19",), ("x19",)]
+
+
+def test_all_registers_written_back_are_not_a_restore(kvm: Kvm) -> None:
+    """A debugger's stub reads all, moves pc and writes all back: an edit; a restore before it is still judged."""
+    saved = save(guest(kvm.create_vm(), 3))
+    target = vcpu_of(kvm.create_vm())
+    put(target, {name: value for name, value in saved.items() if name != "x19"})
+    seen = save(target) | {"pc": bytes([8] * 8)}
+    put(target, seen)
+    run(target)
+    assert lost(kvm) == {"x19"}
+    assert [pair.edited for pair in kvm.verdict().judged] == [("pc",)]
+
+
+def test_a_vm_that_is_set_up_anew_was_reset(kvm: Kvm) -> None:
+    """A restore is cancelled: both vCPUs are INIT again, one boots, the other is off; nothing is lost."""
+    saves, vcpus = two(kvm)
+    for vcpu, saved in zip(vcpus, saves, strict=True):
+        put(vcpu, saved)
+    for vcpu in vcpus:
+        vcpu.init({"sve", "sme"})
+    vcpus[0]["pc"], vcpus[0]["x0"] = 0x40080000, 0x48000000
+    for vcpu in vcpus:
+        run(vcpu)
+    assert lost(kvm) == set()
+
+
+def test_probe_of_a_few_registers_does_not_excuse(kvm: Kvm) -> None:
+    """Eight reads are not a look at the whole state; a destroyed value stays lost."""
+    target = vcpu_of(kvm.create_vm())
+    put(target, {f"z{number}": bytes([5] * 256) for number in range(32)})
+    target["svcr"] = 1
+    save(target, [f"x{number}" for number in range(8)])
+    run(target)
+    assert lost(kvm) == {f"z{number}" for number in range(32)}

@@ -208,4 +208,4 @@ def _runs(pid: int) -> bool:
 
 
 def _without_times(report: str) -> str:
-    return re.sub(r"[\d.e-]+ s before", "s before", report)
+    return re.sub(r"[\d.e-]+ s before|\(process \d+", "", report)
