@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tells a register that was written again on purpose, after it was restored, from one that was restored wrongly."""
+"""Whether a register was written again on purpose after it was restored, or was restored wrongly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEW = 4
 class Edits:
     """What was written to a restored vCPU again on purpose.
 
-    ``doubtful`` are the names of registers of which events cannot tell: among these, and not among ``certain``.
+    ``certain`` are the names of the registers that were edited, ``doubtful`` those of which events cannot decide it.
     """
 
     def __init__(self, writes: Writes, save: Save) -> None:

@@ -229,13 +229,13 @@ def _by_reason(losses: Sequence[Loss]) -> list[tuple[str, list[Loss]]]:
 def _values(loss: Loss, *, alone: bool) -> Iterator[str]:
     """Returns the values of a register in a line: those that there are, from the first differing byte on."""
     values = {"saved": loss.saved, "written": loss.written, "left": loss.left}
-    told = {word: value for word, value in values.items() if value is not None}
-    if loss.saved is None or len(told) < 2:
+    known = {word: value for word, value in values.items() if value is not None}
+    if loss.saved is None or len(known) < 2:
         return
     other = loss.left if loss.left is not None else loss.written
     at = first_difference(loss.saved, other or b"") or 0
     name = "" if alone else f"{loss.name} "
-    shown = "  ".join(f"{word} {_from(value, at)}" for word, value in told.items())
+    shown = "  ".join(f"{word} {_from(value, at)}" for word, value in known.items())
     yield f"    {name}from byte {at}: {shown}"
 
 

@@ -22,7 +22,7 @@ from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 UNSEEN = "declare the source (--pair), or save with --saves DIR in the run that saves"
 SAVED, SVCR_WRITTEN, REFUSED, ENTERED = "saved at", "svcr written at", "first refused at", "entered at"
-TOLD_BY = {
+SHOWN_FOR = {
     SAVED: {"not-saved", "torn"},
     SVCR_WRITTEN: {"mode", "destroyed", "za-off", "absent"},
     REFUSED: {"refused", "vls-late", "vls-late-equal", "za-off", "absent"},
@@ -225,11 +225,11 @@ class Judge:
 
     def _count_the_rest(self, writes: Sequence[Writes], set_up: Mapping[tuple[int, int], int], forgotten: int) -> None:
         """Names the vCPUs of which nothing was said yet, except sources, and pairs that were declared in vain."""
-        told = {(pair.vm, pair.vcpu) for pair in self._judged} | {(vcpu.vm, vcpu.vcpu) for vcpu in self._not_judged}
-        told |= {(finding.vm, finding.vcpu) for finding in self._findings}
-        told |= {(pair.source_vm, pair.source_vcpu) for pair in self._judged if not pair.from_run}
+        named = {(pair.vm, pair.vcpu) for pair in self._judged} | {(vcpu.vm, vcpu.vcpu) for vcpu in self._not_judged}
+        named |= {(finding.vm, finding.vcpu) for finding in self._findings}
+        named |= {(pair.source_vm, pair.source_vcpu) for pair in self._judged if not pair.from_run}
         for (vm, vcpu), count in set_up.items():
-            if (vm, vcpu) not in told:
+            if (vm, vcpu) not in named:
                 what = f"{count} write{'s' if count != 1 else ''}" if count else "no write"
                 self._not_judged.append(NotJudged(vm, vcpu, count, f"set up with {what}, not restored"))
         for restored, source in self._pairs.items():
@@ -277,7 +277,7 @@ def _why_not(writes: Writes) -> NotJudged:
     where = writes.vm, writes.vcpu, count
     if writes.explores:
         return NotJudged(*where, f"{count} registers written in no order, many of them over and over: not a restore")
-    if share >= MOST / 2 and writes.entered and len(writes.telling) >= FEWEST_ALIKE:
+    if share >= MOST / 2 and writes.entered and len(writes.unlike_init) >= FEWEST_ALIKE:
         return NotJudged(*where, f"restored, {count} registers written, from a save that was not seen", UNSEEN, True)
     if not writes.entered:
         return NotJudged(*where, f"{count} registers written, and the guest was never entered")
@@ -308,14 +308,14 @@ def _findings(
         for (_, _, cause), group in sorted(grouped.items())
     ]
     return [
-        replace(finding, origins=origins if not place else _telling(finding.cause, origins))
+        replace(finding, origins=origins if not place else _relevant(finding.cause, origins))
         for place, finding in enumerate(findings)
     ]
 
 
-def _telling(cause: str, origins: tuple[tuple[str, Origin], ...]) -> tuple[tuple[str, Origin], ...]:
+def _relevant(cause: str, origins: tuple[tuple[str, Origin], ...]) -> tuple[tuple[str, Origin], ...]:
     """The origins that say something about a cause; the first finding of a vCPU has all of them."""
-    return tuple((label, origin) for label, origin in origins if cause in TOLD_BY[label])
+    return tuple((label, origin) for label, origin in origins if cause in SHOWN_FOR[label])
 
 
 def _origins(writes: Writes, save: Save | None = None) -> tuple[tuple[str, Origin], ...]:

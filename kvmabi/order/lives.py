@@ -135,7 +135,7 @@ class Life:
         writes.seconds = time.monotonic()
         writes.run = event
         many = len(writes.attempts) >= FEWEST_WRITES or (writes.attempts and len(writes.looked) >= FEWEST_WRITES)
-        telling = many or writes.wiped is not None or writes.restores is not None
+        may_be_restore = many or writes.wiped is not None or writes.restores is not None
         lossy = entered and any(attempt.refused or attempt.gone for attempt in writes.attempts.values())
-        if telling or lossy or (entered and writes.fresh):
+        if may_be_restore or lossy or (entered and writes.fresh):
             self._keep_writes(writes)

@@ -176,7 +176,7 @@ class Writes:
         return self.attempts or (self.wiped.attempts if self.wiped is not None else {})
 
     @property
-    def telling(self) -> list[int]:
+    def unlike_init(self) -> list[int]:
         """The registers that were written with another value than they have after INIT."""
         tried = ((id, attempt.tried) for id, attempt in self.evidence.items())
         return [id for id, value in tried if value is not None and not same(id, value, self.base.get(id))]
