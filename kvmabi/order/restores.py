@@ -9,7 +9,7 @@ from __future__ import annotations
 from kvmabi.order.fitting import FEW, Fit, is_exact
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
-HALF, MOST, NEARLY_ALL = 0.5, 0.8, 0.9
+HALF, MOST, NEARLY_ALL, ALL_BUT_FEW = 0.5, 0.8, 0.9, 0.98
 """Shares of a save's groups of registers that must have been attempted for different conclusions."""
 FEWEST_ALIKE = 16
 """How many registers with telling values must agree where something disagrees, or where much was not attempted."""
@@ -18,7 +18,7 @@ FEWEST_ALIKE = 16
 def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
     own = found.save.place == writes.place and not found.save.from_run
-    if len(writes.evidence) < FEWEST_WRITES and not (own and found.ids >= 1):
+    if len(writes.evidence) < FEWEST_WRITES and not (own and _is_rollback(found)):
         return False
     if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
         agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
@@ -31,9 +31,14 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not writes.fresh:
         if own and not found.save.is_large:
             return is_exact(writes, found.save)  # a debugger reads and writes back a few
-        enough = found.written >= (HALF if own else NEARLY_ALL) or (own and found.ids >= 1)
+        enough = found.written >= (HALF if own else NEARLY_ALL) or (own and _is_rollback(found))
         return enough or (own and is_exact(writes, found.save))
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
+
+
+def _is_rollback(found: Fit) -> bool:
+    """Whether what differed from a vCPU's own save was written, after all was looked at; a register may be missing."""
+    return found.ids >= 1 or (found.ids >= ALL_BUT_FEW and not found.mismatch)
 
 
 def _is_complete(found: Fit) -> bool:
