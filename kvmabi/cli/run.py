@@ -137,7 +137,7 @@ def _other_saves(folder: str | None) -> kept.KeptSaves | None:
 def _keep(others: kept.KeptSaves, checker: OrderChecker, argv: list[str], *, wanted: bool) -> None:
     """Keep this run's saves for others; a failure matters only where the user wants it."""
     try:
-        others.keep(checker.sources(), f"{Path(argv[0]).name}, process {os.getpid()}")
+        others.keep(checker.sources(), kept.run_name(argv[0]))
     except UsageError:
         if wanted:
             raise

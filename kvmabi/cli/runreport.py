@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import formats, github, junit, sarif, sources
-from kvmabi.order import Finding, NotJudged, Pair, Severity, Verdict
+from kvmabi.order import FAILING, Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
-FAILS = frozenset({Severity.LOST, Severity.CHANGED})
 """The severities of findings that fail a JUnit test case."""
 LEVELS = {
     Severity.LOST: (sarif.Level.ERROR, github.Level.ERROR),
@@ -28,7 +27,7 @@ def render(
     refused: Sequence[str],
     *,
     program: str = "",
-    fails: Collection[Severity] = FAILS,
+    fails: Collection[Severity] = FAILING,
     strict: bool = False,
 ) -> str:
     """Returns the report in a form, without a final newline.

@@ -234,7 +234,7 @@ class Comparison:
     def _time(self) -> Iterator[Difference]:
         """The guest's time, if it goes back, or runs ahead without having been written so."""
         saved, now = self.save.state.get(CNTVCT), self.writes.state.get(CNTVCT)
-        if not self._counter_hz or saved is None or now is None or CNTVCT not in self.writes.state:
+        if not self._counter_hz or saved is None or now is None:
             return
         attempt = self.writes.attempts.get(CNTVCT)
         ticks = _ticks(now, saved)

@@ -60,7 +60,7 @@ class Shape(NamedTuple):
     """A save as restores are compared with it.
 
     ``weights`` of the registers that the VMM knows of it: every group has 1. ``groups`` is the number of groups,
-    ``telling`` the values that are recognised in another register, ``others`` the other saves of the same vCPU.
+    ``telling`` the values that are recognised in another register, ``others`` the last ones of the vCPU before it.
     """
 
     save: Save
@@ -71,12 +71,12 @@ class Shape(NamedTuple):
 
 
 def shape_of(save: Save, others: Sequence[Save] = ()) -> Shape:
-    """The shape of a save; ``others`` are some other saves of the same vCPU."""
+    """The shape of a save; ``others`` are those before it of the same vCPU."""
     sizes = Counter(map(group_of, save.known))
     values = Counter(value.rstrip(b"\0") for value in save.state.values())
     telling = frozenset(value for value, count in values.items() if count == 1 and len(value) >= SHORTEST_TELLING)
     weights = {id: 1 / sizes[group_of(id)] for id in save.known}
-    return Shape(save, weights, float(len(sizes) or 1), telling, others[-MOST_OTHERS:])
+    return Shape(save, weights, float(len(sizes) or 1), telling, tuple(others[-MOST_OTHERS:]))
 
 
 def fit(writes: Writes, shape: Shape) -> Fit | None:

@@ -205,7 +205,7 @@ class Judge:
         """What the guest was entered without, though the VMM wrote it."""
         if not writes.entered:
             return
-        comparison = Comparison(writes, Save(writes.vm, writes.vcpu, 0, {}, {}, {}, 0.0))
+        comparison = Comparison(writes, Save(writes.vm, writes.vcpu, {}, {}, {}, 0.0))
         for id, attempt in writes.destroyed():
             if id in self._ignored:
                 continue

@@ -89,6 +89,11 @@ class KeptSaves:
                 path.unlink(missing_ok=True)
 
 
+def run_name(program: str) -> str:
+    """How saves of this process's run of a program are described."""
+    return f"{Path(program).name}, process {os.getpid()}"
+
+
 def session_folder() -> Path | None:
     """The folder that commands of one shell or script share: it goes by the parent process and is the user's alone.
 
@@ -155,7 +160,6 @@ def _parsed(data: bytes) -> Save:
     return Save(
         _number(save["vm"]),
         _number(save["vcpu"]),
-        0,
         dict(map(_value, save["state"].items())),
         {_id(id): _number(number) for id, number in save["reads"].items()},
         dict(map(_value, save["earlier"].items())),

@@ -28,8 +28,6 @@ class Life:
         self.vm, self.vcpu = event.vm, event.vcpu
         self._keep_save = keep_save
         self._keep_writes = keep_writes
-        self._number = 0
-        self.entries = 0
         self.written = 0
         self._entering: tuple[Event, Values] | None = None
         self._begin(event, None)
@@ -38,13 +36,12 @@ class Life:
         """KVM_ARM_VCPU_INIT again: what was written since the last guest entry is gone."""
         before = self.writes
         undone = before if before.attempts else before.wiped
-        self._number += 1
         self._begin(event, None if undone is None or before.entered else undone)
 
     def _begin(self, event: Event, wiped: Writes | None) -> None:
         self.base = event.state
         self.reader = Reader()
-        self.writes = Writes(self.vm, self.vcpu, self._number, event.number, True, self.base, wiped)
+        self.writes = Writes(self.vm, self.vcpu, event.number, True, self.base, wiped)
 
     def got(self, event: Event) -> None:
         """KVM_GET_ONE_REG."""
@@ -73,13 +70,13 @@ class Life:
         if before is not None:
             earlier = {id: value for id in before.known & state.keys() if (value := before.value_read(id)) is not None}
             state = {id: old if (old := before.state.get(id)) == value else value for id, value in state.items()}
-        save = Save(self.vm, self.vcpu, self._number, state, reader.reads, earlier, time.monotonic(), event)
+        save = Save(self.vm, self.vcpu, state, reader.reads, earlier, time.monotonic(), event)
         reader.open(save)
         self._keep_save(save)
 
     def declare_saved(self, event: Event, label: int) -> None:
         """The VMM declares that the vCPU's state now is a save."""
-        save = Save(self.vm, self.vcpu, self._number, event.state, {}, {}, time.monotonic(), event, label)
+        save = Save(self.vm, self.vcpu, event.state, {}, {}, time.monotonic(), event, label)
         save.first_event = save.last_event = event.number
         if self.reader.save is not None:
             save.reads = self.reader.save.reads
@@ -123,9 +120,8 @@ class Life:
         before, state = entering
         self.reader.changed()
         writes = self.writes
-        self.entries += 1
         self.finish(before, state, entered=True)
-        self.writes = Writes(self.vm, self.vcpu, self._number, event.number, False, self.base)
+        self.writes = Writes(self.vm, self.vcpu, event.number, False, self.base)
         return writes
 
     def finish(self, event: Event, state: Values, *, entered: bool) -> None:

@@ -9,7 +9,6 @@ from copy import copy
 
 from kvmabi.order.fitting import (
     FEW,
-    MOST_OTHERS,
     Fit,
     Shape,
     differing,
@@ -38,14 +37,12 @@ class Pairing:
     def __init__(self, saves: Sequence[Save], writes: Sequence[Writes]) -> None:
         self._by_vm: dict[tuple[str, int], list[Save]] = defaultdict(list)
         self._shapes: list[Shape] = []
-        for save in saves:
-            if save.label is None:
-                self._by_vm[save.from_run, save.vm].append(save)
         by_place: dict[tuple[str, int, int], list[Save]] = defaultdict(list)
         for save in saves:
             if save.label is None:
+                self._by_vm[save.from_run, save.vm].append(save)
                 before = by_place[save.from_run, save.vm, save.vcpu]
-                self._shapes.append(shape_of(save, tuple(before)[-MOST_OTHERS:]))
+                self._shapes.append(shape_of(save, before))
                 before.append(save)
         self._writes = writes
         self._all = {id(of): self._all_fits(of) for of in writes}
@@ -95,11 +92,8 @@ class Pairing:
         for vm, saves in self._by_vm.items():
             rest._by_vm[vm] = [save for save in saves if id(save) not in left_out]
         rest._shapes = [shape for shape in self._shapes if id(shape.save) not in left_out]
-        for name in ("_all", "_fits"):
-            fits = {
-                of: [one for one in found if id(one.save) not in left_out] for of, found in vars(self)[name].items()
-            }
-            setattr(rest, name, fits)
+        rest._all = {of: _without(found, left_out) for of, found in self._all.items()}
+        rest._fits = {of: _without(found, left_out) for of, found in self._fits.items()}
         return rest
 
     def _pairs_of_vm(self, restored: list[Writes]) -> dict[int, Save]:

@@ -26,7 +26,6 @@ class Save:
 
     vm: int
     vcpu: int
-    life: int
     state: Values
     reads: dict[int, int]
     earlier: Values

@@ -87,9 +87,8 @@ class Writes:
     """What a VMM wrote to one vCPU from ``start`` (the event of an INIT or a guest entry) on.
 
     ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
-    before the last write, by register ID, ``seen`` is the event at which the VMM had
-    read half of the registers of a state.
-    ``wiped`` are the writes that an INIT undid before the guest was entered.
+    before the last write, by register ID, ``seen`` is the event at which the VMM had read half of the
+    registers of one state. ``wiped`` are the writes that an INIT undid before the guest was entered.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
@@ -98,7 +97,6 @@ class Writes:
 
     vm: int
     vcpu: int
-    life: int
     start: int
     fresh: bool
     base: Values
@@ -136,9 +134,8 @@ class Writes:
             return
         if attempt is None:
             attempt = self.attempts[id] = Attempt()
-        attempt.seen = (
-            seen if not attempt.good or (seen is not None and seen.number > attempt.good[-1].number) else None
-        )
+        last = attempt.last
+        attempt.seen = seen if last is None or (seen is not None and seen.number > last.number) else None
         if before is not None and before.register is not None and id < before.register:
             self.backward += 1
         if event.errno:

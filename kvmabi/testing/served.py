@@ -8,7 +8,6 @@ orphans, the limit of open files. ``kvmabi.testing.running`` writes the order an
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.order import OrderChecker
-from kvmabi.order.kept import KeptSaves
+from kvmabi.order.kept import KeptSaves, run_name
 from kvmabi.profiles import load_kernel
 from kvmabi.profiles.host import from_json
 from kvmabi.testing.records import Data, event_data
@@ -38,7 +37,7 @@ def serve(order: Data) -> Data:
     others = None if order["saves"] is None else KeptSaves(Path(order["saves"]))
     verdict = checker.verdict(other_saves=tuple if others is None else others.load)
     if others is not None:
-        others.keep(checker.saves, f"{Path(order['argv'][0]).name}, process {os.getpid()}")
+        others.keep(checker.sources(), run_name(order["argv"][0]))
     return {
         "status": status.program,
         "failures": status.failures,
