@@ -26,6 +26,7 @@ FLOORS = (
     ("cli",),
     ("testing",),
     ("capture", "conformance", "fuzz"),
+    ("snapshot",),
     ("interpose", "kvm", "steps"),
     ("device", "order"),
     ("callers",),
@@ -46,7 +47,7 @@ INSIDE = {
     "model": (
         *("effects", "mode", "refusal", "state", "facts", "vgic", "vmstate", "row", "registermap"),
         *("core", "vls", "sve", "pmu", "timer", "cache", "idreg", "firmware", "demux", "reset", "sme", "sysreg"),
-        *("system", "vcpu", "vm", "lifecycle", "vcpuattrs", "run"),
+        *("system", "vcpu", "vm", "lifecycle", "vcpuattrs", "run", "plan"),
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr"),

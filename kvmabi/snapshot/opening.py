@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Opens a snapshot whatever its format: looks at the content, never at the name."""
+
+from __future__ import annotations
+
+import io
+import os
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from kvmabi.errors import UsageError
+from kvmabi.snapshot import packed
+from kvmabi.snapshot.formats.format import HEAD_BYTES, Format
+from kvmabi.snapshot.snapshot import Snapshot
+from kvmabi.snapshot.source import BadBlob, Source
+
+MODULES: tuple[str, ...] = ()
+"""The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""
+MOST_LAYERS = 2
+
+
+@cache
+def formats() -> tuple[Format, ...]:
+    """Every format that can be read."""
+    return tuple(import_module(f"kvmabi.snapshot.formats.{name}").FORMAT for name in MODULES)
+
+
+def read(path: str | Path) -> Snapshot:
+    """Read the snapshot in a file or directory. Raises UsageError if it is none, is empty or cannot be read."""
+    try:
+        if os.path.isdir(path):
+            return _checked(str(path), _folder(Path(path)))
+        with open(path, "rb") as file:
+            return _checked(str(path), read_stream(file, str(path)))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except BadBlob as error:
+        place = "" if error.offset is None else f" at byte {error.offset:#x}"
+        raise UsageError(f"{path}: {error.text}{place}") from None
+
+
+def read_bytes(data: bytes, name: str = "blob") -> Snapshot:
+    """Read the snapshot in ``data``. Raises BadBlob."""
+    return read_stream(cast(BinaryIO, io.BytesIO(data)), name)
+
+
+def read_stream(raw: BinaryIO, name: str) -> Snapshot:
+    """Read the snapshot in an open file. Raises BadBlob if it is none that is known, or is not readable."""
+    source = Source(name, raw)
+    for _ in range(MOST_LAYERS):
+        kind = packed.kind_of(source.peek(packed.HEAD_BYTES))
+        if not kind:
+            break
+        source.seek(0)
+        stream = cast(BinaryIO, raw if source.seekable else _Rest(source))
+        source = Source(name, packed.unpacked(stream, kind, source.size_bytes), kind)
+    head = source.peek(HEAD_BYTES)
+    if not head:
+        raise BadBlob("is empty", rule="empty")
+    for format in formats():
+        if format.recognises(head):
+            return format.read(source)
+    raise BadBlob("is not a snapshot in any format that kvmabi reads", 0, "unknown-format")
+
+
+class _Rest(io.RawIOBase):
+    """What is left of a source, as a file."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        data = self.source.peek(size_bytes if size_bytes >= 0 else 1 << 16)
+        self.source.skip(len(data))
+        return data
+
+
+def _folder(path: Path) -> Snapshot:
+    if not any(path.iterdir()):
+        raise BadBlob("is an empty directory", rule="empty")
+    for format in formats():
+        snapshot = format.read_folder(path) if format.read_folder else None
+        if snapshot is not None:
+            return snapshot
+    raise BadBlob("is a directory, but not one that a VMM's snapshot is in", rule="unknown-format")
+
+
+def _checked(name: str, snapshot: Snapshot) -> Snapshot:
+    if not any(vcpu.registers for vcpu in snapshot.vcpus):
+        raise UsageError(f"{name}: {snapshot.format}: holds no vCPU")
+    return snapshot
