@@ -35,7 +35,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 
 $(BIN)/.installed: $(BUILD_INPUTS) | $(BIN)/python
-	$(PIP) --editable .
+	$(PIP) --editable '.[blobs]'
 	touch $@
 
 $(BIN)/.installed-test: $(BUILD_INPUTS) | $(BIN)/python

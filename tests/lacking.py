@@ -16,7 +16,7 @@ TOOLS = (
     (r"aarch64-linux-gnu-gcc|arm64 (?:cross )?compiler", "an arm64 cross compiler"),
     (r"KVMABI_KERNEL_IMAGE|arm64 kernel", "an arm64 kernel image"),
     (r"linux-libc-dev-arm64-cross", "linux-libc-dev-arm64-cross"),
-    (r"browser|chromium|rsvg-convert", "a browser or rsvg-convert"),
+    (r"browser|chromium", "a browser"),
     (r"address sanitizer", "the address sanitizer"),
     (r"static C library", "a static C library"),
     (r"interposer was not built", "the built interposer"),

@@ -25,7 +25,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("testing",),
-    ("capture", "conformance", "fuzz"),
+    ("capture", "conformance", "fleet", "fuzz"),
     ("snapshot",),
     ("interpose", "kvm", "steps"),
     ("device", "order"),

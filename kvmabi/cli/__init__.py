@@ -23,6 +23,8 @@ COMMANDS = {
     "include": "print the compiler flags for the KVM headers that kvmabi ships",
     "hosts": "list the built-in hosts",
     "kernels": "list the built-in kernels",
+    "blob": "read, validate, compare and convert migration blobs",
+    "matrix": "which guests a fleet of hosts can take",
     "replay": "replay recorded ioctl sequences on the model",
     "conformance": "run the suite of ABI cases on the model, a real /dev/kvm or a kernel in a VM",
     "fuzz": "look for differences between the model and a real kernel",

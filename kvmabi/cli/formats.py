@@ -18,6 +18,7 @@ TEXT: Final = "text"
 JSON: Final = "json"
 JUNIT: Final = "junit"
 SARIF: Final = "sarif"
+HTML: Final = "html"
 DATA = (TEXT, JSON)
 """The forms of a command that prints data."""
 JUDGES = (TEXT, JSON, JUNIT)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Options that the subcommands of ``kvmabi blob`` share, and how they read their files."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+
+from kvmabi.cli import common
+from kvmabi.errors import UsageError
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles import features as feature_rules
+from kvmabi.profiles.host import MAX_VECTOR_BITS
+from kvmabi.snapshot import opening
+from kvmabi.snapshot.snapshot import Fact, Snapshot
+
+DAMAGE = "bad-crc"
+"""The rule of a problem after which a file is read on only with --force."""
+
+
+FILE_HELP = "a migration stream, a snapshot of a VMM, or a directory with one; plain or compressed"
+
+
+def add_file(parser: ArgumentParser) -> None:
+    """The file or directory that holds a snapshot."""
+    parser.add_argument("file", metavar="FILE", help=FILE_HELP)
+
+
+def add_files(parser: ArgumentParser, number: str = "+") -> None:
+    """The files or directories that hold snapshots."""
+    parser.add_argument("files", nargs=number, metavar="FILE", help=FILE_HELP)
+
+
+def add_force(parser: ArgumentParser) -> None:
+    """The option --force."""
+    parser.add_argument("--force", action="store_true", help="go on with a file whose checksum is wrong")
+
+
+def add_facts(parser: ArgumentParser) -> None:
+    """What a format may lack: --sve, --sme, --features."""
+    parser.add_argument("--sve", metavar="BITS,…", help="the guest's SVE vector lengths, such as 128,256")
+    parser.add_argument("--sme", metavar="BITS,…", help="the guest's SME vector lengths, such as 512")
+    parser.add_argument("--features", metavar="F,…", help="the features of KVM_ARM_VCPU_INIT, such as sve,sme,pmu")
+
+
+def add_target(parser: ArgumentParser) -> None:
+    """The destination: --host and --kernel."""
+    parser.add_argument("--host", metavar="H", help="the host that takes the guest: a built-in one or a file")
+    parser.add_argument("--kernel", metavar="K", help="its kernel: a built-in one or a file (default: the host's)")
+
+
+def profiles(args: Namespace) -> tuple[Host | None, Kernel | None]:
+    """The destination, None where it is not given. Raises UsageError."""
+    host = load_host(args.host) if args.host else None
+    kernel = args.kernel or (host.kernel if host else "")
+    return host, load_kernel(kernel) if kernel else None
+
+
+def read(path: str, args: Namespace) -> Snapshot:
+    """Read a file, and take from the options what it lacks. Raises UsageError."""
+    return completed(opening.read(path), args)
+
+
+def read_whole(path: str, args: Namespace) -> Snapshot:
+    """As ``read``, for commands that use the registers: a wrong checksum is an error unless --force is given."""
+    snapshot = read(path, args)
+    damage = next((problem for problem in snapshot.problems if problem.rule == DAMAGE), None)
+    if damage is not None and not args.force:
+        raise UsageError(f"{path}: {damage.text} (--force goes on with what is there)")
+    return snapshot
+
+
+def completed(snapshot: Snapshot, args: Namespace) -> Snapshot:
+    """The snapshot with what the options add. What the file itself says is not replaced: UsageError."""
+    given = {
+        "sve_bits": vector_bits("--sve", vars(args).get("sve")),
+        "sme_bits": vector_bits("--sme", vars(args).get("sme")),
+        "features": features(vars(args).get("features")),
+    }
+    added = {name: value for name, value in given.items() if value is not None}
+    for name, value in added.items():
+        held = getattr(snapshot, name)
+        if held is not None and held != value:
+            option = {"sve_bits": "--sve", "sme_bits": "--sme"}.get(name, "--features")
+            raise UsageError(f"{option}: the file itself says {_text(held)}")
+    known = {Fact.FEATURES} if "features" in added else set()
+    if added.keys() >= {"sve_bits", "sme_bits"} or (added and snapshot.features == frozenset({"sve"})):
+        known.add(Fact.VECTOR_LENGTHS)
+    return replace(snapshot, unknown=snapshot.unknown - known, **added)
+
+
+def vector_bits(option: str, text: str | None) -> tuple[int, ...] | None:
+    """A set of vector lengths in bits. Raises UsageError.
+
+    >>> vector_bits("--sve", "256,128"), vector_bits("--sme", "none"), vector_bits("--sve", None)
+    ((128, 256), (), None)
+    """
+    if text is None:
+        return None
+    words = common.words(text)
+    if words in ([], ["none"]):
+        return ()
+    if not all(word.isascii() and word.isdigit() and len(word) < 6 for word in words):
+        raise UsageError(f"{option}: {text!r:.60} is not a list of vector lengths in bits, such as 128,256")
+    lengths = sorted({int(word) for word in words})
+    if any(bits % 128 or not 0 < bits <= MAX_VECTOR_BITS for bits in lengths):
+        raise UsageError(f"{option}: vector lengths are multiples of 128 up to {MAX_VECTOR_BITS} bits")
+    return tuple(lengths)
+
+
+def features(text: str | None) -> frozenset[str] | None:
+    """Features of INIT by name; None if none are given. Raises UsageError."""
+    if text is None:
+        return None
+    names = feature_rules.expand(common.words(text))
+    common.one_of("vCPU feature", names, feature_rules.table())
+    return frozenset(names)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple | frozenset):
+        return ",".join(map(str, sorted(value))) or "none"
+    return str(value)
