@@ -123,3 +123,20 @@ class Source:
             parts.append(self.raw.read(min(left, max(BLOCK_BYTES, len(parts[-1])))))
             left -= len(parts[-1])
         return b"".join(parts)
+
+
+class Rest(io.RawIOBase):
+    """What is left of a source, as a file that cannot be seeked."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        """The next bytes; fewer at the end."""
+        data = self.source.peek(size_bytes if size_bytes >= 0 else BLOCK_BYTES)
+        self.source.skip(len(data))
+        return data

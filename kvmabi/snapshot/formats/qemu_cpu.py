@@ -69,7 +69,7 @@ PSTATE_AARCH32: Final = 1 << 4
 POWER_STATES: Final = ("on", "off", "on-pending")
 BANKED: Final = ("usr", "el1", "abt", "und", "irq", "fiq", "el2", "el3")
 """The banks of banked_spsr; core registers are those from el1 to fiq."""
-_SVE_FIELD, _SME_FIELD, _FA64_BIT = 32, 24, 63
+_SVE_FIELD, _FA64_BIT = 32, 63
 
 
 class IdList(NamedTuple):
@@ -106,9 +106,9 @@ class _Ids(NamedTuple):
 
 @cache
 def _ids() -> _Ids:
-    names = ("sp", "pc", "pstate", "sp_el1", "elr_el1", "fpsr", "fpcr", "ffr", "zt0", "fpmr")
-    names += tuple(f"spsr_{bank}" for bank in BANKED[1:6])
-    names += ("id_aa64pfr0_el1", "id_aa64pfr1_el1", "id_aa64smfr0_el1")
+    names = ["sp", "pc", "pstate", "sp_el1", "elr_el1", "fpsr", "fpcr", "ffr", "zt0", "fpmr"]
+    names += [f"spsr_{bank}" for bank in BANKED[1:6]]
+    names += ["id_aa64pfr0_el1", "id_aa64smfr0_el1", "zcr_el1"]
 
     def run(form: str, count: int) -> tuple[int, ...]:
         return tuple(regid.parse(form.format(n)) for n in range(count))
@@ -259,9 +259,7 @@ def _subsection(data: bytes, at: int) -> tuple[str, int, int] | None:
     return name.decode("ascii", "backslashreplace"), version, begin + 4
 
 
-def _subsections(
-    data: bytes, at: int, base: int, index: int, problems: list[Problem]
-) -> tuple[dict[str, int], int]:
+def _subsections(data: bytes, at: int, base: int, index: int, problems: list[Problem]) -> tuple[dict[str, int], int]:
     """The subsections that are known and whole: where the data of each begin; and where the last one ends."""
     found: dict[str, int] = {}
     while (header := _subsection(data, at)) is not None:
@@ -289,9 +287,11 @@ def _subsections(
 
 
 def _has_sve(registers: Mapping[int, bytes], otherwise: bool) -> bool:
-    """Whether the guest has SVE: by its ID register, which KVM and TCG clear on a vCPU without it."""
+    """Whether the guest has SVE: by its ID register, which TCG does not write, or else by ZCR_EL1."""
     pfr0 = registers.get(_ids().core["id_aa64pfr0_el1"])
-    return otherwise if pfr0 is None else bool(int.from_bytes(pfr0, "little") >> _SVE_FIELD & 0xF)
+    if pfr0 is not None:
+        return bool(int.from_bytes(pfr0, "little") >> _SVE_FIELD & 0xF)
+    return _ids().core["zcr_el1"] in registers or otherwise
 
 
 def _float(
@@ -318,9 +318,7 @@ def _float(
             registers.update(zip(ids.v, lows, strict=True))
         elif SVE in found:
             highs = _HIGHS.unpack(payloads(data[found[SVE] : found[SVE] + _HIGHS.size]))
-            registers.update(
-                (id, low + high + _BEYOND) for id, low, high in zip(ids.z, lows, highs, strict=True)
-            )
+            registers.update((id, low + high + _BEYOND) for id, low, high in zip(ids.z, lows, highs, strict=True))
         _control(data, found, registers, base, index, problems)
     if has_z and SVE in found:
         begin = found[SVE] + _HIGHS.size

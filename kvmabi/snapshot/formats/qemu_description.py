@@ -25,6 +25,8 @@ MOST_VALUES_BYTES: Final = 1 << 20
 MOST_NAME_BYTES: Final = 255
 KEPT_TEXT_BYTES: Final = 1 << 16
 KEPT_DESCRIPTIONS: Final = 24
+MOST_BUFFERS: Final = 1024
+"""How many buffers of one field are read one by one."""
 SUBSECTION: Final = 5
 
 _CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -32,7 +34,7 @@ _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Field(NamedTuple):
-    """A field of a section: ``count`` items of ``item_bytes`` at ``at``, in each of ``rows`` structures.
+    """A field of a section: ``items`` items of ``item_bytes`` at ``at``, in each of ``rows`` structures.
 
     An opaque one is bytes, whatever its size.
     """
@@ -40,7 +42,7 @@ class Field(NamedTuple):
     name: str
     at: int
     item_bytes: int
-    count: int
+    items: int
     rows: int = 1
     row_bytes: int = 0
     opaque: bool = False
@@ -103,7 +105,7 @@ class Device:
             row_codes, place, begin = "", row[0].at, values
             for member in row:
                 row_codes += f"{member.at - place}x{_code(member)}"
-                place = member.at + member.item_bytes * member.count
+                place = member.at + member.item_bytes * member.items
             row_values = sum(_values(member) for member in row)
             for member in row:
                 rows_of = (member.rows, row_values) if member.rows > 1 else (_values(member), 1)
@@ -216,12 +218,12 @@ def _add(device: Device, table: Any, at: int, prefix: str, rows: int, row_bytes:
 
 def _code(field: Field) -> str:
     if field.item_bytes in _CODES and not field.opaque:
-        return f"{field.count}{_CODES[field.item_bytes]}"
-    return f"{field.item_bytes}s" * field.count if field.count <= MOST_OBJECTS else f"{field.item_bytes * field.count}s"
+        return f"{field.items}{_CODES[field.item_bytes]}"
+    return f"{field.item_bytes}s" * _values(field) if _values(field) > 1 else f"{field.item_bytes * field.items}s"
 
 
 def _values(field: Field) -> int:
-    return field.count if (field.item_bytes in _CODES and not field.opaque) or field.count <= MOST_OBJECTS else 1
+    return field.items if (field.item_bytes in _CODES and not field.opaque) or field.items <= MOST_BUFFERS else 1
 
 
 def _list(table: Any, key: str) -> list[Any]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +11,9 @@ from kvmabi import regid, uapi
 from kvmabi.snapshot.formats.qemu_description import Device
 from kvmabi.snapshot.formats.qemu_layout import Layout
 from kvmabi.snapshot.snapshot import Origin
+
+Fields = tuple[tuple[str, int, int], ...]
+"""Name, size of an item in bytes, number of items."""
 
 INTERRUPT_CONTROLLERS: Final = frozenset({"arm_gic", "arm_gicv3", "arm_gicv3_its"})
 GLOBAL_STATE: Final = Layout([("size", "I"), ("runstate", "100s")])
@@ -28,18 +31,15 @@ _GICV3_CPU: Final = (
     *(("gicr_nsacr", 4, 1), ("gicr_ipriorityr", 1, 32), ("icc_ctlr_el1", 8, 2), ("icc_pmr_el1", 8, 1)),
     *(("icc_bpr", 8, 3), ("icc_apr", 8, 12), ("icc_igrpen", 8, 3), ("icc_ctlr_el3", 8, 1)),
 )
-_GICV3_SUBSECTIONS: Final = {
+_GICV3_SUBSECTIONS: Final[Mapping[str, tuple[int, Fields]]] = {
     "arm_gicv3/gicd_no_migration_shift_bug": (1, (("gicd_no_migration_shift_bug", 1, 1),)),
     "arm_gicv3/gicd_nmi": (1, (("nmi", 4, 32),)),
 }
-_GICV3_CPU_SUBSECTIONS: Final = {
+_GICV3_CPU_SUBSECTIONS: Final[Mapping[str, tuple[int, Fields]]] = {
     "arm_gicv3_cpu/sre_el1": (1, (("icc_sre_el1", 8, 1),)),
     "arm_gicv3_cpu/nmi": (1, (("gicr_inmir0", 4, 1),)),
 }
 _ITS: Final = (("ctlr", 4, 1), ("iidr", 4, 1), ("cbaser", 8, 1), ("cwriter", 8, 1), ("creadr", 8, 1), ("baser", 8, 8))
-
-Fields = tuple[tuple[str, int, int], ...]
-"""Name, size of an item in bytes, number of items."""
 
 
 def run_state(data: bytes) -> str | None:
@@ -89,7 +89,7 @@ def _append(device: Device, fields: Fields, at: int, prefix: str = "") -> int:
 
 
 def _append_subsections(
-    device: Device, table: dict[str, tuple[int, Fields]], data: bytes, at: int, prefix: str
+    device: Device, table: Mapping[str, tuple[int, Fields]], data: bytes, at: int, prefix: str
 ) -> int:
     for name, (version, fields) in table.items():
         mark = bytes([5, len(name)]) + name.encode() + version.to_bytes(4, "big")

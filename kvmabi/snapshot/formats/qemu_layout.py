@@ -12,16 +12,16 @@ BIG_ENDIAN: Final = ">"
 
 
 class Member(NamedTuple):
-    """A field: ``code`` is that of the struct module, ``count`` the number of items."""
+    """A field: ``code`` is that of the struct module, ``items`` how many of them there are."""
 
     name: str
     code: str
-    count: int = 1
+    items: int = 1
 
     @property
     def size_bytes(self) -> int:
         """The size of all items."""
-        return calcsize(BIG_ENDIAN + self.code) * self.count
+        return calcsize(BIG_ENDIAN + self.code) * self.items
 
 
 class Layout:
@@ -34,7 +34,7 @@ class Layout:
 
     def __init__(self, members: Iterable[tuple[Any, ...]]) -> None:
         self.members = tuple(Member(*member) for member in members)
-        self.struct = Struct(BIG_ENDIAN + "".join(member.code * member.count for member in self.members))
+        self.struct = Struct(BIG_ENDIAN + "".join(member.code * member.items for member in self.members))
         self.size_bytes = self.struct.size
         self.at: dict[str, int] = {}
         """Where each field begins, in bytes."""
@@ -44,7 +44,7 @@ class Layout:
         for member in self.members:
             self.at[member.name], self.first[member.name] = place, value
             place += member.size_bytes
-            value += member.count
+            value += member.items
 
 
 def payloads(data: bytes, width_bytes: int = 8) -> bytes:

@@ -18,7 +18,7 @@ from uuid import UUID
 from kvmabi.snapshot.formats import qemu_cpu, qemu_ram
 from kvmabi.snapshot.formats.qemu_description import MOST_TEXT_BYTES, Description, Device, described
 from kvmabi.snapshot.snapshot import Problem
-from kvmabi.snapshot.source import MOST_WHOLE_BYTES, BadBlob, Source
+from kvmabi.snapshot.source import MOST_WHOLE_BYTES, BadBlob, Source, Truncated
 
 MAGIC: Final = b"QEVM"
 VERSION: Final = 3
@@ -353,9 +353,7 @@ def _cut_forward(rest: bytes, base: int, stream: Stream) -> None:
     stream.problem("truncated", "the stream ends without an end mark", base + len(rest))
 
 
-def _size(
-    rest: bytes, begin: int, id: int, name: str, device: Device | None, base: int, stream: Stream
-) -> int | None:
+def _size(rest: bytes, begin: int, id: int, name: str, device: Device | None, base: int, stream: Stream) -> int | None:
     """The size of a section's data; None if its end is not found."""
 
     def ends(size_bytes: int | None) -> bool:
