@@ -13,7 +13,8 @@ from typing import Any, Final
 from kvmabi.snapshot.formats import qemu_cpu, qemu_devices, qemu_sections
 from kvmabi.snapshot.formats.format import Format
 from kvmabi.snapshot.formats.qemu_cpu import Vcpu
-from kvmabi.snapshot.formats.qemu_sections import CPU, MAGIC, Section, Stream
+from kvmabi.snapshot.formats.qemu_cpu_layout import VERSION
+from kvmabi.snapshot.formats.qemu_stream import CPU, MAGIC, Section, Stream
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
@@ -60,8 +61,8 @@ def _vcpus(stream: Stream) -> tuple[list[Vcpu], list[Problem]]:
     for section in stream.sections:
         if section.name != CPU:
             continue
-        if section.version != qemu_cpu.VERSION:
-            text = f"section cpu has the version {section.version}; that of arm64 vCPUs is {qemu_cpu.VERSION}"
+        if section.version != VERSION:
+            text = f"section cpu has the version {section.version}; that of arm64 vCPUs is {VERSION}"
             raise BadBlob(text, section.at, "not-arm64")
         index = section.instance_id
         if index in vcpus:

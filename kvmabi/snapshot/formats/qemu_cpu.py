@@ -8,68 +8,46 @@ are. Vectors are arrays of be64, so a payload is every word with its bytes swapp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from kvmabi import regid, uapi
 from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import SVCR
-from kvmabi.snapshot.formats.qemu_layout import Layout, payloads
+from kvmabi.snapshot.formats.qemu_cpu_layout import (
+    AARCH32_BANKS,
+    AARCH32_MODE,
+    AARCH32_SUBSECTIONS,
+    BANKED,
+    FIQ_BANK,
+    FPCR_FPSR,
+    FPMR,
+    HEAD,
+    HYP_BANK,
+    MOST_REGISTERS,
+    P_WORDS,
+    POWER_STATES,
+    PSTATE_AARCH32,
+    SERROR,
+    SME,
+    SUBSECTION,
+    SUBSECTIONS,
+    SVE,
+    TAIL,
+    VFP,
+    Z_LOW_WORDS,
+    ZA_ROW_WORDS,
+    ZT0,
+    ZT0_WORDS,
+    unlisted,
+)
+from kvmabi.snapshot.formats.qemu_layout import payloads
+from kvmabi.snapshot.formats.qemu_vectors import add_vectors
 from kvmabi.snapshot.snapshot import Problem, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob
 
-VERSION: Final = 22
-SUBSECTION: Final = 5
-MOST_REGISTERS: Final = 2048
-"""A list of ids is never longer: kernels list some hundreds."""
-
-HEAD: Final = Layout(
-    [
-        *(("env.regs", "I", 16), ("env.xregs", "Q", 32), ("env.pc", "Q"), ("cpsr", "I"), ("env.spsr", "I")),
-        *(("env.banked_spsr", "Q", 8), ("env.banked_r13", "I", 8), ("env.banked_r14", "I", 8)),
-        *(("env.usr_regs", "I", 5), ("env.fiq_regs", "I", 5), ("env.elr_el", "Q", 4), ("env.sp_el", "Q", 4)),
-        ("cpreg_vmstate_array_len", "I"),
-    ]
-)
-"""What stands before the ids. ids and values follow, a be64 each."""
-TAIL: Final = Layout(
-    [
-        *(("env.exclusive_addr", "Q"), ("env.exclusive_val", "Q"), ("env.exclusive_high", "Q"), ("unused", "8s")),
-        *(("env.exception.syndrome", "I"), ("env.exception.fsr", "I"), ("env.exception.vaddress", "Q")),
-        *(("gt_timer[GTIMER_PHYS]", "Q"), ("gt_timer[GTIMER_VIRT]", "Q"), ("power_state", "B")),
-    ]
-)
-"""What stands behind the values."""
-
-VFP, FPCR_FPSR, SVE, SME, ZT0, FPMR, SERROR = (
-    f"cpu/{name}" for name in ("vfp", "vfp/fpcr_fpsr", "sve", "sme", "zt0", "fpmr", "serror")
-)
-Z_LOW_WORDS, Z_HIGH_WORDS, P_WORDS, ZA_ROW_WORDS, ZA_ROWS, ZT0_WORDS = 2, 14, 4, 32, 256, 8
-SUBSECTIONS: Final[dict[str, tuple[int, Layout]]] = {
-    VFP: (3, Layout([("zregs", "Q", 32 * Z_LOW_WORDS), ("xregs", "I", 15), ("fpscr", "I")])),
-    FPCR_FPSR: (1, Layout([("fpcr", "Q"), ("fpsr", "Q")])),
-    SVE: (1, Layout([("zregs", "Q", 32 * Z_HIGH_WORDS), ("pregs", "Q", 17 * P_WORDS)])),
-    SME: (1, Layout([("za", "Q", ZA_ROWS * ZA_ROW_WORDS)])),
-    ZT0: (1, Layout([("zt0", "Q", ZT0_WORDS)])),
-    FPMR: (1, Layout([("fpmr", "Q")])),
-    "cpu/irq-line-state": (1, Layout([("irq_line_state", "I")])),
-    "cpu/wfxt-timer": (1, Layout([("wfxt_timer", "Q")])),
-    SERROR: (1, Layout([("pending", "B"), ("has_esr", "B"), ("esr", "Q")])),
-}
-"""The subsections of an arm64 vCPU: version and layout."""
-AARCH32_SUBSECTIONS: Final = frozenset(
-    f"cpu/{name}" for name in ("iwmmxt", "m", "thumb2ee", "pmsav7", "pmsav8", "m-security")
-)
-"""Subsections of CPUs that are no arm64 vCPU of a VM."""
-
-FPSR_MASK: Final = 0xF800009F
-FPCR_MASK: Final = 0x07F79F00
-PSTATE_AARCH32: Final = 1 << 4
-POWER_STATES: Final = ("on", "off", "on-pending")
-BANKED: Final = ("usr", "el1", "abt", "und", "irq", "fiq", "el2", "el3")
-"""The banks of banked_spsr; core registers are those from el1 to fiq."""
-_SVE_FIELD, _FA64_BIT = 32, 63
+_SVE_FIELD: Final = 32
 
 
 class IdList(NamedTuple):
@@ -80,6 +58,7 @@ class IdList(NamedTuple):
     spare: Struct
     spared: tuple[int, ...]
     wrong: tuple[tuple[str, str, int, int], ...]
+    arm64: bool
 
 
 class Vcpu(NamedTuple):
@@ -91,30 +70,6 @@ class Vcpu(NamedTuple):
     sme: bool
     subsections: tuple[str, ...]
     end: int
-
-
-class _Ids(NamedTuple):
-    """The registers that have no id in the stream."""
-
-    x: tuple[int, ...]
-    core: dict[str, int]
-    v: tuple[int, ...]
-    z: tuple[int, ...]
-    p: tuple[int, ...]
-    za: tuple[int, ...]
-
-
-@cache
-def _ids() -> _Ids:
-    names = ["sp", "pc", "pstate", "sp_el1", "elr_el1", "fpsr", "fpcr", "ffr", "zt0", "fpmr"]
-    names += [f"spsr_{bank}" for bank in BANKED[1:6]]
-    names += ["id_aa64pfr0_el1", "id_aa64smfr0_el1", "zcr_el1"]
-
-    def run(form: str, count: int) -> tuple[int, ...]:
-        return tuple(regid.parse(form.format(n)) for n in range(count))
-
-    core = {name: regid.parse(name) for name in names}
-    return _Ids(run("x{}", 31), core, run("v{}", 32), run("z{}", 32), run("p{}", 16), run("za.h[{}]", ZA_ROWS))
 
 
 def size_of(data: bytes, at: int) -> int | None:
@@ -148,13 +103,14 @@ def read(data: bytes, at: int, index: int, problems: list[Problem]) -> Vcpu:
     if len(data) < tail_at + TAIL.size_bytes:
         raise BadBlob(f"vCPU {index} ends within its {count} registers", at + len(data), "truncated")
     listed = id_list(data[HEAD.size_bytes : values_at])
+    if not listed.arm64:
+        raise BadBlob(f"vCPU {index} has no AArch64 register: not an arm64 vCPU", at + HEAD.size_bytes, "not-arm64")
     registers: dict[int, bytes] = {}
     facts: dict[str, Any] = {}
     head = HEAD.struct.unpack_from(data)
     _core(data, head, registers, facts)
     if head[HEAD.first["cpsr"]] & PSTATE_AARCH32:
-        text = f"vCPU {index} is in AArch32 state: its general registers are not mapped to X registers"
-        problems.append(Problem("aarch32-state", text, at + HEAD.at["cpsr"], index))
+        facts["aarch32_state"] = True
     for rule, text, position, id in listed.wrong:
         problems.append(Problem(rule, f"vCPU {index}: {text}", at + HEAD.size_bytes + 8 * position, index, id))
     words = payloads(data[values_at:tail_at])
@@ -173,7 +129,7 @@ def read(data: bytes, at: int, index: int, problems: list[Problem]) -> Vcpu:
     sve = _has_sve(registers, SVE in found and not sme)
     level = _level(head[HEAD.first["cpsr"]])
     places = _places(at, listed.ids, values_at, found, registers, level, has_z=sve or sm)
-    _float(data, found, registers, sve, sm, at, index, problems)
+    add_vectors(data, found, registers, sve, sm, at, index, problems)
     state, serror = _state(data, tail[TAIL.first["power_state"]], found, facts, at + tail_at, index, problems)
     vcpu = VcpuSnapshot(index, registers, state, serror, places, facts)
     return Vcpu(vcpu, listed.ids, sve, sme, tuple(found), end)
@@ -207,14 +163,17 @@ def _kept_list(data: bytes) -> IdList:
         spares.append("4xI" if narrow else "8x")
         if narrow:
             spared.append(position)
-    return IdList(ids, Struct("<" + "".join(cuts)), Struct("<" + "".join(spares)), tuple(spared), tuple(wrong))
+    arm64 = any(id >> 56 == uapi.KVM_REG_ARM64 >> 56 for id in ids)
+    return IdList(ids, Struct("<" + "".join(cuts)), Struct("<" + "".join(spares)), tuple(spared), tuple(wrong), arm64)
 
 
 def _core(data: bytes, head: tuple[Any, ...], registers: dict[int, bytes], facts: dict[str, Any]) -> None:
     """The general registers. The stack pointer of the current exception level is xregs[31], not sp_el."""
-    ids = _ids()
+    ids = unlisted()
     begin = HEAD.at["env.xregs"]
     words = payloads(data[begin : begin + 33 * 8])
+    if head[HEAD.first["cpsr"]] & PSTATE_AARCH32:
+        words = aarch32_words(head)
     registers.update(zip(ids.x, _X.unpack_from(words), strict=True))
     pstate = head[HEAD.first["cpsr"]]
     sp_el = list(head[HEAD.first["env.sp_el"] :][:4])
@@ -238,6 +197,30 @@ def _core(data: bytes, head: tuple[Any, ...], registers: dict[int, bytes], facts
 
 
 _X: Final = Struct("8s" * 31)
+
+
+def aarch32_words(head: tuple[Any, ...]) -> bytes:
+    """X0 to X30, a word that is no register, and PC of a vCPU in AArch32 state, as the architecture maps them.
+
+    QEMU keeps the registers of the current mode in env.regs, those of other modes in banks.
+    """
+
+    def field(name: str, count: int) -> list[int]:
+        first = HEAD.first[name]
+        return list(head[first : first + count])
+
+    regs, stacks, links = field("env.regs", 16), field("env.banked_r13", 8), field("env.banked_r14", 8)
+    user, fiq = field("env.usr_regs", 5), field("env.fiq_regs", 5)
+    bank = AARCH32_BANKS.get(head[HEAD.first["cpsr"]] & AARCH32_MODE, 0)
+    stacks[bank] = regs[13]
+    links[0 if bank == HYP_BANK else bank] = regs[14]
+    if bank == FIQ_BANK:
+        fiq = regs[8:13]
+    else:
+        user = regs[8:13]
+    others = [value for n in (4, 1, 2, 3) for value in (links[n], stacks[n])]  # IRQ, SVC, ABT, UND
+    x = [*regs[:8], *user, stacks[0], links[0], stacks[HYP_BANK], *others, *fiq, stacks[FIQ_BANK], links[FIQ_BANK]]
+    return Struct("<33Q").pack(*x, 0, regs[15])
 
 
 def _level(pstate: int) -> int | None:
@@ -288,89 +271,10 @@ def _subsections(data: bytes, at: int, base: int, index: int, problems: list[Pro
 
 def _has_sve(registers: Mapping[int, bytes], otherwise: bool) -> bool:
     """Whether the guest has SVE: by its ID register, which TCG does not write, or else by ZCR_EL1."""
-    pfr0 = registers.get(_ids().core["id_aa64pfr0_el1"])
+    pfr0 = registers.get(unlisted().core["id_aa64pfr0_el1"])
     if pfr0 is not None:
         return bool(int.from_bytes(pfr0, "little") >> _SVE_FIELD & 0xF)
-    return _ids().core["zcr_el1"] in registers or otherwise
-
-
-def _float(
-    data: bytes,
-    found: Mapping[str, int],
-    registers: dict[int, bytes],
-    sve: bool,
-    sm: bool,
-    base: int,
-    index: int,
-    problems: list[Problem],
-) -> None:
-    """FP, SVE and SME registers: V where the vCPU has no Z, and what each subsection holds."""
-    ids = _ids()
-    has_z = sve or sm
-    for name in (VFP, SVE) if has_z else (VFP,):
-        if name not in found:
-            text = f"vCPU {index} has no subsection {name}: its registers are missing"
-            problems.append(Problem("missing-subsection", text, base, index))
-    if VFP in found:
-        begin = found[VFP]
-        lows = _LOWS.unpack(payloads(data[begin : begin + _LOWS.size]))
-        if not has_z:
-            registers.update(zip(ids.v, lows, strict=True))
-        elif SVE in found:
-            highs = _HIGHS.unpack(payloads(data[found[SVE] : found[SVE] + _HIGHS.size]))
-            registers.update((id, low + high + _BEYOND) for id, low, high in zip(ids.z, lows, highs, strict=True))
-        _control(data, found, registers, base, index, problems)
-    if has_z and SVE in found:
-        begin = found[SVE] + _HIGHS.size
-        *predicates, ffr = _PREDICATES.unpack(payloads(data[begin : begin + _PREDICATES.size]))
-        registers.update(zip(ids.p, predicates, strict=True))
-        if not sm or _has_fa64(registers):
-            registers[ids.core["ffr"]] = ffr
-    if SME in found:
-        registers.update(zip(ids.za, _ROWS.unpack(payloads(data[found[SME] : found[SME] + _ROWS.size])), strict=True))
-    if ZT0 in found:
-        registers[ids.core["zt0"]] = payloads(data[found[ZT0] : found[ZT0] + 8 * ZT0_WORDS])
-    if FPMR in found:
-        registers.setdefault(ids.core["fpmr"], payloads(data[found[FPMR] : found[FPMR] + 8]))
-
-
-_LOWS: Final = Struct("16s" * 32)
-_HIGHS: Final = Struct("112s" * 32)
-_PREDICATES: Final = Struct("32s" * 17)
-_ROWS: Final = Struct("256s" * ZA_ROWS)
-_BEYOND: Final = bytes(256 - 8 * (Z_LOW_WORDS + Z_HIGH_WORDS))
-"""Bits 1024 to 2047 of Z, which the stream does not hold."""
-
-
-def _has_fa64(registers: Mapping[int, bytes]) -> bool:
-    smfr0 = registers.get(_ids().core["id_aa64smfr0_el1"])
-    return smfr0 is not None and bool(int.from_bytes(smfr0, "little") >> _FA64_BIT)
-
-
-def _control(
-    data: bytes,
-    found: Mapping[str, int],
-    registers: dict[int, bytes],
-    base: int,
-    index: int,
-    problems: list[Problem],
-) -> None:
-    """FPSR and FPCR: together as the AArch32 FPSCR, or each in a subsection where that cannot hold them."""
-    layout = SUBSECTIONS[VFP][1]
-    at = found[VFP] + layout.at["fpscr"]
-    fpscr = int.from_bytes(data[at : at + 4], "big")
-    fpcr, fpsr = fpscr & FPCR_MASK, fpscr & FPSR_MASK
-    if FPCR_FPSR in found:
-        if fpscr:
-            text = f"vCPU {index} has FPCR and FPSR twice, in {VFP} and in {FPCR_FPSR}: the latter is taken"
-            problems.append(Problem("fpscr-twice", text, base + at, index))
-        fpcr, fpsr = SUBSECTIONS[FPCR_FPSR][1].struct.unpack_from(data, found[FPCR_FPSR])
-        if (fpcr | fpsr) >> 32:
-            text = f"vCPU {index}: FPCR or FPSR has bits beyond its 32"
-            problems.append(Problem("value-too-wide", text, base + found[FPCR_FPSR], index))
-    core = _ids().core
-    registers[core["fpsr"]] = (fpsr & 0xFFFFFFFF).to_bytes(4, "little")
-    registers[core["fpcr"]] = (fpcr & 0xFFFFFFFF).to_bytes(4, "little")
+    return unlisted().core["zcr_el1"] in registers or otherwise
 
 
 def _state(
@@ -409,7 +313,7 @@ def _places(
     """Where registers stand in the stream, when somebody asks."""
 
     def places() -> dict[int, int]:
-        ids, core, at = _ids(), _ids().core, HEAD.at
+        ids, core, at = unlisted(), unlisted().core, HEAD.at
         result = {id: base + at["env.xregs"] + 8 * n for n, id in enumerate(ids.x)}
         result |= {core["pc"]: base + at["env.pc"], core["pstate"]: base + at["cpsr"]}
         for n, name in enumerate(("sp", "sp_el1")):

@@ -17,7 +17,7 @@ from kvmabi.snapshot.source import BadBlob
 
 MOST_TEXT_BYTES: Final = 4 << 20
 MOST_OBJECTS: Final = 60_000
-MOST_COMMAS: Final = 400_000
+MOST_COMMAS: Final = 200_000
 MOST_DEPTH: Final = 40
 MOST_SECTION_BYTES: Final = 24 << 20
 MOST_VALUES_BYTES: Final = 1 << 20

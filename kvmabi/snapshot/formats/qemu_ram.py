@@ -28,7 +28,9 @@ VERSION: Final = 4
 MAPPED_RAM: Final = "mapped-ram"
 
 MOST_BLOCKS: Final = 4096
+FIRST_CHUNK_BYTES: Final = 1 << 10
 CHUNK_BYTES: Final = 1 << 18
+"""How much of a part is looked at at once: little first, because a part may be empty."""
 _FIRST_RUN: Final = 32
 _MOST_EXTRA_FIELDS: Final = 4
 _U64: Final = Struct(">Q")
@@ -72,7 +74,7 @@ def take_blocks(source: Source, capabilities: tuple[str, ...]) -> list[Block]:
 
 def skip_records(source: Source, page_bytes: int) -> None:
     """Pass over the records of one part, up to and including END_OF_PART. Raises BadBlob."""
-    wanted_bytes = CHUNK_BYTES
+    wanted_bytes = FIRST_CHUNK_BYTES
     while True:
         data = source.peek(wanted_bytes)
         used_bytes, ended = _pass(data, page_bytes, source.at)
@@ -82,9 +84,9 @@ def skip_records(source: Source, page_bytes: int) -> None:
         if not used_bytes:
             if len(data) < wanted_bytes:
                 raise Truncated("section ram", source.at + len(data), 1)
-            wanted_bytes += page_bytes + RECORD_BYTES + (1 << 16)
+            wanted_bytes += 2 * page_bytes + CHUNK_BYTES
         else:
-            wanted_bytes = CHUNK_BYTES
+            wanted_bytes = min(8 * wanted_bytes, CHUNK_BYTES)
 
 
 def _take_name(source: Source) -> str:

@@ -9,73 +9,43 @@ From the front: RAM is passed record by record, every other section up to its fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from struct import Struct
-from typing import Final, NamedTuple
 from uuid import UUID
 
 from kvmabi.snapshot.formats import qemu_cpu, qemu_ram
-from kvmabi.snapshot.formats.qemu_description import MOST_TEXT_BYTES, Description, Device, described
-from kvmabi.snapshot.snapshot import Problem
-from kvmabi.snapshot.source import MOST_WHOLE_BYTES, BadBlob, Source, Truncated
-
-MAGIC: Final = b"QEVM"
-VERSION: Final = 3
-EOF, START, PART, END, FULL, SUBSECTION, DESCRIPTION, CONFIGURATION, COMMAND = range(9)
-FOOTER: Final = 0x7E
-FOOTER_BYTES: Final = 5
-RAM: Final = "ram"
-CPU: Final = "cpu"
-DESCRIPTION_HEAD_BYTES: Final = 6
-SECTION_BYTES: Final = 5 + FOOTER_BYTES
-"""What a section has beside its name, instance, version and data: kind, ID and footer."""
-COMMAND_HEAD: Final = Struct(">HH")
-TAIL_BYTES: Final = 1 << 17
-"""How much of the end of a file is read first: the sections of one vCPU with ZA and their description."""
-PAGE_BITS: Final = (12, 14, 16)
-MOST_NAME_BYTES: Final = 255
-MOST_CAPABILITIES: Final = 256
-MOST_SECTIONS: Final = 1 << 16
-FIRST_WINDOW_BYTES: Final = 1 << 16
-OVERLAP_BYTES: Final = 1024
-"""How much of a window is looked at again: a footer and the header behind it."""
-_END_MARK: Final = bytes([EOF, DESCRIPTION])
-
-
-class Section(NamedTuple):
-    """A section that holds a device: ``at`` is where its data stand in the stream."""
-
-    name: str
-    instance_id: int
-    version: int
-    at: int
-    data: bytes
-    device: Device | None = None
-
-
-@dataclass
-class Stream:
-    """A stream, cut into sections. ``description_at`` is where the end mark before the description stands."""
-
-    machine: str = ""
-    page_bits: int = 12
-    capabilities: tuple[str, ...] = ()
-    uuid: str = ""
-    blocks: list[qemu_ram.Block] = field(default_factory=list)
-    sections: list[Section] = field(default_factory=list)
-    description: Description | None = None
-    ram_was_read: bool = True
-    problems: list[Problem] = field(default_factory=list)
-    names: dict[int, str] = field(default_factory=dict)
-    """The name of every section that has begun, by its ID in this stream."""
-    ram_began: bool = False
-    ram_ended: bool = False
-    footers: bool = True
-
-    def problem(self, rule: str, text: str, at: int) -> None:
-        """Note what is wrong at a place in the stream."""
-        self.problems.append(Problem(rule, text, at))
+from kvmabi.snapshot.formats.qemu_description import Device, described
+from kvmabi.snapshot.formats.qemu_stream import (
+    COMMAND,
+    COMMAND_HEAD,
+    CONFIGURATION,
+    CPU,
+    DESCRIPTION_HEAD_BYTES,
+    END,
+    END_MARK,
+    EOF,
+    FIRST_WINDOW_BYTES,
+    FOOTER,
+    FOOTER_BYTES,
+    FULL,
+    MAGIC,
+    MOST_CAPABILITIES,
+    MOST_KEPT_BYTES,
+    MOST_NAME_BYTES,
+    MOST_SECTIONS,
+    OVERLAP_BYTES,
+    PAGE_BITS,
+    PART,
+    RAM,
+    START,
+    SUBSECTION,
+    VERSION,
+    WINDOW_BYTES,
+    Section,
+    Stream,
+    find_footer,
+    footer_of,
+)
+from kvmabi.snapshot.formats.qemu_tail import chain, cut_from_end, find_description
+from kvmabi.snapshot.source import BadBlob, Source, Truncated
 
 
 def cut(source: Source) -> Stream:
@@ -94,10 +64,10 @@ def cut(source: Source) -> Stream:
             break
         began = stream.ram_began
         _pass(source, stream)
-        if stream.ram_began and not began and source.seekable and _cut_from_end(source, stream):
+        if stream.ram_began and not began and source.seekable and cut_from_end(source, stream):
             return stream
     base = source.at
-    _cut_rest(source.rest(), base, stream)
+    _cut_rest(source.rest(MOST_KEPT_BYTES), base, stream)
     return stream
 
 
@@ -163,7 +133,7 @@ def _pass(source: Source, stream: Stream) -> None:
 
 def _pass_footer(source: Source, id: int, stream: Stream, *, first: bool) -> None:
     footer = source.peek(FOOTER_BYTES)
-    if footer == _footer(id):
+    if footer == footer_of(id):
         source.skip(FOOTER_BYTES)
     elif first and not footer.startswith(bytes([FOOTER])):
         stream.footers = False
@@ -186,116 +156,11 @@ def _take_until_footer(source: Source, id: int, stream: Stream, *, keep: bool) -
             raise Truncated(f"section {stream.names[id]}", source.at + len(data), 1)
         if not keep:
             source.skip(window_bytes - OVERLAP_BYTES)
-        elif window_bytes >= MOST_WHOLE_BYTES:
+            window_bytes = WINDOW_BYTES
+        elif window_bytes >= MOST_KEPT_BYTES:
             raise BadBlob(f"section {stream.names[id]} does not end", source.at, "too-large")
         else:
-            window_bytes *= 4
-
-
-def find_footer(data: bytes, at: int, id: int, names: Mapping[int, str], *, last: bool) -> int | None:
-    """Where the footer of a section stands: the first one behind which another section begins, or the stream ends.
-
-    ``last``: whether the stream ends with ``data``. The data of a section may look like its footer, hence the test.
-    """
-    footer = _footer(id)
-    while (at := data.find(footer, at)) >= 0:
-        if _begins(data, at + FOOTER_BYTES, names, last):
-            return at
-        at += 1
-    return None
-
-
-def _begins(data: bytes, at: int, names: Mapping[int, str], last: bool) -> bool:
-    """Whether a section, or the end of the stream, stands at ``at``."""
-    if at >= len(data):
-        return last
-    kind = data[at]
-    if kind == EOF:
-        return (last and at + 1 == len(data)) or data[at + 1 : at + 2] == bytes([DESCRIPTION])
-    if kind in (START, FULL):
-        name = data[at + 6 : at + 6 + data[at + 5]] if at + 5 < len(data) else b""
-        return len(name) > 0 and len(name) == data[at + 5] and name.isascii() and name.decode().isprintable()
-    if kind in (PART, END):
-        return int.from_bytes(data[at + 1 : at + 5], "big") in names
-    return kind == COMMAND and data[at + 1 : at + 2] == b"\0"
-
-
-def _cut_from_end(source: Source, stream: Stream) -> bool:
-    """Follow the chain of described sections back from the end; whether that succeeds to the last byte of it."""
-    here, size_bytes = source.at, source.size_bytes or 0
-    try:
-        sections = _tail(source, size_bytes, size_bytes - here, stream)
-    except BadBlob:
-        sections = None
-    if sections is None:
-        stream.description = None
-        source.seek(here)
-        return False
-    stream.sections += sections
-    stream.ram_was_read = False
-    return True
-
-
-def _tail(source: Source, size_bytes: int, most_bytes: int, stream: Stream) -> list[Section] | None:
-    data = _last(source, size_bytes, min(most_bytes, TAIL_BYTES))
-    if b"\0" not in data:
-        data = _last(source, size_bytes, min(most_bytes, MOST_TEXT_BYTES + TAIL_BYTES))
-    end = find_description(data)
-    if end is None:
-        return None
-    stream.description = described(data[end + DESCRIPTION_HEAD_BYTES :])
-    chain_bytes = sum(SECTION_BYTES + len(device.head) + device.size_bytes for device in stream.description.devices)
-    due_bytes = chain_bytes + FOOTER_BYTES + 1 + len(data) - end
-    if due_bytes > len(data):
-        if due_bytes > min(most_bytes, MOST_WHOLE_BYTES):
-            return None
-        end += due_bytes - len(data)
-        data = _last(source, size_bytes, due_bytes)
-    sections, start = _chain(data, size_bytes - len(data), end, stream.description.devices)
-    if len(sections) < len(stream.description.devices) or start <= FOOTER_BYTES:
-        return None
-    footer = data[start - FOOTER_BYTES : start]
-    id = int.from_bytes(footer[1:], "big")
-    if footer[0] != FOOTER or (stream.names.get(id) == RAM and data[start - FOOTER_BYTES - 1] != qemu_ram.END_OF_PART):
-        return None
-    return sections
-
-
-def _last(source: Source, size_bytes: int, count_bytes: int) -> bytes:
-    source.seek(size_bytes - count_bytes)
-    return source.take(count_bytes)
-
-
-def find_description(data: bytes) -> int | None:
-    """Where the end mark before the description stands, if ``data`` end with one that is whole."""
-    last_zero = data.rfind(b"\0")  # the text has none, the four bytes of its length have one
-    for end in range(max(last_zero - DESCRIPTION_HEAD_BYTES + 1, 0), last_zero + 1):
-        length = int.from_bytes(data[end + 2 : end + DESCRIPTION_HEAD_BYTES], "big")
-        if data[end : end + 2] == _END_MARK and end + DESCRIPTION_HEAD_BYTES + length == len(data):
-            return end
-    return None
-
-
-def _chain(data: bytes, base: int, end: int, devices: Sequence[Device]) -> tuple[list[Section], int]:
-    """The described sections that stand before ``end``, as far back as everything is where it is due."""
-    sections: list[Section] = []
-    for device in reversed(devices):
-        begin = end - FOOTER_BYTES - device.size_bytes
-        start = begin - len(device.head) - 5
-        if (
-            start < 0
-            or data[start] != FULL
-            or data[end - FOOTER_BYTES] != FOOTER
-            or data[start + 1 : start + 5] != data[end - 4 : end]
-            or not data.startswith(device.head, start + 5)
-            or not device.fits(data, begin)
-        ):
-            break
-        content = data[begin : begin + device.size_bytes]
-        sections.append(Section(device.name, device.instance_id, device.version, base + begin, content, device))
-        end = start
-    sections.reverse()
-    return sections, end
+            window_bytes = min(window_bytes * 8, MOST_KEPT_BYTES)
 
 
 def _cut_rest(rest: bytes, base: int, stream: Stream) -> None:
@@ -307,7 +172,7 @@ def _cut_rest(rest: bytes, base: int, stream: Stream) -> None:
         except BadBlob as error:
             stream.problem(error.rule, error.text, base + end)
     if stream.description is not None and stream.footers and end is not None:
-        sections, start = _chain(rest, base, end, stream.description.devices)
+        sections, start = chain(rest, base, end, stream.description.devices)
         if not start:
             kept = {section[:2] for section in (*stream.sections, *sections)}
             for device in stream.description.devices:
@@ -328,6 +193,9 @@ def _cut_forward(rest: bytes, base: int, stream: Stream) -> None:
         if kind == EOF:
             _end(rest, at, base, stream)
             return
+        if kind == COMMAND and at + 5 <= len(rest):
+            at += 1 + COMMAND_HEAD.size + COMMAND_HEAD.unpack_from(rest, at + 1)[1]
+            continue
         begin, id, key, version = at + 5, int.from_bytes(rest[at + 1 : at + 5], "big"), ("", 0), 0
         if kind in (START, FULL) and at + 6 <= len(rest):
             begin = at + 14 + rest[at + 5]
@@ -359,7 +227,7 @@ def _size(rest: bytes, begin: int, id: int, name: str, device: Device | None, ba
     def ends(size_bytes: int | None) -> bool:
         if size_bytes is None or begin + size_bytes > len(rest):
             return False
-        return not stream.footers or rest.startswith(_footer(id), begin + size_bytes)
+        return not stream.footers or rest.startswith(footer_of(id), begin + size_bytes)
 
     if device is not None:
         if ends(device.size_bytes) and device.fits(rest, begin):
@@ -378,7 +246,7 @@ def _size(rest: bytes, begin: int, id: int, name: str, device: Device | None, ba
 
 def _end(rest: bytes, at: int, base: int, stream: Stream) -> None:
     """What follows the end mark: nothing, or the description."""
-    if rest[at : at + 2] != _END_MARK:
+    if rest[at : at + 2] != END_MARK:
         if rest[at + 1 :].strip(b"\0"):
             stream.problem("trailing-bytes", f"{len(rest) - at - 1} bytes follow the end mark", base + at + 1)
         return
@@ -393,10 +261,6 @@ def _end(rest: bytes, at: int, base: int, stream: Stream) -> None:
             stream.description = described(rest[begin : begin + length])
         except BadBlob as error:
             stream.problem(error.rule, error.text, base + at)
-
-
-def _footer(id: int) -> bytes:
-    return bytes([FOOTER]) + id.to_bytes(4, "big")
 
 
 def _u32(source: Source) -> int:
