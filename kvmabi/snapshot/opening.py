@@ -14,9 +14,9 @@ from kvmabi.errors import UsageError
 from kvmabi.snapshot import packed
 from kvmabi.snapshot.formats.format import HEAD_BYTES, Format
 from kvmabi.snapshot.snapshot import Snapshot
-from kvmabi.snapshot.source import BadBlob, Source
+from kvmabi.snapshot.source import BadBlob, Rest, Source
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("qemu", "libvirt", "qcow2")
 """The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""
 MOST_LAYERS = 2
 
@@ -53,8 +53,7 @@ def read_stream(raw: BinaryIO, name: str) -> Snapshot:
         kind = packed.kind_of(source.peek(packed.HEAD_BYTES))
         if not kind:
             break
-        source.seek(0)
-        stream = cast(BinaryIO, raw if source.seekable else _Rest(source))
+        stream = cast(BinaryIO, Rest(source))
         source = Source(name, packed.unpacked(stream, kind, source.size_bytes), kind)
     head = source.peek(HEAD_BYTES)
     if not head:
@@ -63,21 +62,6 @@ def read_stream(raw: BinaryIO, name: str) -> Snapshot:
         if format.recognises(head):
             return format.read(source)
     raise BadBlob("is not a snapshot in any format that kvmabi reads", 0, "unknown-format")
-
-
-class _Rest(io.RawIOBase):
-    """What is left of a source, as a file."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size_bytes: int = -1) -> bytes:
-        data = self.source.peek(size_bytes if size_bytes >= 0 else 1 << 16)
-        self.source.skip(len(data))
-        return data
 
 
 def _folder(path: Path) -> Snapshot:

@@ -46,15 +46,18 @@ class Source:
         self.start = start
         self.at = 0
         self._ahead = b""
+        self._used = 0
         self.seekable = raw.seekable()
         if self.seekable:
             raw.seek(start)
 
     def peek(self, size_bytes: int) -> bytes:
         """The next bytes, which stay; fewer at the end of the file."""
-        if len(self._ahead) < size_bytes:
-            self._ahead += self._read(size_bytes - len(self._ahead))
-        return self._ahead[:size_bytes]
+        missing = self._used + size_bytes - len(self._ahead)
+        if missing > 0:
+            self._ahead = self._ahead[self._used :] + self._read(missing)
+            self._used = 0
+        return self._ahead[self._used : self._used + size_bytes]
 
     def take(self, size_bytes: int) -> bytes:
         """The next bytes. Raises Truncated if there are fewer."""
@@ -72,8 +75,8 @@ class Source:
 
     def skip(self, size_bytes: int) -> None:
         """Pass over bytes, which are not read if the file can be seeked. Raises Truncated at the end of the others."""
-        ahead = min(size_bytes, len(self._ahead))
-        self._ahead = self._ahead[ahead:]
+        ahead = min(size_bytes, len(self._ahead) - self._used)
+        self._used += ahead
         self.at += ahead
         left = size_bytes - ahead
         if left and self.seekable:
@@ -93,7 +96,7 @@ class Source:
             self.skip(at - self.at)
         elif self.seekable:
             self.raw.seek(self.start + at)
-            self.at, self._ahead = at, b""
+            self.at, self._ahead, self._used = at, b"", 0
         else:
             raise BadBlob("points back to bytes that were read already", self.at)
 
@@ -109,7 +112,9 @@ class Source:
 
     def _some(self, size_bytes: int) -> bytes:
         data = self.peek(size_bytes)
-        self._ahead = self._ahead[size_bytes:]
+        self._used += len(data)
+        if self._used == len(self._ahead):
+            self._ahead, self._used = b"", 0
         self.at += len(data)
         return data
 
@@ -123,3 +128,20 @@ class Source:
             parts.append(self.raw.read(min(left, max(BLOCK_BYTES, len(parts[-1])))))
             left -= len(parts[-1])
         return b"".join(parts)
+
+
+class Rest(io.RawIOBase):
+    """What is left of a source, as a file that cannot be seeked."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        """The next bytes; fewer at the end."""
+        data = self.source.peek(size_bytes if size_bytes >= 0 else BLOCK_BYTES)
+        self.source.skip(len(data))
+        return data
