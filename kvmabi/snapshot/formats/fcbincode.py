@@ -58,7 +58,7 @@ def _next(data: bytes, at: int, problems: Problems, index: int) -> Lists | None:
     for run in idruns.runs(data, at):
         for damaged in range(DAMAGED_AT_MOST + 1):
             start = run.start - damaged * idruns.ID_BYTES
-            if start - 8 >= at and (lists := _lists(data, start, run.count + damaged, problems, index)):
+            if start - 8 >= at and (lists := _lists(data, start, run.length + damaged, problems, index)):
                 return lists
     return None
 

@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 
 def vcpus(data: bytes, at: int, problems: Problems) -> list[VcpuSnapshot]:
     """The vCPUs behind byte ``at``, in the order of the file."""
-    longest = max(idruns.runs(data, at), key=lambda run: run.count, default=None)
+    longest = max(idruns.runs(data, at), key=lambda run: run.length, default=None)
     if longest is None:
         return []
     layout = _layout(data, at, longest)
@@ -72,11 +72,11 @@ def _layout(data: bytes, at: int, run: idruns.Run) -> Layout | None:
         if start - 2 < at or data[start - 1] != _RAW:
             continue
         first = data[start : start + idruns.ID_BYTES]
-        lead = min(MOST_VCPUS, data[start : start + run.count * idruns.ID_BYTES].count(first))
+        lead = min(MOST_VCPUS, data[start : start + run.length * idruns.ID_BYTES].count(first))
         for count in range(max(1, lead - DAMAGED_AT_MOST), lead + DAMAGED_AT_MOST + 1):
             for begin in range(start - 2, max(at, start - HEADERS_BYTES - LENGTH_BYTES * count) - 1, -1):
                 counts = _lengths(data, begin, start - 1, count)
-                if counts and sum(counts) >= run.count + damaged and _all_there(data, start, counts):
+                if counts and sum(counts) >= run.length + damaged and _all_there(data, start, counts):
                     return Layout(start, counts)
     return None
 
@@ -99,7 +99,7 @@ def _all_there(data: bytes, start: int, counts: list[int]) -> bool:
 
 
 def _split(data: bytes, run: idruns.Run) -> Layout:
-    ids = idruns.ids_at(data, run.start, run.count)
+    ids = idruns.ids_at(data, run.start, run.length)
     starts = [place for place, id in enumerate(ids) if id == ids[0]]
     return Layout(run.start, [end - begin for begin, end in zip(starts, [*starts[1:], len(ids)], strict=True)])
 

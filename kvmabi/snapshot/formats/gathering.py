@@ -99,10 +99,8 @@ class Gathered:
             return
         v_is_zero = not any(any(self.registers.get(id, b"")) for id in V_IDS)
         if not any(regid.decode(id).family == "sve" and id != SVE_VLS for id in self.registers):
-            state = "V is zero, and not a register" if v_is_zero else "V is not a register"
-            text = (
-                f"{state} of a vCPU with SVE (ID_AA64PFR0_EL1.SVE), and Z, P and FFR are absent: their content is lost"
-            )
+            zero = "zero, and " if v_is_zero else ""
+            text = f"V is {zero}not a register of a vCPU with SVE (ID_AA64PFR0_EL1.SVE), and Z, P and FFR are lost"
             self.problems.report("v-on-sve-vcpu", text, self.offsets.get(V_IDS[0]), self.index, V_IDS[0])
         if v_is_zero:
             for id in V_IDS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finds register IDs in bytes whose types are not known: an arm64 vCPU's list is a long run of 64-bit little-endian IDs."""
+"""Finds register IDs in bytes whose types are not known: a vCPU's list is a long run of 64-bit little-endian IDs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LOWER_HALF_BYTES = 4
 
 
 class Run(NamedTuple):
-    """``count`` IDs in a row, the first at byte ``start``."""
+    """``length`` IDs in a row, the first at byte ``start``."""
 
     start: int
-    count: int
+    length: int
 
 
 def runs(data: bytes, at: int = 0) -> Iterator[Run]:
@@ -34,7 +34,7 @@ def runs(data: bytes, at: int = 0) -> Iterator[Run]:
 
     >>> ids = [0x6030000000100000 + 2 * n for n in range(31)]
     >>> list(runs(b"filler" + struct.pack("<31Q", *ids) + b"more"))
-    [Run(start=6, count=31)]
+    [Run(start=6, length=31)]
     """
     search_at = at + _LOWER_HALF_BYTES
     while match := _RUN.search(data, search_at):
