@@ -16,7 +16,7 @@ from kvmabi.snapshot.formats.format import HEAD_BYTES, Format
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
-MODULES: tuple[str, ...] = ("firecracker", "crosvm", "cloud_hypervisor")
+MODULES: tuple[str, ...] = ("firecracker", "crosvm", "cloud_hypervisor", "trace", "json_", "text")
 """The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""
 MOST_LAYERS = 2
 

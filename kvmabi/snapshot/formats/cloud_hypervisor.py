@@ -9,6 +9,7 @@ order the lists are written back, nor what KVM_ARM_VCPU_INIT was given.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ FOREIGN = b"Mshv"
 GIC_KEYS = frozenset({"dist", "rdist"})
 WIDE_LISTS = ("pre_finalize_regs", "extended_regs")
 """Registers of any size, from v53 on."""
+V_AS_NUMBERS = b"vregs"
+"""The field of V where core registers are an object: numbers of 128 bits."""
 MOST_CONFIG_BYTES = 1 << 20
 MOST_NESTING = 4
 """How deep in an inner text a vCPU is looked for: the enumeration's name is one level."""
@@ -113,6 +116,8 @@ def _objects(
     if span.is_string and not any(key.encode() in raw for key in (VCPU_KEY, *GIC_KEYS)):
         return
     jsonspans.check_span(raw, span.start)
+    if V_AS_NUMBERS in raw:
+        loads = json.loads  # orjson makes floats of numbers beyond 64 bits
     try:
         parsed = loads(raw)
         if span.is_string:

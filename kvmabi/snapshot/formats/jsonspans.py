@@ -2,8 +2,9 @@
 """Finds the parts of a JSON text that are worth parsing, one at a time, without building the whole.
 
 A text of megabytes of small values takes ten to a hundred times its size when it is parsed. This walks over it with
-regular expressions, which skip a string or an array of numbers in one step, and yields the spans of objects with a key
-of interest and of long strings; what is in a span is parsed by a library. The text need not be valid elsewhere.
+regular expressions, which skip a string, an array of numbers or a flat object in one step, and yields the spans of
+objects with a key of interest and of long strings; what is in a span is parsed by a library. What is outside of them is
+not checked.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _TOKEN = re.compile(
     rb"""[\s,]*+(?:
     (?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*+:)?+
     |(?P<numbers>\[[-+0-9.eE,\s]*+\])
+    |(?P<flat>\{(?:[^][{}"]++|"[^"\\]{0,600}+")*+\})
     |(?P<mark>[][{}])
     |(?P<scalar>[-+.A-Za-z0-9]++)
     )""",
@@ -54,6 +56,15 @@ class _Open:
         self.has_key = False
 
 
+def _key(stack: list[_Open]) -> str:
+    """The key whose value comes next."""
+    return stack[-1].key if stack else ""
+
+
+def _path(stack: list[_Open], last: str) -> tuple[str, ...]:
+    return (*(each.name for each in stack[1:]), last)
+
+
 def spans(text: bytes, keys: Set[str]) -> Iterator[Span]:
     """Every object that has one of ``keys`` itself, at its end, and every long string, in the order of their ends.
 
@@ -76,21 +87,23 @@ def spans(text: bytes, keys: Set[str]) -> Iterator[Span]:
             if mark in b"{[":
                 if len(stack) >= MOST_DEPTH:
                     raise BadBlob(f"JSON nests deeper than {MOST_DEPTH}", at - 1, "too-large")
-                stack.append(_Open(stack[-1].key if stack else "", at - 1))
+                stack.append(_Open(_key(stack), at - 1))
             elif not stack:
                 raise BadBlob("a bracket of JSON closes that none opened", at - 1)
             else:
                 closed = stack.pop()
                 if closed.has_key:
-                    yield Span((*(each.name for each in stack[1:]), closed.name), closed.start, at, False)
+                    yield Span(_path(stack, closed.name), closed.start, at, False)
+        elif kind == "flat":
+            if any(f'"{key}"'.encode() in match[0] for key in keys):
+                yield Span(_path(stack, _key(stack)), match.start(kind), at, False)
         elif kind == "colon" and stack:
             start, end = match.span("string")
             key = text[start + 1 : min(end - 1, start + _LONGEST_KEY_BYTES)].decode("utf-8", "replace")
             stack[-1].key = key
             stack[-1].has_key = stack[-1].has_key or key in keys
         elif kind == "string" and at - match.start("string") > LONG_STRING_BYTES:
-            path = (*(each.name for each in stack[1:]), stack[-1].key if stack else "")
-            yield Span(path, match.start("string"), at, True)
+            yield Span(_path(stack, _key(stack)), match.start("string"), at, True)
         if not stack:
             break
     else:
