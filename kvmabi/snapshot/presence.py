@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Which of the built-in kernels have a register: asked of the model, on every built-in host, in every kind of mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from kvmabi.errors import KvmError
+from kvmabi.kvm import Kvm, Vcpu
+from kvmabi.profiles import host_names, kernel_names, load_host, load_kernel
+
+NOT_ALWAYS = frozenset({"el1_32bit", "power_off", "has_el2", "has_el2_e2h0", "pmu_v3_strict"})
+"""Features that a vCPU with all that its host offers leaves out: they exclude others or hide registers."""
+WITH_EL2 = frozenset({"el1_32bit", "power_off", "has_el2_e2h0", "pmu_v3_strict"})
+"""The same for a vCPU with EL2."""
+SVCR_VALUES = (0, 1, 2)
+"""Together the modes in which each register is listed: V needs SM = 0 on a vCPU without SVE, ZA needs ZA = 1."""
+
+
+@cache
+def kernels_with(id: int) -> tuple[str, ...]:
+    """The names of the built-in kernels that list a register on some built-in host.
+
+    >>> from kvmabi import regid
+    >>> [name for name in kernels_with(regid.parse("sctlr2_el1")) if name.startswith("linux")]
+    ['linux-7.2', 'linux-7.3']
+    >>> kernels_with(0x6030000000150000)
+    ()
+    """
+    return tuple(name for name in kernel_names() if id in listed_by(name))
+
+
+@cache
+def kernels_always_with(id: int) -> tuple[str, ...]:
+    """The names of the built-in kernels that list a register on every built-in host, whatever its CPU has."""
+    return tuple(name for name in kernel_names() if all(id in _listed(host, name) for host in host_names()))
+
+
+@cache
+def listed_by(kernel: str) -> frozenset[int]:
+    """The register IDs that a built-in kernel lists on some built-in host."""
+    return frozenset().union(*(_listed(host, kernel) for host in host_names()))
+
+
+@cache
+def _listed(host: str, kernel: str) -> frozenset[int]:
+    with Kvm(load_host(host), load_kernel(kernel), kept_events=0, checked=False) as kvm:
+        return frozenset(id for vcpu in _vcpus(kvm) for id in vcpu.reg_list())
+
+
+def _vcpus(kvm: Kvm) -> Iterator[Vcpu]:
+    """A vCPU in each kind of mode that the host and the kernel offer."""
+    for without in (NOT_ALWAYS, WITH_EL2):
+        vcpu = kvm.create_vm().create_vcpu(0)
+        offered = kvm.vcpu_model(vcpu.fd).system.features
+        if without is WITH_EL2 and "has_el2" not in offered:
+            continue
+        features = offered - without
+        while True:
+            try:
+                vcpu.init(features)
+                break
+            except KvmError:
+                if "ptrauth_address" not in features:
+                    raise
+                features -= {"ptrauth_address", "ptrauth_generic"}
+        if {"sve", "sme"} & features:
+            vcpu.finalize()
+        for value in SVCR_VALUES if "sme" in features else ():
+            vcpu["svcr"] = value
+            yield vcpu
+        yield vcpu
