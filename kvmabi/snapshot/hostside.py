@@ -35,7 +35,8 @@ def host_side(
     It has a vCPU for each one of ``like``, after INIT with ``features`` (None: those of ``like``, as far as the
     host has them) and FINALIZE, in the SVCR mode and with the vector lengths of its source, as far as the host can
     give them. ``refused`` is what KVM_SET_ONE_REG refuses on a second vCPU to which the registers of ``like`` are
-    restored in the order of Plan. Raises UsageError for an unknown host or kernel, or for ``features`` that the host refuses.
+    restored in the order of Plan. Raises UsageError for an unknown host or kernel, or for ``features``
+    that the host refuses.
 
     >>> side = host_side("neoverse-n2", features={"sve", "psci"})
     >>> side.facts["sve_bits"], len(side.vcpus)

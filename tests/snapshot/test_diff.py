@@ -72,13 +72,9 @@ def test_registers_that_left_with_linux_6_13() -> None:
 def test_another_cpu() -> None:
     """A Cortex-A57's guest to a Neoverse N2: MIDR_EL1 by its fields, and what else that host refuses, asked of it."""
     found = diff(stream("k612-q111-a57"), host="neoverse-n2", kernel="linux-7.3")
-    assert {"midr_el1", "ctr_el0"} <= {regid.name_of(id) for one in found.refused for id in one.registers}
+    assert {"midr_el1", "id_aa64dfr0_el1"} <= {regid.name_of(id) for one in found.refused for id in one.registers}
     (midr,) = (one for one in found.differences if one.registers == (regid.parse("midr_el1"),))
-    assert [part.name for part in midr.parts] == [
-        "Variant (bits 23:20)",
-        "PartNum (bits 15:4)",
-        "Revision (bits 3:0)",
-    ] or midr.parts
+    assert "PartNum (bits 15:4): 0xd07 -> 0xd49" in map(str, midr.parts)
     assert midr.consequence.startswith("EINVAL: ")
 
 
@@ -117,7 +113,7 @@ def test_ranges_of_bytes(a: bytes, b: bytes) -> None:
 def test_vectors_fold_by_their_bytes() -> None:
     """Rows of ZA that differ in the same bytes are one difference; others are apart."""
     rows = {f"za.h[{n}]": 0xFF << 8 * 16 for n in range(8)}
-    found = diff(snapshot({"svcr": 2, **rows}), snapshot({"svcr": 2, **{name: 0 for name in rows}, "za.h[7]": 1}))
+    found = diff(snapshot({"svcr": 2, **rows}), snapshot({"svcr": 2, **dict.fromkeys(rows, 0), "za.h[7]": 1}))
     assert [(one.name, [part.name for part in one.parts]) for one in found.differences] == [
         ("za.h[0-6]", ["byte 16"]),
         ("za.h[7]", ["byte 0", "byte 16"]),
@@ -153,7 +149,7 @@ def test_another_width() -> None:
 def test_v_and_z() -> None:
     """V on one side and Z on the other: the vCPU has SVE, and the difference says so."""
     found = diff(snapshot({"v0": 1}), snapshot({"z0": 1}))
-    assert [(one.name, "without SVE" in one.why) for one in found.differences] == [("v0", True), ("z0", True)] or True
+    assert [(one.kind, one.name) for one in found.differences] == [(Kind.ONLY_A, "v0"), (Kind.ONLY_B, "z0")]
     assert "Z holds it" in found.differences[0].why
 
 
