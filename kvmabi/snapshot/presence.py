@@ -32,12 +32,6 @@ def kernels_with(id: int) -> tuple[str, ...]:
 
 
 @cache
-def kernels_always_with(id: int) -> tuple[str, ...]:
-    """The names of the built-in kernels that list a register on every built-in host, whatever its CPU has."""
-    return tuple(name for name in kernel_names() if all(id in _listed(host, name) for host in host_names()))
-
-
-@cache
 def listed_by(kernel: str) -> frozenset[int]:
     """The register IDs that a built-in kernel lists on some built-in host."""
     return frozenset().union(*(_listed(host, kernel) for host in host_names()))

@@ -30,12 +30,6 @@ def test_kernels_with_a_register(name: str) -> None:
     assert tuple(kernel for kernel in found if kernel in BUILT_IN) == KNOWN[name]
 
 
-@pytest.mark.slow
-def test_listed_on_every_host_only_by_linux_6_12() -> None:
-    """TCR2_EL1 does not depend on the CPU there; later it does."""
-    assert presence.kernels_always_with(regid.parse("tcr2_el1")) == ("linux-6.12",)
-
-
 @pytest.mark.parametrize("row", [*tolerances.reasons(), *tolerances.tolerances()], ids=lambda row: row.registers[0])
 def test_every_register_of_the_file_exists(row: tolerances.Reason | tolerances.Tolerance) -> None:
     """A misspelt name would never match."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi blob diff``: compares two snapshots, or a snapshot and a host, or explains what a VMM's log names."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from kvmabi.cli import common, formats
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.snapshot import loglines, sides
+from kvmabi.snapshot.diff import diff
+from kvmabi.snapshot.sides import Side
+
+EXAMPLE = """\
+  kvmabi blob diff 0x1013c096
+  kvmabi blob diff 0x1013c096 --host sme-demo --format json
+  kvmabi blob diff source.vmstate destination.vmstate
+  kvmabi blob diff stream --host cortex-a57 --kernel linux-7.3
+  qemu-system-aarch64 ... 2>&1 | kvmabi blob diff -
+
+exit status: 0 equal, or explained, 1 different, 2 misuse"""
+STDIN = "-"
+
+
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument(
+        "first", metavar="A", help="a snapshot, a list of registers, a VMM's log (- for stdin), or a register's number"
+    )
+    parser.add_argument("second", metavar="B", nargs="?", help="another one, as the destination of a migration from A")
+    parser.add_argument("--host", metavar="H", help="instead of B: a built-in host or a file")
+    parser.add_argument("--kernel", metavar="K", help="its kernel (default: the host's)")
+    parser.add_argument("--features", metavar="F,…", help="its vCPU's features (default: those of A)")
+
+
+def run(args: Namespace) -> int:
+    """Print the differences."""
+    features = None if args.features is None else common.words(args.features)
+    found = diff(
+        _side(args.first),
+        None if args.second is None else _side(args.second),
+        host=args.host,
+        kernel=args.kernel,
+        features=features,
+    )
+    if args.format == formats.JSON:
+        formats.print_json(found.as_dict())
+    else:
+        print(found.text(), end="")
+    return ExitStatus.SUCCESS if found.equal or not found.b else ExitStatus.DIFFERENT
+
+
+def _side(text: str) -> Side:
+    if text == STDIN:
+        return sides.of_found(loglines.read(sys.stdin), "stdin")
+    return sides.side_of(text)
+
+
+COMMAND = Command(
+    "diff",
+    "Compare two snapshots, or a snapshot and a host, by the names and the meaning of registers: what differs, why it "
+    "does in practice, and what becomes of it in a migration from A to B. Lists of registers and the lines of a VMM's "
+    "log can stand in place of a snapshot; a log or a number alone is explained.",
+    EXAMPLE,
+    run,
+    options,
+    summary="compare two snapshots, or a snapshot and a host",
+    formats=formats.DATA,
+)

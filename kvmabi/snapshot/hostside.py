@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""A host under a kernel as the destination of a restore: what its vCPU has after INIT and FINALIZE, and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from kvmabi.errors import KvmError, UsageError
+from kvmabi.kvm import Kvm, Vcpu, Vm
+from kvmabi.model.plan import LENGTHS, SVCR, Plan, Stage, stage_of
+from kvmabi.model.row import size_of
+from kvmabi.model.vls import encode
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles import features as feature_rules
+from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
+from kvmabi.snapshot.sides import Side, SideKind, SideVcpu
+from kvmabi.snapshot.snapshot import Origin
+
+LENGTH_FACTS: Final = dict(zip(LENGTHS, ("sve_bits", "sme_bits"), strict=True))
+MOST_VCPUS: Final = 64
+"""How many vCPUs of a snapshot are tried on the host; all share its answers but for their own values."""
+Sets = Mapping[int, tuple[int, ...] | None]
+
+
+def host_side(
+    host: str | Host,
+    kernel: str | Kernel | None = None,
+    features: Iterable[str] | None = None,
+    *,
+    like: Side | None = None,
+) -> Side:
+    """The side that a host under a kernel is, as the destination of ``like``.
+
+    It has a vCPU for each one of ``like``, after INIT with ``features`` (None: those of ``like``, as far as the
+    host has them) and FINALIZE, in the SVCR mode and with the vector lengths of its source, as far as the host can
+    give them. ``refused`` is what KVM_SET_ONE_REG refuses on a second vCPU to which the registers of ``like`` are
+    restored in the order of Plan. Raises UsageError for an unknown host or kernel, or for ``features``
+    that the host refuses.
+
+    >>> side = host_side("neoverse-n2", features={"sve", "psci"})
+    >>> side.facts["sve_bits"], len(side.vcpus)
+    ((128,), 1)
+    """
+    chosen_host = load_host(host)
+    chosen_kernel = load_kernel(chosen_host.kernel if kernel is None else kernel)
+    with Kvm(chosen_host, chosen_kernel, kept_events=0, checked=False) as kvm:
+        vm, restored = kvm.create_vm(), kvm.create_vm()
+        offered = kvm.vcpu_model(kvm.create_vm().create_vcpu(0).fd).system.features
+        wanted = _wanted(like, features)
+        missing = wanted - offered
+        place = f"host {chosen_host.name} under kernel {chosen_kernel.name}"
+        if missing and features is not None:
+            raise UsageError(f"{place} has no {', '.join(sorted(missing))}")
+        try:
+            side = _side(vm, restored, wanted & offered, like)
+        except KvmError as error:
+            raise UsageError(f"{place} refuses that: {error}") from None
+    side.facts |= {"host": chosen_host.name, "kernel": chosen_kernel.name}
+    side.name = f"{chosen_host.name} under {chosen_kernel.name}"
+    side.kernel = chosen_kernel.name
+    if missing:
+        side.notes.append(f"{place} has no {feature_rules.label(missing)}: compared without")
+    return side
+
+
+def _wanted(like: Side | None, features: Iterable[str] | None) -> frozenset[str]:
+    """The features that the destination is asked for."""
+    if features is not None:
+        return frozenset(feature_rules.expand(features))
+    if like is None or not like.vcpus:
+        return frozenset({"psci_0_2"})
+    stored = like.facts.get("features")
+    if stored is not None:
+        return frozenset(feature_rules.lasting(stored))
+    registers = like.vcpus[0].registers
+    return features_of(registers, _number(registers.get(PSCI_VERSION)))
+
+
+def _side(vm: Vm, restored: Vm, features: frozenset[str], like: Side | None) -> Side:
+    sources = like.vcpus[:MOST_VCPUS] if like and like.vcpus else [SideVcpu(0, {})]
+    sets: Sets = {id: like.facts.get(name) if like else None for id, name in LENGTH_FACTS.items()}
+    vcpus = []
+    for number, source in enumerate(sources):
+        target = vm.create_vcpu(number)
+        _prepare(target, features, sets, source)
+        vcpus.append(SideVcpu(source.index, {id: target[id] for id in target.reg_list()}))
+        if any(data is not None for data in source.registers.values()):
+            vcpus[-1].refused = _refused(restored.create_vcpu(number), features, sets, source, first=number == 0)
+    facts: dict[str, Any] = {"features": features}
+    facts |= {name: _bits(vcpus[0].registers.get(id)) for id, name in LENGTH_FACTS.items()}
+    return Side("", SideKind.HOST, vcpus, facts, Origin.KVM, any_vcpu=like is None or like.any_vcpu)
+
+
+def _prepare(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu) -> None:
+    """INIT, vector lengths, FINALIZE and SVCR, as far as the host accepts them."""
+    vcpu.init(features)
+    for id, data in _lengths(sets, source).items():
+        _refusal(vcpu, id, data)
+    if {"sve", "sme"} & features:
+        vcpu.finalize()
+    svcr = source.registers.get(SVCR)
+    if svcr is not None and "sme" in features:
+        _refusal(vcpu, SVCR, svcr)
+
+
+def _refused(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu, *, first: bool) -> dict[int, str]:
+    """What a restore in the right order has refused: register ID to error."""
+    vcpu.init(features)
+    values = {id: data for id, data in source.registers.items() if data is not None}
+    writes = _lengths(sets, source) | values
+    refused: dict[int, str] = {}
+    finalized = not {"sve", "sme"} & features
+    for id in Plan.of(writes, first_vcpu=first).ids:
+        if stage_of(id) > Stage.FINALIZE and not finalized:
+            vcpu.finalize()
+            finalized = True
+        error = _refusal(vcpu, id, writes[id])
+        if error:
+            refused[id] = error
+    return refused
+
+
+def _lengths(sets: Sets, source: SideVcpu) -> dict[int, bytes]:
+    """The values of SVE_VLS and SME_VLS, from the registers or else from what is known of the source."""
+    values: dict[int, bytes] = {}
+    for id, bits in sets.items():
+        data = source.registers.get(id)
+        if data is not None:
+            values[id] = data
+        elif bits:
+            vqs = frozenset(length // 128 for length in bits)
+            values[id] = encode(vqs, max(vqs))
+    return values
+
+
+def _refusal(vcpu: Vcpu, id: int, data: bytes) -> str:
+    """Why KVM_SET_ONE_REG fails, "" if it does not."""
+    if len(data) != size_of(id):
+        return f"the ID asks for {size_of(id)} bytes, and {len(data)} are stored"
+    try:
+        vcpu[id] = data
+    except KvmError as error:
+        return f"{error.name}: {error.reason or 'refused'}"
+    return ""
+
+
+def _bits(data: bytes | None) -> tuple[int, ...]:
+    """The vector lengths in bits of SVE_VLS or SME_VLS."""
+    value = _number(data) or 0
+    return tuple(128 * (n + 1) for n in range(value.bit_length()) if value >> n & 1)
+
+
+def _number(data: bytes | None) -> int | None:
+    return None if data is None else int.from_bytes(data, "little")
