@@ -29,7 +29,6 @@ COMMANDS = {
     "conformance": "run the suite of ABI cases on the model, a real /dev/kvm or a kernel in a VM",
     "fuzz": "look for differences between the model and a real kernel",
     "capture": "record a host from a real /dev/kvm",
-    "blob": "compare what VMMs saved of their vCPUs",
     "fpstate": "explore the kernel's protocol for the ownership of FP registers, and its bugs",
 }
 

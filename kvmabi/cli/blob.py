@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-<<<<<<< HEAD
 """``kvmabi blob``: migration blobs and snapshots of VMMs."""
 
 from __future__ import annotations
 
-from kvmabi.cli import blob_convert, blob_diff, blob_info, blob_plan, blob_validate
+from kvmabi.cli import blob_diff, blob_info, blob_plan, blob_validate
 from kvmabi.cli.command import Command
 
 EXAMPLE = """\
@@ -25,22 +24,6 @@ COMMAND = Command(
         blob_info.COMMAND,
         blob_validate.COMMAND,
         blob_diff.COMMAND,
-        blob_convert.COMMAND,
         blob_plan.COMMAND,
     ),
-=======
-"""``kvmabi blob``: snapshots of vCPUs and migration streams."""
-
-from __future__ import annotations
-
-from kvmabi.cli import blob_diff
-from kvmabi.cli.command import Command
-
-COMMAND = Command(
-    "blob",
-    "Read, judge and compare what a VMM saved of its vCPUs.",
-    "  kvmabi blob diff a.vmstate b.vmstate\n\nexit status: 0 clean, 1 something found, 2 misuse",
-    run=None,
-    commands=(blob_diff.COMMAND,),
->>>>>>> diff
 )

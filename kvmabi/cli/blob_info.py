@@ -30,6 +30,7 @@ MP_STATES = {
     uapi.KVM_MP_STATE_SUSPENDED: "suspended",
 }
 OPTIONS = {Fact.VECTOR_LENGTHS: "--sve, --sme", Fact.FEATURES: "--features"}
+MOST_ITEMS = 32
 WIDTH = 100
 
 
@@ -85,13 +86,22 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         if lengths is not None:
             yield name, f"{', '.join(map(str, lengths))} bits" if lengths else "none"
     for key, value in snapshot.facts.items():
-        if isinstance(value, str | int | float) or (isinstance(value, list) and len(value) <= 16):
-            yield key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if text := _fact(value):
+            yield key.replace("_", " "), text
     if snapshot.devices:
         yield "other devices", ", ".join(_device(device) for device in snapshot.devices)
     lacking = [fact for fact in Fact if fact in snapshot.unknown]
     if lacking:
         yield "not in this file", "; ".join(_lack(fact) for fact in lacking)
+
+
+def _fact(value: Any) -> str:
+    """One of a file's facts in words; "" for one that only the JSON has."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and len(value) <= MOST_ITEMS:
+        return ", ".join(_device(item) if isinstance(item, dict) else _fact(item) for item in value)
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _lack(fact: Fact) -> str:

@@ -20,8 +20,10 @@ HEAD_BYTES = max(map(len, MAGICS))
 LEAST_LIMIT_BYTES = 256 << 20
 MOST_RATIO = 256
 """A file unpacks to LEAST_LIMIT_BYTES, or to this many times its size if that is more; not further."""
-MOST_MEMORY_BYTES = 32 << 20
-"""What the decompressor of xz or zstd may need: a file asks for it in its header."""
+MOST_WINDOW_BYTES = 32 << 20
+"""The window that a file compressed with zstd may ask for in its header."""
+MOST_XZ_BYTES = 66 << 20
+"""The memory that a file compressed with xz may ask for: that of ``xz -9``, used as far as the content is long."""
 
 
 def kind_of(head: bytes) -> str:
@@ -74,7 +76,7 @@ class _Xz:
 
     def __init__(self, raw: BinaryIO) -> None:
         self.raw = raw
-        self.decompressor = lzma.LZMADecompressor(memlimit=MOST_MEMORY_BYTES + (1 << 20))
+        self.decompressor = lzma.LZMADecompressor(memlimit=MOST_XZ_BYTES)
 
     def read(self, size_bytes: int) -> bytes:
         while True:
@@ -82,7 +84,7 @@ class _Xz:
                 ahead = self.decompressor.unused_data or self.raw.read(BLOCK_BYTES)
                 if not ahead.strip(b"\0"):
                     return b""
-                self.decompressor = lzma.LZMADecompressor(memlimit=MOST_MEMORY_BYTES + (1 << 20))
+                self.decompressor = lzma.LZMADecompressor(memlimit=MOST_XZ_BYTES)
             else:
                 ahead = self.raw.read(BLOCK_BYTES) if self.decompressor.needs_input else b""
                 if self.decompressor.needs_input and not ahead:
@@ -97,7 +99,7 @@ def _zstd(raw: BinaryIO) -> Any:
         import zstandard
     except ImportError:
         raise UsageError("reading zstd needs the Python package zstandard: pip install 'kvmabi[blobs]'") from None
-    return zstandard.ZstdDecompressor(max_window_size=MOST_MEMORY_BYTES).stream_reader(raw, read_across_frames=True)
+    return zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).stream_reader(raw, read_across_frames=True)
 
 
 _DECOMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {
