@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from typing import Any
 
 from kvmabi.cli import common
 from kvmabi.errors import UsageError
@@ -72,7 +73,7 @@ def read_whole(path: str, args: Namespace) -> Snapshot:
 
 def completed(snapshot: Snapshot, args: Namespace) -> Snapshot:
     """The snapshot with what the options add. What the file itself says is not replaced: UsageError."""
-    given = {
+    given: dict[str, Any] = {
         "sve_bits": vector_bits("--sve", vars(args).get("sve")),
         "sme_bits": vector_bits("--sme", vars(args).get("sme")),
         "features": features(vars(args).get("features")),

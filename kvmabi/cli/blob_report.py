@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kvmabi.cli import formats, junit, sarif
-from kvmabi.snapshot import page
+from kvmabi.snapshot import page, rules
 from kvmabi.snapshot.findings import Finding, Report
 from kvmabi.snapshot.page import Page
 from kvmabi.snapshot.picture import Mark
@@ -22,6 +23,7 @@ LEVELS = {
     Severity.WARNING: sarif.Level.WARNING,
     Severity.NOTE: sarif.Level.NOTE,
 }
+WIDTH = 100
 MARKS = {Severity.ERROR: Mark.ERROR, Severity.WARNING: Mark.WARNING}
 Judged = tuple[str, Snapshot, Report]
 """A file, what it holds and what was found."""
@@ -46,7 +48,21 @@ def fails(report: Report, failing: frozenset[str]) -> bool:
 
 
 def _text(path: str, report: Report) -> str:
-    return "\n".join([f"{path}: {_counted(report)}", *map(str, report.findings)])
+    return "\n".join([f"{path}: {_counted(report)}", *map(str, _judged(report)), *_not_judged(report)])
+
+
+def _judged(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if finding not in report.not_judged]
+
+
+def _not_judged(report: Report) -> Iterator[str]:
+    """What could not be judged, in few lines: they are the same for every file of a format."""
+    if report.not_judged:
+        yield "not known, so that some rules are not judged, or only in part:"
+    for detail in (detail for finding in report.not_judged for detail in finding.details):
+        give = f" (give {detail['give']})" if detail["give"] else ""
+        line = f"{rules.missing()[detail['fact']].title}{give}: {', '.join(detail['rules'])}"
+        yield from textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _counted(report: Report) -> str:
@@ -81,8 +97,8 @@ def _case(path: str, report: Report, failing: frozenset[str]) -> junit.Case:
 
 def _sarif(judged: Sequence[Judged]) -> sarif.Report:
     found = [(path, finding) for path, _, report in judged for finding in report.findings]
-    rules = {finding.rule.id: finding.rule for _, finding in found}
-    texts = [sarif.Rule(rule.id, rule.title, rule.why, rule.fix) for rule in rules.values()]
+    broken = {finding.rule.id: finding.rule for _, finding in found}
+    texts = [sarif.Rule(rule.id, rule.title, rule.why, rule.fix) for rule in broken.values()]
     return sarif.Report(COMMAND, texts, [_result(path, finding) for path, finding in found])
 
 
@@ -104,7 +120,7 @@ def _page(path: str, snapshot: Snapshot, report: Report) -> Page:
     return Page(
         path,
         [("format", snapshot.format), ("found", _counted(report))],
-        ("severity", "vCPU", "registers", "what", "why", "fix"),
+        ("severity", "vCPU", "registers", "what"),
         list(_rows(report)),
         snapshot.vcpus,
         marks,
@@ -114,5 +130,5 @@ def _page(path: str, snapshot: Snapshot, report: Report) -> Page:
 def _rows(report: Report) -> Iterator[tuple[str, ...]]:
     for finding in report.findings:
         vcpu = "" if finding.vcpu is None else str(finding.vcpu)
-        what = f"{finding.rule.title}: {finding.text}" if finding.text else finding.rule.title
-        yield str(finding.severity), vcpu, finding.names, what, finding.rule.why, finding.rule.fix
+        lines = [finding.rule.title, finding.text, f"why: {finding.rule.why}", f"fix: {finding.rule.fix}"]
+        yield str(finding.severity), vcpu, finding.names, "\n".join(filter(None, lines))

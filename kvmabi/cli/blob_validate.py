@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +15,7 @@ from kvmabi.errors import UsageError
 from kvmabi.fleet import cluster, shard
 from kvmabi.fleet.pool import Limits
 from kvmabi.fleet.summary import Summary
+from kvmabi.snapshot import opening
 from kvmabi.snapshot.findings import Report
 from kvmabi.snapshot.rules import Severity
 from kvmabi.snapshot.snapshot import Snapshot
@@ -63,7 +65,7 @@ def run(args: Namespace) -> int:
         raise UsageError("--out and --scheduler belong to --manifest")
     if not args.files:
         raise UsageError("blob validate: name a file, or --manifest")
-    judged = [(path, snapshot, judge(snapshot, args, target)) for path, snapshot in _read(args)]
+    judged = [(path, snapshot, judge(snapshot, args, target)) for path, snapshot in _read(args.files)]
     print(blob_report.render(judged, args.format, _failing(args.fail_on)))
     worst = any(blob_report.fails(report, _failing(args.fail_on)) for _, _, report in judged)
     return ExitStatus.DIFFERENT if worst else ExitStatus.SUCCESS
@@ -71,14 +73,16 @@ def run(args: Namespace) -> int:
 
 def judge(snapshot: Snapshot, args: Namespace, target: Target) -> Report:
     """The report on one snapshot: after a wrong checksum only that one finding, unless --force is given."""
-    damage = [problem for problem in snapshot.problems if problem.rule == blob_options.DAMAGE]
+    report = validate(blob_options.completed(snapshot, args), target)
+    damage = [finding for finding in report.findings if finding.rule.id == blob_options.DAMAGE]
     if damage and not args.force:
-        return validate(replace(snapshot, vcpus=[], problems=damage), target)
-    return validate(blob_options.completed(snapshot, args), target)
+        hint = damage[0].rule._replace(fix=f"{damage[0].rule.fix}; --force judges the rest as it is")
+        return Report(report.subject, [replace(finding, rule=hint) for finding in damage])
+    return report
 
 
-def _read(args: Namespace) -> list[tuple[str, Snapshot]]:
-    return [(path, blob_options.opening.read(path)) for path in args.files]
+def _read(paths: Iterable[str]) -> Iterator[tuple[str, Snapshot]]:
+    return ((path, opening.read(path)) for path in paths)
 
 
 def _target(args: Namespace) -> Target:

@@ -17,6 +17,7 @@ PAGE_STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 960px; color: #1a202c; background: #fff }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #e2e8f0 }
+td { white-space: pre-line }
 td:first-child { white-space: nowrap }
 .legend svg { vertical-align: -2px; margin: 0 .3rem 0 1rem }
 figure { margin: 1.5rem 0; overflow-x: auto }
@@ -59,8 +60,6 @@ def _body(page: Page) -> str:
     parts = [f"<h1>{escape(page.title)}</h1>"]
     if page.facts:
         parts.append(_table((), page.facts))
-    if page.header:
-        parts.append(_table(page.header, page.rows))
     drawn = sorted(page.vcpus, key=lambda vcpu: not page.marks.get(vcpu.index))[:MOST_VCPUS]
     if drawn:
         parts.append(_legend())
@@ -68,6 +67,8 @@ def _body(page: Page) -> str:
         parts.append(f"<figure>{picture.draw(vcpu, page.marks.get(vcpu.index))}</figure>")
     if len(drawn) < len(page.vcpus):
         parts.append(f"<p>{len(page.vcpus) - len(drawn)} more vCPUs are not drawn.</p>")
+    if page.header:
+        parts.append(_table(page.header, page.rows))
     return "\n".join(parts)
 
 
