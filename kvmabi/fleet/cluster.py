@@ -22,6 +22,7 @@ PORTION_BYTES = 256 << 20
 PORTION_FILES = 2000
 UNKNOWN_BYTES = 1 << 20
 """How large a file counts whose size the manifest does not say."""
+CONNECT_SECONDS = 10
 PORTIONS_AHEAD = 64
 """How many portions the scheduler has at a time: its work does not grow with the number of files."""
 
@@ -60,7 +61,7 @@ def run(address: str, todo: Iterator[Todo], options: Sequence[str]) -> Iterator[
     if scheduler == address or not scheduler:
         raise UsageError(f"--scheduler: {address!r:.80} is not dask://HOST:PORT")
     try:
-        client = Client(f"tcp://{scheduler}", timeout="10s")
+        client = Client(f"tcp://{scheduler}", timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise UsageError(f"--scheduler {address}: cannot be reached: {error}") from None
     with client:
