@@ -66,7 +66,7 @@ def _vcpus(stream: Stream) -> tuple[list[Vcpu], list[Problem]]:
             raise BadBlob(text, section.at, "not-arm64")
         index = section.instance_id
         if index in vcpus:
-            problems.append(Problem("malformed", f"vCPU {index} stands there twice", section.at, index))
+            problems.append(Problem("duplicate-vcpu", f"vCPU {index} stands there twice", section.at, index))
             continue
         try:
             vcpu = qemu_cpu.read(section.data, section.at, index, problems)

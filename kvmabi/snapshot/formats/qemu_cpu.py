@@ -110,7 +110,8 @@ def read(data: bytes, at: int, index: int, problems: list[Problem]) -> Vcpu:
     head = HEAD.struct.unpack_from(data)
     _core(data, head, registers, facts)
     if head[HEAD.first["cpsr"]] & PSTATE_AARCH32:
-        facts["aarch32_state"] = True
+        text = f"vCPU {index} is in AArch32 state: its X registers are those that the architecture maps to the banks"
+        problems.append(Problem("aarch32-state", text, at + HEAD.at["cpsr"], index))
     for rule, text, position, id in listed.wrong:
         problems.append(Problem(rule, f"vCPU {index}: {text}", at + HEAD.size_bytes + 8 * position, index, id))
     words = payloads(data[values_at:tail_at])

@@ -36,6 +36,10 @@ _GICV3_SUBSECTIONS: Final[Mapping[str, tuple[int, Fields]]] = {
     "arm_gicv3/gicd_nmi": (1, (("nmi", 4, 32),)),
 }
 _GICV3_CPU_SUBSECTIONS: Final[Mapping[str, tuple[int, Fields]]] = {
+    "arm_gicv3_cpu/virt": (
+        1,
+        (("ich_apr", 8, 12), ("ich_hcr_el2", 8, 1), ("ich_lr_el2", 8, 16), ("ich_vmcr_el2", 8, 1)),
+    ),
     "arm_gicv3_cpu/sre_el1": (1, (("icc_sre_el1", 8, 1),)),
     "arm_gicv3_cpu/nmi": (1, (("gicr_inmir0", 4, 1),)),
 }

@@ -9,10 +9,11 @@ From the front: RAM is passed record by record, every other section up to its fo
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import UUID
 
 from kvmabi.snapshot.formats import qemu_cpu, qemu_ram
-from kvmabi.snapshot.formats.qemu_description import Device, described
+from kvmabi.snapshot.formats.qemu_description import Description, Device, described
 from kvmabi.snapshot.formats.qemu_stream import (
     COMMAND,
     COMMAND_HEAD,
@@ -46,6 +47,9 @@ from kvmabi.snapshot.formats.qemu_stream import (
 )
 from kvmabi.snapshot.formats.qemu_tail import chain, cut_from_end, find_description
 from kvmabi.snapshot.source import BadBlob, Source, Truncated
+
+SHOWN: Final = 4
+"""How many names a finding lists."""
 
 
 def cut(source: Source) -> Stream:
@@ -174,14 +178,30 @@ def _cut_rest(rest: bytes, base: int, stream: Stream) -> None:
     if stream.description is not None and stream.footers and end is not None:
         sections, start = chain(rest, base, end, stream.description.devices)
         if not start:
-            kept = {section[:2] for section in (*stream.sections, *sections)}
-            for device in stream.description.devices:
-                if (device.name, device.instance_id) not in kept:
-                    text = f"the description has a section {device.name} that the stream has not"
-                    stream.problem("description-mismatch", text, base + end)
             stream.sections += sections
+            _compare(stream, stream.description, base + end)
             return
     _cut_forward(rest, base, stream)
+    if stream.description is not None:
+        _compare(stream, stream.description, base + len(rest))
+
+
+def _compare(stream: Stream, description: Description, at: int) -> None:
+    """Note which sections only the description or only the stream has. ``at``: where the stream ends."""
+    listed = {(device.name, device.instance_id) for device in description.devices}
+    there = {(section.name, section.instance_id): section.at for section in stream.sections}
+    missing, extra = sorted(listed - there.keys()), sorted(there.keys() - listed)
+    if missing:
+        text = f"the description has sections that the stream has not: {_names(missing)}"
+        stream.problem("description-mismatch", text, at)
+    if extra:
+        text = f"the stream has sections that the description has not: {_names(extra)}"
+        stream.problem("description-mismatch", text, min(there[key] for key in extra))
+
+
+def _names(keys: list[tuple[str, int]]) -> str:
+    names = ", ".join(name for name, _ in keys[:SHOWN])
+    return f"{names} and {len(keys) - SHOWN} more" if len(keys) > SHOWN else names
 
 
 def _cut_forward(rest: bytes, base: int, stream: Stream) -> None:

@@ -35,6 +35,8 @@ FIRST_WINDOW_BYTES: Final = 1 << 12
 WINDOW_BYTES: Final = 1 << 16
 OVERLAP_BYTES: Final = 1024
 """How much of a window is looked at again: a footer and the header behind it."""
+PADDING_BYTES: Final = 64
+"""How many zeros behind the end are enough to take it for one."""
 END_MARK: Final = bytes([EOF, DESCRIPTION])
 
 
@@ -97,7 +99,7 @@ def _begins(data: bytes, at: int, names: Mapping[int, str], last: bool) -> bool:
         return last
     kind = data[at]
     if kind == EOF:
-        return (last and at + 1 == len(data)) or data[at + 1 : at + 2] == bytes([DESCRIPTION])
+        return data.startswith(END_MARK, at) or (last and not data[at : at + PADDING_BYTES].strip(b"\0"))
     if kind in (START, FULL):
         name = data[at + 6 : at + 6 + data[at + 5]] if at + 5 < len(data) else b""
         return len(name) > 0 and len(name) == data[at + 5] and name.isascii() and name.decode().isprintable()

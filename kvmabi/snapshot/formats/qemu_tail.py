@@ -59,7 +59,10 @@ def _tail(source: Source, size_bytes: int, most_bytes: int, stream: Stream) -> l
         return None
     footer = data[start - FOOTER_BYTES : start]
     id = int.from_bytes(footer[1:], "big")
-    if footer[0] != FOOTER or (stream.names.get(id) == RAM and data[start - FOOTER_BYTES - 1] != qemu_ram.END_OF_PART):
+    before = stream.names.get(id)  # of a section that has begun: the chain goes back to RAM, not to one left out
+    if footer[0] != FOOTER or before is None:
+        return None
+    if before == RAM and data[start - FOOTER_BYTES - 1] != qemu_ram.END_OF_PART:
         return None
     return sections
 
