@@ -42,7 +42,7 @@ from typing import Any, TypeGuard
 from kvmabi import regid
 from kvmabi.snapshot.formats import jsonspans
 from kvmabi.snapshot.formats.format import Format
-from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, Gathered, Problems, finished
+from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, MOST_VCPUS, Gathered, Problems, finished
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
@@ -84,7 +84,7 @@ def read(source: Source) -> Snapshot:
         vcpu = _vcpu(text[span.start : span.end], span.start, len(spans), problems)
         spans.append(span)
         total += len(vcpu.registers)
-        if total > MOST_REGISTERS_IN_ALL:
+        if total > MOST_REGISTERS_IN_ALL or len(spans) > MOST_VCPUS:
             raise BadBlob("more registers than the vCPUs of any VM have", span.start, "too-large")
         if vcpu.index in vcpus:
             problems.report("duplicate-vcpu", f"vCPU {vcpu.index} is there twice: the first one counts", span.start)
