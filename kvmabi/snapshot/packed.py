@@ -20,10 +20,10 @@ HEAD_BYTES = max(map(len, MAGICS))
 LEAST_LIMIT_BYTES = 256 << 20
 MOST_RATIO = 256
 """A file unpacks to LEAST_LIMIT_BYTES, or to this many times its size if that is more; not further."""
-MOST_WINDOW_BYTES = 32 << 20
-"""The window that a file compressed with zstd may ask for in its header."""
-MOST_XZ_BYTES = 66 << 20
-"""The memory that a file compressed with xz may ask for: that of ``xz -9``, used as far as the content is long."""
+MOST_MEMORY_BYTES = 32 << 20
+"""What the decompressor of xz or zstd may need: a file asks for it in its header."""
+LARGEST_DICTIONARY_BYTES = 64 << 20
+"""What the largest preset of xz asks for."""
 
 
 def kind_of(head: bytes) -> str:
@@ -72,11 +72,17 @@ class _Unpacked(io.RawIOBase):
 
 
 class _Xz:
-    """An xz stream under a limit of memory, which lzma.open does not take."""
+    """An xz stream under a limit of memory, which lzma.open does not take.
+
+    What ``xz -9`` wrote asks for a dictionary beyond the limit, of which only as much is used as is unpacked: such a
+    stream is read as far as that.
+    """
 
     def __init__(self, raw: BinaryIO) -> None:
         self.raw = raw
-        self.decompressor = lzma.LZMADecompressor(memlimit=MOST_XZ_BYTES)
+        self.decompressor = _decompressor(MOST_MEMORY_BYTES)
+        self.is_fresh = True
+        self.left_bytes: int | None = None
 
     def read(self, size_bytes: int) -> bytes:
         while True:
@@ -84,14 +90,36 @@ class _Xz:
                 ahead = self.decompressor.unused_data or self.raw.read(BLOCK_BYTES)
                 if not ahead.strip(b"\0"):
                     return b""
-                self.decompressor = lzma.LZMADecompressor(memlimit=MOST_XZ_BYTES)
+                self.decompressor = _decompressor(MOST_MEMORY_BYTES)
+                self.is_fresh = True
             else:
                 ahead = self.raw.read(BLOCK_BYTES) if self.decompressor.needs_input else b""
                 if self.decompressor.needs_input and not ahead:
                     raise EOFError
-            data = self.decompressor.decompress(ahead, size_bytes)
+            data = self._decompressed(ahead, size_bytes)
             if data:
                 return data
+
+    def _decompressed(self, ahead: bytes, size_bytes: int) -> bytes:
+        try:
+            data = self.decompressor.decompress(ahead, size_bytes)
+        except lzma.LZMAError:
+            if not self.is_fresh or self.left_bytes is not None:
+                raise
+            self.decompressor = _decompressor(LARGEST_DICTIONARY_BYTES)
+            self.left_bytes = MOST_MEMORY_BYTES
+            data = self.decompressor.decompress(ahead, size_bytes)
+        self.is_fresh = False
+        if self.left_bytes is not None:
+            self.left_bytes -= len(data)
+            if self.left_bytes < 0:
+                text = f"unpacking more than {MOST_MEMORY_BYTES >> 20} MiB of it takes too much memory: unpack it first"
+                raise BadBlob(text, rule="too-large")
+        return data
+
+
+def _decompressor(memory_bytes: int) -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(memlimit=memory_bytes + (1 << 20))
 
 
 def _zstd(raw: BinaryIO) -> Any:
@@ -99,7 +127,7 @@ def _zstd(raw: BinaryIO) -> Any:
         import zstandard
     except ImportError:
         raise UsageError("reading zstd needs the Python package zstandard: pip install 'kvmabi[blobs]'") from None
-    return zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).stream_reader(raw, read_across_frames=True)
+    return zstandard.ZstdDecompressor(max_window_size=MOST_MEMORY_BYTES).stream_reader(raw, read_across_frames=True)
 
 
 _DECOMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {

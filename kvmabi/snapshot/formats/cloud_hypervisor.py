@@ -62,7 +62,7 @@ def read(source: Source) -> Snapshot:
     problems = Problems()
     snapshot = Snapshot("cloud-hypervisor", [], Origin.KVM, unknown=UNKNOWN | {Fact.SME}, problems=problems)
     seen: set[int] = set()
-    total, is_foreign, has_wide_lists = 0, False, False
+    total, has_wide_lists = 0, False
     for span in jsonspans.spans(text, {VCPU_KEY, *GIC_KEYS}):
         for path, state in _objects(text, span, orjson.loads, problems):
             if VCPU_KEY not in state:
@@ -80,9 +80,8 @@ def read(source: Source) -> Snapshot:
             total += len(vcpu.registers)
             if total > MOST_REGISTERS_IN_ALL:
                 raise BadBlob("more registers than the vCPUs of any VM have", span.start, "too-large")
-        is_foreign = is_foreign or FOREIGN in text[span.start : span.start + 64]
     if not snapshot.vcpus:
-        if is_foreign:
+        if FOREIGN in text:
             raise BadBlob("is a snapshot of cloud-hypervisor on mshv, not on KVM", 0, "foreign-hypervisor")
         raise BadBlob("is JSON without a vCPU of cloud-hypervisor (core_regs)", 0, "no-vcpu")
     snapshot.facts["shape"] = "v53 and later" if has_wide_lists else "before v53"

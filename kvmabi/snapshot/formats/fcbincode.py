@@ -90,25 +90,22 @@ def laid_out(
     places: dict[int, int] = {}
     for id, size_bytes in zip(ids, sizes, strict=True):
         payload = data[start : start + size_bytes]
-        name_offset = start
+        place = start
         start += size_bytes
         if len(payload) < size_bytes:
             text = f"the data end at {regid.name_of(id)}: it and the registers behind it are missing"
             problems.report("truncated", text, len(data), index, id)
             break
         if size_bytes != size_of(id):
-            text = f"the ID of {regid.name_of(id & _REGISTER | _STANDARD)} says {size_of(id)} bytes, the register has "
-            problems.report("wrong-size", f"{text}{size_bytes}", name_offset, index, id)
+            name = regid.name_of(idruns.natural_id(id))
+            text = f"the ID of {name} says {size_of(id)} bytes, the register and its data have {size_bytes}"
+            problems.report("wrong-size", text, place, index, id)
             continue
         if id in registers:
-            problems.report("duplicate-register", f"{regid.name_of(id)} is there twice", name_offset, index, id)
+            problems.report("duplicate-register", f"{regid.name_of(id)} is there twice", place, index, id)
         registers[id] = payload
-        places[id] = name_offset
+        places[id] = place
     return VcpuSnapshot(index, registers, offsets=lambda: places)
-
-
-_REGISTER = ~(0xF << uapi.KVM_REG_SIZE_SHIFT)
-_STANDARD = uapi.KVM_REG_SIZE_U64
 
 
 def _about(data: bytes, lists: Lists, vcpu: VcpuSnapshot) -> None:

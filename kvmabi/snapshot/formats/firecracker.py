@@ -86,9 +86,11 @@ def read(source: Source) -> Snapshot:
         snapshot.vcpus = fcbitcode.vcpus(body, body_at, problems)
     else:
         snapshot.vcpus = fcbincode.vcpus(body, body_at, problems)
-        _take_features(snapshot)
     if not snapshot.vcpus:
-        raise BadBlob("no vCPU's registers are found", body_at, "no-vcpu")
+        why = f": {problems[0].text}" if problems else ""
+        raise BadBlob(f"no vCPU's registers are found{why}", body_at, "no-vcpu")
+    if not at:
+        _take_features(snapshot)
     return finished(snapshot)
 
 

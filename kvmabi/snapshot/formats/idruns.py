@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from kvmabi import regid
+from kvmabi import regid, uapi
 from kvmabi.model.core import FPCR_ID, FPSR_ID, PLAIN, V_IDS
 from kvmabi.model.row import size_of
 
@@ -20,6 +20,7 @@ _UPPER = rb"\0\0[\x20\x30\x40\x50\x60\x70\x80]\x60"
 """The upper half of an ID: arm64, a size of 4 to 256 bytes, bits 51 to 32 zero."""
 _RUN = re.compile(_UPPER + rb"(?:.{4}" + _UPPER + rb")*+", re.DOTALL)
 _LOWER_HALF_BYTES = 4
+_SIZE_FIELD = uapi.KVM_REG_SIZE_MASK
 
 
 class Run(NamedTuple):
@@ -68,6 +69,15 @@ def natural_size(id: int) -> int:
         "demux": 4,
     }
     return wanted.get(regid.decode(id).family, size_of(id))
+
+
+def natural_id(id: int) -> int:
+    """The ID with the size that the register has.
+
+    >>> hex(natural_id(0x602000000013c000))
+    '0x603000000013c000'
+    """
+    return id & ~_SIZE_FIELD | (natural_size(id).bit_length() - 1) << uapi.KVM_REG_SIZE_SHIFT
 
 
 @lru_cache(1)

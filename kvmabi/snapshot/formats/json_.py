@@ -42,7 +42,7 @@ from typing import Any, TypeGuard
 from kvmabi import regid
 from kvmabi.snapshot.formats import jsonspans
 from kvmabi.snapshot.formats.format import Format
-from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, Gathered, Problems, finished
+from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, MOST_VCPUS, Gathered, Problems, finished
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
@@ -84,7 +84,7 @@ def read(source: Source) -> Snapshot:
         vcpu = _vcpu(text[span.start : span.end], span.start, len(spans), problems)
         spans.append(span)
         total += len(vcpu.registers)
-        if total > MOST_REGISTERS_IN_ALL:
+        if total > MOST_REGISTERS_IN_ALL or len(spans) > MOST_VCPUS:
             raise BadBlob("more registers than the vCPUs of any VM have", span.start, "too-large")
         if vcpu.index in vcpus:
             problems.report("duplicate-vcpu", f"vCPU {vcpu.index} is there twice: the first one counts", span.start)
@@ -106,10 +106,23 @@ def _head(snapshot: Snapshot) -> dict[str, Any]:
         "sve_bits": None if snapshot.sve_bits is None else list(snapshot.sve_bits),
         "sme_bits": None if snapshot.sme_bits is None else list(snapshot.sme_bits),
         "unknown": sorted(fact.name.lower() for fact in snapshot.unknown),
-        "facts": snapshot.facts,
-        "devices": snapshot.devices,
+        "facts": _plain(snapshot.facts),
+        "devices": _plain(snapshot.devices),
         "problems": [_problem_document(problem) for problem in snapshot.problems],
     }
+
+
+def _plain(value: object) -> Any:
+    """A value of a reader's facts in what JSON has: sets are sorted lists, bytes are hex, anything else is its text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(each) for each in value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _problem_document(problem: Problem) -> dict[str, Any]:
@@ -128,7 +141,7 @@ def _vcpu_head(vcpu: VcpuSnapshot) -> dict[str, Any]:
     if vcpu.serror is not None:
         pending, has_esr, esr = vcpu.serror
         serror = {"pending": pending, "has_esr": has_esr, "esr": esr}
-    return {"index": vcpu.index, "mp_state": vcpu.mp_state, "serror": serror, "facts": vcpu.facts}
+    return {"index": vcpu.index, "mp_state": vcpu.mp_state, "serror": serror, "facts": _plain(vcpu.facts)}
 
 
 def _vcpu_document(vcpu: VcpuSnapshot) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def spans(text: bytes, keys: Set[str]) -> Iterator[Span]:
     [b'{"id": 7}', b'{"id": 8}']
     """
     stack: list[_Open] = []
+    wanted = re.compile("|".join(re.escape(f'"{key}"') for key in sorted(keys)).encode() or b"(?!)")
     at = 0
     for _ in range(MOST_TOKENS):
         match = _TOKEN.match(text, at)
@@ -95,7 +96,7 @@ def spans(text: bytes, keys: Set[str]) -> Iterator[Span]:
                 if closed.has_key:
                     yield Span(_path(stack, closed.name), closed.start, at, False)
         elif kind == "flat":
-            if any(f'"{key}"'.encode() in match[0] for key in keys):
+            if wanted.search(text, match.start(kind), at):
                 yield Span(_path(stack, _key(stack)), match.start(kind), at, False)
         elif kind == "colon" and stack:
             start, end = match.span("string")

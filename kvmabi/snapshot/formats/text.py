@@ -72,7 +72,8 @@ def read(source: Source, *, numbers: bool = False) -> Snapshot:
             raise BadBlob("more registers than the vCPUs of any VM have", line.start, "too-large")
     found = [vcpu.done() for vcpu in vcpus.values() if vcpu.registers]
     if not found:
-        raise BadBlob("is text without a register", 0, "no-vcpu")
+        why = f": {problems[0].text}" if problems else ""
+        raise BadBlob(f"is text without a register{why}", 0, "no-vcpu")
     return finished(Snapshot("text", found, unknown=UNKNOWN, problems=problems))
 
 
