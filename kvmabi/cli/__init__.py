@@ -27,6 +27,7 @@ COMMANDS = {
     "conformance": "run the suite of ABI cases on the model, a real /dev/kvm or a kernel in a VM",
     "fuzz": "look for differences between the model and a real kernel",
     "capture": "record a host from a real /dev/kvm",
+    "matrix": "which guest every host of a fleet can take, and what blocks migrations",
     "blob": "compare what VMMs saved of their vCPUs",
     "fpstate": "explore the kernel's protocol for the ownership of FP registers, and its bugs",
 }
