@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kvmabi.kvm import open_kvm as open
     from kvmabi.order import Finding
     from kvmabi.profiles import Host, Kernel, host_names, kernel_names, load_host, load_kernel
+    from kvmabi.snapshot.diff import diff
+    from kvmabi.snapshot.matrix import matrix
 
 __version__ = "0.1.0"  # pyproject.toml reads it here
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "Vcpu",
     "Vm",
     "__version__",
+    "diff",
     "host_names",
     "kernel_names",
     "load_host",
     "load_kernel",
+    "matrix",
     "open",
 ]
 
@@ -54,10 +58,12 @@ _HOMES = {
     "UsageError": "kvmabi.errors",
     "Vcpu": "kvmabi.kvm",
     "Vm": "kvmabi.kvm",
+    "diff": "kvmabi.snapshot.diff",
     "host_names": "kvmabi.profiles",
     "kernel_names": "kvmabi.profiles",
     "load_host": "kvmabi.profiles",
     "load_kernel": "kvmabi.profiles",
+    "matrix": "kvmabi.snapshot.matrix",
     "open": "kvmabi.kvm",
 }
 

@@ -12,6 +12,7 @@ from kvmabi.model.row import Outcome, Owner, Row
 from kvmabi.profiles import idregs
 
 if TYPE_CHECKING:
+    from kvmabi.profiles import Kernel
     from kvmabi.profiles.idregs import Demand, Field
 
 AFTER_RUN = Refusal(
@@ -30,28 +31,48 @@ OUTSIDE_MASK = Refusal(
 
 def set_feature_id(vcpu: Owner, row: Row, data: bytes) -> Outcome:
     """Set a feature ID register to a value whose fields promise no more than this VM supports."""
-    switches, value = vcpu.system.kernel.switches, _value(data)
-    for field in idregs.impdef(row.id):
-        if switches.impdef_pmu_is_none and field.get(value) == field.most:
-            value &= ~field.mask
-    for demand in idregs.demands(row.id):
-        if demand.applies(vcpu.mode.features, switches) and not demand.met(value):
-            return _too_little(demand, value)
+    kernel = vcpu.system.kernel
+    switches, value = kernel.switches, taken(kernel, row.id, _value(data))
+    demanded = refused_demand(kernel, vcpu.mode.features, row.id, value)
+    if demanded is not None:
+        return demanded
     if vcpu.vm.has_run and switches.id_registers_fixed_by_run:
         if value != vcpu.value(row):
             return AFTER_RUN
         return None
-    mask = vcpu.system.kernel.writable_masks.get(row.id, 0) & idregs.field_bits(row.id)
-    limit = vcpu.reset_value(row)
-    changed = value ^ limit
-    if changed & ~mask:
-        return OUTSIDE_MASK
-    for field in idregs.fields(row.id):
-        if field.mask & changed and not field.safe(value, limit):
-            return _unsafe(field, value, limit)
+    refused = refused_change(row.id, value, vcpu.reset_value(row), kernel.writable_masks.get(row.id, 0))
+    if refused is not None:
+        return refused
     vcpu.store(row, value.to_bytes(8, "little"))
     if row.id in idregs.deciding():
         _remap_vm(vcpu)
+    return None
+
+
+def taken(kernel: Kernel, id: int, value: int) -> int:
+    """The value that a set of a feature ID register takes over: an IMPLEMENTATION DEFINED PMU can count as none."""
+    for field in idregs.impdef(id):
+        if kernel.switches.impdef_pmu_is_none and field.get(value) == field.most:
+            value &= ~field.mask
+    return value
+
+
+def refused_demand(kernel: Kernel, features: frozenset[str], id: int, value: int) -> Refusal | None:
+    """Why a kernel refuses a value whatever the host has: a field is below what every VM with these features needs."""
+    for demand in idregs.demands(id):
+        if demand.applies(features, kernel.switches) and not demand.met(value):
+            return _too_little(demand, value)
+    return None
+
+
+def refused_change(id: int, value: int, limit: int, writable_mask: int) -> Refusal | None:
+    """Why a feature ID register cannot be set to ``value`` in a VM whose limit is ``limit``; None if it can."""
+    changed = value ^ limit
+    if changed & ~(writable_mask & idregs.field_bits(id)):
+        return OUTSIDE_MASK
+    for field in idregs.fields(id):
+        if field.mask & changed and not field.safe(value, limit):
+            return _unsafe(field, value, limit)
     return None
 
 

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm, Vcpu, Vm
-from kvmabi.model.plan import LENGTHS, SVCR, Plan, Stage, stage_of
-from kvmabi.model.row import size_of
+from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.vls import encode
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
 from kvmabi.snapshot.sides import Side, SideKind, SideVcpu
 from kvmabi.snapshot.snapshot import Origin
+from kvmabi.snapshot.trying import readable, refusal, restore
 
 LENGTH_FACTS: Final = dict(zip(LENGTHS, ("sve_bits", "sme_bits"), strict=True))
 MOST_VCPUS: Final = 64
@@ -84,7 +84,7 @@ def _side(vm: Vm, restored: Vm, features: frozenset[str], like: Side | None) -> 
     for number, source in enumerate(sources):
         target = vm.create_vcpu(number)
         _prepare(target, features, sets, source)
-        vcpus.append(SideVcpu(source.index, {id: target[id] for id in target.reg_list()}))
+        vcpus.append(SideVcpu(source.index, readable(target)))
         if any(data is not None for data in source.registers.values()):
             vcpus[-1].refused = _refused(restored.create_vcpu(number), features, sets, source, first=number == 0)
     facts: dict[str, Any] = {"features": features}
@@ -96,29 +96,19 @@ def _prepare(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu)
     """INIT, vector lengths, FINALIZE and SVCR, as far as the host accepts them."""
     vcpu.init(features)
     for id, data in _lengths(sets, source).items():
-        _refusal(vcpu, id, data)
+        refusal(vcpu, id, data)
     if {"sve", "sme"} & features:
         vcpu.finalize()
     svcr = source.registers.get(SVCR)
     if svcr is not None and "sme" in features:
-        _refusal(vcpu, SVCR, svcr)
+        refusal(vcpu, SVCR, svcr)
 
 
 def _refused(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu, *, first: bool) -> dict[int, str]:
     """What a restore in the right order has refused: register ID to error."""
     vcpu.init(features)
     values = {id: data for id, data in source.registers.items() if data is not None}
-    writes = _lengths(sets, source) | values
-    refused: dict[int, str] = {}
-    finalized = not {"sve", "sme"} & features
-    for id in Plan.of(writes, first_vcpu=first).ids:
-        if stage_of(id) > Stage.FINALIZE and not finalized:
-            vcpu.finalize()
-            finalized = True
-        error = _refusal(vcpu, id, writes[id])
-        if error:
-            refused[id] = error
-    return refused
+    return restore(vcpu, _lengths(sets, source) | values, vector=bool({"sve", "sme"} & features), first=first)
 
 
 def _lengths(sets: Sets, source: SideVcpu) -> dict[int, bytes]:
@@ -132,17 +122,6 @@ def _lengths(sets: Sets, source: SideVcpu) -> dict[int, bytes]:
             vqs = frozenset(length // 128 for length in bits)
             values[id] = encode(vqs, max(vqs))
     return values
-
-
-def _refusal(vcpu: Vcpu, id: int, data: bytes) -> str:
-    """Why KVM_SET_ONE_REG fails, "" if it does not."""
-    if len(data) != size_of(id):
-        return f"the ID asks for {size_of(id)} bytes, and {len(data)} are stored"
-    try:
-        vcpu[id] = data
-    except KvmError as error:
-        return f"{error.name}: {error.reason or 'refused'}"
-    return ""
 
 
 def _bits(data: bytes | None) -> tuple[int, ...]:

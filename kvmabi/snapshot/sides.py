@@ -82,8 +82,8 @@ def side_of(what: str | Path | Snapshot | Iterable[int] | Side) -> Side:
     A file holds a snapshot in any format, a list of registers (names or IDs, or what KVM_GET_REG_LIST fills in), or the
     log of a VMM. Raises UsageError for one that is none of these.
 
-    >>> side_of("0x1013c096").vcpus[0].registers
-    {6926889170283053206: None}
+    >>> list(map(hex, side_of("0x1013c096").vcpus[0].registers))
+    ['0x603000000013c096']
     """
     match what:
         case Side():

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""``kvmabi matrix``: which guest every host of a fleet can take, and what blocks migrations between them."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from kvmabi.cli import common, formats
+from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.errors import UsageError
+from kvmabi.snapshot.matrix import matrix
+
+EXAMPLE = """\
+  kvmabi matrix neoverse-n2 neoverse-v1
+  kvmabi matrix sme-demo sme-sve256-sme512only --format json
+  kvmabi matrix a64fx neoverse-v1 --guest-sve 128,256 --format svg
+
+exit status: 0 compared, 1 a host cannot give the lengths of --guest-sve or --guest-sme, 2 misuse"""
+SVG = "svg"
+
+
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument(
+        "hosts", nargs="+", metavar="HOST", help="a built-in host, a file of one, or a snapshot that was taken on one"
+    )
+    parser.add_argument("--guest-sve", metavar="BITS,…", help="a guest's SVE vector lengths: who cannot give them?")
+    parser.add_argument("--guest-sme", metavar="BITS,…", help="the same for SME")
+    parser.add_argument("--kernel", metavar="K", help="the kernel of all hosts (default: each one's own)")
+    parser.add_argument("--features", metavar="F,…", help="the guest's vCPU features (default: all that are common)")
+
+
+def run(args: Namespace) -> int:
+    """Print the matrix."""
+    found = matrix(
+        args.hosts,
+        guest_sve=_lengths("--guest-sve", args.guest_sve),
+        guest_sme=_lengths("--guest-sme", args.guest_sme),
+        kernel=args.kernel,
+        features=None if args.features is None else common.words(args.features),
+    )
+    if args.format == formats.JSON:
+        formats.print_json(found.as_dict())
+    else:
+        sys.stdout.write(found.svg() if args.format == SVG else found.text())
+    return ExitStatus.DIFFERENT if found.refused_guest else ExitStatus.SUCCESS
+
+
+def _lengths(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = common.words(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise UsageError(f"{option} is a list of vector lengths in bits, such as 128,256, not {text!r:.40}")
+    return [int(word) for word in words]
+
+
+COMMAND = Command(
+    "matrix",
+    "Compare the hosts of a fleet: their sets of vector lengths and the widest that every one can give a guest, the "
+    "widest common value of each ID register (the CPU template), and what is still refused between two of them.",
+    EXAMPLE,
+    run,
+    options,
+    formats=(*formats.DATA, SVG),
+)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""The members of a fleet: hosts under their kernels, or what a snapshot shows of the host that it was taken on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kvmabi import regid
+from kvmabi.errors import KvmError, UsageError
+from kvmabi.kvm import Kvm, Vcpu
+from kvmabi.model.vls import SME_ID, SVE_ID, encode
+from kvmabi.profiles import Host, Kernel, features, host_names, idnames, kernel_names, load_host, load_kernel
+from kvmabi.snapshot import opening
+from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
+from kvmabi.snapshot.presence import NOT_ALWAYS
+from kvmabi.snapshot.snapshot import Snapshot
+
+Lengths = tuple[int, ...]
+VECTORS = frozenset({"sve", "sme"})
+
+
+@dataclass
+class Member:
+    """One member of a fleet.
+
+    ``sve_bits`` and ``sme_bits`` are its sets of vector lengths, empty without the extension, None if they are not
+    known. ``features`` are those that INIT offers. A snapshot has no ``host``, and a ``kernel`` only if it is known.
+    ``limits`` are the values of its ID registers after INIT with the guest's features, ``zero`` those that read as
+    zero and ignore writes, ``bound`` the registers that describe the CPU and its caches.
+    """
+
+    name: str
+    sve_bits: Lengths | None
+    sme_bits: Lengths | None
+    features: frozenset[str]
+    host: Host | None = None
+    kernel: Kernel | None = None
+    limits: dict[int, int] = field(default_factory=dict)
+    zero: frozenset[int] = frozenset()
+    bound: dict[int, int] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel's name, "" if it is not known."""
+        return self.kernel.name if self.kernel else ""
+
+    @contextmanager
+    def vcpu(self, given: frozenset[str], sve_bits: Lengths = (), sme_bits: Lengths = ()) -> Iterator[Vcpu]:
+        """A vCPU of the host after INIT with features and with sets of vector lengths, not finalised.
+
+        Raises UsageError if the host refuses that.
+        """
+        assert self.host is not None
+        assert self.kernel is not None
+        with Kvm(self.host, self.kernel, kept_events=0, checked=False) as kvm:
+            vcpu = kvm.create_vm().create_vcpu(0)
+            try:
+                vcpu.init(given)
+                for id, bits in ((SVE_ID, sve_bits), (SME_ID, sme_bits)):
+                    if bits:
+                        vcpu[id] = vls(bits)
+            except KvmError as error:
+                raise UsageError(f"{self.name} refuses that guest: {error}") from None
+            yield vcpu
+
+    def settle(self, given: frozenset[str]) -> None:
+        """Fill the values of registers for a guest with these features."""
+        if self.snapshot is not None:
+            values = self.snapshot.vcpus[0].registers
+            self._fill({id: int.from_bytes(data, "little") for id, data in values.items()})
+            return
+        with self.vcpu(given) as vcpu:
+            if VECTORS & given:
+                vcpu.finalize()
+            system = vcpu.kvm.vcpu_model(vcpu.fd).system
+            self.zero = frozenset(id for id in idnames.feature_ids() if system.always_zero(id))
+            self._fill({id: vcpu.read(id) for id in vcpu.reg_list() if id in _interesting()})
+
+    def _fill(self, values: dict[int, int]) -> None:
+        self.limits = {id: values[id] for id in idnames.feature_ids() if id in values}
+        self.bound = {id: value for id, value in values.items() if id in bound_ids()}
+
+
+def member_of(what: str | Path | Host | Snapshot, kernel: str | Kernel | None = None) -> Member:
+    """The member that a host, a file of one, or a snapshot or a file of one stands for.
+
+    ``kernel`` is the member's kernel (None: the one that the host was recorded with, or the snapshot was taken on).
+    Raises UsageError for none of these.
+    """
+    if isinstance(what, Snapshot):
+        return _of_snapshot(what, what.format, kernel)
+    if isinstance(what, Host):
+        return _of_host(what, kernel)
+    name = str(what)
+    if name in host_names():
+        return _of_host(load_host(name), kernel)
+    if not os.path.exists(name):
+        return _of_host(load_host(name), kernel)  # which names the choices
+    if os.path.splitext(name)[1] in (".toml", ".json"):
+        try:
+            return _of_host(load_host(name), kernel)
+        except UsageError as error:
+            wrong = error
+        try:
+            return _of_snapshot(opening.read(name), name, kernel)
+        except UsageError:
+            raise wrong from None
+    return _of_snapshot(opening.read(name), name, kernel)
+
+
+def vls(bits: Iterable[int]) -> bytes:
+    """The bytes of SVE_VLS or SME_VLS for lengths in bits."""
+    vqs = frozenset(length // 128 for length in bits)
+    return encode(vqs, max(vqs, default=0))
+
+
+def usual(offered: frozenset[str]) -> frozenset[str]:
+    """The features of a guest that takes what a host offers, without those that exclude others or hide state."""
+    chosen = offered - NOT_ALWAYS
+    return chosen - {"ptrauth_address", "ptrauth_generic"} if features.conflict(chosen) else chosen
+
+
+def bound_ids() -> frozenset[int]:
+    """The registers that describe the CPU and its caches."""
+    return _BOUND
+
+
+def _of_host(host: Host, kernel: str | Kernel | None) -> Member:
+    chosen = load_kernel(host.kernel if kernel is None else kernel)
+    with Kvm(host, chosen, kept_events=0, checked=False) as kvm:
+        system = kvm.vcpu_model(kvm.create_vm().create_vcpu(0).fd).system
+        sets = [tuple(sorted(vq * 128 for vq in vqs)) for vqs in (system.sve_vqs, system.sme_vqs)]
+        return Member(host.name, sets[0], sets[1], system.features, host, chosen)
+
+
+def _of_snapshot(snapshot: Snapshot, name: str, kernel: str | Kernel | None) -> Member:
+    registers = snapshot.vcpus[0].registers if snapshot.vcpus else {}
+    if not registers:
+        raise UsageError(f"{name}: holds no vCPU")
+    psci = registers.get(PSCI_VERSION)
+    shown = features_of(registers, int.from_bytes(psci, "little") if psci else None)
+    offered = shown if snapshot.features is None else snapshot.features
+    known = snapshot.kernel if snapshot.kernel in kernel_names() else None
+    chosen = kernel if kernel is not None else known
+    return Member(
+        name,
+        snapshot.sve_bits if snapshot.sve_bits is not None or "sve" in offered else (),
+        snapshot.sme_bits if snapshot.sme_bits is not None or "sme" in offered else (),
+        features.lasting(offered),
+        kernel=None if chosen is None else load_kernel(chosen),
+        snapshot=snapshot,
+    )
+
+
+def _interesting() -> frozenset[int]:
+    return _BOUND | frozenset(idnames.feature_ids())
+
+
+_BOUND = frozenset(
+    map(
+        regid.parse,
+        ["midr_el1", "revidr_el1", "aidr_el1", "smidr_el1", "clidr_el1", *(f"ccsidr[{n}]" for n in range(14))],
+    )
+)
