@@ -194,6 +194,10 @@ class Kvm:
             raise UsageError(f"file descriptor {fd} is not a vCPU")
         return file
 
+    def open_vcpus(self) -> list[tuple[int, VcpuFile]]:
+        """Every open vCPU of every VM: its descriptor and its file."""
+        return [(fd, file) for fd, file in self._descriptors.handed_out() if isinstance(file, VcpuFile)]
+
     def vcpu_model(self, fd: int) -> VcpuModel:
         """The modelled vCPU behind a vCPU's descriptor. Raises UsageError for another kind of file."""
         return self.vcpu_file(fd).vcpu
@@ -272,6 +276,12 @@ class Vm:
     def create_vcpu(self, index: int) -> Vcpu:
         """KVM_CREATE_VCPU. Errors: EEXIST, EINVAL."""
         return Vcpu(self, int(self.kvm.ioctl(self.fd, uapi.KVM_CREATE_VCPU, index)))
+
+    def vcpus(self) -> list[Vcpu]:
+        """The VM's vCPUs whose descriptors are open, by their numbers."""
+        files = self.kvm.open_vcpus()
+        mine = [Vcpu(self, fd) for fd, file in files if file.vm_number == self.number]
+        return sorted(mine, key=lambda vcpu: vcpu.index)
 
     def close(self) -> None:
         """Close the VM's file descriptor."""

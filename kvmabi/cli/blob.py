@@ -15,6 +15,7 @@ exit status: 0 clean or equal, 1 errors or differences found, 2 misuse or not re
 
 COMMAND = Command(
     "blob",
+    "Read, validate, compare and convert migration blobs and snapshots: QEMU's streams, libvirt's save images, qcow2 "
     "files with a snapshot, the snapshots of cloud-hypervisor, crosvm and Firecracker, traces, text, JSON and "
     "kvmabi's own format. The format is recognised by the content.",
     EXAMPLE,

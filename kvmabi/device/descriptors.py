@@ -54,6 +54,10 @@ class Descriptors:
         """Every file that is open."""
         return self._files.values()
 
+    def handed_out(self) -> Iterable[tuple[int, DeviceFile]]:
+        """Every file that is open, with the descriptor that was handed out for it."""
+        return [(self._fds[identity], file) for identity, file in self._files.items()]
+
     def close(self, fd: int) -> None:
         """Close a descriptor; a duplicate of the one that was handed out leaves the file open."""
         self.file(fd)

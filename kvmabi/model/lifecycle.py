@@ -59,6 +59,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     if vcpu.vm.features is None:
         vcpu.vm.pmu_counters = pmu.first_counters(vcpu.system, features)
     vcpu.features = vcpu.vm.features = features
+    vcpu.target = target
     vcpu.vm.el1_32bit = "el1_32bit" in features
     reset(vcpu)
 

@@ -29,7 +29,7 @@ class Vcpu:
     """One vCPU of a VM, before and after KVM_ARM_VCPU_INIT (``map`` is None before).
 
     ``index`` is the number given to KVM_CREATE_VCPU; ``memory`` the register file's bytes, ``reset_image`` what INIT
-    with the vCPU's features makes them; ``generation`` rises with
+    with the vCPU's features makes them; ``features`` and ``target`` are those of its INIT; ``generation`` rises with
     every access that may have changed a register. ``pmu_ready``: the PMU was set up, with ``pmu_irq`` next to a vGIC.
     ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
@@ -44,6 +44,7 @@ class Vcpu:
         self.file = system.register_files.take()
         self.memory: Any = self.file.memory
         self.features: frozenset[str] | None = None
+        self.target: int | None = None
         self.map: RegisterMap | None = None
         self.mode = Mode(frozenset(), False, 0, 0, False, False, frozenset())
         self.generation = 0

@@ -61,6 +61,12 @@ def free_running_ids() -> frozenset[int]:
 
 
 @cache
+def views() -> dict[int, int]:
+    """Registers that are another view of a value, by id, with the register whose value it is (PMCNTENCLR: ...SET)."""
+    return {regid.parse(name): regid.parse(row["at"]) for name, row in _rows().items() if "at" in row}
+
+
+@cache
 def status_bits() -> dict[int, int]:
     """The bits that follow a free-running counter, by register id: ISTATUS of the timers."""
     return {reg.id: reg.status_bits for reg in table() if reg.status_bits}
