@@ -136,5 +136,7 @@ def _count(number: int, name: str) -> str:
 def _wrapped(label: str, text: str) -> Iterator[str]:
     indent = " " * len(label)
     for line in text.splitlines():
-        yield from textwrap.wrap(line, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False)
+        yield from textwrap.wrap(
+            line, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
         label = indent
