@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Write docs/reference/blob-rules.md, or check that it is current.
+
+    python scripts/blob_rules.py [--check]
+
+The rules come from kvmabi/snapshot/rules.toml. Exits with 0, or with 1 if --check finds a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kvmabi.snapshot import rules
+from kvmabi.snapshot.rules import Severity
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/reference/blob-rules.md"
+HEAD = """# Rules of `kvmabi blob validate`
+
+Written by `scripts/blob_rules.py`; do not edit. {errors} errors, {warnings} warnings, {notes} notes. An *error* means
+that state is lost, or that the restore fails; with a *warning* the guest may notice something; a *note* says what the
+reader of the report should know. A rule that needs a fact which neither the file nor the options give judges nothing, or
+only in part, and the report has a note about it.
+
+Facts: {facts}.
+"""
+
+
+def text() -> str:
+    """The page."""
+    table = list(rules.rules().values())
+    counts = {f"{severity}s": sum(rule.severity is severity for rule in table) for severity in Severity}
+    facts = "; ".join(
+        f"`{fact.id}` {fact.title}" + (f" (`{fact.give}`)" if fact.give else "") for fact in rules.missing().values()
+    )
+    lines = [HEAD.format(**counts, facts=facts)]
+    for severity in Severity:
+        lines += [f"## {str(severity).capitalize()}s", "", "| rule | what | why | how to mend it | needs |"]
+        lines.append("|---|---|---|---|---|")
+        for rule in table:
+            if rule.severity is severity:
+                cells = (f"`{rule.id}`", rule.title, rule.why, rule.fix, ", ".join(rule.needs))
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write or check the page."""
+    options = argparse.ArgumentParser(description="Write docs/reference/blob-rules.md.")
+    options.add_argument("--check", action="store_true", help="only check that the page is current")
+    if not options.parse_args().check:
+        PAGE.write_text(text(), "utf-8")
+        return 0
+    current = PAGE.exists() and PAGE.read_text("utf-8") == text()
+    if not current:
+        print(f"{PAGE} is not current: run python scripts/blob_rules.py", file=sys.stderr)
+    return 0 if current else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
