@@ -21,8 +21,8 @@ HEAD = """# Rules of `kvmabi blob validate`
 
 Written by `scripts/blob_rules.py`; do not edit. {errors} errors, {warnings} warnings, {notes} notes. An *error* means
 that state is lost, or that the restore fails; with a *warning* the guest may notice something; a *note* says what the
-reader of the report should know. A rule that needs a fact which neither the file nor the options give judges nothing, or
-only in part, and the report has a note about it.
+reader of the report should know. A rule that needs a fact which neither the file nor the options give judges nothing,
+or only in part, and the report has a note about it.
 
 Facts: {facts}.
 """
