@@ -73,12 +73,13 @@ def test_ram_of_a_raw_image_is_not_read_and_places_are_the_file_s() -> None:
 
 
 def test_mapped_ram_behind_the_xml() -> None:
-    """The offsets of pages count from the beginning of the file that holds the XML, too."""
+    """The offsets of pages count from the beginning of the file, whatever stood before the stream in it."""
     plain = without_ram(sample(samples.ALL_MODES))
-    for start in (0, HEAD_BYTES + len(XML) + 1 + len(COOKIE) + 100):
+    behind = HEAD_BYTES + len(XML) + 1 + len(COOKIE) + 100
+    for start, pack in ((0, bytes), (900, bytes), (behind, lambda stream: image(stream, 6))):
         mapped = mapped_ram(plain, start)
         for kind in (io.BytesIO, Pipe):
-            snapshot = read(image(mapped, 6) if start else mapped, kind)
+            snapshot = read(pack(mapped), kind)
             assert snapshot.vcpus[0].registers == read(plain).vcpus[0].registers
             assert snapshot.problems == []
 

@@ -255,6 +255,14 @@ def test_text_that_is_no_description(text: bytes) -> None:
     assert refused.value.rule == "description"
 
 
+def test_depth_is_limited_before_parsing() -> None:
+    """A description is nested some ten deep."""
+    for depth, rule in ((30, "description"), (100, "too-large")):
+        with pytest.raises(BadBlob) as refused:
+            described(b"[" * depth + b"]" * depth)
+        assert refused.value.rule == rule
+
+
 def test_header() -> None:
     """Another version, a name of a machine that is too long, pages of no arm64 size."""
     stream = without_ram(sample(SMALL))

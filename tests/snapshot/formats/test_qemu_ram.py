@@ -73,6 +73,13 @@ def test_records_that_are_none(data: bytes) -> None:
     assert refused.value.offset == 45
 
 
+def test_every_flag_of_a_run_counts() -> None:
+    """Flags beyond the last byte of a record end a run."""
+    with pytest.raises(BadBlob) as refused:
+        skip_records(source(RECORDS["fill"] * 100 + record(0x222, b"") + b"\0" + RECORDS["fill"] * 100), PAGE_BYTES)
+    assert refused.value.offset == 900
+
+
 def block(name: bytes, size_bytes: int, more: bytes = b"") -> bytes:
     """A block's entry."""
     return bytes([len(name)]) + name + struct.pack(">Q", size_bytes) + more
