@@ -80,7 +80,10 @@ class Source:
         self.at += ahead
         left = size_bytes - ahead
         if left and self.seekable:
-            self.raw.seek(left, io.SEEK_CUR)
+            try:
+                self.raw.seek(left, io.SEEK_CUR)
+            except (OSError, OverflowError, ValueError):  # further than any file can reach
+                raise Truncated(self.name, self.at, left) from None
             self.at += left
             return
         while left:

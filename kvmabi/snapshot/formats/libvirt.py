@@ -55,9 +55,10 @@ def read(source: Source) -> Snapshot:
     try:
         snapshot = qemu.read(_stream(source, compression))
     except BadBlob as error:
-        if partial:
-            error.text = f"the save image is marked as incomplete, and its stream {error.text}"
-        raise
+        if not partial:
+            raise
+        text = f"the save image is marked as incomplete, and its stream cannot be read: {error.text}"
+        raise BadBlob(text, error.offset, error.rule) from None
     snapshot.format = NAME
     snapshot.problems[:0] = problems
     snapshot.facts |= {

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 from kvmabi.snapshot.formats import qemu
 from kvmabi.snapshot.formats.format import Format
 from kvmabi.snapshot.snapshot import Snapshot
-from kvmabi.snapshot.source import BadBlob, Source
+from kvmabi.snapshot.source import MOST_WHOLE_BYTES, BadBlob, Source
 
 MAGIC: Final = b"QFI\xfb"
 NAME: Final = "qcow2"
@@ -58,7 +58,7 @@ def read(source: Source) -> Snapshot:
 def read_selected(source: Source, selected: str | None = None) -> Snapshot:
     """Read the VM state of a snapshot, by its ID or name; of the last one that has a VM state without a selection."""
     if not source.seekable:
-        source = Source(source.name, cast(BinaryIO, io.BytesIO(source.rest())), source.packed)
+        source = _kept(source)
     header = _HEADER.unpack(source.take(_HEADER.size))
     _, version, _, _, cluster_bits, disk_bytes, encryption, _, _, _, _, count, snapshots_at = header
     if version not in (2, 3):
@@ -83,6 +83,15 @@ def read_selected(source: Source, selected: str | None = None) -> Snapshot:
     snapshot.format = NAME
     snapshot.facts["snapshots"] = [_fact(one, one is chosen) for one in saved]
     return snapshot
+
+
+def _kept(source: Source) -> Source:
+    """An image that cannot be seeked, in memory."""
+    try:
+        return Source(source.name, cast(BinaryIO, io.BytesIO(source.rest())), source.packed)
+    except BadBlob:
+        text = f"is a qcow2 image of more than {MOST_WHOLE_BYTES >> 20} MiB that cannot be seeked: unpack it first"
+        raise BadBlob(text, 0, "too-large") from None
 
 
 def _snapshots(source: Source, at: int, count: int, disk_bytes: int) -> list[Saved]:

@@ -40,6 +40,8 @@ def read(source: Source) -> Snapshot:
         unknown |= {Fact.VECTOR_LENGTHS}
     if sve or any(vcpu.vcpu.sm for vcpu in vcpus):
         unknown |= {Fact.LONG_Z}
+    if any(vcpu.vcpu.mp_state is None for vcpu in vcpus):
+        unknown |= {Fact.MP_STATE}
     return Snapshot(
         NAME,
         [vcpu.vcpu for vcpu in vcpus],

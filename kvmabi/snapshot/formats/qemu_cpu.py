@@ -315,8 +315,10 @@ def _places(
 
     def places() -> dict[int, int]:
         ids, core, at = unlisted(), unlisted().core, HEAD.at
-        result = {id: base + at["env.xregs"] + 8 * n for n, id in enumerate(ids.x)}
-        result |= {core["pc"]: base + at["env.pc"], core["pstate"]: base + at["cpsr"]}
+        result = {core["pstate"]: base + at["cpsr"]}
+        if level is not None:  # in AArch32 state they come from the banks
+            result |= {id: base + at["env.xregs"] + 8 * n for n, id in enumerate(ids.x)}
+            result[core["pc"]] = base + at["env.pc"]
         for n, name in enumerate(("sp", "sp_el1")):
             place = at["env.xregs"] + 31 * 8 if n == level else at["env.sp_el"] + 8 * n
             result[core[name]] = base + place

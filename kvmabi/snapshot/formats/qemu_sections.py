@@ -58,8 +58,11 @@ def cut(source: Source) -> Stream:
     begin = source.at
     head = source.take(8)
     version = int.from_bytes(head[4:], "big")
-    if not head.startswith(MAGIC) or version != VERSION:
-        raise BadBlob(f"is not a QEMU migration stream of version {VERSION}: its version is {version}", begin)
+    if not head.startswith(MAGIC):
+        raise BadBlob("is not a QEMU migration stream", begin, "unknown-format")
+    if version != VERSION:
+        rule = "old-version" if version < VERSION else "unsupported"
+        raise BadBlob(f"is a QEMU migration stream of version {version}; {VERSION} is read", begin + 4, rule)
     if source.peek(1) == bytes([CONFIGURATION]):
         source.skip(1)
         _configuration(source, stream)

@@ -191,6 +191,7 @@ def test_aarch32_state() -> None:
     assert x[13:24] == [400, 500, 406, 504, 404, 501, 401, 502, 402, 503, 403]
     assert (x[24:], vcpu.value("pc")) == ([208, 209, 210, 211, 212, 213, 214], 215)
     assert [problem.rule for problem in problems] == ["aarch32-state"]
+    assert regid.parse("x8") not in vcpu.places
     user, _ = vcpu_of(section(0x10, **fields, fiq_regs__0=600))
     assert [user.value(f"x{n}") for n in (8, 12, 13, 14, 24, 29)] == [208, 212, 213, 214, 600, 405]
 

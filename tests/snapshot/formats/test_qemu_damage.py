@@ -148,6 +148,24 @@ def test_footer_of_another_section() -> None:
     assert "footer" in rules(stream[:at] + b"\0\0\0\x63" + stream[at + 4 :], Pipe)
 
 
+def test_device_before_ram() -> None:
+    """A section that is written before RAM, which the description lists first, is found by its footer."""
+
+    def early(table: dict[str, Any]) -> None:
+        fields = [{"name": "n", "type": "uint64", "size": 8}]
+        table["devices"].insert(0, {"name": "early", "instance_id": 0, "version": 1, "fields": fields})
+
+    stream = described_as(early)
+    at = stream.index(b"\x01\0\0\0\x01\x03ram")
+    section = b"\x04\0\0\0\x63\x05early" + struct.pack(">IIQ", 0, 1, 7) + b"\x7e\0\0\0\x63"
+    command = b"\x08\0\x01\0\x03abc"
+    for kind in KINDS:
+        snapshot = read(stream[:at] + command + section + stream[at:], kind)
+        assert snapshot.problems == []
+        assert [device["size_bytes"] for device in snapshot.devices][:1] == [8]
+        assert snapshot.vcpus[0].registers == read(sample(ALL_MODES)).vcpus[0].registers
+
+
 def test_stream_without_footers() -> None:
     """Old machines write none: the description gives the sizes."""
     stream = without_ram(sample(KVM))
@@ -235,6 +253,14 @@ def test_text_that_is_no_description(text: bytes) -> None:
     with pytest.raises(BadBlob) as refused:
         described(text)
     assert refused.value.rule == "description"
+
+
+def test_depth_is_limited_before_parsing() -> None:
+    """A description is nested some ten deep."""
+    for depth, rule in ((30, "description"), (100, "too-large")):
+        with pytest.raises(BadBlob) as refused:
+            described(b"[" * depth + b"]" * depth)
+        assert refused.value.rule == rule
 
 
 def test_header() -> None:
