@@ -18,6 +18,8 @@ MOST_REGISTERS = 4096
 """More registers than any vCPU lists."""
 MOST_REGISTERS_IN_ALL = 1 << 18
 """More registers than the largest VM's vCPUs have together."""
+MOST_DATA_BYTES = 32 << 20
+"""What their data take at most where a file can be larger than memory may be."""
 MOST_VCPUS = 4096
 MOST_PROBLEMS = 256
 """How many problems of one file are kept: a hostile one has a million."""
@@ -48,6 +50,26 @@ class Problems(list[Problem]):
         """Add a problem; the arguments are those of Problem."""
         if len(self) < MOST_PROBLEMS:
             self.append(Problem(rule, text, offset, vcpu, register))
+
+
+class Held:
+    """Counts what the vCPUs of a file hold together, so that a file of any size takes memory within limits."""
+
+    def __init__(self) -> None:
+        self.registers = 0
+        self.data_bytes = 0
+
+    def add(self, data: bytes, offset: int | None) -> None:
+        """Count one more register. Raises BadBlob beyond the limits."""
+        self.registers += 1
+        self.data_bytes += len(data)
+        if self.registers > MOST_REGISTERS_IN_ALL or self.data_bytes > MOST_DATA_BYTES:
+            raise BadBlob("more registers, or larger ones, than can be held at once", offset, "too-large")
+
+    def forget(self, registers: Mapping[int, bytes]) -> None:
+        """Registers that were counted are no longer held."""
+        self.registers -= len(registers)
+        self.data_bytes -= sum(map(len, registers.values()))
 
 
 class Gathered:

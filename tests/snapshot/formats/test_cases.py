@@ -300,6 +300,10 @@ def test_lines_that_are_problems(line: str, rule: str, why: str) -> None:
     assert why in problem.text
 
 
+def test_a_long_comment_comes_first() -> None:
+    assert opening.read_bytes(b"# about it\n" * 500 + b"x0=0000000000000000\n").format == "text"
+
+
 def test_values_as_numbers() -> None:
     """The highest digit first, padded with zeros, refused if too large."""
     lines = b"svcr=0x2\nfpsr=0x100000000\npc=0000000040080000\n"

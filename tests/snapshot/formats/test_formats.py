@@ -16,7 +16,7 @@ from snapshot import encoders
 from snapshot.encoders import Registers
 
 HOSTS = sorted(host_names())
-COUNTS = (1, 2, 3, 17)
+COUNTS = (1, 2, 3, pytest.param(17, marks=pytest.mark.slow))
 
 
 def read_as(data: bytes, format: str) -> Snapshot:
@@ -107,3 +107,16 @@ def test_json_and_text_are_exact(host: str, count: int) -> None:
         assert [list(each.items()) for each in registers_of(of_text)] == [
             list(each.items()) for each in registers_of(snapshot)
         ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "encode",
+    [encoders.bincode, encoders.bitcode, encoders.cloud_hypervisor, encoders.crosvm],
+    ids=lambda each: each.__name__,
+)
+def test_the_largest_vm(encode: Callable[[Sequence[Registers]], bytes]) -> None:
+    """512 vCPUs, each with registers of its own."""
+    machines = encoders.saved("cortex-a57", 512)
+    held = [encoders.held_by_crosvm(each) for each in machines] if encode is encoders.crosvm else machines
+    assert registers_of(opening.read_bytes(encode(machines))) == held
