@@ -184,7 +184,7 @@ def _vcpu(
     for within, twice in skimmed.twice:
         text = f"{within}{f'[{twice:#x}]' if isinstance(twice, int) else twice} is there twice: the last one counts"
         problems.report("duplicate-register", text, fragment.start, gathered.index)
-    gathered.drop_v_of_sve()
+    gathered.drop_absent_v()
     return gathered.done()
 
 

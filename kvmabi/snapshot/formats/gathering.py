@@ -9,6 +9,8 @@ from functools import cache
 from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.model.core import FPCR_ID, FPSR_ID, PLAIN, V_IDS, V_PLACES
+from kvmabi.model.mode import SVCR_SM
+from kvmabi.model.plan import SVCR
 from kvmabi.model.row import size_of
 from kvmabi.profiles import features, load_kernel
 from kvmabi.snapshot.snapshot import SME_VLS, SVE_VLS, Fact, Problem, Snapshot, VcpuSnapshot
@@ -111,18 +113,19 @@ class Gathered:
             return
         self.add(id, value.to_bytes(size_bytes, "little"), offset)
 
-    def drop_v_of_sve(self) -> None:
-        """Leave out V0-V31 if the vCPU has SVE and all of them are zero: no KVM vCPU with SVE has them.
+    def drop_absent_v(self) -> None:
+        """Leave out V0-V31 if all are zero and the vCPU has Z instead: with SVE, or in streaming mode.
 
         Formats with a fixed place for V store zeros there then. V that is not zero stays, for rules to judge. A vCPU
-        with SVE whose Z registers are absent has lost them, which is a problem.
+        whose Z registers are absent has lost them, which is a problem.
         """
-        if not has_sve(self.registers):
+        if not has_z(self.registers):
             return
         v_is_zero = not any(any(self.registers.get(id, b"")) for id in V_IDS)
         if not any(regid.decode(id).family == "sve" and id != SVE_VLS for id in self.registers):
             zero = "zero, and " if v_is_zero else ""
-            text = f"V is {zero}not a register of a vCPU with SVE (ID_AA64PFR0_EL1.SVE), and Z, P and FFR are lost"
+            why = "with SVE (ID_AA64PFR0_EL1.SVE)" if has_sve(self.registers) else "in streaming mode (svcr.SM)"
+            text = f"V is {zero}not a register of a vCPU {why}, and Z, P and FFR are lost"
             self.problems.report("v-on-sve-vcpu", text, self.offsets.get(V_IDS[0]), self.index, V_IDS[0])
         if v_is_zero:
             for id in V_IDS:
@@ -143,6 +146,11 @@ def _field(registers: Mapping[int, bytes], id: int, shift: int) -> int | None:
 def has_sve(registers: Mapping[int, bytes]) -> bool:
     """Whether a vCPU has SVE, by its registers: KVM shows the ID field only to a vCPU with the feature."""
     return SVE_VLS in registers or bool(_field(registers, _PFR0, _SVE_SHIFT))
+
+
+def has_z(registers: Mapping[int, bytes]) -> bool:
+    """Whether a vCPU has Z registers, which V is then only a view of."""
+    return has_sve(registers) or bool(int.from_bytes(registers.get(SVCR, b""), "little") & SVCR_SM)
 
 
 def lengths_of(data: bytes) -> tuple[int, ...]:

@@ -67,6 +67,15 @@ def _narrow(registers: Registers) -> Registers:
     return {id: data for id, data in registers.items() if regid.decode(id).family not in ("sve", "sme")}
 
 
+@pytest.mark.parametrize("svcr", range(4))
+@pytest.mark.parametrize("host", ["sme-demo", "sme-nosve-sme512"])
+def test_formats_with_all_registers_in_every_mode(host: str, svcr: int) -> None:
+    """In streaming mode a vCPU without SVE has Z, and V is no register; without ZA there are no rows."""
+    machines = encoders.saved(host, 2, svcr=svcr)
+    for encode in (encoders.bincode, encoders.bitcode, encoders.cloud_hypervisor):
+        assert registers_of(opening.read_bytes(encode(machines))) == machines
+
+
 @pytest.mark.parametrize("count", COUNTS)
 def test_cloud_hypervisor_with_any_number_of_vcpus(count: int) -> None:
     machines = encoders.saved("neoverse-v1", count)
