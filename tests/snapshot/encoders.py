@@ -37,8 +37,8 @@ CORE_OF_CROSVM = {
 
 
 @cache
-def _listed(host: str) -> tuple[tuple[int, bytes], ...]:
-    """The registers of a vCPU with all vector features of a built-in host, ZA on, in the kernel's order."""
+def _listed(host: str, svcr: int) -> tuple[tuple[int, bytes], ...]:
+    """The registers of a vCPU with all vector features of a built-in host in the kernel's order."""
     for features in VECTOR_FEATURES:
         with kvmabi.open(host=host, checked=False) as kvm:
             vcpu = kvm.create_vm().create_vcpu(0)
@@ -49,18 +49,18 @@ def _listed(host: str) -> tuple[tuple[int, bytes], ...]:
             except (KvmError, kvmabi.UsageError):
                 continue
             if "sme" in features:
-                vcpu["svcr"] = 2
+                vcpu["svcr"] = svcr
             return tuple((id, vcpu[id]) for id in vcpu.reg_list())
     raise AssertionError(host)
 
 
-def saved(host: str, vcpus: int, seed: int = 1) -> list[Registers]:
+def saved(host: str, vcpus: int, seed: int = 1, svcr: int = 2) -> list[Registers]:
     """Registers of a VM's vCPUs: core and vector registers hold noise."""
     noise = random.Random(seed)
     machines = []
     for index in range(vcpus):
         registers = {}
-        for id, data in _listed(host):
+        for id, data in _listed(host, svcr):
             row = regid.decode(id)
             if row.family in ("core", "sve", "sme") and not row.name.endswith("_vls"):
                 data = noise.randbytes(len(data))

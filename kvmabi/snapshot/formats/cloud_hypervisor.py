@@ -10,6 +10,7 @@ order the lists are written back, nor what KVM_ARM_VCPU_INIT was given.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ MOST_CONFIG_BYTES = 1 << 20
 MOST_NESTING = 4
 """How deep in an inner text a vCPU is looked for: the enumeration's name is one level."""
 _PAIR = struct.Struct("<QQ")
+_NUMBERED = re.compile(r"(?:v?cpu[-_]?)?([0-9]{1,4})")
 UNKNOWN = frozenset({Fact.FEATURES, Fact.HOST, Fact.KERNEL, Fact.ORDER, Fact.EVENTS})
 BEFORE_WIDE_LISTS = frozenset({Fact.VECTOR_LENGTHS, Fact.SVE, Fact.LONG_Z})
 Loads = Callable[[bytes | str], Any]
@@ -138,8 +140,8 @@ def _within(path: tuple[str, ...], value: object, depth: int) -> Iterator[tuple[
 
 
 def _index(path: tuple[str, ...], default: int) -> int:
-    """The number of a vCPU: the innermost key that is one."""
-    numbers = (key for key in reversed(path) if key.isascii() and key.isdecimal() and len(key) < 5)
+    """The number of a vCPU: the innermost key that is one, or that ends with one."""
+    numbers = (match[1] for key in reversed(path) if (match := _NUMBERED.fullmatch(key)))
     return int(next(numbers, default))
 
 
@@ -159,7 +161,7 @@ def _vcpu(index: int, state: dict[str, Any], problems: Problems, offset: int) ->
             _add_wide(gathered, entry, wrong)
     if not gathered.registers:
         raise BadBlob(f"vCPU {index} has no registers", offset)
-    gathered.drop_v_of_sve()
+    gathered.drop_absent_v()
     return gathered.done(_mp_state(state.get("mp_state"), wrong))
 
 

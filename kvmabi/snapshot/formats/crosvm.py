@@ -131,7 +131,7 @@ def _snapshot(fragments: Iterator[Fragment], problems: Problems) -> Snapshot:
     total = 0
     for fragment in fragments:
         try:
-            vcpu = _vcpu(fragment, cbor2.loads, problems)
+            vcpu = _vcpu(fragment, cbor2.loads, cbor2.CBORDecodeError, problems)
         except BadBlob as error:
             offset = None if error.offset is None else fragment.start + error.offset
             raise BadBlob(f"vcpu{fragment.number}: {error.text}", offset, error.rule) from None
@@ -146,11 +146,13 @@ def _snapshot(fragments: Iterator[Fragment], problems: Problems) -> Snapshot:
     return finished(snapshot)
 
 
-def _vcpu(fragment: Fragment, loads: Callable[[bytes], Any], problems: Problems) -> VcpuSnapshot:
+def _vcpu(
+    fragment: Fragment, loads: Callable[[bytes], Any], damaged: type[Exception], problems: Problems
+) -> VcpuSnapshot:
     skimmed = cborskim.skim(fragment.data)
     try:
         item = loads(fragment.data)
-    except (ValueError, EOFError, OverflowError, TypeError, RecursionError, UnicodeError) as error:
+    except (damaged, ValueError, EOFError, OverflowError, TypeError, RecursionError) as error:
         raise BadBlob(f"is not CBOR: {str(error)[:80]}", 0) from None
     if not isinstance(item, dict) or not isinstance(item.get("sys"), dict):
         raise BadBlob("is not a vCPU of crosvm: no map with the key sys", 0)
@@ -182,7 +184,7 @@ def _vcpu(fragment: Fragment, loads: Callable[[bytes], Any], problems: Problems)
     for within, twice in skimmed.twice:
         text = f"{within}{f'[{twice:#x}]' if isinstance(twice, int) else twice} is there twice: the last one counts"
         problems.report("duplicate-register", text, fragment.start, gathered.index)
-    gathered.drop_v_of_sve()
+    gathered.drop_absent_v()
     return gathered.done()
 
 

@@ -20,8 +20,6 @@ from kvmabi.snapshot.source import BadBlob
 _U64 = struct.Struct("<Q")
 MP_STATE_BYTES = 4
 INIT_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_init")
-DAMAGED_AT_MOST = 4
-"""How many of the first IDs of a list may be damaged for it still to be found."""
 
 
 class Lists(NamedTuple):
@@ -56,7 +54,7 @@ def vcpus(data: bytes, at: int, problems: Problems) -> list[VcpuSnapshot]:
 
 def _next(data: bytes, at: int, problems: Problems, index: int) -> Lists | None:
     for run in idruns.runs(data, at):
-        for damaged in range(DAMAGED_AT_MOST + 1):
+        for damaged in range(idruns.MOST_LOST + 1):
             start = run.start - damaged * idruns.ID_BYTES
             if start - 8 >= at and (lists := _lists(data, start, run.length + damaged, problems, index)):
                 return lists

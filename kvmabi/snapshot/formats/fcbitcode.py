@@ -22,8 +22,8 @@ from kvmabi.snapshot.source import BadBlob
 
 MOST_DATA_BYTES = 24 << 20
 """More data than a file of Firecracker's limit holds, even packed."""
-DAMAGED_AT_MOST = 2
-"""How many of the first IDs may be damaged for the columns still to be found."""
+COUNTS_TRIED = 2
+"""By how much the number of vCPUs may differ from that of the first ID's occurrences: damage hides or adds some."""
 SEARCHED_BYTES = 40
 """How far behind the IDs the data are looked for if the columns between are damaged, and the bytes of a vCPU more."""
 LENGTH_BYTES = 3
@@ -32,7 +32,7 @@ HEADERS_BYTES = 24
 """The most bytes that headers and minimums take of those columns."""
 _MIDR, _MPIDR, _PC = map(regid.parse, ("midr_el1", "mpidr_el1", "pc"))
 _MPIDR_RES1 = 1 << 31
-_RAW = 0
+RAW_HEADER = b"\0"
 
 
 class Layout(NamedTuple):
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 
 def vcpus(data: bytes, at: int, problems: Problems) -> list[VcpuSnapshot]:
     """The vCPUs behind byte ``at``, in the order of the file."""
-    longest = max(idruns.runs(data, at), key=lambda run: run.length, default=None)
+    longest = max(idruns.joined(idruns.runs(data, at)), key=lambda run: run.length, default=None)
     if longest is None:
         return []
     layout = _layout(data, at, longest)
@@ -67,13 +67,13 @@ def vcpus(data: bytes, at: int, problems: Problems) -> list[VcpuSnapshot]:
 
 def _layout(data: bytes, at: int, run: idruns.Run) -> Layout | None:
     """The lengths before the IDs, read by the rules of columns: those that end where the IDs begin and fit them."""
-    for damaged in range(DAMAGED_AT_MOST + 1):
+    for damaged in range(idruns.MOST_LOST + 1):
         start = run.start - damaged * idruns.ID_BYTES
-        if start - 2 < at or data[start - 1] != _RAW:
+        if start - 2 < at or data[start - 1 : start] != RAW_HEADER:
             continue
         first = data[start : start + idruns.ID_BYTES]
         lead = min(MOST_VCPUS, data[start : start + run.length * idruns.ID_BYTES].count(first))
-        for count in range(max(1, lead - DAMAGED_AT_MOST), lead + DAMAGED_AT_MOST + 1):
+        for count in range(max(1, lead - COUNTS_TRIED), lead + COUNTS_TRIED + 1):
             for begin in range(start - 2, max(at, start - HEADERS_BYTES - LENGTH_BYTES * count) - 1, -1):
                 counts = _lengths(data, begin, start - 1, count)
                 if counts and sum(counts) >= run.length + damaged and _all_there(data, start, counts):
@@ -113,21 +113,20 @@ def _filled(data: bytes, at: int, ids: list[tuple[int, ...]], problems: Problems
         if sum(totals) > MOST_DATA_BYTES:
             raise BadBlob("the sizes of the registers' data are damaged", at)
         sizes = [idruns.sizes_for(own, total) or [] for own, total in zip(ids, totals, strict=True)]
-        packed_at = columns.at
-        values = columns.octets(sum(totals))
         if not all(sizes):
             raise BadBlob("the sizes of the registers' data are not those of their IDs", at, "wrong-size")
+        packed_at = columns.at
+        values = b"" if data[packed_at : packed_at + 1] == RAW_HEADER else columns.octets(sum(totals))
     except BadBlob as error:
         problems.report(error.rule, f"{error.text}: the data are looked for", error.offset)
         sizes = [[size_of(id) for id in own] for own in ids]
         packed_at = _searched(data, at, ids, sizes)
-        values = data[packed_at + 1 : packed_at + 1 + sum(map(sum, sizes))]
-    # Of a packed column only the vCPU has a place, not each register.
-    raw = data[packed_at] == _RAW if packed_at < len(data) else True
-    source, place = (data, packed_at + 1) if raw else (values, 0)
+        values = b""
+    # Of a packed column only the whole has a place, not each register.
+    source, place = (values, 0) if values else (data, packed_at + 1)
     for index, (own, own_sizes) in enumerate(zip(ids, sizes, strict=True)):
         vcpu = laid_out(source, index, own, own_sizes, place, problems)
-        if not raw:
+        if values:
             vcpu.offsets = None
         place += sum(own_sizes)
         yield vcpu
@@ -137,7 +136,7 @@ def _searched(data: bytes, at: int, ids: list[tuple[int, ...]], sizes: list[list
     """Where the column of data begins if nothing before it can be relied on. Raises BadBlob."""
     total = sum(map(sum, sizes))
     for begin in range(at, min(at + SEARCHED_BYTES + LENGTH_BYTES * len(ids), len(data) - total)):
-        if data[begin] == _RAW and _plausible(data, begin + 1, ids[0], sizes[0]):
+        if data[begin : begin + 1] == RAW_HEADER and _plausible(data, begin + 1, ids[0], sizes[0]):
             return begin
     raise BadBlob("the registers' data are not found", at)
 

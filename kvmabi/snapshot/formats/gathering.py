@@ -9,6 +9,8 @@ from functools import cache
 from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.model.core import FPCR_ID, FPSR_ID, PLAIN, V_IDS, V_PLACES
+from kvmabi.model.mode import SVCR_SM
+from kvmabi.model.plan import SVCR
 from kvmabi.model.row import size_of
 from kvmabi.profiles import features, load_kernel
 from kvmabi.snapshot.snapshot import SME_VLS, SVE_VLS, Fact, Problem, Snapshot, VcpuSnapshot
@@ -18,6 +20,8 @@ MOST_REGISTERS = 4096
 """More registers than any vCPU lists."""
 MOST_REGISTERS_IN_ALL = 1 << 18
 """More registers than the largest VM's vCPUs have together."""
+MOST_DATA_BYTES = 32 << 20
+"""What their data take at most where a file can be larger than memory may be."""
 MOST_VCPUS = 4096
 MOST_PROBLEMS = 256
 """How many problems of one file are kept: a hostile one has a million."""
@@ -48,6 +52,26 @@ class Problems(list[Problem]):
         """Add a problem; the arguments are those of Problem."""
         if len(self) < MOST_PROBLEMS:
             self.append(Problem(rule, text, offset, vcpu, register))
+
+
+class Held:
+    """Counts what the vCPUs of a file hold together, so that a file of any size takes memory within limits."""
+
+    def __init__(self) -> None:
+        self.registers = 0
+        self.data_bytes = 0
+
+    def add(self, data: bytes, offset: int | None) -> None:
+        """Count one more register. Raises BadBlob beyond the limits."""
+        self.registers += 1
+        self.data_bytes += len(data)
+        if self.registers > MOST_REGISTERS_IN_ALL or self.data_bytes > MOST_DATA_BYTES:
+            raise BadBlob("more registers, or larger ones, than can be held at once", offset, "too-large")
+
+    def forget(self, registers: Mapping[int, bytes]) -> None:
+        """Registers that were counted are no longer held."""
+        self.registers -= len(registers)
+        self.data_bytes -= sum(map(len, registers.values()))
 
 
 class Gathered:
@@ -89,18 +113,19 @@ class Gathered:
             return
         self.add(id, value.to_bytes(size_bytes, "little"), offset)
 
-    def drop_v_of_sve(self) -> None:
-        """Leave out V0-V31 if the vCPU has SVE and all of them are zero: no KVM vCPU with SVE has them.
+    def drop_absent_v(self) -> None:
+        """Leave out V0-V31 if all are zero and the vCPU has Z instead: with SVE, or in streaming mode.
 
         Formats with a fixed place for V store zeros there then. V that is not zero stays, for rules to judge. A vCPU
-        with SVE whose Z registers are absent has lost them, which is a problem.
+        whose Z registers are absent has lost them, which is a problem.
         """
-        if not has_sve(self.registers):
+        if not has_z(self.registers):
             return
         v_is_zero = not any(any(self.registers.get(id, b"")) for id in V_IDS)
         if not any(regid.decode(id).family == "sve" and id != SVE_VLS for id in self.registers):
             zero = "zero, and " if v_is_zero else ""
-            text = f"V is {zero}not a register of a vCPU with SVE (ID_AA64PFR0_EL1.SVE), and Z, P and FFR are lost"
+            why = "with SVE (ID_AA64PFR0_EL1.SVE)" if has_sve(self.registers) else "in streaming mode (svcr.SM)"
+            text = f"V is {zero}not a register of a vCPU {why}, and Z, P and FFR are lost"
             self.problems.report("v-on-sve-vcpu", text, self.offsets.get(V_IDS[0]), self.index, V_IDS[0])
         if v_is_zero:
             for id in V_IDS:
@@ -121,6 +146,11 @@ def _field(registers: Mapping[int, bytes], id: int, shift: int) -> int | None:
 def has_sve(registers: Mapping[int, bytes]) -> bool:
     """Whether a vCPU has SVE, by its registers: KVM shows the ID field only to a vCPU with the feature."""
     return SVE_VLS in registers or bool(_field(registers, _PFR0, _SVE_SHIFT))
+
+
+def has_z(registers: Mapping[int, bytes]) -> bool:
+    """Whether a vCPU has Z registers, which V is then only a view of."""
+    return has_sve(registers) or bool(int.from_bytes(registers.get(SVCR, b""), "little") & SVCR_SM)
 
 
 def lengths_of(data: bytes) -> tuple[int, ...]:

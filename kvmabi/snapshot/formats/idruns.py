@@ -16,6 +16,8 @@ from kvmabi.model.row import size_of
 LEAST_RUN = 16
 """Shorter runs are chance; every vCPU has some hundred registers."""
 ID_BYTES = 8
+MOST_LOST = LEAST_RUN + 1
+"""How many IDs one damaged ID hides at most at the beginning of a list: it, and those before it, which are too few."""
 _UPPER = rb"\0\0[\x20\x30\x40\x50\x60\x70\x80]\x60"
 """The upper half of an ID: arm64, a size of 4 to 256 bytes, bits 51 to 32 zero."""
 _RUN = re.compile(_UPPER + rb"(?:.{4}" + _UPPER + rb")*+", re.DOTALL)
@@ -46,6 +48,25 @@ def runs(data: bytes, at: int = 0) -> Iterator[Run]:
             continue
         yield Run(start, count)
         search_at = match.end() + _LOWER_HALF_BYTES
+
+
+def joined(found: Iterable[Run]) -> Iterator[Run]:
+    """Runs of which a few damaged IDs make two are one again.
+
+    >>> list(joined([Run(8, 20), Run(8 + 21 * 8, 30), Run(1000, 16)]))
+    [Run(start=8, length=51), Run(start=1000, length=16)]
+    """
+    last: Run | None = None
+    for run in found:
+        gap = -1 if last is None else run.start - last.start - last.length * ID_BYTES
+        if last is not None and gap % ID_BYTES == 0 and 0 <= gap <= MOST_LOST * ID_BYTES:
+            last = Run(last.start, last.length + gap // ID_BYTES + run.length)
+            continue
+        if last is not None:
+            yield last
+        last = run
+    if last is not None:
+        yield last
 
 
 def ids_at(data: bytes, start: int, count: int) -> tuple[int, ...]:

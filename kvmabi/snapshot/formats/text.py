@@ -18,14 +18,14 @@ from functools import lru_cache
 from kvmabi import hexruns, regid
 from kvmabi.errors import UsageError
 from kvmabi.model.row import size_of
-from kvmabi.snapshot.formats.format import Format
-from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, MOST_VCPUS, Gathered, Problems, finished
+from kvmabi.snapshot.formats.format import HEAD_BYTES, Format
+from kvmabi.snapshot.formats.gathering import MOST_VCPUS, Gathered, Held, Problems, finished
 from kvmabi.snapshot.formats.lines import Line, lines
 from kvmabi.snapshot.snapshot import Fact, Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
-MOST_BYTES = 96 << 20
-"""512 vCPUs with ZA take as much."""
+MOST_BYTES = 64 << 20
+"""400 vCPUs with ZA take as much."""
 COMMENT = "#"
 _VCPU = re.compile(r"\[\s*vcpu\s+([0-9]{1,4})\s*\]", re.IGNORECASE)
 _REGISTER = re.compile(r"\s*([^\s=:#]+)(?:\s*[=:]\s*|\s+)([^#]*)")
@@ -35,7 +35,7 @@ UNKNOWN = frozenset({Fact.FEATURES, Fact.HOST, Fact.KERNEL, Fact.MP_STATE, Fact.
 
 
 def recognises(head: bytes) -> bool:
-    """Whether the first lines that are no comments are registers, at least one of them with a known name or an ID."""
+    """Whether one of the first lines is a register that is known, or all that is shown is a comment."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -48,14 +48,14 @@ def recognises(head: bytes) -> bool:
         match = _REGISTER.fullmatch(line) or _REGISTER.match(line)
         if match and _HEX.fullmatch(match[2].strip()) and _id_of(match[1]) is not None:
             return True
-    return False
+    return len(head) >= HEAD_BYTES and text.lstrip().startswith(COMMENT) and "\0" not in text
 
 
 def read(source: Source, *, numbers: bool = False) -> Snapshot:
     """Read a text. ``numbers``: values are numbers in hex, the highest digit first, not bytes in order."""
     problems = Problems()
     vcpus = {0: Gathered(0, problems)}
-    vcpu, total = vcpus[0], 0
+    vcpu, held = vcpus[0], Held()
     for line in lines(source, MOST_BYTES):
         text = line.text.partition(COMMENT)[0].strip()
         if not text:
@@ -66,10 +66,7 @@ def read(source: Source, *, numbers: bool = False) -> Snapshot:
             if len(vcpus) > MOST_VCPUS:
                 raise BadBlob(f"more than {MOST_VCPUS} vCPUs", line.start, "too-large")
             continue
-        _take(vcpu, text, line, numbers)
-        total += 1
-        if total > MOST_REGISTERS_IN_ALL:
-            raise BadBlob("more registers than the vCPUs of any VM have", line.start, "too-large")
+        held.add(_take(vcpu, text, line, numbers), line.start)
     found = [vcpu.done() for vcpu in vcpus.values() if vcpu.registers]
     if not found:
         why = f": {problems[0].text}" if problems else ""
@@ -82,20 +79,22 @@ def read_numbers(source: Source) -> Snapshot:
     return read(source, numbers=True)
 
 
-def _take(vcpu: Gathered, text: str, line: Line, numbers: bool) -> None:
+def _take(vcpu: Gathered, text: str, line: Line, numbers: bool) -> bytes:
+    """Take in one line; returns its register's data, b"" for a line that is a problem."""
     match = _REGISTER.fullmatch(text)
     if match is None:
         problem = f"line {line.number}, {text[:40]!r}, is no register with a value"
         vcpu.problems.report("malformed", problem, line.start, vcpu.index)
-        return
+        return b""
     id = _id_of(match[1])
     if id is None:
         problem = f"line {line.number}: there is no register {match[1][:40]!r}"
         vcpu.problems.report("unknown-register", problem, line.start, vcpu.index)
-        return
+        return b""
     data = _data(vcpu, id, match[2].strip(), line, numbers)
     if data is not None:
         vcpu.add(id, data, line.start)
+    return data or b""
 
 
 def _data(vcpu: Gathered, id: int, value: str, line: Line, numbers: bool) -> bytes | None:

@@ -25,8 +25,8 @@ from kvmabi.profiles.kernel import kernel_names
 from kvmabi.snapshot.formats.format import Format
 from kvmabi.snapshot.formats.gathering import (
     MOST_REGISTERS,
-    MOST_REGISTERS_IN_ALL,
     MOST_VCPUS,
+    Held,
     Problems,
     feature_bits,
     finished,
@@ -69,7 +69,7 @@ class _Reads:
     def __init__(self) -> None:
         self.vms: dict[int, dict[int, _Vcpu]] = {}
         self.problems = Problems()
-        self.total = 0
+        self.held = Held()
 
     def vcpu(self, vm: int, index: int) -> _Vcpu:
         """A vCPU, of a VM that counts as the latest from now on."""
@@ -82,7 +82,8 @@ class _Reads:
 
     def forget(self, vm: int) -> None:
         """The VM is not the one that the snapshot is of."""
-        self.total -= sum(len(vcpu.registers) for vcpu in self.vms.pop(vm, {}).values())
+        for vcpu in self.vms.pop(vm, {}).values():
+            self.held.forget(vcpu.registers)
 
     def read(self, vcpu: _Vcpu, id: int, data: bytes, start: int) -> None:
         """A register was read."""
@@ -91,12 +92,12 @@ class _Reads:
             self.problems.report("wrong-size", text, start, register=id)
             return
         if vcpu.listed:
-            self.total -= len(vcpu.registers)
+            self.held.forget(vcpu.registers)
             vcpu.registers, vcpu.places, vcpu.listed = {}, {}, False
         if id not in vcpu.registers:
-            self.total += 1
-            if len(vcpu.registers) >= MOST_REGISTERS or self.total > MOST_REGISTERS_IN_ALL:
-                raise BadBlob("more registers than the vCPUs of any VM have", start, "too-large")
+            self.held.add(data, start)
+            if len(vcpu.registers) >= MOST_REGISTERS:
+                raise BadBlob(f"more than {MOST_REGISTERS} registers of one vCPU", start, "too-large")
         vcpu.registers[id] = data
         vcpu.places[id] = start
 
