@@ -33,6 +33,7 @@ class Effect(Enum):
     """What a difference does to a migration from A to B; in the order in which values are reported."""
 
     REFUSED = "refused"
+    CUT = "cut"
     TOLERATED = "tolerated"
     RESET = "left at reset"
     ACCEPTED = "accepted"
@@ -165,6 +166,9 @@ class Diff:
         if self.refused:
             count = sum(max(1, len(one.registers)) for one in self.refused)
             return f"A -> B fails: {_things(count)} refused"
+        lost = sum(max(1, len(one.registers)) for one in self.differences if one.effect is Effect.CUT)
+        if lost:
+            return f"A -> B loses state without an error: {_things(lost)} cut"
         tolerant = {vmm for one in self.differences if one.effect is Effect.TOLERATED for vmm in one.tolerated}
         if tolerant:
             return f"A -> B passes only with a VMM that tolerates what B lacks: {', '.join(sorted(tolerant))}"

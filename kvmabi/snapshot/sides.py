@@ -33,13 +33,15 @@ class SideKind(Enum):
 class SideVcpu:
     """One vCPU of a side: its registers' bytes by ID (None: not known), and what is known of its state.
 
-    ``refused`` are the registers that the side refuses when the other side's are restored, and why.
+    ``refused`` are the registers that the side refuses when the other side's are restored, and why; ``kept`` what it
+    then has of those that it accepts and does not keep as they were.
     """
 
     index: int
     registers: dict[int, bytes | None]
     mp_state: int | None = None
     refused: dict[int, str] = field(default_factory=dict)
+    kept: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass
