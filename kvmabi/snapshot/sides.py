@@ -177,4 +177,8 @@ def _lines_of(path: str) -> Found:
     ids = loglines.read_list(data)
     if ids:
         return Found(ids=ids, listed=True)
-    return Found() if b"\0" in data else loglines.read(data.decode("utf-8", "replace").splitlines())
+    if b"\0" in data:
+        return Found()
+    found = loglines.read(data.decode("utf-8", "replace").splitlines())
+    found.listed &= len(data) < MOST_TEXT_BYTES
+    return found
