@@ -35,6 +35,8 @@ MP_STATES = {
     if name.startswith("KVM_MP_STATE_")
 }
 EXCHANGED = "the two have each other's values: KVM gives CNTVCT_EL0 and CNTV_CVAL_EL0 each other's encodings as IDs"
+MODAL = frozenset({"core", "sve", "sme"})
+"""Families of which the mode decides what there is, under TCG as under KVM."""
 COUNT, COMPARE = regid.parse("cntvct_el0"), regid.parse("cntv_cval_el0")
 
 
@@ -94,16 +96,20 @@ def _pairs(a: Side, b: Side) -> Iterator[tuple[SideVcpu, SideVcpu]]:
 
 def _vcpus(a: Side, b: Side, one: SideVcpu, other: SideVcpu) -> Iterator[Difference]:
     vcpus = () if a.any_vcpu and b.any_vcpu else (other.index if a.any_vcpu else one.index,)
-    if not _lists_differ_by_origin(a, b):
-        yield from _presence(a, b, one, other, vcpus)
+    yield from _presence(a, b, one, other, vcpus)
     for id, data in one.registers.items():
         value = other.registers.get(id)
         if data is None or value is None or not meaning.differs(id, data, value):
             continue
-        if b.kind is SideKind.HOST and not (id in other.refused or (host_decides(id) and id not in LENGTHS)):
-            continue
-        answer = other.refused.get(id, "") if b.kind is SideKind.HOST else None
-        effect, consequence = fate.of_value(id, data, value, answer)
+        if b.kind is SideKind.HOST:
+            judged = id in other.refused or id in other.kept or (host_decides(id) and id not in LENGTHS)
+            if not judged:
+                continue
+            value = other.kept.get(id, value)
+            answer, cut = other.refused.get(id, ""), id in other.kept
+        else:
+            answer, cut = None, False
+        effect, consequence = (Effect.CUT, fate.CUT) if cut else fate.of_value(id, data, value, answer)
         yield Difference(
             Kind.VALUE,
             (id,),
@@ -122,8 +128,11 @@ def _vcpus(a: Side, b: Side, one: SideVcpu, other: SideVcpu) -> Iterator[Differe
 
 def _presence(a: Side, b: Side, one: SideVcpu, other: SideVcpu, vcpus: tuple[int, ...]) -> Iterator[Difference]:
     """Registers that one side has and the other lacks, and those under an ID of another size."""
+    apart = _lists_differ_by_origin(a, b)
     mine = [id for id in one.registers if id not in other.registers and id not in a.missing]
     theirs = [id for id in other.registers if id not in one.registers and id not in b.missing]
+    if apart:
+        mine, theirs = ([id for id in ids if regid.decode(id).family in MODAL] for ids in (mine, theirs))
     sizes = {_sizeless(id): id for id in theirs}
     for id in mine:
         wide = sizes.get(_sizeless(id))
@@ -194,7 +203,7 @@ def _facts(a: Side, b: Side) -> Iterator[Difference]:
 def _notes(a: Side, b: Side) -> list[str]:
     notes = [*_messages(a), *_messages(b), *a.notes, *b.notes]
     if _lists_differ_by_origin(a, b):
-        notes.append("the lists of registers are not compared: TCG's is not one of any kernel; values and facts are")
+        notes.append("the lists of system registers are not compared: TCG's is not one of any kernel; all else is")
     lengths = {name for side in (a, b) if side.snapshot for name in LENGTH_FACTS.values() if side.facts[name] is None}
     if lengths:
         notes.append(

@@ -30,9 +30,10 @@ class Kind(Enum):
 
 
 class Effect(Enum):
-    """What a difference does to a migration from A to B."""
+    """What a difference does to a migration from A to B; in the order in which values are reported."""
 
     REFUSED = "refused"
+    CUT = "cut"
     TOLERATED = "tolerated"
     RESET = "left at reset"
     ACCEPTED = "accepted"
@@ -162,10 +163,16 @@ class Diff:
         """The last line of the report."""
         if self.equal:
             return "A and B are equal in all that was compared"
-        count = sum(max(1, len(one.registers)) for one in self.refused)
-        if count:
-            return f"A -> B fails: {count} of the differences are refused"
-        return "A -> B: nothing is refused; read what is left at reset, cut or tolerated"
+        if self.refused:
+            count = sum(max(1, len(one.registers)) for one in self.refused)
+            return f"A -> B fails: {_things(count)} refused"
+        lost = sum(max(1, len(one.registers)) for one in self.differences if one.effect is Effect.CUT)
+        if lost:
+            return f"A -> B loses state without an error: {_things(lost)} cut"
+        tolerant = {vmm for one in self.differences if one.effect is Effect.TOLERATED for vmm in one.tolerated}
+        if tolerant:
+            return f"A -> B passes only with a VMM that tolerates what B lacks: {', '.join(sorted(tolerant))}"
+        return "A -> B passes: nothing is refused"
 
 
 def grouped(differences: Iterable[Difference]) -> list[Difference]:
@@ -177,9 +184,15 @@ def grouped(differences: Iterable[Difference]) -> list[Difference]:
     for one, indexes in vcpus.items():
         here = replace(one, vcpus=tuple(sorted(set(indexes))))
         groups.setdefault(_group(here), []).append(here)
-    order = list(Kind)
+    kinds, effects = list(Kind), list(Effect)
     return sorted(
-        map(_folded, groups.values()), key=lambda one: (order.index(one.kind), one.vcpus, [*map(_place, one.registers)])
+        map(_folded, groups.values()),
+        key=lambda one: (
+            kinds.index(one.kind),
+            one.vcpus,
+            effects.index(one.effect) if one.kind is Kind.VALUE else 0,
+            [_place(id) for id in one.registers],
+        ),
     )
 
 
@@ -210,6 +223,10 @@ def _folded(group: list[Difference]) -> Difference:
         return group[0]
     registers = tuple(sorted((id for one in group for id in one.registers), key=_place))
     return replace(group[0], registers=registers, a="", b="")
+
+
+def _things(count: int) -> str:
+    return "one difference is" if count == 1 else f"{count} differences are"
 
 
 def _place(id: int) -> int:

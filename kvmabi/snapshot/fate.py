@@ -31,6 +31,7 @@ IMPLEMENTATION: Final = frozenset({"implementation_id", "constant"})
 CACHE: Final = frozenset({"clidr"})
 GONE = "KVM_SET_ONE_REG of a register that the destination lacks fails, and QEMU ends the migration"
 KEPT = "A does not hold it, so it keeps the value that it has after reset, without a message"
+CUT = "accepted without an error, but the destination then has another value (B above)"
 OTHER_WIDTH = "the same register under an ID of another size: to the destination it is an unknown register"
 FOR_KVM = "VMMs that restore every register of their snapshot fail with ENOENT"
 

@@ -13,6 +13,7 @@ from kvmabi.model.vls import encode
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
+from kvmabi.snapshot.meaning import differs
 from kvmabi.snapshot.sides import Side, SideKind, SideVcpu
 from kvmabi.snapshot.snapshot import Origin
 from kvmabi.snapshot.trying import readable, refusal, restore
@@ -34,8 +35,8 @@ def host_side(
 
     It has a vCPU for each one of ``like``, after INIT with ``features`` (None: those of ``like``, as far as the
     host has them) and FINALIZE, in the SVCR mode and with the vector lengths of its source, as far as the host can
-    give them. ``refused`` is what KVM_SET_ONE_REG refuses on a second vCPU to which the registers of ``like`` are
-    restored in the order of Plan. Raises UsageError for an unknown host or kernel, or for ``features``
+    give them. ``refused`` and ``kept`` are of a second vCPU, to which the registers of ``like`` are restored in
+    the order of Plan. Raises UsageError for an unknown host or kernel, or for ``features``
     that the host refuses.
 
     >>> side = host_side("neoverse-n2", features={"sve", "psci"})
@@ -86,7 +87,7 @@ def _side(vm: Vm, restored: Vm, features: frozenset[str], like: Side | None) -> 
         _prepare(target, features, sets, source)
         vcpus.append(SideVcpu(source.index, readable(target)))
         if any(data is not None for data in source.registers.values()):
-            vcpus[-1].refused = _refused(restored.create_vcpu(number), features, sets, source, first=number == 0)
+            _try(vcpus[-1], restored.create_vcpu(number), features, sets, source, first=number == 0)
     facts: dict[str, Any] = {"features": features}
     facts |= {name: _bits(vcpus[0].registers.get(id)) for id, name in LENGTH_FACTS.items()}
     return Side("", SideKind.HOST, vcpus, facts, Origin.KVM, any_vcpu=like is None or like.any_vcpu)
@@ -104,11 +105,16 @@ def _prepare(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu)
         refusal(vcpu, SVCR, svcr)
 
 
-def _refused(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu, *, first: bool) -> dict[int, str]:
-    """What a restore in the right order has refused: register ID to error."""
+def _try(target: SideVcpu, vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu, *, first: bool) -> None:
+    """Restore the source on a vCPU in the right order; fills in what it refuses, and what it does not keep."""
     vcpu.init(features)
     values = {id: data for id, data in source.registers.items() if data is not None}
-    return restore(vcpu, _lengths(sets, source) | values, vector=bool({"sve", "sme"} & features), first=first)
+    vector = bool({"sve", "sme"} & features)
+    target.refused = restore(vcpu, _lengths(sets, source) | values, vector=vector, first=first)
+    for id, data in readable(vcpu).items():
+        value = values.get(id)
+        if value is not None and data is not None and id not in target.refused and differs(id, value, data):
+            target.kept[id] = data
 
 
 def _lengths(sets: Sets, source: SideVcpu) -> dict[int, bytes]:

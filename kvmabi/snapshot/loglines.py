@@ -18,13 +18,17 @@ from kvmabi.snapshot import qemunumbers
 
 FILE: Final = "messages.toml"
 MOST_REGISTERS: Final = 1 << 16
-MOST_LINE: Final = 1 << 12
-"""Characters of a line that are looked at."""
+MOST_LINE: Final = 1 << 16
+"""Characters of a line that are looked at; a longer line belongs to no list."""
 _NUMBER = r"0[xX][0-9a-fA-F]{1,16}\b"
 _NAMED = re.compile(rf"\b(?:registers?|reg|cpreg)\b[^0-9a-zA-Z]{{0,3}}(?:id[ :=]{{1,2}})?({_NUMBER})")
 _WHOLE_ID = re.compile(r"\b0[xX][46]0[2-8]0[0-9a-fA-F]{12}\b")
 _MISSING = re.compile(r"missing_in_incoming_stream")
 _LIKE_ONE = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}|[A-Za-z][A-Za-z0-9_.]{0,40}(?:\[[0-9]{1,5}\]){0,2}")
+_MEMBER = re.compile(r"(.+)\[(0|[1-9][0-9]{0,4})\]")
+_ENCODED = re.compile(r"s[0-3]_[0-7]_c(?:[0-9]|1[0-5])_c(?:[0-9]|1[0-5])_[0-7]")
+_BANKS: Final = {"ccsidr": uapi.KVM_REG_ARM_DEMUX_VAL_MASK, "fw": 0xFFFF, "fw_bmap": 0xFFFF}
+"""Banks of which not every member has a name of its own, and their greatest index."""
 _SIZES = range(2, 9)
 
 
@@ -88,7 +92,7 @@ def read(lines: Iterable[str]) -> Found:
     found = Found(listed=True)
     seen: set[int] = set()
     for line in lines:
-        text = line.partition("#")[0].strip()[:MOST_LINE]
+        text = line[:MOST_LINE].partition("#")[0].strip()
         if not text:
             continue
         words = text.replace(",", " ").split()
@@ -97,7 +101,7 @@ def read(lines: Iterable[str]) -> Found:
         if not whole:
             ids = list(_in_message(text))
             found.messages += [message for message in messages() if message.contains in text]
-        found.listed &= whole and not any(_is_short(word) for word in words)
+        found.listed &= whole and len(line) <= MOST_LINE and not any(_is_short(word) for word in words)
         for id in ids:
             if id is not None and id not in seen and len(seen) < MOST_REGISTERS:
                 seen.add(id)
@@ -124,8 +128,16 @@ def read_list(data: bytes) -> list[int]:
 
 
 def _could_name(word: str) -> bool:
-    """Whether a word can be a register's name: a cheap look before regid.parse, whose failure is dear."""
-    return "[" in word or re.match(r"s[0-3]_", word) is not None or word in _names()
+    """Whether a word is spelt as a register's name: without regid.parse, which looks for near names when it fails."""
+    if word in _names() or _ENCODED.fullmatch(word):
+        return True
+    match = _MEMBER.fullmatch(word)
+    if match is None:
+        return False
+    bank, number = match[1], int(match[2])
+    if bank in _BANKS:
+        return number <= _BANKS[bank]
+    return bank in _names() and number == 0 and regid.decode(regid.parse(bank)).slice is not None
 
 
 @cache

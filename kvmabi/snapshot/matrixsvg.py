@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kvmabi.snapshot.commonlengths import CommonLengths, Lengths
-
-if TYPE_CHECKING:
-    from kvmabi.snapshot.matrix import Matrix
+from kvmabi.snapshot.fleet import Fleet
 
 ROW, CHAR, PAD, CELL, GAP = 24, 7.3, 12, 52, 36
 STYLE: Final = (
@@ -29,7 +27,7 @@ LEGEND: Final = (
 """The kinds of cells, and what the legend says of each."""
 
 
-def svg(matrix: Matrix) -> str:
+def svg(matrix: Fleet) -> str:
     """The picture, self-contained.
 
     A cell is in the guest's set (the one that was asked for, else the widest), or the host has the length beside it, or

@@ -33,13 +33,15 @@ class SideKind(Enum):
 class SideVcpu:
     """One vCPU of a side: its registers' bytes by ID (None: not known), and what is known of its state.
 
-    ``refused`` are the registers that the side refuses when the other side's are restored, and why.
+    ``refused`` are the registers that the side refuses when the other side's are restored, and why; ``kept`` what it
+    then has of those that it accepts and does not keep as they were.
     """
 
     index: int
     registers: dict[int, bytes | None]
     mp_state: int | None = None
     refused: dict[int, str] = field(default_factory=dict)
+    kept: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -175,4 +177,8 @@ def _lines_of(path: str) -> Found:
     ids = loglines.read_list(data)
     if ids:
         return Found(ids=ids, listed=True)
-    return Found() if b"\0" in data else loglines.read(data.decode("utf-8", "replace").splitlines())
+    if b"\0" in data:
+        return Found()
+    found = loglines.read(data.decode("utf-8", "replace").splitlines())
+    found.listed &= len(data) < MOST_TEXT_BYTES
+    return found

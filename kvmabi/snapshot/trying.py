@@ -29,8 +29,8 @@ def refusal(vcpu: Vcpu, id: int, data: bytes) -> str:
     >>> with kvmabi.open(host="cortex-a57") as kvm:
     ...     vcpu = kvm.create_vm().create_vcpu(0)
     ...     vcpu.init()
-    ...     refusal(vcpu, 0x603000000013DA12, bytes(8))
-    'ENOENT: the vCPU has no SME; give KVM_ARM_VCPU_INIT the feature KVM_ARM_VCPU_SME'
+    ...     refusal(vcpu, 0x608000000015FFFF, bytes(63))
+    'the ID asks for 256 bytes, and 63 are stored'
     """
     if len(data) != size_of(id):
         return f"the ID asks for {size_of(id)} bytes, and {len(data)} are stored"

@@ -28,6 +28,11 @@ OUTPUTS = [
     ("hosts", "hosts", 0),
     ("kernels", "kernels", 0),
     ("kernels-diff", "kernels diff linux-6.1 sme-v12", 0),
+    ("matrix", "matrix neoverse-n2 neoverse-v1 a64fx --guest-sve 128", 0),
+    ("matrix", "matrix sme-demo sme-sve256-sme512only --guest-sme 256,512", 1),
+    ("blob-diff", "blob diff 0x1013c096", 0),
+    ("blob-diff", "blob diff LIST --host sme-demo --features sve,sme", 1),
+    ("blob-diff", "blob diff LIST LIST", 0),
     ("conformance", "conformance --case life.*", 0),
     ("conformance", "conformance --host a64fx --case sme.* --case life.*", 0),
     ("conformance-list", "conformance --list", 0),
@@ -56,7 +61,8 @@ def test_output_is_as_the_schema_says(kvmabi: Kvmabi, tmp_path: Path, name: str,
     """Real output, with differences and without."""
     (tmp_path / "a.trace").write_text(TRACE, "utf-8")
     (tmp_path / "commits").write_text("e92bee9f861b x\n2632e2521769 x\nno such commit: \u00e9\n", "utf-8")
-    files = {"TRACE": str(tmp_path / "a.trace"), "COMMITS": str(tmp_path / "commits")}
+    files = {"TRACE": str(tmp_path / "a.trace"), "COMMITS": str(tmp_path / "commits"), "LIST": str(tmp_path / "list")}
+    (tmp_path / "list").write_text("x0\nsvcr\n0x6030000000150000\n", "utf-8")
     ended = kvmabi(*(files.get(word, word) for word in line.split()), "--format", "json")
     assert (ended.status, ended.err) == (status, "")
     assert ended.out.isascii()

@@ -187,10 +187,40 @@ def test_sets_of_lengths(a: tuple[int, ...], b: tuple[int, ...], effect: str) ->
 
 def test_tcg_against_a_kernel() -> None:
     """The lists are not compared, and the report says so; the values are."""
-    found = diff(snapshot({"x0": 1, "far_el1": 0, "hcr_el2": 0}, origin=Origin.TCG), snapshot({"x0": 2, "pc": 0}))
+    found = diff(
+        snapshot({"x0": 1, "far_el1": 0, "hcr_el2": 0}, origin=Origin.TCG), snapshot({"x0": 2, "mdscr_el1": 0})
+    )
     assert names(found, Kind.ONLY_A) == names(found, Kind.ONLY_B) == set()
     assert names(found, Kind.VALUE) == {"x0"}
     assert "TCG" in " ".join(found.notes)
+
+
+def test_registers_of_a_mode_count_under_tcg_too() -> None:
+    """V beside Z, and ZA beside none, follow from the mode, not from who runs the guest."""
+    found = diff(snapshot({"z0": 1, "za.h[0]": 1}, origin=Origin.TCG), snapshot({"v0": 1}))
+    assert names(found, Kind.ONLY_A) == {"z0", "za.h[0]"}
+    assert names(found, Kind.ONLY_B) == {"v0"}
+
+
+@pytest.mark.slow
+def test_a_vector_that_is_cut() -> None:
+    """Z of 256 bits on a host whose longest has 128: KVM takes it without an error, and the upper half is gone."""
+    long, short = snapshot({"zcr_el1": 0, "z3": 1 << 200}), snapshot({"zcr_el1": 0, "z3": 1 << 100})
+    found = diff(long, host="neoverse-n2")
+    assert only(found, "z3") is Effect.CUT
+    assert "loses state without an error" in found.text()
+    assert names(diff(short, host="neoverse-n2"), Kind.VALUE) == set()
+
+
+def test_verdicts() -> None:
+    """The last line: equal, refused, tolerated, or passing."""
+    a = snapshot({"x0": 1, "pir_el1": 0})
+    assert (
+        diff(a, snapshot({"x0": 1})).summary() == "A -> B passes only with a VMM that tolerates what B lacks: QEMU 11.1"
+    )
+    assert diff(snapshot({"x0": 1}), a).summary() == "A -> B passes: nothing is refused"
+    assert diff(snapshot({"x0": 1, "svcr": 0}), a).summary() == "A -> B fails: one difference is refused"
+    assert diff(a, a).summary() == "A and B are equal in all that was compared"
 
 
 def test_a_log_alone_is_explained(tmp_path: Path) -> None:

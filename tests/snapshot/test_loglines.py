@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -96,6 +97,24 @@ def test_what_kvm_get_reg_list_fills_in() -> None:
     assert loglines.read_list(data) == ids
     for wrong in (data[:-1], data + bytes(8), struct.pack("<3Q", 2, 1, 2), b"", bytes(8)):
         assert loglines.read_list(wrong) == []
+
+
+def test_every_name_is_read() -> None:
+    """Also members of banks, generic encodings and first slices; what only looks like one is passed over."""
+    for name in [*regid.names(), "ccsidr[13]", "fw[9]", "fw_bmap[4]", "s3_0_c1_c2_4", "z7[0]"]:
+        assert loglines.register_of(name) == regid.parse(name), name
+    for name in ("ccsidr[256]", "x[1]", "za.h[256]", "s3_9_c1_c2_4", "zz[3]", "fw[65536]"):
+        assert loglines.register_of(name) is None, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["z[1] zz[3] ", "0x1013c096 ", "register 0x", "s3_0_c1_c2_4\n", "q1[2]\n", "reg\n"])
+def test_a_mebibyte_takes_no_two_seconds(line: str) -> None:
+    """Whatever it is made of."""
+    lines = (line * ((1 << 20) // len(line))).splitlines()
+    start = time.process_time()
+    loglines.read(lines)
+    assert time.process_time() - start < 2
 
 
 def test_a_register_that_the_stream_lacks() -> None:
