@@ -16,7 +16,7 @@ from kvmabi.snapshot.formats.format import HEAD_BYTES, Format
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("own",)
 """The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""
 MOST_LAYERS = 2
 
@@ -53,8 +53,7 @@ def read_stream(raw: BinaryIO, name: str) -> Snapshot:
         kind = packed.kind_of(source.peek(packed.HEAD_BYTES))
         if not kind:
             break
-        source.seek(0)
-        stream = cast(BinaryIO, raw if source.seekable else _Rest(source))
+        stream = cast(BinaryIO, _Rest(source))
         source = Source(name, packed.unpacked(stream, kind, source.size_bytes), kind)
     head = source.peek(HEAD_BYTES)
     if not head:
