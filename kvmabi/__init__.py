@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from kvmabi.events import Event, Origin
     from kvmabi.kvm import Kvm, Vcpu, Vm
     from kvmabi.kvm import open_kvm as open
+    from kvmabi.model.plan import Plan
     from kvmabi.order import Finding
     from kvmabi.profiles import Host, Kernel, host_names, kernel_names, load_host, load_kernel
     from kvmabi.snapshot.diff import diff
     from kvmabi.snapshot.matrix import matrix
+    from kvmabi.snapshot.restoring import RestoreError, restore
+    from kvmabi.snapshot.saving import save
+    from kvmabi.snapshot.snapshot import Snapshot
 
 __version__ = "0.1.0"  # pyproject.toml reads it here
 __all__ = [
@@ -34,6 +38,9 @@ __all__ = [
     "Kvm",
     "KvmError",
     "Origin",
+    "Plan",
+    "RestoreError",
+    "Snapshot",
     "UsageError",
     "Vcpu",
     "Vm",
@@ -45,6 +52,8 @@ __all__ = [
     "load_kernel",
     "matrix",
     "open",
+    "restore",
+    "save",
 ]
 
 _HOMES = {
@@ -55,6 +64,9 @@ _HOMES = {
     "Kvm": "kvmabi.kvm",
     "KvmError": "kvmabi.errors",
     "Origin": "kvmabi.events",
+    "Plan": "kvmabi.model.plan",
+    "RestoreError": "kvmabi.snapshot.restoring",
+    "Snapshot": "kvmabi.snapshot.snapshot",
     "UsageError": "kvmabi.errors",
     "Vcpu": "kvmabi.kvm",
     "Vm": "kvmabi.kvm",
@@ -65,6 +77,8 @@ _HOMES = {
     "load_kernel": "kvmabi.profiles",
     "matrix": "kvmabi.snapshot.matrix",
     "open": "kvmabi.kvm",
+    "restore": "kvmabi.snapshot.restoring",
+    "save": "kvmabi.snapshot.saving",
 }
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from kvmabi.errors import UsageError
 
 
-def replace(target: Path, text: str) -> None:
+def replace(target: Path, content: str | bytes) -> None:
     """Replaces the content of a file; readers see the old or the new content. UsageError if it cannot be written."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             try:
-                file.write(text)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(file.name, 0o644)

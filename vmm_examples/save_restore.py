@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Saves a vCPU and restores it to another one without loss: the right order, in Python.
 
+kvmabi.save and kvmabi.restore do the same in two calls, for whole VMs; here every ioctl is in sight.
 Run it with: python vmm_examples/save_restore.py
 """
 
 import kvmabi
-from kvmabi import Vcpu, Vm, regid
+from kvmabi import Plan, Vcpu, Vm, regid
+from kvmabi.model.plan import Stage
 from kvmabi.profiles import sysregs
 
 FEATURES = {"sve", "sme"}
 VECTOR_LENGTHS = ("sve_vls", "sme_vls")
-FREE_RUNNING = {regid.name_of(id) for id in sysregs.free_running_ids()}
 
 
 def running_guest(vm: Vm) -> Vcpu:
@@ -26,22 +27,21 @@ def running_guest(vm: Vm) -> Vcpu:
     return vcpu
 
 
-def save(vcpu: Vcpu) -> dict[str, bytes]:
+def save(vcpu: Vcpu) -> dict[int, bytes]:
     """All visible registers. Reads the list again, because it depends on SVCR."""
-    return {name: vcpu[name] for name in vcpu.names()}
+    return {id: vcpu[id] for id in vcpu.reg_list()}
 
 
-def restore(vm: Vm, saved: dict[str, bytes]) -> Vcpu:
-    """Vector lengths, FINALIZE, SVCR, then all other registers."""
+def restore(vm: Vm, saved: dict[int, bytes]) -> Vcpu:
+    """INIT, vector lengths, ID registers, FINALIZE, SVCR, then all other registers: the plan has them in this order."""
     vcpu = vm.create_vcpu(0)
-    vcpu.init(FEATURES)
-    for name in VECTOR_LENGTHS:
-        vcpu[name] = saved[name]
-    vcpu.finalize()
-    vcpu["svcr"] = saved["svcr"]
-    for name, value in saved.items():
-        if name not in (*VECTOR_LENGTHS, "svcr"):
-            vcpu[name] = value
+    for step in Plan.of(saved).steps():
+        if step.stage is Stage.INIT:
+            vcpu.init(FEATURES)
+        elif step.stage is Stage.FINALIZE:
+            vcpu.finalize()
+        else:
+            vcpu[step.id] = saved[step.id]
     return vcpu
 
 
@@ -50,9 +50,9 @@ def main() -> None:
     with kvmabi.open(host="sme-demo") as kvm:
         saved = save(running_guest(kvm.create_vm()))
         restored = restore(kvm.create_vm(), saved)
-        different = [name for name, value in save(restored).items() if value != saved.get(name)]
+        different = {id for id, value in save(restored).items() if value != saved.get(id)}
         findings = kvm.findings()
-        print(f"{len(saved)} registers saved and restored, {len(set(different) - FREE_RUNNING)} differ")
+        print(f"{len(saved)} registers saved and restored, {len(different - sysregs.free_running_ids())} differ")
         for finding in findings:
             print(finding)
 

@@ -20,6 +20,8 @@ ioctl F IOCTL ARG,                   an ioctl by its name, or its number in 0x..
 ioctl-struct F IOCTL
 save V NAME                          read every register of the list, in its order
 restore V NAME [first R,R...]        write them to a vCPU in that order, some of them first
+restore V NAME plan                  FINALIZE the vCPU and write them in the order that loses nothing
+                                     (kvmabi.model.plan)
 same V NAME [but R,R...]             read them from a vCPU and compare, except free-running counters
 ===================================  ==============================================================================
 

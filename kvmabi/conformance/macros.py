@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvmabi import regid
+from kvmabi import regid, uapi
 from kvmabi.conformance.language import group
 from kvmabi.errors import UsageError
+from kvmabi.model.plan import Plan, Stage
 from kvmabi.profiles import sysregs
 from kvmabi.steps.backends.base import Backend
 from kvmabi.steps.grammar import MAX_IDS
@@ -37,6 +38,18 @@ def restore(backend: Backend, vcpu: str, saved: Saved, first: Iterable[str]) -> 
     return _refusals(zip(ids, answers, strict=True))
 
 
+def restore_planned(backend: Backend, vcpu: str, saved: Saved) -> str:
+    """All that the plan has after INIT: vector lengths, FINALIZE, svcr, all else; returns OK or what failed."""
+    steps = [step for step in Plan.of(saved).steps() if step.stage is not Stage.INIT]
+    answers = backend.answers(
+        f"F {vcpu} {uapi.KVM_ARM_VCPU_VEC}" if step.id is None else f"S {vcpu} {step.id:x} {saved[step.id]}"
+        for step in steps
+    )
+    failed = [answer for step, answer in zip(steps, answers, strict=True) if step.id is None and answer != "OK"]
+    sets = [(step.id, answer) for step, answer in zip(steps, answers, strict=True) if step.id is not None]
+    return failed[0] if failed else _refusals(sets)
+
+
 def same(backend: Backend, vcpu: str, saved: Saved, excluded: Iterable[str]) -> str:
     """Compare a vCPU with the saved values; returns OK, or which banks differ."""
     skipped, running = set(excluded), sysregs.free_running_ids()
@@ -57,9 +70,11 @@ def do(backend: Backend, step: str, saved: dict[str, Saved]) -> str:
         return answer
     if name not in saved:
         raise UsageError(f"{step!r}: nothing was saved as {name}")
+    if what == "restore" and rest == ["plan"]:
+        return restore_planned(backend, vcpu, saved[name])
     names = rest[1].split(",") if len(rest) == 2 and rest[0] in ("first", "but") else []
     if len(names) == 0 and rest:
-        raise UsageError(f"{step!r}: after the name comes 'first' or 'but' and registers, or nothing")
+        raise UsageError(f"{step!r}: after the name comes 'plan', 'first' or 'but' and registers, or nothing")
     return restore(backend, vcpu, saved[name], names) if what == "restore" else same(backend, vcpu, saved[name], names)
 
 

@@ -50,7 +50,7 @@ _WHY = {
     Stage.ID_REGISTERS: "ID registers decide which other registers exist",
     Stage.FINALIZE: "Z, P, FFR, ZA and ZT0 exist only after it",
     Stage.SVCR: "a write that changes SM resets Z, P, FFR, FPSR and FPMR; one that sets ZA zeroes ZA and ZT0",
-    Stage.REST: "none has an effect on another; only PMCNTENCLR_EL0 and its like clear bits of ...SET, so they come first",
+    Stage.REST: "none has an effect on another, but PMCNTENCLR_EL0 and its like clear bits of ...SET: they come first",
 }
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from kvmabi.model.plan import Stage, Step
+
 
 class Severity(StrEnum):
     """How bad a finding is."""
@@ -29,7 +31,22 @@ class Cause(NamedTuple):
 
 
 LOST, CHANGED, LATENT = Severity.LOST, Severity.CHANGED, Severity.LATENT
+INIT, FINALIZE = Step(Stage.INIT), Step(Stage.FINALIZE)
+AND_CHECKED = "these registers; check every KVM_SET_ONE_REG for errors"
 AFTER_RESTORE = "after a restore every register has the value that was saved"
+
+
+def _in_order(stage: Stage, after: Step, before: Step) -> str:
+    """The fix that puts a stage between two ioctls, which the plan has in this order."""
+    assert after.stage < stage < before.stage
+    return f"write {stage.title} between {after} and {before}"
+
+
+def _before(what: str, stage: Stage, later: Stage) -> str:
+    """The fix that puts a stage before what belongs to a later one."""
+    assert stage < later
+    return f"write {stage.title} before {what}"
+
 
 CAUSES = {
     "vcpu-forgotten": Cause(
@@ -51,28 +68,28 @@ CAUSES = {
         LOST,
         "values destroyed by a later SVCR write",
         "a write of SVCR that changes SM resets V, Z, P, FFR, FPSR and FPMR; one that changes ZA loses ZA and ZT0",
-        "write svcr before these registers",
+        _before("these registers", Stage.SVCR, Stage.REST),
     ),
     "za-off": Cause(
         "za-disabled",
         LOST,
         "ZA and ZT0 refused while SVCR.ZA = 0",
         "ZA and ZT0 can be accessed only while SVCR.ZA = 1",
-        "write svcr before za.h[<n>] and zt0, and check every KVM_SET_ONE_REG for errors",
+        _before("za.h[<n>] and zt0, and check every KVM_SET_ONE_REG for errors", Stage.SVCR, Stage.REST),
     ),
     "vls-late": Cause(
         "vls-after-finalize",
         LOST,
         "vector lengths written after FINALIZE",
         "SVE_VLS and SME_VLS are fixed by KVM_ARM_VCPU_FINALIZE",
-        "write sve_vls and sme_vls between KVM_ARM_VCPU_INIT and KVM_ARM_VCPU_FINALIZE",
+        _in_order(Stage.LENGTHS, INIT, FINALIZE),
     ),
     "vls-late-equal": Cause(
         "vls-after-finalize",
         LATENT,
         "vector lengths written after FINALIZE, equal here by luck",
         "SVE_VLS and SME_VLS are fixed by KVM_ARM_VCPU_FINALIZE; on a host with other lengths they would differ",
-        "write sve_vls and sme_vls between KVM_ARM_VCPU_INIT and KVM_ARM_VCPU_FINALIZE",
+        _in_order(Stage.LENGTHS, INIT, FINALIZE),
     ),
     "not-saved": Cause(
         "not-saved",
@@ -92,15 +109,15 @@ CAUSES = {
         "restore-differs",
         LOST,
         "values undone by KVM_ARM_VCPU_INIT",
-        "KVM_ARM_VCPU_INIT resets every register except the vector lengths of a finalised vCPU",
-        "call KVM_ARM_VCPU_INIT once, before the restore",
+        Stage.INIT.why,
+        f"call {INIT} once, before the restore",
     ),
     "absent": Cause(
         "restore-differs",
         LOST,
         "registers that do not exist in the vCPU's mode, or on this host and kernel",
         "Z, P and FFR of a vCPU without SVE exist only while SVCR.SM = 1, and only after FINALIZE",
-        "call KVM_ARM_VCPU_FINALIZE and write svcr before these registers; check every KVM_SET_ONE_REG for errors",
+        f"call {FINALIZE} and {_before(AND_CHECKED, Stage.SVCR, Stage.REST)}",
     ),
     "refused": Cause(
         "restore-differs",
@@ -114,7 +131,7 @@ CAUSES = {
         LOST,
         "vectors cut to a shorter length",
         "in streaming mode Z, P and FFR have SME's vector length, else SVE's: bytes beyond the length are ignored",
-        "restore the vector lengths, then svcr, then vectors; a destination needs the lengths of the source",
+        f"restore {Stage.LENGTHS.title}, {Stage.SVCR.title}, then vectors; a destination needs the source's lengths",
     ),
     "cut-by-vmm": Cause(
         "restore-differs",

@@ -17,7 +17,7 @@ from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.source import BadBlob, Rest, Source
 
 MODULES: tuple[str, ...] = (
-    *("qemu", "libvirt", "qcow2", "firecracker"),
+    *("own", "qemu", "libvirt", "qcow2", "firecracker"),
     *("crosvm", "cloud_hypervisor", "trace", "json_", "text"),
 )
 """The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""

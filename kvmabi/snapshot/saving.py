@@ -9,7 +9,7 @@
 ...     vcpu["svcr"] = 3
 ...     snapshot = save(vcpu)
 ...     print(snapshot.host, snapshot.sve_bits, snapshot.sme_bits, snapshot.vcpus[0].za)
-sme-demo (128, 256) (256, 512) True
+sme-demo (128, 256) (256, 512, 1024) True
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class VcpuSnapshot:
     registers: dict[int, bytes]
     mp_state: int | None = None
     serror: tuple[bool, bool, int] | None = None
-    offsets: Callable[[], Mapping[int, int]] | None = None
+    offsets: Callable[[], Mapping[int, int]] | None = field(default=None, compare=False, repr=False)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def data(self, register: str | int) -> bytes | None:

@@ -29,6 +29,7 @@ except ImportError:
 from kvmabi import regid
 from kvmabi.kvm import Kvm, Vcpu, Vm, open_kvm
 from kvmabi.model.facts import Facts
+from kvmabi.model.plan import Plan, Stage, in_order
 from kvmabi.profiles import Host, Kernel, kernel_names, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import MAX_VECTOR_BITS
@@ -102,7 +103,7 @@ def features(host: str | Host, kernel: str | Kernel | None = None) -> st.SearchS
 class VcpuState:
     """A vCPU as a guest leaves it: its features, and every visible register by name, in the order in which to write.
 
-    That order is: vector lengths, FINALIZE, svcr, all else as KVM_GET_REG_LIST has it. ``mode`` is the value of SVCR.
+    That order is kvmabi.model.plan's. ``mode`` is the value of SVCR.
     """
 
     def __init__(self, features: frozenset[str], mode: int, registers: dict[str, bytes]) -> None:
@@ -117,16 +118,13 @@ class VcpuState:
     def create(self, vm: Vm, index: int = 0) -> Vcpu:
         """A new vCPU of a VM that has this state. Raises KvmError on a host or kernel that does not fit."""
         vcpu = vm.create_vcpu(index)
-        vcpu.init(self.features)
-        names = list(self.registers)
-        lengths = [name for name in names if name in VLS.values()]
-        for name in lengths:
-            vcpu[name] = self.registers[name]
-        if lengths:
-            vcpu.finalize()
-        for name in names:
-            if name not in lengths:
-                vcpu[name] = self.registers[name]
+        for step in Plan.of(map(regid.parse, self.registers)).steps():
+            if step.stage is Stage.INIT:
+                vcpu.init(self.features)
+            elif step.id is None:
+                vcpu.finalize()
+            else:
+                vcpu[step.id] = self.registers[regid.name_of(step.id)]
         return vcpu
 
 
@@ -214,5 +212,4 @@ def _bytes(fill: str, size_bytes: int, seed: int) -> bytes:
 
 
 def _in_order(registers: dict[str, bytes]) -> dict[str, bytes]:
-    first = [name for name in (*VLS.values(), "svcr") if name in registers]
-    return {name: registers[name] for name in (*first, *registers)}
+    return {name: registers[name] for name in map(regid.name_of, in_order(map(regid.parse, registers)))}
