@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmabi.cli import blob_diff, blob_info, blob_plan, blob_validate
+from kvmabi.cli import blob_convert, blob_diff, blob_info, blob_plan, blob_validate
 from kvmabi.cli.command import Command
 
 EXAMPLE = """\
@@ -24,6 +24,7 @@ COMMAND = Command(
         blob_info.COMMAND,
         blob_validate.COMMAND,
         blob_diff.COMMAND,
+        blob_convert.COMMAND,
         blob_plan.COMMAND,
     ),
 )
