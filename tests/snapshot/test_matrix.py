@@ -19,7 +19,7 @@ from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Vcpu
 from kvmabi.profiles import host_names, kernel_names
-from kvmabi.snapshot import blockers, commonids, commonlengths
+from kvmabi.snapshot import blockers, commonlengths
 from kvmabi.snapshot.commonlengths import common
 from kvmabi.snapshot.matrix import Matrix, matrix
 from kvmabi.snapshot.members import vls
@@ -103,8 +103,10 @@ def test_no_wider_field(hosts: list[str], kernel: str | None, data: st.DataObjec
         return
     field = choice.field
     for value in range(field.most + 1):
-        if choice.value is not None and commonids.width_of(field, value) <= commonids.width_of(field, choice.value):
-            continue
+        if choice.value is not None:  # wider: a VM that has it can be set to the common value
+            wider = field.safe(choice.value << field.lsb, value << field.lsb)
+            if value == choice.value or not wider:
+                continue
         answers = []
         for host in hosts:
             wide = register.values[host] & ~field.mask | value << field.lsb
