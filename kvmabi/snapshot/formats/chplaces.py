@@ -12,16 +12,20 @@ from kvmabi.snapshot.formats.jsonspans import Span
 _NUMBER = re.compile(rb"[0-9]++")
 _PAIR = re.compile(rb"\[\s*+(?:[0-9]++\s*+,\s*+){15}[0-9]++\s*+\]")
 _WIDE = re.compile(rb"id\W{1,8}([0-9]++)")
+_VCPU = re.compile(rb"core_regs")
 _CORE = re.compile(rb"core_regs\W{1,8}(?=[0-9])")
 
 
 def places(text: bytes, span: Span, ids: list[int]) -> Callable[[], Mapping[int, int]]:
     """A function that returns the place in ``text``, in bytes, of each of ``ids`` in the span of one vCPU.
 
-    Entries of lists of bytes and of lists of IDs have one; core registers that are fields of an object do not.
+    Entries of lists of bytes and of lists of IDs have one; core registers that are fields of an object do not. Where
+    the span has several vCPUs, all have its beginning.
     """
 
     def found() -> Mapping[int, int]:
+        if len(_VCPU.findall(text, span.start, span.end)) > 1:
+            return dict.fromkeys(ids, span.start)
         wanted = set(ids)
         return {id: at for id, at in _places(text, span) if id in wanted}
 

@@ -39,8 +39,10 @@ WIDE_LISTS = ("pre_finalize_regs", "extended_regs")
 V_AS_NUMBERS = b"vregs"
 """The field of V where core registers are an object: numbers of 128 bits."""
 MOST_CONFIG_BYTES = 1 << 20
-MOST_NESTING = 4
-"""How deep in an inner text a vCPU is looked for: the enumeration's name is one level."""
+KEYS = GIC_KEYS | {VCPU_KEY}
+MOST_NESTING = 3
+"""How many strings within strings a vCPU is looked for in."""
+MOST_STRING_BYTES = 8 << 20
 _PAIR = struct.Struct("<QQ")
 _NUMBERED = re.compile(r"(?:v?cpu[-_]?)?([0-9]{1,4})")
 UNKNOWN = frozenset({Fact.FEATURES, Fact.HOST, Fact.KERNEL, Fact.ORDER, Fact.EVENTS})
@@ -65,7 +67,7 @@ def read(source: Source) -> Snapshot:
     snapshot = Snapshot("cloud-hypervisor", [], Origin.KVM, unknown=UNKNOWN | {Fact.SME}, problems=problems)
     seen: set[int] = set()
     total, has_wide_lists = 0, False
-    for span in jsonspans.spans(text, {VCPU_KEY, *GIC_KEYS}):
+    for span in jsonspans.spans(text, KEYS):
         for path, state in _objects(text, span, orjson.loads, problems):
             if VCPU_KEY not in state:
                 snapshot.devices.append(_gic(path, state, span))
@@ -110,33 +112,29 @@ def read_folder(root: Path) -> Snapshot | None:
 
 
 def _objects(
-    text: bytes, span: jsonspans.Span, loads: Loads, problems: Problems
+    text: bytes, span: jsonspans.Span, loads: Loads, problems: Problems, depth: int = MOST_NESTING
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The objects of interest in a span, with the keys that lead to them. A damaged vCPU is a problem."""
+    """The objects of interest in a span, with the keys that lead to them. A damaged one is a problem."""
     raw = text[span.start : span.end]
-    if span.is_string and not any(key.encode() in raw for key in (VCPU_KEY, *GIC_KEYS)):
+    if span.is_string and (not depth or not any(key.encode() in raw for key in KEYS)):
         return
-    jsonspans.check_span(raw, span.start)
-    if V_AS_NUMBERS in raw:
-        loads = json.loads  # orjson makes floats of numbers beyond 64 bits
     try:
-        parsed = loads(raw)
-        if span.is_string:
-            parsed = loads(parsed)
-    except (ValueError, RecursionError) as error:
-        problems.report("malformed", f"{'.'.join(span.path)[:80]} is not JSON: {str(error)[:80]}", span.start)
-        return
-    yield from _within(span.path, parsed, MOST_NESTING)
-
-
-def _within(path: tuple[str, ...], value: object, depth: int) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    if not isinstance(value, dict) or not depth:
-        return
-    if VCPU_KEY in value or value.keys() >= GIC_KEYS:
-        yield path, value
-        return
-    for key, inner in value.items():
-        yield from _within((*path, key), inner, depth - 1)
+        if not span.is_string:
+            jsonspans.check_span(raw, span.start)
+            state = (json.loads if V_AS_NUMBERS in raw else loads)(raw)  # orjson makes floats beyond 64 bits
+            if VCPU_KEY in state or state.keys() >= GIC_KEYS:
+                yield span.path, state
+            return
+        if len(raw) > MOST_STRING_BYTES:
+            raise BadBlob("a string of JSON is too long", span.start, "too-large")
+        inner = loads(raw).encode()
+        del raw
+        for inside in jsonspans.spans(inner, KEYS):
+            for path, state in _objects(inner, inside, loads, problems, depth - 1):
+                yield (*span.path, *path), state
+    except (BadBlob, ValueError, RecursionError) as error:
+        rule = error.rule if isinstance(error, BadBlob) else "malformed"
+        problems.report(rule, f"{'.'.join(span.path)[:80]} cannot be read: {str(error)[:80]}", span.start)
 
 
 def _index(path: tuple[str, ...], default: int) -> int:
