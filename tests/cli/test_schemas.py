@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import blobs
 from jsonschema import Draft202012Validator, ValidationError
 
 from cli.conftest import Kvmabi
@@ -36,6 +37,11 @@ OUTPUTS = [
     ("conformance", "conformance --case life.*", 0),
     ("conformance", "conformance --host a64fx --case sme.* --case life.*", 0),
     ("conformance-list", "conformance --list", 0),
+    ("blob-info", "blob info BLOB", 0),
+    ("blob-info", "blob info BLOB BLOB --sve 128,256", 0),
+    ("blob-validate", "blob validate BLOB --host neoverse-v1", 1),
+    ("blob-plan", "blob plan BLOB", 0),
+    ("blob-convert", "blob convert BLOB --to json --out OUT", 0),
     ("replay", "replay TRACE", 1),
     ("fuzz", "fuzz --against trace TRACE", 1),
     ("fpstate-variants", "fpstate variants", 0),
@@ -51,7 +57,7 @@ OUTPUTS = [
     ("fpstate-explain", "fpstate explain FOREIGN", 0),
     ("fpstate-audit", "fpstate audit --base v5.15 --commits COMMITS --processes 1", 1),
 ]
-ELSEWHERE = {"demo", "run", "capture", "fpstate-trace"}
+ELSEWHERE = {"blob-result", "blob-summary", "demo", "run", "capture", "fpstate-trace"}
 """Schemas that other tests check, or that another schema refers to."""
 
 
@@ -61,7 +67,9 @@ def test_output_is_as_the_schema_says(kvmabi: Kvmabi, tmp_path: Path, name: str,
     """Real output, with differences and without."""
     (tmp_path / "a.trace").write_text(TRACE, "utf-8")
     (tmp_path / "commits").write_text("e92bee9f861b x\n2632e2521769 x\nno such commit: \u00e9\n", "utf-8")
-    files = {"TRACE": str(tmp_path / "a.trace"), "COMMITS": str(tmp_path / "commits"), "LIST": str(tmp_path / "list")}
+    (tmp_path / "blob").write_text(blobs.text(), "utf-8")
+    names = {"TRACE": "a.trace", "COMMITS": "commits", "LIST": "list", "BLOB": "blob", "OUT": "out"}
+    files = {word: str(tmp_path / name) for word, name in names.items()}
     (tmp_path / "list").write_text("x0\nsvcr\n0x6030000000150000\n", "utf-8")
     ended = kvmabi(*(files.get(word, word) for word in line.split()), "--format", "json")
     assert (ended.status, ended.err) == (status, "")
