@@ -38,7 +38,7 @@ OUTPUTS = [
     ("conformance", "conformance --host a64fx --case sme.* --case life.*", 0),
     ("conformance-list", "conformance --list", 0),
     ("blob-info", "blob info BLOB", 0),
-    ("blob-info", "blob info BLOB BLOB --sve 128,256", 0),
+    ("blob-info", "blob info BLOB BLOB --features pmu,psci", 0),
     ("blob-validate", "blob validate BLOB --host neoverse-v1", 1),
     ("blob-plan", "blob plan BLOB", 0),
     ("blob-convert", "blob convert BLOB --to json --out OUT", 0),
