@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The features of INIT and the vector lengths: do they go with the registers, and does the target give them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvmabi.snapshot import infer
+from kvmabi.snapshot.case import SME, SVE, VLS, Case
+from kvmabi.snapshot.findings import Seen
+
+
+def features(case: Case) -> Iterator[Seen]:
+    """Features that the registers contradict, and features that the target does not give."""
+    if case.tcg:
+        return
+    shown = infer.features_of(case.registers)
+    if case.given_features is not None:
+        missing, extra = shown - case.given_features, (case.given_features & set(infer.SIGNS)) - shown
+        for names, what in (
+            (missing, "its registers are there, and the feature is not given"),
+            (extra, "given, and none of its registers is there"),
+        ):
+            for name in sorted(names):
+                ids = case.present(infer.SIGNS[name])
+                if not ids and not case.expected(infer.SIGNS[name]):
+                    continue
+                yield Seen("features-mismatch", f"{name}: {what}", ids)
+    trial = case.trial
+    if trial is not None and trial.map is None:
+        yield Seen("features-refused", f"{', '.join(sorted(trial.features)) or 'no features'}: {trial.failure}")
+
+
+def lengths(case: Case) -> Iterator[Seen]:
+    """Vector lengths that are missing, contradict what the user gives, or that the target cannot give."""
+    for kind, given in ((SVE, case.target.sve_bits), (SME, case.target.sme_bits)):
+        id = VLS[kind]
+        known = case.lengths(kind)
+        if given and known and known != given:
+            yield Seen(
+                "lengths-differ", f"{kind.upper()}: the file has {_bits(known)}, given are {_bits(given)}", (id,)
+            )
+        if case.tcg:
+            continue
+        yield from _missing(case, kind)
+        yield from _target(case, kind, known)
+
+
+def _missing(case: Case, kind: str) -> Iterator[Seen]:
+    id = VLS[kind]
+    wanted = kind in case.features and case.expected((id,)) and case.holds_lengths
+    if wanted and case.lengths(kind) is None:
+        empty = "it has no length" if id in case.registers else "it is not in the file"
+        yield Seen("vls-missing", f"the vCPU has {kind.upper()}, {empty}", (id,))
+
+
+def _target(case: Case, kind: str, known: tuple[int, ...] | None) -> Iterator[Seen]:
+    trial, id = case.trial, VLS[kind]
+    if trial is None or trial.map is None or not known:
+        return
+    system = case.target.system
+    assert system is not None
+    offered = tuple(vq * 128 for vq in sorted(system.sve_vqs if kind == SVE else system.sme_vqs))
+    if id in trial.refused:
+        text = f"{kind.upper()}: the guest has {_bits(known)}, the target {_bits(offered)}"
+        yield Seen("lengths-refused", text, (id,), ({"guest_bits": known, "target_bits": offered},))
+    elif known != offered and kind in trial.features:
+        yield Seen("lengths-truncated", f"{kind.upper()}: {_bits(known)} of the target's {_bits(offered)}", (id,))
+
+
+def _bits(lengths: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, lengths))} bits" if lengths else "none"

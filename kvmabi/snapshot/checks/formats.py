@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""What the format cannot hold of this vCPU, and which facts the rules lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvmabi.snapshot import rules
+from kvmabi.snapshot.case import SME, SVE, Case
+from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.snapshot import Fact
+
+
+def check(case: Case) -> Iterator[Seen]:
+    """State that has no place in the format; streams of TCG."""
+    if case.tcg:
+        yield Seen("tcg-stream", f"{len(case.registers)} registers")
+    if case.has_sve and case.lacks(Fact.SVE):
+        yield Seen("vectors-lost", f"{case.snapshot.format} has no place for {Fact.SVE.value}")
+    if case.has_sme and case.lacks(Fact.SME):
+        yield Seen("vectors-lost", f"{case.snapshot.format} has no place for {Fact.SME.value}")
+    if case.lacks(Fact.FIRMWARE_BITMAPS) and not case.tcg:
+        yield Seen("bitmaps-lost", f"{case.snapshot.format} has no place for {Fact.FIRMWARE_BITMAPS.value}")
+
+
+def not_judged(case: Case) -> Iterator[Seen]:
+    """A note for each fact that some rule needs and nobody gives."""
+    for id in lacking(case):
+        fact = rules.missing()[id]
+        needing = ", ".join(rule.id for rule in rules.rules().values() if id in rule.needs)
+        give = f": give {fact.give}" if fact.give else ""
+        detail = {"fact": id, "give": fact.give, "rules": needing.split(", ")}
+        yield Seen(
+            "not-judged", f"{fact.title} is not known{give}\nnot judged, or only in part: {needing}", (), (detail,)
+        )
+
+
+def lacking(case: Case) -> Iterator[str]:
+    """The facts of rules.toml that nobody gives and that matter to this vCPU."""
+    if any(has and not case.lengths(kind) for kind, has in ((SVE, case.has_sve), (SME, case.has_sme))):
+        yield "lengths"
+    if case.tcg:
+        return
+    if case.given_features is None:
+        yield "features"
+    if case.target.system is None:
+        yield "target"
+    if case.lacks(Fact.ORDER):
+        yield "order"

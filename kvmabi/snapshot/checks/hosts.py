@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""The target's list and values: registers that only one side has, and values that belong to another host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kvmabi import regid
+from kvmabi.model.plan import LENGTHS, SVCR
+from kvmabi.profiles import idnames, kernel_names
+from kvmabi.snapshot import presence, tolerances
+from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, Case
+from kvmabi.snapshot.checks import modes
+from kvmabi.snapshot.checks.registers import known, width_of
+from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.snapshot import Fact
+
+HOST_RULES = frozenset({"implementation_id", "constant", "clidr"})
+"""The rules of system registers that have the host's value (model/sysreg.py)."""
+
+
+def lists(case: Case) -> Iterator[Seen]:
+    """Registers that the target refuses because it has none of them, and registers that the snapshot lacks."""
+    if case.tcg:
+        return
+    refused = tuple(_refused(case))
+    for text, ids in _grouped(case, refused, tolerances.SOURCE):
+        yield Seen("register-refused", text, ids)
+    if case.map is not None:
+        missing = tuple(_missing(case, case.map.listed))
+        for text, ids in _grouped(case, missing, tolerances.DESTINATION):
+            yield Seen("left-at-reset", text, ids)
+
+
+def values(case: Case) -> Iterator[Seen]:
+    """Values that the target refuses, except those that the checks of lengths, modes and ID registers explain."""
+    trial, system = case.trial, case.target.system
+    if trial is None or system is None:
+        return
+    for id, refusal in trial.refused.items():
+        register = system.sysreg_by_id.get(id)
+        family = regid.decode(id).family
+        if id == SVCR or id in LENGTHS or (register is not None and register.rule in idnames.FEATURE_RULES):
+            continue
+        host_bound = family == "demux" or (register is not None and register.rule in HOST_RULES)
+        values = f"the file has {case.vcpu.value(id) or 0:#x}, the target {trial.before[id]:#x}"
+        yield Seen("host-bound" if host_bound else "value-refused", f"{values}: {refusal.reason}", (id,))
+
+
+def _refused(case: Case) -> Iterator[int]:
+    """The registers that the target does not have, as far as the checks of modes and widths do not explain it."""
+    kernel = case.target.kernel
+    map = case.map
+    if kernel is None or (case.trial is not None and map is None):
+        return
+    explained = {id for ids in modes.misplaced(case).values() for id in ids}
+    for id in case.registers:
+        if id in LENGTHS or id in explained or width_of(id):
+            continue
+        if map is None:
+            if kernel.name in kernel_names() and id in known() and id not in presence.listed_by(kernel.name):
+                yield id
+        elif map.row(id).set is not None and not _is_room(case, id):
+            yield id
+
+
+def _is_room(case: Case, id: int) -> bool:
+    """Whether a register is only room that the format has for the longest vectors, or V in a struct."""
+    if id in V_IDS:
+        return case.snapshot.format in modes.V_IN_STRUCT
+    return id in VECTOR_IDS and not any(case.content(id))
+
+
+def _missing(case: Case, listed: Iterable[int]) -> Iterator[int]:
+    for id in listed:
+        if id in case.registers or id in LENGTHS or id in VECTOR_IDS:
+            continue
+        family = regid.decode(id).family
+        lost = {"sve": Fact.SVE, "sme": Fact.SME, "firmware_bitmap": Fact.FIRMWARE_BITMAPS}.get(family)
+        if family in ("sve", "sme") or id == SVCR or (lost is not None and case.lacks(lost)):
+            continue
+        if id in V_IDS and case.has_z:
+            continue
+        yield id
+
+
+def _grouped(case: Case, ids: Iterable[int], at: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Registers with the same explanation together."""
+    groups: dict[str, list[int]] = {}
+    for id in ids:
+        groups.setdefault(_presence(case, id, at), []).append(id)
+    for text, group in groups.items():
+        yield text, tuple(group)
+
+
+def _presence(case: Case, id: int, at: str) -> str:
+    """Which kernels have a register, why it comes and goes, why this target has it not, and who tolerates that."""
+    having = presence.kernels_with(id)
+    lacking = [name for name in kernel_names() if name not in having]
+    if not having:
+        parts = ["no built-in kernel lists it"]
+    elif not lacking:
+        parts = ["all built-in kernels list it on some host"]
+    else:
+        parts = [f"listed by {', '.join(having)}; not by {', '.join(lacking)}"]
+    if reason := tolerances.reason_of(id):
+        since = f"since {reason.since}: " if reason.since else ""
+        parts.append(f"{since}{reason.why}")
+    refusal = None if case.map is None or at == tolerances.DESTINATION else case.map.row(id).set
+    if refusal is not None:
+        parts.append(f"here: {refusal.reason}")
+    value = int.from_bytes(case.content(id), "little") if id in case.registers else None
+    tolerant = tolerances.tolerated_by(id, at, value)
+    if tolerant:
+        parts.append(f"tolerated by {', '.join(map(str, tolerant))}, refused by older ones")
+    return "; ".join(parts)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""The stored order, for VMMs that restore in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvmabi import regid
+from kvmabi.model import core, sme
+from kvmabi.model.plan import LENGTHS, SVCR
+from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, Z_IDS, ZA_IDS, Case
+from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.snapshot import Fact
+
+PLANNED = frozenset({"kvmabi", "model"})
+"""Formats that are restored by the plan, whatever their order."""
+FINALIZES_ONCE = frozenset({"firecracker"})
+"""Formats whose VMM restores the whole list at once, so that FINALIZE is before all of it or after."""
+BY_SM = Z_IDS | V_IDS | {core.FPSR_ID, sme.FPMR_ID}
+BY_ZA = ZA_IDS | {sme.ZT0_ID}
+FINALIZED = VECTOR_IDS | {sme.ZT0_ID, SVCR}
+
+
+def check(case: Case) -> Iterator[Seen]:
+    """What a restore in the stored order loses."""
+    if case.tcg or case.lacks(Fact.ORDER):
+        return
+    places = {id: place for place, id in enumerate(case.registers)}
+    planned = case.snapshot.format in PLANNED
+    lost = tuple(_lost(case, places))
+    if lost:
+        mode = f"SVCR.SM = {case.sm:d}, ZA = {case.za:d}"
+        text = f"{mode}; svcr is register {places[SVCR]} of the file, after {len(lost)} that it resets"
+        yield Seen("order-stored" if planned else "order-svcr", text, (SVCR, *lost))
+    if planned:
+        return
+    first = min((places[id] for id in FINALIZED if id in places), default=len(places))
+    late = [id for id in case.present(LENGTHS) if places[id] > first]
+    if late:
+        before = regid.name_of(list(places)[first])
+        yield Seen("order-lengths", f"stored after {before}, which needs FINALIZE", tuple(late))
+    elif case.snapshot.format in FINALIZES_ONCE and (lengths := case.present(LENGTHS)):
+        names = ", ".join(f"{regid.name_of(id)} is register {places[id]}" for id in lengths)
+        yield Seen("order-finalize", f"{names} of {len(places)} in one list", lengths)
+
+
+def _lost(case: Case, places: dict[int, int]) -> Iterator[int]:
+    """The registers before svcr that its write resets, or that do not exist before it."""
+    end = places.get(SVCR, 0)
+    for id, place in places.items():
+        if place < end and ((case.sm and id in BY_SM) or (case.za and id in BY_ZA)):
+            yield id

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Registers by themselves: their IDs, their widths, the sizes of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from kvmabi import regid, uapi
+from kvmabi.model.registermap import FIXED_BITS
+from kvmabi.model.row import size_of
+from kvmabi.profiles import kernel_names
+from kvmabi.snapshot import presence
+from kvmabi.snapshot.case import Case
+from kvmabi.snapshot.findings import Seen
+
+
+def sizes(case: Case) -> Iterator[Seen]:
+    """Values of another size than their IDs say."""
+    for id, data in case.registers.items():
+        if len(data) != size_of(id):
+            yield Seen("wrong-size", f"{len(data)} bytes, where the ID says {size_of(id)}", (id,))
+
+
+def ids(case: Case) -> Iterator[Seen]:
+    """IDs that no kernel lists: with another width, with bits that no ID has, or of registers that are not known."""
+    if case.tcg:
+        return
+    strange = [id for id in case.registers if id not in known()]
+    bad = tuple(id for id in strange if id & FIXED_BITS != uapi.KVM_REG_ARM64)
+    if bad:
+        yield Seen("bad-id", f"{_numbers(bad)}: the fields of an arm64 ID are 0x60 and zeroes", bad)
+    for id in strange:
+        if right := width_of(id):
+            text = f"{8 * size_of(id)} bits; {regid.name_of(right)} has {8 * size_of(right)} ({right:#018x})"
+            yield Seen("register-width", text, (id,))
+    unknown = tuple(id for id in strange if id not in bad and not width_of(id))
+    if unknown and case.map is None:
+        yield Seen("unknown-register", f"none of {', '.join(kernel_names())} lists {_numbers(unknown)}", unknown)
+
+
+@cache
+def known() -> frozenset[int]:
+    """Every register that some built-in kernel lists."""
+    return frozenset().union(*map(presence.listed_by, kernel_names()))
+
+
+def width_of(id: int) -> int | None:
+    """The ID of the known register that differs from an unknown one only in its width; None if there is none."""
+    return None if id in known() else _by_place().get(id & ~uapi.KVM_REG_SIZE_MASK)
+
+
+@cache
+def _by_place() -> dict[int, int]:
+    return {id & ~uapi.KVM_REG_SIZE_MASK: id for id in known()}
+
+
+def _numbers(ids: tuple[int, ...], most: int = 4) -> str:
+    shown = ", ".join(f"{id:#018x}" for id in ids[:most])
+    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"

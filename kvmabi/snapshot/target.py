@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""Where a snapshot is to be restored: a host, a kernel, and what the user knows of the guest; a restore on the model.
+
+The model's answer to a write is the kernel's, so a target tries the writes that can fail (``decisive``) on a modelled
+vCPU, in the order of the plan, and keeps what it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+from kvmabi import regid, uapi
+from kvmabi.errors import KvmError, UsageError
+from kvmabi.kvm import feature_bits
+from kvmabi.model import core, lifecycle, vls
+from kvmabi.model.mode import SVCR_SM, SVCR_ZA
+from kvmabi.model.plan import LENGTHS, SVCR, Plan, Stage, stage_of
+from kvmabi.model.refusal import Refusal
+from kvmabi.model.registermap import RegisterMap
+from kvmabi.model.row import size_of
+from kvmabi.model.system import System
+from kvmabi.model.vcpu import Payload, Vcpu
+from kvmabi.model.vm import Vm
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel, sysregs
+from kvmabi.profiles import features as feature_rules
+from kvmabi.profiles.host import MAX_VECTOR_BITS
+from kvmabi.snapshot import infer
+from kvmabi.snapshot.snapshot import VcpuSnapshot
+
+QUADWORD_BITS = 128
+WORD = (1 << 32) - 1
+PSCI = uapi.KVM_REG_ARM_PSCI_VERSION
+PSCI_0_1 = 1
+HCR_E2H_FIELD = 8
+MMFR1 = regid.parse("id_aa64mmfr1_el1")
+NO_LENGTHS: Mapping[int, Iterable[int]] = {}
+JUDGED_RULES = frozenset({"feature_id", "aarch32_id", "implementation_id", "constant", "clidr", "oslsr", "zero"})
+"""The rules of system registers whose sets can fail because of the value (model/sysreg.py)."""
+JUDGED_FAMILIES = frozenset({"firmware", "firmware_bitmap", "demux"})
+
+
+@lru_cache(maxsize=1 << 14)
+def is_decisive(id: int) -> bool:
+    """Whether a register's value decides about others, or can be refused.
+
+    >>> [is_decisive(regid.parse(name)) for name in ("svcr", "id_aa64pfr0_el1", "ccsidr[0]", "x0", "z3")]
+    [True, True, True, False, False]
+    """
+    if stage_of(id) is not Stage.REST or id == core.PSTATE_ID:
+        return True
+    register = sysregs.by_id().get(id)
+    if register is not None:
+        return register.rule in JUDGED_RULES
+    return regid.decode(id).family in JUDGED_FAMILIES
+
+
+@dataclass
+class Trial:
+    """What a restore on the target answers.
+
+    ``map`` is the register map after SVCR, None if INIT fails (``failure`` says why). ``refused`` are the writes of
+    values that fail, with the value that the register had before in ``before``. ``sve_bits`` and ``sme_bits`` are the
+    vector lengths that the vCPU then has.
+    """
+
+    features: frozenset[str]
+    map: RegisterMap | None = None
+    failure: str = ""
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    before: dict[int, int] = field(default_factory=dict)
+    sve_bits: int = 0
+    sme_bits: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A host under a kernel, as far as they are known, and what the user knows of the guest.
+
+    ``features`` are those of KVM_ARM_VCPU_INIT, ``sve_bits`` and ``sme_bits`` the guest's sets of vector lengths in
+    bits (empty: the guest has none). None is unknown. ``Target.of`` takes names.
+
+    >>> target = Target.of(host="sme-demo", sve_bits=[128, 256])
+    >>> target.kernel.name, target.sve_bits, target.features
+    ('sme-v12', (128, 256), None)
+    """
+
+    host: Host | None = None
+    kernel: Kernel | None = None
+    features: frozenset[str] | None = None
+    sve_bits: tuple[int, ...] | None = None
+    sme_bits: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        host: str | Host | None = None,
+        kernel: str | Kernel | None = None,
+        features: Iterable[str] | None = None,
+        sve_bits: Iterable[int] | None = None,
+        sme_bits: Iterable[int] | None = None,
+    ) -> Target:
+        """A target by names of profiles; the kernel is the host's unless it is given. Raises UsageError."""
+        chosen_host = None if host is None else load_host(host)
+        if kernel is None and chosen_host is not None:
+            kernel = chosen_host.kernel
+        expanded = None if features is None else frozenset(feature_rules.expand(features))
+        for name in expanded or ():
+            if name not in feature_rules.table():
+                raise UsageError(f"no vCPU feature {name!r}: take some of {', '.join(feature_rules.table())}")
+        return cls(
+            chosen_host,
+            None if kernel is None else load_kernel(kernel),
+            expanded,
+            _lengths("sve_bits", sve_bits),
+            _lengths("sme_bits", sme_bits),
+        )
+
+    @cached_property
+    def system(self) -> System | None:
+        """The host under the kernel; None unless both are known."""
+        return None if self.host is None or self.kernel is None else System(self.host, self.kernel)
+
+    def map(self, vcpu: VcpuSnapshot, features: frozenset[str] | None = None) -> RegisterMap | None:
+        """The register map that a vCPU has here after INIT, VLS, ID registers, FINALIZE and SVCR of a snapshot.
+
+        ``features`` are the snapshot's; the target's come first, and without either they are inferred. None if the
+        target is not known, or INIT fails there.
+
+        >>> vcpu = VcpuSnapshot(0, {SVCR: bytes([2]) + bytes(7)})
+        >>> Target.of(host="sme-demo").map(vcpu).mode.za
+        True
+        """
+        if self.system is None:
+            return None
+        chosen = self.features if self.features is not None else features
+        return self.trial(vcpu.registers, inferred_features(vcpu) if chosen is None else chosen).map
+
+    def trial(
+        self,
+        registers: Mapping[int, bytes],
+        features: frozenset[str],
+        lengths: Mapping[int, Iterable[int]] = NO_LENGTHS,
+    ) -> Trial:
+        """Restores what can fail of a vCPU on the model. The target must be known.
+
+        ``lengths`` are sets of vector lengths in bits by the ID of sve_vls or sme_vls, for a vCPU without the register;
+        where they are absent, too, the target's own count.
+        """
+        assert self.system is not None
+        writes = {id: data for id, data in registers.items() if is_decisive(id) and len(data) == size_of(id)}
+        for id, bits in (dict(zip(LENGTHS, (self.sve_bits, self.sme_bits), strict=True)) | dict(lengths)).items():
+            if bits:
+                writes.setdefault(id, encode_lengths(bits))
+        return _restore(self.system, features, writes)
+
+
+def inferred_features(vcpu: VcpuSnapshot) -> frozenset[str]:
+    """The features that a vCPU has, by its registers and some of their values."""
+    features = infer.features_of(vcpu.registers)
+    if (vcpu.value(PSCI) or PSCI_0_1) != PSCI_0_1:
+        features |= {"psci_0_2"}
+    if ((vcpu.value(core.PSTATE_ID) or 0) & core.MODE_MASK) in core.EL1_32BIT:
+        features |= {"el1_32bit"}
+    mmfr1 = vcpu.value(MMFR1)
+    if "has_el2" in features and mmfr1 is not None and not mmfr1 >> HCR_E2H_FIELD & 0xF:
+        features |= {"has_el2_e2h0"}
+    return features
+
+
+def encode_lengths(bits: Iterable[int]) -> bytes:
+    """A set of vector lengths as SVE_VLS and SME_VLS hold it."""
+    vqs = frozenset(length // QUADWORD_BITS for length in bits)
+    return vls.encode(vqs, max(vqs))
+
+
+def decode_lengths(data: bytes) -> tuple[int, ...]:
+    """The vector lengths in bits of SVE_VLS or SME_VLS.
+
+    >>> decode_lengths(bytes([0b1011]) + bytes(63))
+    (128, 256, 512)
+    """
+    bitmap = int.from_bytes(data, "little")
+    return tuple((vq + 1) * QUADWORD_BITS for vq in range(bitmap.bit_length()) if bitmap >> vq & 1)
+
+
+def _lengths(what: str, bits: Iterable[int] | None) -> tuple[int, ...] | None:
+    if bits is None:
+        return None
+    lengths = tuple(sorted(set(bits)))
+    if any(length % QUADWORD_BITS or not 0 < length <= MAX_VECTOR_BITS for length in lengths):
+        raise UsageError(f"{what} must be multiples of {QUADWORD_BITS} bits up to {MAX_VECTOR_BITS}, not {lengths}")
+    return lengths
+
+
+def _restore(system: System, features: frozenset[str], writes: Mapping[int, bytes]) -> Trial:
+    trial = Trial(features)
+    vcpu = Vm(system, 1).create_vcpu(0)
+    try:
+        bits = feature_bits(system.kernel, features)
+        words = [bits >> 32 * n & WORD for n in range(7)]
+        lifecycle.init(vcpu, system.kernel.target, words)
+        for step in Plan.of(writes, vector=vcpu.mode.vector).steps():
+            if step.stage is Stage.FINALIZE:
+                lifecycle.finalize(vcpu, uapi.KVM_ARM_VCPU_VEC)
+            elif step.id is not None:
+                _write(vcpu, trial, step.id, writes[step.id])
+        trial.map = vcpu.map
+        trial.sve_bits, trial.sme_bits = (vq * QUADWORD_BITS for vq in (vcpu.mode.sve_vq, vcpu.mode.sme_vq))
+    except (KvmError, UsageError) as error:
+        trial.failure = error.reason if isinstance(error, KvmError) else str(error)
+    finally:
+        vcpu.close()
+    return trial
+
+
+def _write(vcpu: Vcpu, trial: Trial, id: int, data: bytes) -> None:
+    """Write one register; a refusal is kept, unless the register does not exist, which the map shows."""
+    row = vcpu.row(id)
+    if row.set is not None:
+        return
+    before = vcpu.value(row) if row.size_bytes <= 8 else 0
+    outcome = vcpu.write(row, Payload(data))
+    if not isinstance(outcome, Refusal):
+        return
+    trial.refused[id], trial.before[id] = outcome, before
+    if id == SVCR:  # the mode that was meant
+        vcpu.write(row, Payload(bytes([data[0] & (SVCR_SM | SVCR_ZA)]) + bytes(7)))

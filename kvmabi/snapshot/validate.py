@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""Is a snapshot whole, and will a target take it? What every check sees, as a report.
+
+Checks are of two kinds. SHAPE depends on which registers there are, on the few values that decide about others, and on
+the target: its findings are kept by these. CONTENT looks at the vectors and timers of each vCPU, first with one
+comparison of all vectors at once. A snapshot of a shape that was seen before costs some 50 µs a vCPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from operator import itemgetter
+from typing import Any
+
+from kvmabi.model import core
+from kvmabi.model.plan import is_shared
+from kvmabi.model.row import size_of
+from kvmabi.profiles import sysregs
+from kvmabi.snapshot import rules
+from kvmabi.snapshot.case import SME, VECTOR_IDS, ZA_IDS, Case
+from kvmabi.snapshot.checks import features, formats, hosts, idregs, modes, order, registers, timers, vectors
+from kvmabi.snapshot.findings import Finding, Report, Seen, bound
+from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
+from kvmabi.snapshot.target import JUDGED_RULES, Target, is_decisive
+
+Check = Callable[[Case], Iterator[Seen]]
+SHAPE: tuple[Check, ...] = (
+    registers.sizes,
+    registers.ids,
+    modes.check,
+    features.features,
+    features.lengths,
+    hosts.lists,
+    hosts.values,
+    idregs.check,
+    order.check,
+    formats.check,
+    formats.not_judged,
+)
+CONTENT: tuple[Check, ...] = (vectors.beyond, vectors.implied)
+KEPT = 512
+MOST_KEPT_IDS = 2048
+"""A list of more registers than any kernel's is not kept."""
+NOWHERE = Target()
+RANK = {severity: rank for rank, severity in enumerate(Severity)}
+Getter = Callable[[Mapping[int, bytes]], tuple[bytes, ...]]
+
+
+class Layout:
+    """A list of IDs: the sizes of their values, and the values to look at."""
+
+    __slots__ = ("decisive", "pstate", "sizes", "vector_ids", "vectors")
+
+    def __init__(self, ids: tuple[int, ...]) -> None:
+        decisive = tuple(id for id in ids if is_decisive(id) and id != core.PSTATE_ID)
+        self.sizes = tuple(map(size_of, ids))
+        self.decisive = _getter(decisive)
+        self.pstate = core.PSTATE_ID in ids
+        self.vector_ids = tuple(id for id in ids if id in VECTOR_IDS)
+        self.vectors = _getter(self.vector_ids)
+
+
+class Judged:
+    """What the checks of a shape have seen. ``mask`` are the vectors' bits beyond the lengths, as one number.
+
+    ``always``: the vectors need a look of their own, since a length is not known.
+    """
+
+    __slots__ = ("always", "mask", "seen")
+
+    def __init__(self, case: Case, layout: Layout) -> None:
+        self.seen = tuple(seen for check in SHAPE for seen in check(case))
+        limits = [_limit(case, id) for id in layout.vector_ids]
+        sizes = tuple(len(case.registers[id]) for id in layout.vector_ids)
+        self.always = None in limits or (case.lacks(Fact.LONG_Z) and case.has_z)
+        self.mask = 0 if self.always else vectors.mask(layout.vector_ids, tuple(limit or 0 for limit in limits), sizes)
+
+
+_layouts: dict[tuple[int, ...], Layout] = {}
+_judged: dict[Hashable, Judged] = {}
+
+
+def validate(snapshot: Snapshot, target: Target | None = None) -> Report:
+    """Judge a snapshot by itself and, if it is given, before a target.
+
+    >>> from kvmabi import regid
+    >>> vcpu = VcpuSnapshot(0, {regid.parse("svcr"): bytes([6]) + bytes(7)})
+    >>> report = validate(Snapshot("text", [vcpu]))
+    >>> [(finding.rule.id, finding.text) for finding in report.errors if finding.names == "svcr"]
+    [('svcr-reserved', '0x6: reserved are 0x4')]
+    """
+    where = NOWHERE if target is None else target
+    found = [_problem(problem) for problem in snapshot.problems]
+    if not snapshot.vcpus:
+        found.append(bound(Seen("no-vcpu", f"{snapshot.format}: no vCPU"), None))
+    of_file = (
+        snapshot.format,
+        snapshot.origin,
+        snapshot.features,
+        snapshot.sve_bits,
+        snapshot.sme_bits,
+        snapshot.unknown,
+        where,
+    )
+    for vcpu in snapshot.vcpus:
+        for seen in _of_vcpu(snapshot, vcpu, where, of_file):
+            found.append(bound(seen, vcpu.index, vcpu.places if seen.registers else {}))
+    if len(snapshot.vcpus) > 1:
+        found += _between(snapshot)
+    found.sort(key=lambda finding: RANK[finding.severity])
+    return Report(_subject(snapshot, where), found)
+
+
+def _of_vcpu(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, of_file: Hashable) -> Iterator[Seen]:
+    values = vcpu.registers
+    if not values:
+        return
+    layout = _layout(tuple(values))
+    sizes = tuple(map(len, values.values()))
+    pstate = values[core.PSTATE_ID][:1] if layout.pstate else b""
+    key = (layout, layout.decisive(values), pstate, None if sizes == layout.sizes else sizes, of_file)
+    judged = _judged.get(key)
+    if judged is None:
+        case = Case(snapshot, vcpu, target)
+        judged = Judged(case, layout)
+        if not case.reads_content:
+            if len(_judged) >= KEPT:
+                _judged.clear()
+            _judged[key] = judged
+    yield from judged.seen
+    if judged.always or int.from_bytes(b"".join(layout.vectors(values)), "little") & judged.mask:
+        case = Case(snapshot, vcpu, target)
+        for check in CONTENT:
+            yield from check(case)
+    yield from timers.check(values)
+
+
+def _layout(ids: tuple[int, ...]) -> Layout:
+    layout = _layouts.get(ids)
+    if layout is None:
+        layout = Layout(ids)
+        if len(_layouts) >= KEPT:
+            _layouts.clear()
+            _judged.clear()
+        if len(ids) <= MOST_KEPT_IDS:
+            _layouts[ids] = layout
+    return layout
+
+
+def _limit(case: Case, id: int) -> int | None:
+    """The length in bits up to which a vector register may have content: the guest's, and not beyond the target's."""
+    kind = SME if id in ZA_IDS else case.z_kind
+    longest, target = case.longest(kind), case.host_longest(kind)
+    if longest is None:
+        return None
+    return longest if target is None else min(longest, target)
+
+
+def _getter(ids: tuple[int, ...]) -> Getter:
+    if len(ids) > 1:
+        getter: Any = itemgetter(*ids)
+        return getter  # type: ignore[no-any-return]
+    return lambda values: tuple(values[id] for id in ids)
+
+
+def _between(snapshot: Snapshot) -> Iterator[Finding]:
+    """Registers that the vCPUs of a VM should have in common."""
+    first, *others = (vcpu for vcpu in snapshot.vcpus if vcpu.registers)
+    common = [id for id in first.registers if is_common(id)]
+    for vcpu in others:
+        differing = tuple(id for id in common if vcpu.registers.get(id, first.registers[id]) != first.registers[id])
+        if differing:
+            text = f"vCPU {first.index} has other values; here {_values(vcpu, differing)}"
+            yield bound(Seen("vcpus-differ", text, differing), vcpu.index, vcpu.places)
+
+
+def is_common(id: int) -> bool:
+    """Whether all vCPUs of a VM should have one value: VM-wide registers, and those of the CPU and its caches."""
+    register = sysregs.by_id().get(id)
+    if register is not None and register.rule in JUDGED_RULES and register.reset is None:
+        return True
+    return is_shared(id) or (register is None and is_decisive(id) and id != core.PSTATE_ID and size_of(id) <= 8)
+
+
+def _values(vcpu: VcpuSnapshot, ids: tuple[int, ...], most: int = 3) -> str:
+    shown = ", ".join(f"{vcpu.value(id) or 0:#x}" for id in ids[:most])
+    return shown if len(ids) <= most else f"{shown} …"
+
+
+def _problem(problem: Problem) -> Finding:
+    ids = () if problem.register is None else (problem.register,)
+    return Finding(rules.rule(problem.rule), problem.text, problem.vcpu, ids, problem.offset)
+
+
+def _subject(snapshot: Snapshot, target: Target) -> str:
+    count = len(snapshot.vcpus)
+    host = "" if target.host is None else f", for host {target.host.name}"
+    kernel = "" if target.kernel is None else f" under {target.kernel.name}" if host else f", for {target.kernel.name}"
+    return f"{snapshot.format}, {count} vCPU{'s' if count != 1 else ''}{host}{kernel}"
