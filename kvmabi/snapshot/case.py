@@ -13,8 +13,9 @@ from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import size_of
 from kvmabi.profiles import idregs
+from kvmabi.snapshot import infer
 from kvmabi.snapshot.snapshot import SME_VLS, SVE_VLS, Fact, Origin, Snapshot, VcpuSnapshot
-from kvmabi.snapshot.target import Target, Trial, decode_lengths, inferred_features, is_decisive
+from kvmabi.snapshot.target import Target, Trial, inferred_features, is_decisive
 
 PFR0_ID = regid.parse("id_aa64pfr0_el1")
 PFR0_SVE = next(field for field in idregs.fields(PFR0_ID) if field.lsb == 32)
@@ -111,7 +112,7 @@ class Case:
         """The set of lengths of SVE or SME (``kind``): the file's, else the user's."""
         data = self.registers.get(VLS[kind])
         if data is not None and len(data) == size_of(VLS[kind]):
-            return decode_lengths(data) or None
+            return infer.lengths_bits(data) or None
         stored, given = (
             (self.snapshot.sve_bits, self.target.sve_bits)
             if kind == SVE

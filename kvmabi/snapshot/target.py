@@ -31,8 +31,6 @@ from kvmabi.snapshot.snapshot import VcpuSnapshot
 
 QUADWORD_BITS = 128
 WORD = (1 << 32) - 1
-PSCI = uapi.KVM_REG_ARM_PSCI_VERSION
-PSCI_0_1 = 1
 HCR_E2H_FIELD = 8
 MMFR1 = regid.parse("id_aa64mmfr1_el1")
 NO_LENGTHS: Mapping[int, Iterable[int]] = {}
@@ -160,8 +158,6 @@ class Target:
 def inferred_features(vcpu: VcpuSnapshot) -> frozenset[str]:
     """The features that a vCPU has, by its registers and some of their values."""
     features = infer.features_of(vcpu.registers)
-    if (vcpu.value(PSCI) or PSCI_0_1) != PSCI_0_1:
-        features |= {"psci_0_2"}
     if ((vcpu.value(core.PSTATE_ID) or 0) & core.MODE_MASK) in core.EL1_32BIT:
         features |= {"el1_32bit"}
     mmfr1 = vcpu.value(MMFR1)
@@ -174,16 +170,6 @@ def encode_lengths(bits: Iterable[int]) -> bytes:
     """A set of vector lengths as SVE_VLS and SME_VLS hold it."""
     vqs = frozenset(length // QUADWORD_BITS for length in bits)
     return vls.encode(vqs, max(vqs))
-
-
-def decode_lengths(data: bytes) -> tuple[int, ...]:
-    """The vector lengths in bits of SVE_VLS or SME_VLS.
-
-    >>> decode_lengths(bytes([0b1011]) + bytes(63))
-    (128, 256, 512)
-    """
-    bitmap = int.from_bytes(data, "little")
-    return tuple((vq + 1) * QUADWORD_BITS for vq in range(bitmap.bit_length()) if bitmap >> vq & 1)
 
 
 def _lengths(what: str, bits: Iterable[int] | None) -> tuple[int, ...] | None:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Is a snapshot whole, and will a target take it? What every check sees, as a report.
 
-Checks are of two kinds. SHAPE depends on which registers there are, on the few values that decide about others, and on
-the target: its findings are kept by these. CONTENT looks at the vectors and timers of each vCPU, first with one
-comparison of all vectors at once. A snapshot of a shape that was seen before costs some 50 µs a vCPU.
+Checks are of three kinds. SHAPE depends on which registers there are, on the few values that decide about others, and
+on the target: what it sees is kept by these. OF_FILE does, too, and is reported once for all vCPUs. CONTENT looks at the
+vectors of each vCPU, after one comparison of all of them at once. A snapshot of a shape that was seen before costs less
+than 100 µs a vCPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -19,7 +20,7 @@ from kvmabi.profiles import sysregs
 from kvmabi.snapshot import rules
 from kvmabi.snapshot.case import SME, VECTOR_IDS, ZA_IDS, Case
 from kvmabi.snapshot.checks import features, formats, hosts, idregs, modes, order, registers, timers, vectors
-from kvmabi.snapshot.findings import Finding, Report, Seen, bound
+from kvmabi.snapshot.findings import NO_PLACES, Finding, Report, Seen, bound
 from kvmabi.snapshot.rules import Severity
 from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.target import JUDGED_RULES, Target, is_decisive
@@ -35,9 +36,8 @@ SHAPE: tuple[Check, ...] = (
     hosts.values,
     idregs.check,
     order.check,
-    formats.check,
-    formats.not_judged,
 )
+OF_FILE: tuple[Check, ...] = (formats.check, formats.not_judged)
 CONTENT: tuple[Check, ...] = (vectors.beyond, vectors.implied)
 KEPT = 512
 MOST_KEPT_IDS = 2048
@@ -67,10 +67,11 @@ class Judged:
     ``always``: the vectors need a look of their own, since a length is not known.
     """
 
-    __slots__ = ("always", "mask", "seen")
+    __slots__ = ("always", "mask", "of_file", "seen")
 
     def __init__(self, case: Case, layout: Layout) -> None:
-        self.seen = tuple(seen for check in SHAPE for seen in check(case))
+        self.seen = [seen for check in SHAPE for seen in check(case)]
+        self.of_file = [seen for check in OF_FILE for seen in check(case)]
         limits = [_limit(case, id) for id in layout.vector_ids]
         sizes = tuple(len(case.registers[id]) for id in layout.vector_ids)
         self.always = None in limits or (case.lacks(Fact.LONG_Z) and case.has_z)
@@ -103,20 +104,25 @@ def validate(snapshot: Snapshot, target: Target | None = None) -> Report:
         snapshot.unknown,
         where,
     )
+    common: dict[tuple[str, str], Seen] = {}
     for vcpu in snapshot.vcpus:
-        for seen in _of_vcpu(snapshot, vcpu, where, of_file):
-            found.append(bound(seen, vcpu.index, vcpu.places if seen.registers else {}))
+        if not vcpu.registers:
+            continue
+        layout = _layout(tuple(vcpu.registers))
+        judged = _judge(snapshot, vcpu, where, layout, of_file)
+        common |= {(seen.rule, seen.text): seen for seen in judged.of_file}
+        found += _found(judged.seen, vcpu)
+        found += _found(_content(snapshot, vcpu, where, layout, judged), vcpu)
+    found += [bound(seen, None) for seen in common.values()]
     if len(snapshot.vcpus) > 1:
         found += _between(snapshot)
     found.sort(key=lambda finding: RANK[finding.severity])
     return Report(_subject(snapshot, where), found)
 
 
-def _of_vcpu(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, of_file: Hashable) -> Iterator[Seen]:
+def _judge(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, layout: Layout, of_file: Hashable) -> Judged:
+    """What the checks of the shape see; from memory, if the shape was seen before."""
     values = vcpu.registers
-    if not values:
-        return
-    layout = _layout(tuple(values))
     sizes = tuple(map(len, values.values()))
     pstate = values[core.PSTATE_ID][:1] if layout.pstate else b""
     key = (layout, layout.decisive(values), pstate, None if sizes == layout.sizes else sizes, of_file)
@@ -128,12 +134,20 @@ def _of_vcpu(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, of_file: Ha
             if len(_judged) >= KEPT:
                 _judged.clear()
             _judged[key] = judged
-    yield from judged.seen
-    if judged.always or int.from_bytes(b"".join(layout.vectors(values)), "little") & judged.mask:
+    return judged
+
+
+def _content(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, layout: Layout, judged: Judged) -> Iterator[Seen]:
+    """What the checks of the content see."""
+    if judged.always or int.from_bytes(b"".join(layout.vectors(vcpu.registers)), "little") & judged.mask:
         case = Case(snapshot, vcpu, target)
         for check in CONTENT:
             yield from check(case)
-    yield from timers.check(values)
+    yield from timers.check(vcpu.registers)
+
+
+def _found(seen: Iterable[Seen], vcpu: VcpuSnapshot) -> list[Finding]:
+    return [bound(each, vcpu.index, vcpu.places if each.registers else NO_PLACES) for each in seen]
 
 
 def _layout(ids: tuple[int, ...]) -> Layout:

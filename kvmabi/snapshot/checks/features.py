@@ -5,27 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kvmabi import regid
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.case import SME, SVE, VLS, Case
 from kvmabi.snapshot.findings import Seen
+
+SHOWN = frozenset({"sve", "sme", "pmu_v3", "ptrauth_address", "ptrauth_generic", "has_el2"})
+"""Features that show in the list of every vCPU that has them, if the format holds their registers."""
 
 
 def features(case: Case) -> Iterator[Seen]:
     """Features that the registers contradict, and features that the target does not give."""
     if case.tcg:
         return
-    shown = infer.features_of(case.registers)
     if case.given_features is not None:
-        missing, extra = shown - case.given_features, (case.given_features & set(infer.SIGNS)) - shown
-        for names, what in (
-            (missing, "its registers are there, and the feature is not given"),
-            (extra, "given, and none of its registers is there"),
-        ):
-            for name in sorted(names):
-                ids = case.present(infer.SIGNS[name])
-                if not ids and not case.expected(infer.SIGNS[name]):
-                    continue
-                yield Seen("features-mismatch", f"{name}: {what}", ids)
+        shown = infer.signs(case.registers)
+        for name, ids in shown.items():
+            if name not in case.given_features:
+                yield Seen("features-mismatch", f"{name} is not given, and {len(ids)} of its registers are there", ids)
+        for name in sorted(case.given_features & SHOWN - shown.keys()):
+            yield Seen("features-mismatch", f"{name} is given, and none of its registers is there")
     trial = case.trial
     if trial is not None and trial.map is None:
         yield Seen("features-refused", f"{', '.join(sorted(trial.features)) or 'no features'}: {trial.failure}")
@@ -50,8 +49,8 @@ def _missing(case: Case, kind: str) -> Iterator[Seen]:
     id = VLS[kind]
     wanted = kind in case.features and case.expected((id,)) and case.holds_lengths
     if wanted and case.lengths(kind) is None:
-        empty = "it has no length" if id in case.registers else "it is not in the file"
-        yield Seen("vls-missing", f"the vCPU has {kind.upper()}, {empty}", (id,))
+        what = "holds no length" if id in case.registers else "is not in the file"
+        yield Seen("vls-missing", f"the vCPU has {kind.upper()}, and {regid.name_of(id)} {what}", (id,))
 
 
 def _target(case: Case, kind: str, known: tuple[int, ...] | None) -> Iterator[Seen]:

@@ -28,10 +28,10 @@ def not_judged(case: Case) -> Iterator[Seen]:
     for id in lacking(case):
         fact = rules.missing()[id]
         needing = ", ".join(rule.id for rule in rules.rules().values() if id in rule.needs)
-        give = f": give {fact.give}" if fact.give else ""
+        give = f"; give {fact.give}" if fact.give else ""
         detail = {"fact": id, "give": fact.give, "rules": needing.split(", ")}
         yield Seen(
-            "not-judged", f"{fact.title} is not known{give}\nnot judged, or only in part: {needing}", (), (detail,)
+            "not-judged", f"not known: {fact.title}{give}\nnot judged, or only in part: {needing}", (), (detail,)
         )
 
 

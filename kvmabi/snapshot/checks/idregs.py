@@ -19,7 +19,7 @@ RULES = {
     idregs.HIGHER_OR_ZERO_SAFE: "0, or a value that is not lower, is safe",
     idregs.EXACT: "only {exact:#x} or the target's value is safe",
 }
-FIXED = "the target's kernel lets nobody change it"
+FIXED = "the target's kernel does not let it be changed"
 
 
 class Wrong(NamedTuple):

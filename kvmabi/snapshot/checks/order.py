@@ -12,8 +12,10 @@ from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, Z_IDS, ZA_IDS, Case
 from kvmabi.snapshot.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
-PLANNED = frozenset({"kvmabi", "model"})
-"""Formats that are restored by the plan, whatever their order."""
+REPLAYED = frozenset({"cloud-hypervisor", "firecracker"})
+"""Formats whose VMM restores registers in the stored order."""
+PLANNED = frozenset({"kvmabi", "model", "kvm"})
+"""Formats that kvmabi restores, by its plan."""
 FINALIZES_ONCE = frozenset({"firecracker"})
 """Formats whose VMM restores the whole list at once, so that FINALIZE is before all of it or after."""
 BY_SM = Z_IDS | V_IDS | {core.FPSR_ID, sme.FPMR_ID}
@@ -26,22 +28,27 @@ def check(case: Case) -> Iterator[Seen]:
     if case.tcg or case.lacks(Fact.ORDER):
         return
     places = {id: place for place, id in enumerate(case.registers)}
-    planned = case.snapshot.format in PLANNED
+    format = case.snapshot.format
     lost = tuple(_lost(case, places))
     if lost:
         mode = f"SVCR.SM = {case.sm:d}, ZA = {case.za:d}"
         text = f"{mode}; svcr is register {places[SVCR]} of the file, after {len(lost)} that it resets"
-        yield Seen("order-stored" if planned else "order-svcr", text, (SVCR, *lost))
-    if planned:
-        return
+        yield Seen(_rule("order-svcr", format), text, (SVCR, *lost))
     first = min((places[id] for id in FINALIZED if id in places), default=len(places))
-    late = [id for id in case.present(LENGTHS) if places[id] > first]
+    late = tuple(id for id in case.present(LENGTHS) if places[id] > first)
     if late:
         before = regid.name_of(list(places)[first])
-        yield Seen("order-lengths", f"stored after {before}, which needs FINALIZE", tuple(late))
-    elif case.snapshot.format in FINALIZES_ONCE and (lengths := case.present(LENGTHS)):
+        yield Seen(_rule("order-lengths", format), f"stored after {before}, which needs FINALIZE", late)
+    elif format in FINALIZES_ONCE and (lengths := case.present(LENGTHS)):
         names = ", ".join(f"{regid.name_of(id)} is register {places[id]}" for id in lengths)
         yield Seen("order-finalize", f"{names} of {len(places)} in one list", lengths)
+
+
+def _rule(replayed: str, format: str) -> str:
+    """The rule that a wrong order breaks: only a VMM that restores in it loses something."""
+    if format in REPLAYED:
+        return replayed
+    return "order-planned" if format in PLANNED else "order-stored"
 
 
 def _lost(case: Case, places: dict[int, int]) -> Iterator[int]:

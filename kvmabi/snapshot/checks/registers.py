@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 
 from kvmabi import regid, uapi
 from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.model.row import size_of
-from kvmabi.profiles import kernel_names
+from kvmabi.profiles import kernel_names, sysregs
 from kvmabi.snapshot import presence
 from kvmabi.snapshot.case import Case
 from kvmabi.snapshot.findings import Seen
@@ -26,7 +26,7 @@ def ids(case: Case) -> Iterator[Seen]:
     """IDs that no kernel lists: with another width, with bits that no ID has, or of registers that are not known."""
     if case.tcg:
         return
-    strange = [id for id in case.registers if id not in known()]
+    strange = [id for id in case.registers if not _is_usual(id) and id not in known()]
     bad = tuple(id for id in strange if id & FIXED_BITS != uapi.KVM_REG_ARM64)
     if bad:
         yield Seen("bad-id", f"{_numbers(bad)}: the fields of an arm64 ID are 0x60 and zeroes", bad)
@@ -37,6 +37,15 @@ def ids(case: Case) -> Iterator[Seen]:
     unknown = tuple(id for id in strange if id not in bad and not width_of(id))
     if unknown and case.map is None:
         yield Seen("unknown-register", f"none of {', '.join(kernel_names())} lists {_numbers(unknown)}", unknown)
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_usual(id: int) -> bool:
+    """Whether a register is obviously one that kernels list: ``known`` asks them all, which takes a second."""
+    if id in sysregs.by_id():
+        return True
+    fields = regid.decode(id)
+    return bool(fields.family) and (fields.name.isalnum() or (fields.family == "sme" and not fields.slice))
 
 
 @cache

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 from kvmabi.model import sme, sve
 from kvmabi.snapshot.case import SME, SVE, Case
@@ -108,11 +107,10 @@ def _used(case: Case, ids: list[int]) -> str:
     return f"{len(ids)} registers have bits beyond, up to byte {max(sizes) - 1}"
 
 
-@cache
 def mask(ids: tuple[int, ...], lengths: tuple[int, ...], sizes: tuple[int, ...]) -> int:
     """The bits beyond the lengths in the joined values of some registers, as one number."""
     parts = (
-        bytes(valid := valid_bytes(id, length)).ljust(0) + b"\xff" * (size - valid)
+        (bytes(valid_bytes(id, length)) + b"\xff" * size)[:size]
         for id, length, size in zip(ids, lengths, sizes, strict=True)
     )
     return int.from_bytes(b"".join(parts), "little")
