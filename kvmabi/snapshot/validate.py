@@ -2,9 +2,9 @@
 """Is a snapshot whole, and will a target take it? What every check sees, as a report.
 
 Checks are of three kinds. SHAPE depends on which registers there are, on the few values that decide about others, and
-on the target: what it sees is kept by these. OF_FILE does, too, and is reported once for all vCPUs. CONTENT looks at the
-vectors of each vCPU, after one comparison of all of them at once. A snapshot of a shape that was seen before costs less
-than 100 µs a vCPU.
+on the target: what it sees is kept by these. OF_FILE does, too, and is reported once for all vCPUs. CONTENT looks at
+the vectors of each vCPU, after one comparison of all of them at once. A snapshot of a shape that was seen before costs
+less than 100 µs a vCPU.
 """
 
 from __future__ import annotations

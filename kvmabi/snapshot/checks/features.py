@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmabi import regid
+from kvmabi.model.row import size_of
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.case import SME, SVE, VLS, Case
+from kvmabi.snapshot.checks import modes
 from kvmabi.snapshot.findings import Seen
 
 SHOWN = frozenset({"sve", "sme", "pmu_v3", "ptrauth_address", "ptrauth_generic", "has_el2"})
@@ -20,8 +22,9 @@ def features(case: Case) -> Iterator[Seen]:
         return
     if case.given_features is not None:
         shown = infer.signs(case.registers)
+        explained = {id for ids in modes.misplaced(case).values() for id in ids}
         for name, ids in shown.items():
-            if name not in case.given_features:
+            if name not in case.given_features and not explained.issuperset(ids):
                 yield Seen("features-mismatch", f"{name} is not given, and {len(ids)} of its registers are there", ids)
         for name in sorted(case.given_features & SHOWN - shown.keys()):
             yield Seen("features-mismatch", f"{name} is given, and none of its registers is there")
@@ -48,8 +51,9 @@ def lengths(case: Case) -> Iterator[Seen]:
 def _missing(case: Case, kind: str) -> Iterator[Seen]:
     id = VLS[kind]
     wanted = kind in case.features and case.expected((id,)) and case.holds_lengths
-    if wanted and case.lengths(kind) is None:
-        what = "holds no length" if id in case.registers else "is not in the file"
+    data = case.registers.get(id)
+    if wanted and (data is None or (len(data) == size_of(id) and not any(data))):
+        what = "is not in the file" if data is None else "holds no length"
         yield Seen("vls-missing", f"the vCPU has {kind.upper()}, and {regid.name_of(id)} {what}", (id,))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from kvmabi import regid
+from kvmabi import regid, uapi
 from kvmabi.model.plan import LENGTHS, SVCR
+from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.profiles import idnames, kernel_names
 from kvmabi.snapshot import presence, tolerances
-from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, Case
+from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, ZA_IDS, Case
 from kvmabi.snapshot.checks import modes
-from kvmabi.snapshot.checks.registers import known, width_of
+from kvmabi.snapshot.checks.registers import is_known, width_of
 from kvmabi.snapshot.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
@@ -55,25 +56,28 @@ def _refused(case: Case) -> Iterator[int]:
         return
     explained = {id for ids in modes.misplaced(case).values() for id in ids}
     for id in case.registers:
-        if id in LENGTHS or id in explained or width_of(id):
+        if id in LENGTHS or id in explained or id & FIXED_BITS != uapi.KVM_REG_ARM64 or width_of(id):
             continue
         if map is None:
-            if kernel.name in kernel_names() and id in known() and id not in presence.listed_by(kernel.name):
+            if kernel.name in kernel_names() and id not in presence.listed_by(kernel.name) and is_known(id):
                 yield id
         elif map.row(id).set is not None and not _is_room(case, id):
             yield id
 
 
 def _is_room(case: Case, id: int) -> bool:
-    """Whether a register is only room that the format has for the longest vectors, or V in a struct."""
+    """Whether a register is V in a struct, room of the format for the longest vectors, or judged by its content."""
     if id in V_IDS:
         return case.snapshot.format in modes.V_IN_STRUCT
-    return id in VECTOR_IDS and not any(case.content(id))
+    if id not in VECTOR_IDS:
+        return False
+    return (id in ZA_IDS and case.has_sme) if any(case.content(id)) else not case.holds_lengths
 
 
 def _missing(case: Case, listed: Iterable[int]) -> Iterator[int]:
+    other_width = {width_of(id) for id in case.registers}
     for id in listed:
-        if id in case.registers or id in LENGTHS or id in VECTOR_IDS:
+        if id in other_width or id in case.registers or id in LENGTHS or id in VECTOR_IDS:
             continue
         family = regid.decode(id).family
         lost = {"sve": Fact.SVE, "sme": Fact.SME, "firmware_bitmap": Fact.FIRMWARE_BITMAPS}.get(family)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 
 from kvmabi import regid, uapi
+from kvmabi.model.cache import CACHES
 from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.model.row import size_of
 from kvmabi.profiles import kernel_names, sysregs
@@ -26,7 +27,7 @@ def ids(case: Case) -> Iterator[Seen]:
     """IDs that no kernel lists: with another width, with bits that no ID has, or of registers that are not known."""
     if case.tcg:
         return
-    strange = [id for id in case.registers if not _is_usual(id) and id not in known()]
+    strange = [id for id in case.registers if not is_known(id)]
     bad = tuple(id for id in strange if id & FIXED_BITS != uapi.KVM_REG_ARM64)
     if bad:
         yield Seen("bad-id", f"{_numbers(bad)}: the fields of an arm64 ID are 0x60 and zeroes", bad)
@@ -45,7 +46,9 @@ def _is_usual(id: int) -> bool:
     if id in sysregs.by_id():
         return True
     fields = regid.decode(id)
-    return bool(fields.family) and (fields.name.isalnum() or (fields.family == "sme" and not fields.slice))
+    if "[" not in fields.name:
+        return fields.family != "sysreg" and not fields.name.startswith("0x")
+    return not fields.slice and (fields.family == "sme" or (fields.family == "demux" and (fields.n or 0) < CACHES))
 
 
 @cache
@@ -54,9 +57,14 @@ def known() -> frozenset[int]:
     return frozenset().union(*map(presence.listed_by, kernel_names()))
 
 
+def is_known(id: int) -> bool:
+    """Whether some built-in kernel lists a register."""
+    return _is_usual(id) or id in known()
+
+
 def width_of(id: int) -> int | None:
     """The ID of the known register that differs from an unknown one only in its width; None if there is none."""
-    return None if id in known() else _by_place().get(id & ~uapi.KVM_REG_SIZE_MASK)
+    return None if is_known(id) else _by_place().get(id & ~uapi.KVM_REG_SIZE_MASK)
 
 
 @cache

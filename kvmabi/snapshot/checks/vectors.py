@@ -89,8 +89,8 @@ def implied(case: Case) -> Iterator[Seen]:
 
 
 def _beyond_target(case: Case, kind: str) -> Iterator[Seen]:
-    longest = case.host_longest(kind)
-    if longest is None:
+    longest, known = case.host_longest(kind), case.longest(kind)
+    if longest is None or (known is not None and known <= longest):
         return
     ids = (*(Z_AND_P if kind == case.z_kind else ()), *(sme.ZA_IDS if kind == SME else ()))
     cut = [id for id in case.present(ids) if len(case.registers[id].rstrip(b"\0")) > valid_bytes(id, longest)]
@@ -104,7 +104,7 @@ def _beyond_target(case: Case, kind: str) -> Iterator[Seen]:
 
 def _used(case: Case, ids: list[int]) -> str:
     sizes = [len(case.registers[id].rstrip(b"\0")) for id in ids]
-    return f"{len(ids)} registers have bits beyond, up to byte {max(sizes) - 1}"
+    return f"{len(ids)} register{'s have' if len(ids) > 1 else ' has'} bits beyond, up to byte {max(sizes) - 1}"
 
 
 def mask(ids: tuple[int, ...], lengths: tuple[int, ...], sizes: tuple[int, ...]) -> int:
