@@ -24,7 +24,7 @@ Z_IDS = frozenset((*sve.Z_IDS, *sve.P_IDS, sve.FFR_ID))
 ZA_IDS = frozenset(sme.ZA_IDS)
 VECTOR_IDS = Z_IDS | ZA_IDS
 SVE, SME = "sve", "sme"
-WHOLE_LISTS = frozenset({"firecracker", "kvmabi", "model", "text", "trace"})
+WHOLE_LISTS = frozenset({"firecracker", "json", "kvm", "kvmabi", "model", "text", "trace"})
 """Formats that hold whatever a kernel lists."""
 VLS = {SVE: SVE_VLS, SME: SME_VLS}
 

@@ -28,7 +28,7 @@ def named(call: ast.Call) -> Iterator[str]:
     given = [*call.args[REPORTING[name] : REPORTING[name] + 1]]
     given += [keyword.value for keyword in call.keywords if keyword.arg == "rule"]
     for value in given:
-        for part in ast.walk(value):
+        for part in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
             if isinstance(part, ast.Constant) and isinstance(part.value, str) and RULE_ID.fullmatch(part.value):
                 yield part.value
 

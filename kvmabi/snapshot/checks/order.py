@@ -14,7 +14,7 @@ from kvmabi.snapshot.snapshot import Fact
 
 REPLAYED = frozenset({"cloud-hypervisor", "firecracker"})
 """Formats whose VMM restores registers in the stored order."""
-PLANNED = frozenset({"kvmabi", "model", "kvm"})
+PLANNED = frozenset({"json", "kvm", "kvmabi", "model"})
 """Formats that kvmabi restores, by its plan."""
 FINALIZES_ONCE = frozenset({"firecracker"})
 """Formats whose VMM restores the whole list at once, so that FINALIZE is before all of it or after."""
