@@ -32,7 +32,7 @@ VLS = {SVE: SVE_VLS, SME: SME_VLS}
 class Case:
     """A vCPU of a snapshot, and the target.
 
-    ``features`` are those that the user or the file gives, else inferred ones; Lengths are in bits, None
+    ``features`` are those that the user or the file gives, else inferred ones. Lengths are in bits, None
     where they are unknown. ``reads_content``: a check has looked at the value of a register that is not decisive, so
     what it has seen holds for this vCPU only.
     """
@@ -159,7 +159,8 @@ class Case:
 
     @cached_property
     def _listed(self) -> frozenset[int] | None:
-        return None if self.map is None else frozenset(self.map.listed)
+        lost = self.trial is not None and self.trial.lost
+        return None if self.map is None or lost else frozenset(self.map.listed)
 
     @cached_property
     def holds_lengths(self) -> bool:

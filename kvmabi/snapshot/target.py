@@ -23,16 +23,18 @@ from kvmabi.model.row import size_of
 from kvmabi.model.system import System
 from kvmabi.model.vcpu import Payload, Vcpu
 from kvmabi.model.vm import Vm
-from kvmabi.profiles import Host, Kernel, load_host, load_kernel, sysregs
+from kvmabi.profiles import Host, Kernel, idregs, load_host, load_kernel, sysregs
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import MAX_VECTOR_BITS
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.snapshot import VcpuSnapshot
 
 QUADWORD_BITS = 128
-WORD = (1 << 32) - 1
-HCR_E2H_FIELD = 8
-MMFR1 = regid.parse("id_aa64mmfr1_el1")
+WORD_BITS = 32
+WORD = (1 << WORD_BITS) - 1
+FEATURE_WORDS = uapi.ffi.sizeof("struct kvm_vcpu_init") // 4 - 1
+E2H0 = next(field for field in idregs.fields(regid.parse("id_aa64mmfr4_el1")) if field.lsb == 24)
+"""Not 0 on a vCPU whose EL2 has HCR_EL2.E2H fixed at 1, that is, without the feature has_el2_e2h0."""
 NO_LENGTHS: Mapping[int, Iterable[int]] = {}
 JUDGED_RULES = frozenset({"feature_id", "aarch32_id", "implementation_id", "constant", "clidr", "oslsr", "zero"})
 """The rules of system registers whose sets can fail because of the value (model/sysreg.py)."""
@@ -58,18 +60,17 @@ def is_decisive(id: int) -> bool:
 class Trial:
     """What a restore on the target answers.
 
-    ``map`` is the register map after SVCR, None if INIT fails (``failure`` says why). ``refused`` are the writes of
-    values that fail, with the value that the register had before in ``before``. ``sve_bits`` and ``sme_bits`` are the
-    vector lengths that the vCPU then has.
+    ``map`` is the register map after SVCR, None if INIT fails. ``failure`` says why INIT with the features asked for
+    fails, "" if it works; then the trial goes on without the features that the target lacks, ``lost``. ``refused`` are
+    the writes of values that fail, with the value that the register had before in ``before``.
     """
 
     features: frozenset[str]
     map: RegisterMap | None = None
     failure: str = ""
+    lost: frozenset[str] = frozenset()
     refused: dict[int, Refusal] = field(default_factory=dict)
     before: dict[int, int] = field(default_factory=dict)
-    sve_bits: int = 0
-    sme_bits: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +161,8 @@ def inferred_features(vcpu: VcpuSnapshot) -> frozenset[str]:
     features = infer.features_of(vcpu.registers)
     if ((vcpu.value(core.PSTATE_ID) or 0) & core.MODE_MASK) in core.EL1_32BIT:
         features |= {"el1_32bit"}
-    mmfr1 = vcpu.value(MMFR1)
-    if "has_el2" in features and mmfr1 is not None and not mmfr1 >> HCR_E2H_FIELD & 0xF:
+    mmfr4 = vcpu.value(E2H0.id)
+    if "has_el2" in features and mmfr4 is not None and not E2H0.get(mmfr4):
         features |= {"has_el2_e2h0"}
     return features
 
@@ -182,11 +183,22 @@ def _lengths(what: str, bits: Iterable[int] | None) -> tuple[int, ...] | None:
 
 
 def _restore(system: System, features: frozenset[str], writes: Mapping[int, bytes]) -> Trial:
+    """The trial; without the features that the target lacks, if INIT fails for them."""
+    trial = _tried(system, features, writes)
+    offered = features & system.features
+    if trial.map is not None or offered == features:
+        return trial
+    again = _tried(system, offered, writes)
+    again.failure, again.lost = trial.failure, features - offered
+    return again
+
+
+def _tried(system: System, features: frozenset[str], writes: Mapping[int, bytes]) -> Trial:
     trial = Trial(features)
     vcpu = Vm(system, 1).create_vcpu(0)
     try:
         bits = feature_bits(system.kernel, features)
-        words = [bits >> 32 * n & WORD for n in range(7)]
+        words = [bits >> WORD_BITS * n & WORD for n in range(FEATURE_WORDS)]
         lifecycle.init(vcpu, system.kernel.target, words)
         for step in Plan.of(writes, vector=vcpu.mode.vector).steps():
             if step.stage is Stage.FINALIZE:
@@ -194,7 +206,6 @@ def _restore(system: System, features: frozenset[str], writes: Mapping[int, byte
             elif step.id is not None:
                 _write(vcpu, trial, step.id, writes[step.id])
         trial.map = vcpu.map
-        trial.sve_bits, trial.sme_bits = (vq * QUADWORD_BITS for vq in (vcpu.mode.sve_vq, vcpu.mode.sme_vq))
     except (KvmError, UsageError) as error:
         trial.failure = error.reason if isinstance(error, KvmError) else str(error)
     finally:

@@ -219,7 +219,13 @@ BROKEN: dict[str, list[Wrong]] = {
         Wrong(snapshot, "", Target.of(features=["sve", "sme", "psci_0_2"])),
         Wrong(lambda: snapshot("cortex-a57"), "", Target.of(features=["psci_0_2", "pmu_v3", "ptrauth"])),
     ],
-    "features-refused": [Wrong(lambda: snapshot("neoverse-n2"), "", A57)],
+    "features-refused": [
+        Wrong(
+            lambda: snapshot("cortex-a57", "linux-7.2"),
+            "",
+            Target.of(host="cortex-a57", kernel="linux-7.2", features=["psci", "pmu", "pmu_v3_strict"]),
+        )
+    ],
     "register-refused": [
         Wrong(
             lambda: snapshot("cortex-a57", "linux-7.3"), "pmmir_el1", Target.of(host="cortex-a57", kernel="linux-7.2")
@@ -376,6 +382,16 @@ def test_fields_of_id_registers_are_named() -> None:
 def test_lower_values_of_id_registers_are_fine() -> None:
     """FTR_LOWER_SAFE: a guest may be promised less than the host has."""
     assert validate(put(snapshot(), "id_aa64isar0_el1", 0), HERE).is_clean
+
+
+def test_a_host_without_the_features_is_judged_by_the_rest() -> None:
+    """INIT fails there; what else does not fit is reported all the same, but not the registers of lost features."""
+    report = validate(snapshot("neoverse-v1"), A57)
+    assert {finding.rule.id for finding in report.errors} == {
+        *("features-refused", "host-bound", "id-field", "value-refused")
+    }
+    (refused,) = [finding for finding in report.errors if finding.rule.id == "features-refused"]
+    assert refused.text.endswith("this host has no sve")
 
 
 def test_tcg_is_judged_by_values_only() -> None:

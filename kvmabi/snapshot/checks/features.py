@@ -29,8 +29,8 @@ def features(case: Case) -> Iterator[Seen]:
         for name in sorted(case.given_features & SHOWN - shown.keys()):
             yield Seen("features-mismatch", f"{name} is given, and none of its registers is there")
     trial = case.trial
-    if trial is not None and trial.map is None:
-        yield Seen("features-refused", f"{', '.join(sorted(trial.features)) or 'no features'}: {trial.failure}")
+    if trial is not None and trial.failure:
+        yield Seen("features-refused", f"{', '.join(sorted(case.features)) or 'no features'}: {trial.failure}")
 
 
 def lengths(case: Case) -> Iterator[Seen]:

@@ -9,7 +9,7 @@ from kvmabi import regid, uapi
 from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.profiles import idnames, kernel_names
-from kvmabi.snapshot import presence, tolerances
+from kvmabi.snapshot import infer, presence, tolerances
 from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, ZA_IDS, Case
 from kvmabi.snapshot.checks import modes
 from kvmabi.snapshot.checks.registers import is_known, width_of
@@ -55,6 +55,9 @@ def _refused(case: Case) -> Iterator[int]:
     if kernel is None or (case.trial is not None and map is None):
         return
     explained = {id for ids in modes.misplaced(case).values() for id in ids}
+    if case.trial is not None and case.trial.lost:
+        explained |= {id for name, ids in infer.signs(case.registers).items() if name in case.trial.lost for id in ids}
+        explained |= VECTOR_IDS
     for id in case.registers:
         if id in LENGTHS or id in explained or id & FIXED_BITS != uapi.KVM_REG_ARM64 or width_of(id):
             continue
