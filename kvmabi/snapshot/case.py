@@ -55,6 +55,11 @@ class Case:
         """Those of some IDs that the vCPU has."""
         return tuple(id for id in ids if id in self.registers)
 
+    @cached_property
+    def used(self) -> dict[int, int]:
+        """How many bytes each vector register needs: up to its last one that is not zero."""
+        return {id: len(data.rstrip(b"\0")) for id, data in self.registers.items() if id in VECTOR_IDS}
+
     def content(self, id: int) -> bytes:
         """A register's value, b"" if it is absent."""
         if not is_decisive(id):

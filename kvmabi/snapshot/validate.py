@@ -64,7 +64,7 @@ class Layout:
 class Judged:
     """What the checks of a shape have seen. ``mask`` are the vectors' bits beyond the lengths, as one number.
 
-    ``always``: the vectors need a look of their own, since a length is not known.
+    ``always``: the vectors need a look of their own, since a length is not known, or longer than the format holds.
     """
 
     __slots__ = ("always", "mask", "of_file", "seen")
@@ -74,7 +74,8 @@ class Judged:
         self.of_file = [seen for check in OF_FILE for seen in check(case)]
         limits = [_limit(case, id) for id in layout.vector_ids]
         sizes = tuple(len(case.registers[id]) for id in layout.vector_ids)
-        self.always = None in limits or (case.lacks(Fact.LONG_Z) and case.has_z)
+        long_z = case.has_z and case.lacks(Fact.LONG_Z) and (case.longest(case.z_kind) or 0) > vectors.LONG_Z_BITS
+        self.always = None in limits or long_z
         self.mask = 0 if self.always else vectors.mask(layout.vector_ids, tuple(limit or 0 for limit in limits), sizes)
 
 

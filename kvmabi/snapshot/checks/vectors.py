@@ -44,7 +44,7 @@ def beyond(case: Case) -> Iterator[Seen]:
     other = case.longest(other_kind) or 0
     found: dict[str, list[int]] = {}
     for id, length in lengths_here(case).items():
-        used = len(case.registers[id].rstrip(b"\0"))
+        used = case.used[id]
         if used > valid_bytes(id, length):
             fits_other = id not in ROWS and used <= valid_bytes(id, other)
             found.setdefault("other-mode-length" if fits_other else "beyond-length", []).append(id)
@@ -59,7 +59,7 @@ def implied_bits(case: Case, kind: str) -> tuple[int, int | None]:
     """A lower bound in bits of a length, by the registers' content, and the register that shows it."""
     most, shown_by = 0, None
     for id in case.present((*(Z_AND_P if kind == case.z_kind else ()), *(sme.ZA_IDS if kind == SME else ()))):
-        used = len(case.registers[id].rstrip(b"\0"))
+        used = case.used[id]
         if not used:
             continue
         bits = used * (64 if id in P_IDS else 8)
@@ -93,7 +93,7 @@ def _beyond_target(case: Case, kind: str) -> Iterator[Seen]:
     if longest is None or (known is not None and known <= longest):
         return
     ids = (*(Z_AND_P if kind == case.z_kind else ()), *(sme.ZA_IDS if kind == SME else ()))
-    cut = [id for id in case.present(ids) if len(case.registers[id].rstrip(b"\0")) > valid_bytes(id, longest)]
+    cut = [id for id in case.present(ids) if case.used[id] > valid_bytes(id, longest)]
     if cut and longest:
         yield Seen(
             "beyond-target", f"the target's {kind.upper()} vectors have {longest} bits; {_used(case, cut)}", tuple(cut)
@@ -103,7 +103,7 @@ def _beyond_target(case: Case, kind: str) -> Iterator[Seen]:
 
 
 def _used(case: Case, ids: list[int]) -> str:
-    sizes = [len(case.registers[id].rstrip(b"\0")) for id in ids]
+    sizes = [case.used[id] for id in ids]
     return f"{len(ids)} register{'s have' if len(ids) > 1 else ' has'} bits beyond, up to byte {max(sizes) - 1}"
 
 
