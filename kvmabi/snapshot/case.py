@@ -37,7 +37,9 @@ class Case:
     what it has seen holds for this vCPU only.
     """
 
-    def __init__(self, snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target) -> None:
+    def __init__(
+        self, snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, features: frozenset[str] | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.vcpu = vcpu
         self.target = target
@@ -46,6 +48,7 @@ class Case:
         given = target.features if target.features is not None else snapshot.features
         self.given_features = None if self.tcg else given
         self.reads_content = False
+        self._features = features
 
     def lacks(self, fact: Fact) -> bool:
         """Whether the format, or the file, cannot hold something."""
@@ -68,10 +71,12 @@ class Case:
 
     # --- features and mode
 
-    @cached_property
+    @property
     def features(self) -> frozenset[str]:
         """The features of INIT, given or inferred."""
-        return inferred_features(self.vcpu) if self.given_features is None else self.given_features
+        if self._features is None:
+            self._features = inferred_features(self.vcpu) if self.given_features is None else self.given_features
+        return self._features
 
     @cached_property
     def has_sve(self) -> bool:

@@ -67,9 +67,10 @@ class Judged:
     ``always``: the vectors need a look of their own, since a length is not known, or longer than the format holds.
     """
 
-    __slots__ = ("always", "mask", "of_file", "seen")
+    __slots__ = ("always", "features", "mask", "of_file", "seen")
 
     def __init__(self, case: Case, layout: Layout) -> None:
+        self.features = case.features
         self.seen = [seen for check in SHAPE for seen in check(case)]
         self.of_file = [seen for check in OF_FILE for seen in check(case)]
         limits = [_limit(case, id) for id in layout.vector_ids]
@@ -141,7 +142,7 @@ def _judge(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, layout: Layou
 def _content(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, layout: Layout, judged: Judged) -> Iterator[Seen]:
     """What the checks of the content see."""
     if judged.always or int.from_bytes(b"".join(layout.vectors(vcpu.registers)), "little") & judged.mask:
-        case = Case(snapshot, vcpu, target)
+        case = Case(snapshot, vcpu, target, judged.features)
         for check in CONTENT:
             yield from check(case)
     yield from timers.check(vcpu.registers)

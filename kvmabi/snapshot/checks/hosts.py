@@ -15,6 +15,7 @@ from kvmabi.snapshot.checks import modes
 from kvmabi.snapshot.checks.registers import is_known, width_of
 from kvmabi.snapshot.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
+from kvmabi.snapshot.target import is_decisive
 
 HOST_RULES = frozenset({"implementation_id", "constant", "clidr"})
 """The rules of system registers that have the host's value (model/sysreg.py)."""
@@ -116,8 +117,7 @@ def _presence(case: Case, id: int, at: str) -> str:
     refusal = None if case.map is None or at == tolerances.DESTINATION else case.map.row(id).set
     if refusal is not None:
         parts.append(f"here: {refusal.reason}")
-    value = int.from_bytes(case.content(id), "little") if id in case.registers else None
-    tolerant = tolerances.tolerated_by(id, at, value)
+    tolerant = tolerances.tolerated_by(id, at, case.vcpu.value(id) if is_decisive(id) else None)
     if tolerant:
         parts.append(f"tolerated by {', '.join(map(str, tolerant))}, refused by older ones")
     return "; ".join(parts)
