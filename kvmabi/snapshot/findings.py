@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from kvmabi.snapshot import rules
 from kvmabi.snapshot.rules import Rule, Severity
 
 WIDTH = 100
+MOST_NAMED = 1024
+"""More registers than any kernel lists are not named one by one."""
 NO_PLACES: Mapping[int, int] = {}
 
 
@@ -27,15 +29,15 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. ``registers`` are IDs, ``vcpu`` the vCPU's index (None: the whole file).
+    """One finding. ``registers`` are IDs, ``vcpus`` the indices of the vCPUs for which it holds (none: the whole file).
 
-    ``offset`` is the place of the first register, or of the damage, in the (unpacked) file in bytes, None where there
-    is none. ``details`` are what was seen, as data: the fields of an ID register, for example.
+    ``offset`` is the place of the first vCPU's first register, or of the damage, in the (unpacked) file in bytes, None
+    where there is none. ``details`` are what was seen, as data: the fields of an ID register, for example.
     """
 
     rule: Rule
     text: str
-    vcpu: int | None = None
+    vcpus: tuple[int, ...] = ()
     registers: tuple[int, ...] = ()
     offset: int | None = None
     details: tuple[Mapping[str, Any], ...] = ()
@@ -46,9 +48,16 @@ class Finding:
         return self.rule.severity
 
     @property
+    def vcpu(self) -> int | None:
+        """The first vCPU for which it holds; None for the whole file."""
+        return self.vcpus[0] if self.vcpus else None
+
+    @property
     def names(self) -> str:
-        """The registers' names with runs folded, as "za.h[32-63] zt0"."""
-        return regid.ranges(regid.name_of(id) for id in self.registers)
+        """The registers' names with runs folded, as "za.h[32-63] zt0"; of very many, the first ones."""
+        names = regid.ranges(regid.name_of(id) for id in self.registers[:MOST_NAMED])
+        more = len(self.registers) - MOST_NAMED
+        return f"{names} and {more} more" if more > 0 else names
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the finding as data for JSON."""
@@ -57,8 +66,10 @@ class Finding:
             "severity": str(self.severity),
             "title": self.rule.title,
             "vcpu": self.vcpu,
+            "vcpus": list(self.vcpus),
             "register": self.names,
-            "registers": [{"name": regid.name_of(id), "id": f"{id:#018x}"} for id in self.registers],
+            "registers": [{"name": regid.name_of(id), "id": f"{id:#018x}"} for id in self.registers[:MOST_NAMED]],
+            "register_count": len(self.registers),
             "offset": self.offset,
             "text": self.text,
             "why": self.rule.why,
@@ -67,7 +78,7 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        where = "" if self.vcpu is None else f" (vCPU {self.vcpu})"
+        where = f" (vCPU{'s' if len(self.vcpus) > 1 else ''} {_runs(self.vcpus)})" if self.vcpus else ""
         place = "" if self.offset is None else f" [at byte {self.offset:#x}]"
         parts = [(f"{self.severity}: ", f"{self.rule.title}{where}{place} <{self.rule.id}>")]
         parts += [("  ", part) for part in (self.names, self.text) if part]
@@ -123,10 +134,21 @@ class Report:
         return "\n".join([f"{self.subject}: {counts}", *map(str, self.findings)])
 
 
-def bound(seen: Seen, vcpu: int | None, places: Mapping[int, int] = NO_PLACES) -> Finding:
-    """What was seen as a finding on one vCPU."""
+def bound(seen: Seen, vcpus: tuple[int, ...] = (), places: Mapping[int, int] = NO_PLACES) -> Finding:
+    """What was seen as a finding on some vCPUs; ``places`` are those of the first one's registers."""
     offset = next((places[id] for id in seen.registers if id in places), None)
-    return Finding(rules.rule(seen.rule), seen.text, vcpu, seen.registers, offset, seen.details)
+    return Finding(rules.rule(seen.rule), seen.text, vcpus, seen.registers, offset, seen.details)
+
+
+def _runs(numbers: Iterable[int]) -> str:
+    """Numbers with runs folded ("0-3, 7")."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _count(number: int, name: str) -> str:

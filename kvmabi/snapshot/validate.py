@@ -9,7 +9,9 @@ less than 100 µs a vCPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -40,8 +42,10 @@ SHAPE: tuple[Check, ...] = (
 OF_FILE: tuple[Check, ...] = (formats.check, formats.not_judged)
 CONTENT: tuple[Check, ...] = (vectors.beyond, vectors.implied)
 KEPT = 512
-MOST_KEPT_IDS = 2048
-"""A list of more registers than any kernel's is not kept."""
+MOST_REGISTERS = 2048
+"""More registers of a vCPU than this, which no kernel comes near, are not judged."""
+MOST_SHAPES = 256
+"""The vCPUs of a VM have a few shapes: no more than this are judged in one snapshot."""
 NOWHERE = Target()
 RANK = {severity: rank for rank, severity in enumerate(Severity)}
 Getter = Callable[[Mapping[int, bytes]], tuple[bytes, ...]]
@@ -96,7 +100,7 @@ def validate(snapshot: Snapshot, target: Target | None = None) -> Report:
     where = NOWHERE if target is None else target
     found = [_problem(problem) for problem in snapshot.problems]
     if not snapshot.vcpus:
-        found.append(bound(Seen("no-vcpu", f"{snapshot.format}: no vCPU"), None))
+        found.append(bound(Seen("no-vcpu", f"{snapshot.format}: no vCPU")))
     of_file = (
         snapshot.format,
         snapshot.origin,
@@ -106,16 +110,24 @@ def validate(snapshot: Snapshot, target: Target | None = None) -> Report:
         snapshot.unknown,
         where,
     )
+    gathered: dict[tuple[str, str, tuple[int, ...]], tuple[Seen, list[VcpuSnapshot]]] = {}
     common: dict[tuple[str, str], Seen] = {}
-    for vcpu in snapshot.vcpus:
-        if not vcpu.registers:
-            continue
-        layout = _layout(tuple(vcpu.registers))
-        judged = _judge(snapshot, vcpu, where, layout, of_file)
-        common |= {(seen.rule, seen.text): seen for seen in judged.of_file}
-        found += _found(judged.seen, vcpu)
-        found += _found(_content(snapshot, vcpu, where, layout, judged), vcpu)
-    found += [bound(seen, None) for seen in common.values()]
+    shapes: set[Judged] = set()
+    for vcpu in filter(_has_registers, snapshot.vcpus):
+        judged_part, excess = _limited(vcpu, len(shapes))
+        seen_here = [excess] if excess else []
+        if len(shapes) < MOST_SHAPES:
+            layout = _layout(tuple(judged_part.registers))
+            judged = _judge(snapshot, judged_part, where, layout, of_file)
+            shapes.add(judged)
+            common |= {(seen.rule, seen.text): seen for seen in judged.of_file}
+            seen_here += [*judged.seen, *_content(snapshot, judged_part, where, layout, judged)]
+        for seen in seen_here:
+            gathered.setdefault((seen.rule, seen.text, seen.registers), (seen, []))[1].append(vcpu)
+    for seen, vcpus in gathered.values():
+        places = vcpus[0].places if seen.registers else NO_PLACES
+        found.append(bound(seen, tuple(vcpu.index for vcpu in vcpus), places))
+    found += [bound(seen) for seen in common.values()]
     if len(snapshot.vcpus) > 1:
         found += _between(snapshot)
     found.sort(key=lambda finding: RANK[finding.severity])
@@ -148,8 +160,19 @@ def _content(snapshot: Snapshot, vcpu: VcpuSnapshot, target: Target, layout: Lay
     yield from timers.check(vcpu.registers)
 
 
-def _found(seen: Iterable[Seen], vcpu: VcpuSnapshot) -> list[Finding]:
-    return [bound(each, vcpu.index, vcpu.places if each.registers else NO_PLACES) for each in seen]
+def _has_registers(vcpu: VcpuSnapshot) -> bool:
+    return bool(vcpu.registers)
+
+
+def _limited(vcpu: VcpuSnapshot, shapes: int) -> tuple[VcpuSnapshot, Seen | None]:
+    """As much of a vCPU as is judged, and what is to be said if that is not all of it."""
+    if shapes >= MOST_SHAPES:
+        return vcpu, Seen("too-large", f"the vCPUs are of more than {MOST_SHAPES} kinds; these are not judged")
+    if len(vcpu.registers) <= MOST_REGISTERS:
+        return vcpu, None
+    text = f"{len(vcpu.registers)} registers of a vCPU; only the first {MOST_REGISTERS} are judged"
+    first = dict(islice(vcpu.registers.items(), MOST_REGISTERS))
+    return replace(vcpu, registers=first), Seen("too-large", text)
 
 
 def _layout(ids: tuple[int, ...]) -> Layout:
@@ -159,8 +182,7 @@ def _layout(ids: tuple[int, ...]) -> Layout:
         if len(_layouts) >= KEPT:
             _layouts.clear()
             _judged.clear()
-        if len(ids) <= MOST_KEPT_IDS:
-            _layouts[ids] = layout
+        _layouts[ids] = layout
     return layout
 
 
@@ -188,7 +210,7 @@ def _between(snapshot: Snapshot) -> Iterator[Finding]:
         differing = tuple(id for id in common if vcpu.registers.get(id, first.registers[id]) != first.registers[id])
         if differing:
             text = f"vCPU {first.index} has other values; here {_values(vcpu, differing)}"
-            yield bound(Seen("vcpus-differ", text, differing), vcpu.index, vcpu.places)
+            yield bound(Seen("vcpus-differ", text, differing), (vcpu.index,), vcpu.places)
 
 
 def is_common(id: int) -> bool:
@@ -206,7 +228,8 @@ def _values(vcpu: VcpuSnapshot, ids: tuple[int, ...], most: int = 3) -> str:
 
 def _problem(problem: Problem) -> Finding:
     ids = () if problem.register is None else (problem.register,)
-    return Finding(rules.rule(problem.rule), problem.text, problem.vcpu, ids, problem.offset)
+    vcpus = () if problem.vcpu is None else (problem.vcpu,)
+    return Finding(rules.rule(problem.rule), problem.text, vcpus, ids, problem.offset)
 
 
 def _subject(snapshot: Snapshot, target: Target) -> str:

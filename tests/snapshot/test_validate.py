@@ -173,6 +173,29 @@ def test_facts_that_nobody_gives_are_notes() -> None:
     assert [finding.details[0]["fact"] for finding in report.not_judged] == ["order"]
 
 
+def test_what_holds_for_several_vcpus_is_one_finding() -> None:
+    """With all their indices: a VM can have hundreds."""
+    snapshot = taken(HOST, vcpus=4)
+    for index in (0, 1, 3):
+        snapshot.vcpus[index].registers[regid.parse("svcr")] = (4).to_bytes(8, "little")
+    (error,) = validate(snapshot, Target.of(host=HOST)).errors
+    assert (error.vcpus, error.vcpu, error.as_dict()["vcpus"]) == ((0, 1, 3), 0, [0, 1, 3])
+    assert "(vCPUs 0-1, 3)" in str(error)
+
+
+def test_huge_snapshots_are_judged_in_part() -> None:
+    """More registers than any kernel's list, and more kinds of vCPUs than any VM has: said, and bounded."""
+    huge = {0x6030000000130000 + number: bytes(8) for number in range(30_000)}
+    report = validate(Snapshot("text", [VcpuSnapshot(0, huge)]))
+    assert [finding.text for finding in report.errors] == [
+        f"30000 registers of a vCPU; only the first {validating.MOST_REGISTERS} are judged"
+    ]
+    kinds = [VcpuSnapshot(index, {0x6030000000138000 + index: bytes(8)}) for index in range(2000)]
+    report = validate(Snapshot("text", kinds))
+    (error,) = [finding for finding in report.errors if finding.rule.id == "too-large"]
+    assert len(error.vcpus) == 2000 - validating.MOST_SHAPES
+
+
 def test_notes_on_the_file_stand_there_once() -> None:
     """Not once a vCPU."""
     assert len(validate(taken("cortex-a57", vcpus=3)).not_judged) == 1

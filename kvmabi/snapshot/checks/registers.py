@@ -15,12 +15,18 @@ from kvmabi.snapshot import presence
 from kvmabi.snapshot.case import Case
 from kvmabi.snapshot.findings import Seen
 
+MOST_WIDTHS = 64
+"""More registers of a wrong width than this are one finding."""
+
 
 def sizes(case: Case) -> Iterator[Seen]:
-    """Values of another size than their IDs say."""
+    """Values of another size than their IDs say, those with the same sizes together."""
+    wrong: dict[tuple[int, int], list[int]] = {}
     for id, data in case.registers.items():
         if len(data) != size_of(id):
-            yield Seen("wrong-size", f"{len(data)} bytes, where the ID says {size_of(id)}", (id,))
+            wrong.setdefault((len(data), size_of(id)), []).append(id)
+    for (given_bytes, size_bytes), ids in wrong.items():
+        yield Seen("wrong-size", f"{given_bytes} bytes, where the ID says {size_bytes}", tuple(ids))
 
 
 def ids(case: Case) -> Iterator[Seen]:
@@ -31,11 +37,15 @@ def ids(case: Case) -> Iterator[Seen]:
     bad = tuple(id for id in strange if id & FIXED_BITS != uapi.KVM_REG_ARM64)
     if bad:
         yield Seen("bad-id", f"{_numbers(bad)}: the fields of an arm64 ID are 0x60 and zeroes", bad)
-    for id in strange:
-        if right := width_of(id):
-            text = f"{8 * size_of(id)} bits; {regid.name_of(right)} has {8 * size_of(right)} ({right:#018x})"
-            yield Seen("register-width", text, (id,))
-    unknown = tuple(id for id in strange if id not in bad and not width_of(id))
+    right = {id: place for id in strange if (place := width_of(id))}
+    for known_id in dict.fromkeys(right.values()):
+        ids = tuple(id for id in right if right[id] == known_id) if len(right) < MOST_WIDTHS else tuple(right)
+        bits = " or ".join(str(8 * size) for size in sorted({size_of(id) for id in ids}))
+        text = f"{bits} bits; {regid.name_of(known_id)} has {8 * size_of(known_id)} ({known_id:#018x})"
+        yield Seen("register-width", text, ids)
+        if len(right) >= MOST_WIDTHS:
+            break
+    unknown = tuple(id for id in strange if id not in right and id & FIXED_BITS == uapi.KVM_REG_ARM64)
     if unknown and case.map is None:
         yield Seen("unknown-register", f"none of {', '.join(kernel_names())} lists {_numbers(unknown)}", unknown)
 
