@@ -266,3 +266,9 @@ def test_lengths_that_are_known_only_as_sets(kvm: Kvm) -> None:
     saved.sve_bits = (100,)
     with pytest.raises(UsageError, match="multiple of 128"):
         restore(saved, kvm.create_vm())
+
+
+@pytest.mark.parametrize("svcr", range(4))
+def test_registers_that_are_listed_and_hold_nothing(svcr: int) -> None:
+    """One SME series lists ZA while it is off, and FFR in streaming mode without FA64: there is nothing to save."""
+    round_trip(Machine("sme-sve256-sme512-nofa64", "sme-v10", frozenset({"sve", "sme"}), (svcr,), 1, svcr))
