@@ -222,3 +222,13 @@ def test_ioctls_need_no_descriptor() -> None:
             reading.join()
         assert lists == [len(vcpu.reg_list())]
         other.init()
+
+
+def test_a_vm_names_its_open_vcpus() -> None:
+    """In the order of their numbers, without closed ones and those of other VMs."""
+    with kvmabi.open() as kvm:
+        vm, other = kvm.create_vm(), kvm.create_vm()
+        last, first, closed = vm.create_vcpu(2), vm.create_vcpu(0), vm.create_vcpu(1)
+        other.create_vcpu(0)
+        kvm.close(closed.fd)
+        assert [vcpu.fd for vcpu in vm.vcpus()] == [first.fd, last.fd]

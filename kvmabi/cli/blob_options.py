@@ -42,6 +42,7 @@ def add_facts(parser: ArgumentParser) -> None:
     parser.add_argument("--sve", metavar="BITS,…", help="the guest's SVE vector lengths, such as 128,256")
     parser.add_argument("--sme", metavar="BITS,…", help="the guest's SME vector lengths, such as 512")
     parser.add_argument("--features", metavar="F,…", help="the features of KVM_ARM_VCPU_INIT, such as sve,sme,pmu")
+    parser.add_argument("--numbers", action="store_true", help="values in text are numbers, not bytes as transferred")
 
 
 def add_target(parser: ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def profiles(args: Namespace) -> tuple[Host | None, Kernel | None]:
 
 def read(path: str, args: Namespace) -> Snapshot:
     """Read a file, and take from the options what it lacks. Raises UsageError."""
-    return completed(opening.read(path), args)
+    return completed(opening.read(path, numbers=args.numbers), args)
 
 
 def read_whole(path: str, args: Namespace) -> Snapshot:

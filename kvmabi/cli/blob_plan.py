@@ -27,6 +27,7 @@ def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
     blob_options.add_file(parser)
     parser.add_argument("--vcpu", type=int, metavar="N", help="only the vCPU of this index")
+    blob_options.add_facts(parser)
     blob_options.add_force(parser)
 
 

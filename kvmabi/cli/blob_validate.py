@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -65,7 +65,7 @@ def run(args: Namespace) -> int:
         raise UsageError("--out and --scheduler belong to --manifest")
     if not args.files:
         raise UsageError("blob validate: name a file, or --manifest")
-    judged = [(path, snapshot, judge(snapshot, args, target)) for path, snapshot in _read(args.files)]
+    judged = [(path, snapshot, judge(snapshot, args, target)) for path, snapshot in _read(args)]
     print(blob_report.render(judged, args.format, _failing(args.fail_on)))
     worst = any(blob_report.fails(report, _failing(args.fail_on)) for _, _, report in judged)
     return ExitStatus.DIFFERENT if worst else ExitStatus.SUCCESS
@@ -81,8 +81,8 @@ def judge(snapshot: Snapshot, args: Namespace, target: Target) -> Report:
     return report
 
 
-def _read(paths: Iterable[str]) -> Iterator[tuple[str, Snapshot]]:
-    return ((path, opening.read(path)) for path in paths)
+def _read(args: Namespace) -> Iterator[tuple[str, Snapshot]]:
+    return ((path, opening.read(path, numbers=args.numbers)) for path in args.files)
 
 
 def _target(args: Namespace) -> Target:

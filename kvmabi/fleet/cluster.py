@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kvmabi.errors import UsageError
 from kvmabi.fleet import results
@@ -61,7 +61,7 @@ def run(address: str, todo: Iterator[Todo], options: Sequence[str]) -> Iterator[
     if scheduler == address or not scheduler:
         raise UsageError(f"--scheduler: {address!r:.80} is not dask://HOST:PORT")
     try:
-        client = Client(f"tcp://{scheduler}", timeout=CONNECT_SECONDS)
+        client: Any = cast(Any, Client)(f"tcp://{scheduler}", timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise UsageError(f"--scheduler {address}: cannot be reached: {error}") from None
     with client:

@@ -116,11 +116,17 @@ class Access:
         return memory.peek(memory.payload, size_bytes)
 
     def held(self, id: int) -> bytes | None:
-        """As ``get``; None for ZA and ZT0 while SVCR.ZA is 0: one series of SME patches lists them all the same."""
+        """As ``get``; None for a listed register that holds nothing: some SME series list more than there is.
+
+        That is ZA and ZT0 while SVCR.ZA is 0 (EBUSY), and FFR in streaming mode without FA64 (ENOENT).
+        """
         try:
             return self.get(id)
         except KvmError as error:
-            if error.errno == errno.EBUSY and regid.decode(id).family == "sme" and not self.get(SVCR)[0] & SVCR_ZA:
+            family = regid.decode(id).family
+            if error.errno == errno.ENOENT and family == "sve":
+                return None
+            if error.errno == errno.EBUSY and family == "sme" and not self.get(SVCR)[0] & SVCR_ZA:
                 return None
             raise
 

@@ -30,13 +30,16 @@ def formats() -> tuple[Format, ...]:
     return tuple(import_module(f"kvmabi.snapshot.formats.{name}").FORMAT for name in MODULES)
 
 
-def read(path: str | Path) -> Snapshot:
-    """Read the snapshot in a file or directory. Raises UsageError if it is none, is empty or cannot be read."""
+def read(path: str | Path, *, numbers: bool = False) -> Snapshot:
+    """Read the snapshot in a file or directory. Raises UsageError if it is none, is empty or cannot be read.
+
+    ``numbers``: values in text are numbers, with the highest digit first, instead of bytes as they are transferred.
+    """
     try:
         if os.path.isdir(path):
             return _checked(str(path), _folder(Path(path)))
         with open(path, "rb") as file:
-            return _checked(str(path), read_stream(file, str(path)))
+            return _checked(str(path), read_stream(file, str(path), numbers=numbers))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except BadBlob as error:
@@ -49,8 +52,8 @@ def read_bytes(data: bytes, name: str = "blob") -> Snapshot:
     return read_stream(cast(BinaryIO, io.BytesIO(data)), name)
 
 
-def read_stream(raw: BinaryIO, name: str) -> Snapshot:
-    """Read the snapshot in an open file. Raises BadBlob if it is none that is known, or is not readable."""
+def read_stream(raw: BinaryIO, name: str, *, numbers: bool = False) -> Snapshot:
+    """Read the snapshot in an open file, see ``read``. Raises BadBlob for any that is not readable."""
     source = Source(name, raw)
     for _ in range(MOST_LAYERS):
         kind = packed.kind_of(source.peek(packed.HEAD_BYTES))
@@ -63,7 +66,9 @@ def read_stream(raw: BinaryIO, name: str) -> Snapshot:
         raise BadBlob("is empty", rule="empty")
     for format in formats():
         if format.recognises(head):
-            return format.read(source)
+            if numbers and format.read_numbers is None:
+                raise UsageError(f"{name}: is {format.title}: only values in text can be numbers")
+            return format.read_numbers(source) if numbers and format.read_numbers else format.read(source)
     raise BadBlob("is not a snapshot in any format that kvmabi reads", 0, "unknown-format")
 
 

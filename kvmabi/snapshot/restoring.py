@@ -109,7 +109,8 @@ def restore(
     ``where`` is a ``Vm``, whose vCPUs are created where it lacks them, or the vCPUs in the snapshot's order: ``Vcpu``
     objects or file descriptors. The first vCPU writes what all vCPUs of the VM share, so they are restored together,
     before the first KVM_RUN. ``features`` and ``target`` of INIT are the snapshot's unless they are given; a snapshot
-    without them gets the features that its registers show, and KVM_ARM_TARGET_GENERIC_V8.
+    without them gets the features that its registers show, and KVM_ARM_TARGET_GENERIC_V8. Where it has no SVE_VLS or
+    SME_VLS, these are written from its ``sve_bits`` and ``sme_bits``; without both, the vCPU has the host's lengths.
 
     Every register is written, then read back. A refused register that has its value all the same (an invariant one, or
     the vector lengths of a finalised vCPU) is no failure; neither are registers in ``tolerate``, by name or ID, nor
@@ -130,7 +131,7 @@ def restore(
     words = _words(chosen, vcpus.kvm)
     wanted_target = next((known for known in (target, snapshot.target) if known is not None), GENERIC)
     parts = [
-        _Restore(access, vcpu, chosen, first_vcpu=place == 0)
+        _Restore(access, vcpu, _registers(snapshot, vcpu, chosen), chosen, first_vcpu=place == 0)
         for place, (access, vcpu) in enumerate(zip(accesses, snapshot.vcpus, strict=True))
     ]
     for part in parts:
@@ -176,13 +177,29 @@ def _words(features: frozenset[str], kvm: Kvm | None) -> tuple[int, ...]:
     return tuple(bits >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(FEATURE_WORDS))
 
 
+def _registers(snapshot: Snapshot, vcpu: VcpuSnapshot, features: frozenset[str]) -> dict[int, bytes]:
+    """What is written: the saved registers, and vector lengths that the snapshot has only as sets."""
+    sets = (("sve", infer.SVE_VLS, snapshot.sve_bits), ("sme", infer.SME_VLS, snapshot.sme_bits))
+    lengths = {id: infer.vls_of(bits) for feature, id, bits in sets if bits and feature in features}
+    return {**lengths, **vcpu.registers}
+
+
 class _Restore:
     """The restore of one vCPU, step by step; a failure is noted, and the next register is tried."""
 
-    def __init__(self, access: Access, vcpu: VcpuSnapshot, features: frozenset[str], *, first_vcpu: bool) -> None:
+    def __init__(
+        self,
+        access: Access,
+        vcpu: VcpuSnapshot,
+        registers: dict[int, bytes],
+        features: frozenset[str],
+        *,
+        first_vcpu: bool,
+    ) -> None:
         self.access = access
         self.vcpu = vcpu
-        self.plan = Plan.of(vcpu.registers, vector=bool(features & VECTORS), first_vcpu=first_vcpu)
+        self.registers = registers
+        self.plan = Plan.of(registers, vector=bool(features & VECTORS), first_vcpu=first_vcpu)
         self.failures: list[Failure] = []
         self.equal: list[Failure] = []
         self.at_reset: tuple[int, ...] = ()
@@ -216,12 +233,12 @@ class _Restore:
         if not self.lives:
             return
         try:
-            lacking = [id for id in self.access.reg_list() if id not in self.vcpu.registers]
+            lacking = [id for id in self.access.reg_list() if id not in self.registers]
             self.at_reset = tuple(id for id in lacking if self.access.held(id) is not None)
         except KvmError as error:
             self._note("KVM_GET_REG_LIST", None, error.errno, str(error))
             return
-        for id, saved in self.vcpu.registers.items():
+        for id, saved in self.registers.items():
             refused = self._refused.get(id)
             try:
                 left = self.access.get(id)
@@ -243,8 +260,8 @@ class _Restore:
         Linux 6.12 changes PMCNTENSET_EL0 and PMCNTENCLR_EL0 bit by bit, from values after INIT that are not zero; other
         kernels store whatever is written last.
         """
-        data = self.vcpu.registers[id]
-        return b"\xff" * len(data) if sysregs.views().get(id) in self.vcpu.registers else data
+        data = self.registers[id]
+        return b"\xff" * len(data) if sysregs.views().get(id) in self.registers else data
 
     def _set(self, step: Step, id: int, data: bytes) -> None:
         if len(data) != size_of(id):

@@ -151,6 +151,7 @@ def test_a_value_that_is_not_kept_is_a_failure(kvm: Kvm) -> None:
         vcpu["z3"] = b"\x55" * 256
         saved = save(vcpu)
     z3, x0 = regid.parse("z3"), regid.parse("x0")
+    saved.sve_bits = None
     saved.vcpus[0].registers = {x0: bytes(8), z3: saved.vcpus[0].registers[z3]}
     with pytest.raises(RestoreError) as failed:
         restore(saved, kvm.create_vm())
@@ -247,3 +248,27 @@ def test_views_that_clear_come_first(kernel: str) -> None:
         target = kvm.create_vm().create_vcpu(0)
         restore(saved, target)
         assert [target.read(name) for name in ("pmcntenset_el0", "pmovsset_el0", "pmintenset_el1")] == [0x5, 0x3, 0x6]
+
+
+def test_lengths_that_are_known_only_as_sets(kvm: Kvm) -> None:
+    """A format without SVE_VLS and SME_VLS, whose lengths the user gives: the vCPU gets them."""
+    vcpu = kvm.create_vm().create_vcpu(0)
+    vcpu.init({"sve", "sme"})
+    vcpu["sve_vls"], vcpu["sme_vls"] = 1, 2
+    vcpu.finalize()
+    saved = save(vcpu)
+    for name in ("sve_vls", "sme_vls"):
+        del saved.vcpus[0].registers[regid.parse(name)]
+    vm = kvm.create_vm()
+    restored = restore(saved, vm)
+    assert [vm.vcpus()[0].read(name) for name in ("sve_vls", "sme_vls")] == [1, 2]
+    assert restored.at_reset == {}
+    saved.sve_bits = (100,)
+    with pytest.raises(UsageError, match="multiple of 128"):
+        restore(saved, kvm.create_vm())
+
+
+@pytest.mark.parametrize("svcr", range(4))
+def test_registers_that_are_listed_and_hold_nothing(svcr: int) -> None:
+    """One SME series lists ZA while it is off, and FFR in streaming mode without FA64: there is nothing to save."""
+    round_trip(Machine("sme-sve256-sme512-nofa64", "sme-v10", frozenset({"sve", "sme"}), (svcr,), 1, svcr))

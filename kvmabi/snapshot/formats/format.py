@@ -21,7 +21,8 @@ class Format:
     ``recognises`` is shown the first HEAD_BYTES (unpacked). ``read`` reads the whole; it raises BadBlob for a file that
     is not readable at all, and leaves a Problem in the snapshot for what is only damaged. ``read_folder`` is set for
     formats that are a directory: it returns None for a directory of another kind, and reads only files of fixed names
-    below it that are regular ones (no symbolic links).
+    below it that are regular ones (no symbolic links). ``read_numbers`` is set for formats whose values can be numbers
+    instead of bytes.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Format:
     recognises: Callable[[bytes], bool]
     read: Callable[[Source], Snapshot]
     read_folder: Callable[[Path], Snapshot | None] | None = None
+    read_numbers: Callable[[Source], Snapshot] | None = None

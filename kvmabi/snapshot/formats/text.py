@@ -152,4 +152,4 @@ def write(snapshot: Snapshot, *, named: bool = False) -> str:
     return "".join(out)
 
 
-FORMAT = Format("text", "text, a register a line", recognises, read)
+FORMAT = Format("text", "text, a register a line", recognises, read, read_numbers=read_numbers)
