@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kvmabi import regid, uapi
+from kvmabi.errors import UsageError
 from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.profiles import features as feature_rules
@@ -21,6 +22,8 @@ Registers = Mapping[int, bytes]
 SVE_VLS, SME_VLS = LENGTHS
 PSCI_VERSION = regid.parse("psci_version")
 VQ_BITS = 128
+VLS_BITS = 512
+"""The bits of SVE_VLS and SME_VLS, one a length."""
 EL2_OP1 = 4
 SYSREG_MASK = uapi.KVM_REG_ARCH_MASK | uapi.KVM_REG_ARM_COPROC_MASK
 SYSREG = uapi.KVM_REG_ARM64 | uapi.KVM_REG_ARM64_SYSREG
@@ -127,3 +130,14 @@ def lengths_bits(vls: bytes) -> tuple[int, ...]:
     """
     held = int.from_bytes(vls, "little")
     return tuple(VQ_BITS * vq for vq in range(1, held.bit_length() + 1) if held >> vq - 1 & 1)
+
+
+def vls_of(lengths_bits: tuple[int, ...]) -> bytes:
+    """The value of SVE_VLS or SME_VLS for a set of vector lengths in bits. Raises UsageError for what is no length.
+
+    >>> vls_of((128, 256, 512))[0], len(vls_of((128,)))
+    (11, 64)
+    """
+    if any(bits % VQ_BITS or not 0 < bits <= VLS_BITS * VQ_BITS for bits in lengths_bits):
+        raise UsageError(f"a vector length is a multiple of {VQ_BITS} bits, not {lengths_bits}")
+    return sum(1 << bits // VQ_BITS - 1 for bits in set(lengths_bits)).to_bytes(VLS_BITS // 8, "little")
