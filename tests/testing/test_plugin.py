@@ -352,8 +352,9 @@ def test_a_host_on_which_state_is_lost_is_shrunk(run: Pytest) -> None:
 def test_given_has_machines_of_its_own(run: Pytest) -> None:
     """``opened`` takes the arguments of the marker, and judges at the end of its block."""
     result = run("""
-    from hypothesis import given
+    from hypothesis import given, settings
     from kvmabi.testing import opened
+    @settings(deadline=None)
     @given(host=strategies.hosts())
     def test(host):
         with opened(host=host, ignore="x5") as kvm:
