@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 
 from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.snapshot import loglines, sides
+from kvmabi.snapshot import loglines, page, sides
 from kvmabi.snapshot.diff import diff
+from kvmabi.snapshot.difference import Diff, Difference, Effect
+from kvmabi.snapshot.page import Page
+from kvmabi.snapshot.picture import Mark
 from kvmabi.snapshot.sides import Side
 
 EXAMPLE = """\
@@ -37,8 +41,9 @@ def options(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print the differences."""
     features = None if args.features is None else common.words(args.features)
+    first = _side(args.first)
     found = diff(
-        _side(args.first),
+        first,
         None if args.second is None else _side(args.second),
         host=args.host,
         kernel=args.kernel,
@@ -46,6 +51,8 @@ def run(args: Namespace) -> int:
     )
     if args.format == formats.JSON:
         formats.print_json(found.as_dict())
+    elif args.format == formats.HTML:
+        print(page.write([_page(first, found)]))
     else:
         print(found.text(), end="")
     return ExitStatus.SUCCESS if found.equal or not found.b else ExitStatus.DIFFERENT
@@ -57,6 +64,32 @@ def _side(text: str) -> Side:
     return sides.side_of(text)
 
 
+def _page(first: Side, found: Diff) -> Page:
+    """A page with the register files of A, on which what differs is marked, and the differences as a table."""
+    marks: dict[int, dict[int, Mark]] = {}
+    for difference in reversed(found.differences):  # what is refused comes first, and wins
+        mark = Mark.ERROR if difference.effect is Effect.REFUSED else Mark.DIFFERS
+        for index in difference.vcpus:
+            marks.setdefault(index, {}).update(dict.fromkeys(difference.registers, mark))
+    rows = [
+        (one.kind.value, ", ".join(map(str, one.vcpus)), one.name, "\n".join(_lines(one))) for one in found.differences
+    ]
+    vcpus = [] if first.snapshot is None else first.snapshot.vcpus
+    sides_of = [("A", found.a), *([("B", found.b)] if found.b else []), *(("note", note) for note in found.notes)]
+    header = ("how", "vCPU", "registers", "what") if rows else ()
+    return Page("What differs", sides_of, header, rows, vcpus, marks)
+
+
+def _lines(difference: Difference) -> Iterator[str]:
+    if difference.a or difference.b:
+        yield f"{difference.a or '(absent)'} -> {difference.b or '(absent)'}"
+    yield from map(str, difference.parts)
+    if difference.why:
+        yield f"why: {difference.why}"
+    if difference.consequence:
+        yield f"A -> B: {difference.effect.value}: {difference.consequence}"
+
+
 COMMAND = Command(
     "diff",
     "Compare two snapshots, or a snapshot and a host, by the names and the meaning of registers: what differs, why it "
@@ -66,5 +99,5 @@ COMMAND = Command(
     run,
     options,
     summary="compare two snapshots, or a snapshot and a host",
-    formats=formats.DATA,
+    formats=(*formats.DATA, formats.HTML),
 )
