@@ -39,14 +39,22 @@ def values(case: Case) -> Iterator[Seen]:
     trial, system = case.trial, case.target.system
     if trial is None or system is None:
         return
+    groups: dict[tuple[str, str], list[int]] = {}
     for id, refusal in trial.refused.items():
         register = system.sysreg_by_id.get(id)
-        family = regid.decode(id).family
         if id == SVCR or id in LENGTHS or (register is not None and register.rule in idnames.FEATURE_RULES):
             continue
-        host_bound = family == "demux" or (register is not None and register.rule in HOST_RULES)
-        values = f"the file has {case.vcpu.value(id) or 0:#x}, the target {trial.before[id]:#x}"
-        yield Seen("host-bound" if host_bound else "value-refused", f"{values}: {refusal.reason}", (id,))
+        is_cache = regid.decode(id).family == "demux"
+        host_bound = is_cache or (register is not None and register.rule in HOST_RULES)
+        groups.setdefault(("host-bound" if host_bound else "value-refused", refusal.reason), []).append(id)
+    for (rule, reason), ids in groups.items():
+        details = [
+            {"register": regid.name_of(id), "file": case.vcpu.value(id) or 0, "target": trial.before[id]} for id in ids
+        ]
+        values = [
+            f"{each['register']}: the file has {each['file']:#x}, the target {each['target']:#x}" for each in details
+        ]
+        yield Seen(rule, "\n".join([*values, reason]), tuple(ids), tuple(details))
 
 
 def _refused(case: Case) -> Iterator[int]:
