@@ -10,14 +10,14 @@ from kvmabi.model import core, sme
 from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, Z_IDS, ZA_IDS, Case
 from kvmabi.snapshot.findings import Seen
-from kvmabi.snapshot.snapshot import Fact
+from kvmabi.snapshot.snapshot import SVE_VLS, Fact
 
 REPLAYED = frozenset({"cloud-hypervisor", "firecracker"})
 """Formats whose VMM restores registers in the stored order."""
 PLANNED = frozenset({"json", "kvm", "kvmabi", "model"})
 """Formats that kvmabi restores, by its plan."""
-FINALIZES_ONCE = frozenset({"firecracker"})
-"""Formats whose VMM restores the whole list at once, so that FINALIZE is before all of it or after."""
+APART = {"firecracker": SVE_VLS}
+"""Formats whose VMM takes a length out of the list and writes it before FINALIZE; the rest it restores as it stands."""
 BY_SM = Z_IDS | V_IDS | {core.FPSR_ID, sme.FPMR_ID}
 BY_ZA = ZA_IDS | {sme.ZT0_ID}
 FINALIZED = VECTOR_IDS | {sme.ZT0_ID, SVCR}
@@ -34,14 +34,21 @@ def check(case: Case) -> Iterator[Seen]:
         mode = f"SVCR.SM = {case.sm:d}, ZA = {case.za:d}"
         text = f"{mode}; svcr is register {places[SVCR]} of the file, after {len(lost)} that it resets"
         yield Seen(_rule("order-svcr", format), text, (SVCR, *lost))
+    if format in APART:
+        yield from _apart(case, places, APART[format])
+        return
     first = min((places[id] for id in FINALIZED if id in places), default=len(places))
     late = tuple(id for id in case.present(LENGTHS) if places[id] > first)
     if late:
         before = regid.name_of(list(places)[first])
         yield Seen(_rule("order-lengths", format), f"stored after {before}, which needs FINALIZE", late)
-    elif format in FINALIZES_ONCE and (lengths := case.present(LENGTHS)):
-        names = ", ".join(f"{regid.name_of(id)} is register {places[id]}" for id in lengths)
-        yield Seen("order-finalize", f"{names} of {len(places)} in one list", lengths)
+
+
+def _apart(case: Case, places: dict[int, int], apart: int) -> Iterator[Seen]:
+    """The lengths in a list of which the VMM writes one before FINALIZE."""
+    for id in case.present(LENGTHS):
+        rule = "order-apart" if id == apart else "order-finalize"
+        yield Seen(rule, f"{regid.name_of(id)} is register {places[id]} of {len(places)} in one list", (id,))
 
 
 def _rule(replayed: str, format: str) -> str:
