@@ -47,8 +47,9 @@ class Edits:
             return None
         seen = attempt.seen
         if seen is not None:
-            looked_equal = seen.data is not None and same(id, saved, seen.data)
-            return False if looked_equal and seen.number < last - 1 else None
+            if seen.data is None or not same(id, saved, seen.data):
+                return None
+            return seen.number == last - 1  # looked at by a restore that writes what differs, or an edit right after it
         if attempt.once(id, saved, 0) is None and not same(id, saved, self._writes.base.get(id)):
             return None
         return last <= self._tail
