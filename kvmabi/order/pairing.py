@@ -18,15 +18,13 @@ from kvmabi.order.fitting import (
     is_exact,
     shape_of,
 )
-from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, accepts, is_likely, is_nearly
+from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 FEWEST_EQUAL = 4
 """How many registers of a sample are equal in a save that makes saves with far fewer not worth looking at."""
-NEARLY_NONE = 1.0
-"""How many groups of registers are given other values by a few edits."""
 OWN_VALUES = 0.25
 """The share of the values that only one save of a vCPU has, which marks it as the one restored."""
 

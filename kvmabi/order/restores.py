@@ -11,6 +11,8 @@ from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 HALF, MOST, NEARLY_ALL, ALL_BUT_FEW = 0.5, 0.8, 0.9, 0.98
 """Shares of a save's groups of registers that must have been attempted for different conclusions."""
+NEARLY_NONE = 1.0
+"""How many groups of registers are given other values by a few edits."""
 FEWEST_ALIKE = 16
 """How many registers with telling values must agree where something disagrees, or where much was not attempted."""
 
@@ -22,6 +24,7 @@ def accepts(writes: Writes, found: Fit) -> bool:
         return False
     if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
         agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
+        agrees = agrees and (found.unlike <= NEARLY_NONE or found.coverage >= MOST)  # else of the same guest image
     else:
         agrees = found.alike_ids >= FEWEST_ALIKE or found.coverage >= MOST
     if not agrees:
