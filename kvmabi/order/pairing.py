@@ -211,7 +211,7 @@ def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:
 
 
 def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
-    """Among saves of one vCPU: the newest that the vCPU equals, else the newest whose own values were written."""
+    """Among saves of one vCPU: the newest that it equals, else the newest whose own values are there, else the nearest."""
     if len(fits) == 1:
         return fits[0].save
     clear = [found for found in fits if not found.unlike and not found.superseded]
@@ -221,16 +221,19 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
         fits = [found for found in fits if found.mismatch <= FEW * least + NEARLY_NONE]
     fits = [found for found in fits if found.coverage >= HALF] or fits
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
-    exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
+    apart = {id(found.save): differing(writes, found.save) for found in newest_first}
+    exact = next((found.save for found in newest_first if not apart[id(found.save)]), None)
     if exact is not None:
         return exact
-    shares = [(_own_share(writes, found.save, fits), found) for found in newest_first]
-    owned = next((found.save for share, found in shares if share >= OWN_VALUES), None)
-    return owned or max(shares, key=lambda share: (share[0], share[1].score))[1].save
+    owned = (found.save for found in newest_first if _own_share(writes, found.save, fits) >= OWN_VALUES)
+    return next(owned, None) or min(newest_first, key=lambda found: apart[id(found.save)]).save
 
 
 def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
-    """The share of a save's own values (no other save has them) that were written last: of groups or of registers."""
+    """The share of a save's own values (no other save has them) that were written last: of groups or of registers.
+
+    What a write of SVCR has destroyed since is no sign of it: it may be of the save that was restored before.
+    """
     own = written = 0.0
     own_ids = written_ids = 0
     for id, weight in shape_of(save).weights.items():
@@ -242,7 +245,7 @@ def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
         own += weight
         own_ids += 1
         attempt = writes.attempts.get(id)
-        last = attempt.last if attempt is not None else None
+        last = attempt.last if attempt is not None and attempt.gone is None and id in writes.state else None
         if last is None or last.data is None or last.number <= save.after:
             continue
         if same(id, value, last.data) or is_cut(value, last.data) or is_reversed(value, last.data):
