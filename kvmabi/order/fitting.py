@@ -21,6 +21,8 @@ MOST_OTHERS = 8
 """How many other saves of a vCPU stale values are looked for in."""
 SHORTEST_TELLING = 2
 """Bytes of the shortest value that is recognised in another register."""
+MOST_EDITED = 8
+"""How many registers that had the saved value are given another one by edits, rather than by what the guest left."""
 LARGE = 0.5
 """The share of a vCPU's registers that a save has read that may be restored without what was read before it."""
 
@@ -90,8 +92,8 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
         return None
-    written = looked = left = alike = unlike = superseded = 0.0
-    alike_ids = 0
+    written = looked = left = alike = unlike = superseded = edited = 0.0
+    alike_ids = edited_ids = 0
     covered: list[int] = []
     for id, attempt in attempts.items():
         weight = weights.get(id)
@@ -112,16 +114,21 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         if likeness > 0:
             alike += weight
             alike_ids += 1
+        elif likeness < 0 and _is_edited(id, attempt, save):
+            edited += weight
+            edited_ids += 1
         elif likeness < 0:
             unlike += weight
         if _is_superseded(id, attempt, save):
             superseded += weight
-    for id, event in writes.looked.items() if not save.from_run else ():
+    for id, event in (writes.undone | writes.looked).items() if not save.from_run else ():
         if id not in weights or id in attempts or event.data is None:
             continue
         if same(id, save.state.get(id, b""), event.data):
             looked += weights[id]
             covered.append(id)
+    if edited_ids > MOST_EDITED:
+        unlike += edited
     fixed = frozenset() if writes.fresh else VLS
     # a save of much of the state may be restored without what was read before it
     read = _share(covered, save.reads.keys() - fixed) if len(save.reads) >= LARGE * len(save.state) else 0.0
@@ -143,7 +150,7 @@ def _may_cover(writes: Writes, shape: Shape) -> bool:
     """Whether enough of a save was attempted or looked at for a rollback; after INIT a part of it may suffice."""
     if writes.fresh:
         return True
-    concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looked.keys())
+    concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looked.keys() | writes.undone.keys())
     return sum(shape.weights[id] for id in concerned) >= LARGE * shape.groups
 
 
@@ -160,6 +167,8 @@ def _is_written_as(tried: bytes, saved: bytes | None) -> bool:
 def _may_fit(writes: Writes, shape: Shape) -> bool:
     """A look at one register of each group that was written: whether the whole is worth comparing."""
     sample = writes.sample
+    if len(sample) < FEW:
+        return True
     equal = equal_in_sample(writes, shape.save)
     if equal * FEW < len(sample) - equal:  # values in other registers or with their bytes in another order
         longest = sorted(sample, key=lambda id: -len(sample[id].tried or b""))[:LOOKED_AT]
@@ -187,6 +196,14 @@ def _likeness(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> int:
         return -1
     nearly = is_cut(saved, tried) or is_reversed(saved, tried) or tried.rstrip(b"\0") in shape.telling
     return 1 if nearly or _is_stale(id, attempt, writes, shape) else -1
+
+
+def _is_edited(id: int, attempt: Attempt, save: Save) -> bool:
+    """Whether a register had the saved value when it was looked at, and was given another one later."""
+    saved, seen, last = save.state.get(id), attempt.seen, attempt.last
+    if saved is None or seen is None or last is None or seen.data is None:
+        return False
+    return seen.number < last.number - 1 and same(id, saved, seen.data)
 
 
 def _is_stale(id: int, attempt: Attempt, writes: Writes, shape: Shape) -> bool:

@@ -87,7 +87,7 @@ class Writes:
     """What a VMM wrote to one vCPU from ``start`` (the event of an INIT or a guest entry) on.
 
     ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
-    before the last write, by register ID, ``seen`` is the event at which the VMM had read half of the
+    before the last write, by register ID, ``undone`` those of registers that a write has destroyed since, ``seen`` is the event at which the VMM had read half of the
     registers of one state. ``wiped`` are the writes that an INIT undid before the guest was entered.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
@@ -103,6 +103,7 @@ class Writes:
     wiped: Writes | None = None
     attempts: dict[int, Attempt] = field(default_factory=dict)
     looked: dict[int, Event] = field(default_factory=dict)
+    undone: dict[int, Event] = field(default_factory=dict)
     reads_since_write: dict[int, Event] = field(default_factory=dict)
     last: Event | None = None
     seen: int = 0
@@ -151,7 +152,9 @@ class Writes:
             self.svcr_write = event
             event.ask_origin()
         for lost in event.effects:
-            self.looked.pop(lost.id, None)
+            looked = self.looked.pop(lost.id, None)
+            if looked is not None:
+                self.undone[lost.id] = looked
             other = self.attempts.get(lost.id)
             if other is not None and other.good:
                 other.gone = event
