@@ -62,6 +62,7 @@ class Life:
         event.ask_origin()
         reader, state, before = self.reader, event.state, self.reader.save
         if before is not None and unchanged(state, before.state):
+            before.again.append(min(reader.reads.values()))
             before.reads.update(reader.reads)
             before.last_event = event.number
             reader.open(before)

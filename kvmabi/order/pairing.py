@@ -18,6 +18,7 @@ from kvmabi.order.fitting import (
     is_exact,
     shape_of,
 )
+from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
 from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
@@ -30,7 +31,10 @@ OWN_VALUES = 0.25
 
 
 class Pairing:
-    """The pairs of what was written (``writes``) and the saves that it restored."""
+    """The pairs of what was written (``writes``) and the saves that it restored.
+
+    ``unsure`` are the saves of which one was meant, by ``id()`` of the writes to a vCPU to which nothing was restored.
+    """
 
     def __init__(self, saves: Sequence[Save], writes: Sequence[Writes]) -> None:
         self._by_vm: dict[tuple[str, int], list[Save]] = defaultdict(list)
@@ -43,6 +47,7 @@ class Pairing:
                 self._shapes.append(shape_of(save, before))
                 before.append(save)
         self._writes = writes
+        self.unsure: dict[int, list[Save]] = {}
         self._all = {id(of): self._all_fits(of) for of in writes}
         self._fits = {id(of): [found for found in self._all[id(of)] if accepts(of, found)] for of in writes}
 
@@ -103,7 +108,7 @@ class Pairing:
         if any(of.wiped is not None and 0 < len(of.attempts) < FEWEST_WRITES for of in restored):
             restored = [of for of in restored if of.wiped is None]  # set up anew after what was restored: a reset
         found = {id(of): save for of in restored if (save := self._save_of(of, source, alone=alone)) is not None}
-        self._add_siblings(restored, source, found)
+        self._add_siblings(restored, source, found, self._agree(restored, source, found))
         return found
 
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
@@ -156,7 +161,31 @@ class Pairing:
             return large[others.index(near)]
         return min(saves, key=lambda save: abs(save.first_event - near.last_event), default=None)
 
-    def _add_siblings(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
+    def _agree(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> list[Moment]:
+        """The passes over the source's vCPUs that were restored, by the vCPUs that equal a save.
+
+        A vCPU that equals none was restored from those passes, too.
+        """
+        paired = [writes for writes in restored if writes.fresh and id(writes) in found]
+        last = max((writes.last.number for writes in restored if writes.last is not None), default=0)
+        passes = moments(self._by_vm[source], before=last)
+        if len(passes) < 2 or len({writes.vcpu for writes in restored if writes.fresh}) < 2:
+            return passes
+        equal = {
+            id(of): [save for save in of_vcpu(passes, found[id(of)].vcpu) if is_exact(of, save)] for of in paired
+        }
+        best = agreed(passes, equal.values()) or agreed(passes, [[found[id(of)]] for of in paired])
+        for writes in paired:
+            if not equal[id(writes)]:
+                allowed = of_vcpu(best, found[id(writes)].vcpu)
+                fits = [fit for fit in self._all[id(writes)] if any(fit.save is save for save in allowed)]
+                if fits:
+                    found[id(writes)] = choose(writes, fits)
+        return best
+
+    def _add_siblings(
+        self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save], passes: list[Moment]
+    ) -> None:
         """The other vCPUs of a restored VM: too little was written to them to say so, or nothing at all."""
         paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found]
         if any(not writes.fresh for writes, _ in paired):
@@ -168,7 +197,7 @@ class Pairing:
         for writes in restored:
             if writes.vcpu in done or not writes.fresh:
                 continue
-            save = self._restored_little(writes, source) or self._forgotten(writes, source, near)
+            save = self._restored_little(writes, source, passes) or self._forgotten(writes, source, near, passes)
             if save is not None:
                 done.add(writes.vcpu)
                 found[id(writes)] = save
@@ -178,32 +207,34 @@ class Pairing:
         for writes in restored:
             if writes.fresh or not writes.entered or id(writes) in found or source != ("", writes.vm):
                 continue
-            save = self._restored_little(writes, source)
+            save = self._restored_little(writes, source, ())
             if save is not None:
                 found[id(writes)] = save
 
-    def _restored_little(self, writes: Writes, source: tuple[str, int]) -> Save | None:
+    def _restored_little(self, writes: Writes, source: tuple[str, int], passes: Sequence[Moment]) -> Save | None:
         """The save of a vCPU to which little was written, or of a guest that is nearly all zero."""
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
         fits = [found for shape in shapes if (found := fit(writes, shape)) is not None]
         likely = [found for found in fits if is_likely(writes, found)]
+        together = of_vcpu(passes, writes.vcpu)
+        likely = [found for found in likely if any(found.save is save for save in together)] or likely
         return choose(writes, likely) if likely else None
 
-    def _forgotten(self, writes: Writes, source: tuple[str, int], near: Save) -> Save | None:
-        """The save of a vCPU to which nothing was restored."""
+    def _forgotten(
+        self, writes: Writes, source: tuple[str, int], near: Save, passes: Sequence[Moment]
+    ) -> Save | None:
+        """The save of a vCPU to which nothing was restored; None if it was not there when the others were saved."""
         if len(writes.attempts) >= FEWEST_WRITES or not writes.entered:
             return None
-        saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.last_event < writes.end]
-        if source == ("", writes.vm):  # a rollback after another INIT
-            saved = [save for save in saved if save.last_event < writes.start]
-        save = self._together(near, saved)
-        if save is None:
-            return None
-        together = [other for other in self._by_vm[source] if other.place == near.place and other.is_large]
-        together.append(near)
-        nearest = min(together, key=lambda other: abs(other.first_event - save.first_event))
-        return save if nearest is near else None  # else it is of an older checkpoint, and this one lacks the vCPU
+        latest = writes.start if source == ("", writes.vm) else writes.end  # a rollback after another INIT
+        if passes:
+            saved = [save for save in of_vcpu(passes, writes.vcpu) if save.first_event < latest]
+            if len(saved) > 1:
+                self.unsure[id(writes)] = saved
+            return saved[-1] if saved else None
+        saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.first_event < latest]
+        return self._together(near, saved)
 
 
 def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kvmabi.events import Event
 from kvmabi.order.values import Values
@@ -20,6 +20,7 @@ class Save:
     ``state`` is the whole state at the time, also what was not read. ``reads`` are the numbers of the events that read,
     by register ID; ``earlier`` those of reads in earlier states, which a VMM may have kept (a torn save). ``state`` of
     ``before``, the save of the state before, is what those gave. ``seconds`` is when it began, on the monotonic clock.
+    ``again`` are the numbers of the events at which the VMM began to read the same state once more.
     ``opened_by`` is an event of the save, ``label`` what a VMM that declared it calls it (None: inferred),
     ``from_run`` the run that it was made in, "" for this one.
     """
@@ -35,6 +36,7 @@ class Save:
     from_run: str = ""
     first_event: int = 0
     last_event: int = 0
+    again: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.first_event = self.first_event or min(self.reads.values(), default=0)

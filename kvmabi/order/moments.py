@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Which saves of a VM's vCPUs belong together: a VMM saves all vCPUs of a VM, one after the other, and then restores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kvmabi.order.saves import Save
+
+Moment = dict[int, list[Save]]
+"""The saves of one pass over the vCPUs of a VM, by vCPU; several of a vCPU that changed in its turn."""
+
+
+def moments(saves: Sequence[Save], *, before: int) -> list[Moment]:
+    """The passes over the vCPUs of one VM before an event, the oldest first.
+
+    Another one begins where a vCPU has its turn again.
+
+    A vCPU that did not change from one pass to the next has one save, which belongs to both. Saves of a small part of
+    the state do not count, unless there are no others: a debugger reads a few registers of one vCPU.
+    """
+    found: list[Moment] = []
+    turn = None
+    for start, save in sorted(_readings(saves), key=lambda reading: reading[0]):
+        if start >= before and not save.from_run:
+            break
+        if not found or (save.vcpu in found[-1] and save.vcpu != turn):
+            found.append({})
+        found[-1].setdefault(save.vcpu, []).append(save)
+        turn = save.vcpu
+    return found
+
+
+def _readings(saves: Sequence[Save]) -> Iterable[tuple[int, Save]]:
+    """The saves, by the number of each event at which one of them began or its unchanged vCPU was read again."""
+    large = [save for save in saves if save.is_large]
+    return ((start, save) for save in large or saves for start in (save.first_event, *save.again))
+
+
+def agreed(passes: Sequence[Moment], chosen: Iterable[Sequence[Save]]) -> list[Moment]:
+    """The passes that most vCPUs of a VM were restored from, given the saves that each may have been restored from."""
+    choices = [{id(save) for save in saves} for saves in chosen]
+    votes = [sum(any(id(save) in choice for save in _of(moment)) for choice in choices) for moment in passes]
+    most = max(votes, default=0)
+    return [moment for moment, count in zip(passes, votes, strict=True) if count == most] if most else []
+
+
+def _of(moment: Moment) -> Iterable[Save]:
+    return (save for saves in moment.values() for save in saves)
+
+
+def of_vcpu(passes: Iterable[Moment], vcpu: int) -> list[Save]:
+    """The saves of a vCPU in some passes, without repetition, the oldest first."""
+    found = {id(save): save for moment in passes for save in moment.get(vcpu, ())}
+    return list(found.values())
