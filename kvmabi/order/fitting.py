@@ -121,7 +121,7 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             unlike += weight
         if _is_superseded(id, attempt, save):
             superseded += weight
-    for id, event in (writes.undone | writes.looked).items() if not save.from_run else ():
+    for id, event in writes.looks.items() if not save.from_run else ():
         if id not in weights or id in attempts or event.data is None:
             continue
         if same(id, save.state.get(id, b""), event.data):
@@ -150,7 +150,7 @@ def _may_cover(writes: Writes, shape: Shape) -> bool:
     """Whether enough of a save was attempted or looked at for a rollback; after INIT a part of it may suffice."""
     if writes.fresh:
         return True
-    concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looked.keys() | writes.undone.keys())
+    concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looks.keys())
     return sum(shape.weights[id] for id in concerned) >= LARGE * shape.groups
 
 

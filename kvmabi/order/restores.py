@@ -35,13 +35,18 @@ def accepts(writes: Writes, found: Fit) -> bool:
         if own and not found.save.is_large:
             return is_exact(writes, found.save)  # a debugger reads and writes back a few
         enough = found.written >= (HALF if own else NEARLY_ALL) or (own and _is_rollback(found))
-        return enough or (own and is_exact(writes, found.save))
+        return enough or (own and (_is_left_alone(found) or is_exact(writes, found.save)))
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
 
 
 def _is_rollback(found: Fit) -> bool:
     """Whether what differed from a vCPU's own save was written, after all was looked at; a register may be missing."""
     return found.ids >= 1 or (found.ids >= ALL_BUT_FEW and not found.mismatch)
+
+
+def _is_left_alone(found: Fit) -> bool:
+    """Whether many values of a vCPU's own save were written, no other ones, and most of it was equal when looked at."""
+    return found.alike_ids >= FEWEST_ALIKE and found.coverage >= MOST and found.mismatch <= NEARLY_NONE
 
 
 def _is_complete(found: Fit) -> bool:
@@ -62,5 +67,6 @@ def is_nearly(writes: Writes, found: Fit) -> bool:
     """Whether a vCPU was given many values of a save, and no others, though not enough for a restore of it."""
     if found.unlike or not found.save.is_large:
         return False
-    alike = found.alike_ids >= FEW or found.save.place == writes.place
-    return alike and (found.coverage >= HALF or (writes.fresh and len(writes.attempts) >= FEWEST_ALIKE))
+    if writes.fresh and len(writes.attempts) >= FEWEST_ALIKE:  # a file cut short may end before values that tell
+        return found.alike_ids >= FEW or not found.superseded
+    return found.coverage >= HALF and (found.alike_ids >= FEW or found.save.place == writes.place)

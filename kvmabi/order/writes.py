@@ -176,6 +176,16 @@ class Writes:
         return self.attempts or (self.wiped.attempts if self.wiped is not None else {})
 
     @property
+    def looks(self) -> dict[int, Event]:
+        """The last read of each register before the last write, also of one that a write has destroyed since.
+
+        Where hardly anything is written to a vCPU that has run, reads that follow the last write count, too: a rollback
+        that finds nothing more to write.
+        """
+        before = self.undone | self.looked
+        return before if self.fresh or len(self.attempts) >= FEWEST_WRITES else before | self.reads_since_write
+
+    @property
     def unlike_init(self) -> list[int]:
         """The registers that were written with another value than they have after INIT."""
         tried = ((id, attempt.tried) for id, attempt in self.evidence.items())
