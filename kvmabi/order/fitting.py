@@ -240,5 +240,9 @@ def eligible(writes: Writes, save: Save) -> bool:
 
 
 def is_dump(writes: Writes, save: Save) -> bool:
-    """Whether a save is of a vCPU while it was being written to: a look at what was restored, before it ran."""
-    return save.place == writes.place and not save.from_run and writes.start < save.first_event <= writes.end
+    """Whether a save is of a vCPU while it was being written to: a look at what was restored, before it ran.
+
+    One of a state that was read again after the vCPU had run is a source like any other.
+    """
+    looked = save.place == writes.place and not save.from_run and writes.start < save.first_event <= writes.end
+    return looked and not any(start > writes.end for start in save.again)

@@ -12,7 +12,7 @@ from kvmabi.events import MP_STATE, Origin
 from kvmabi.order.causes import CAUSES, Severity
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.fitting import differing, eligible, fit, is_dump, is_exact, shape_of
+from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of
 from kvmabi.order.pairing import Pairing, choose
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
 from kvmabi.order.saves import Save
@@ -118,10 +118,8 @@ class Judge:
         better = self._pairing.without(self.dumps).pairs()
         others = Pairing(self._others, doubtful).pairs() if self._others else {}
         for of in doubtful:
-            other, look = better.get(id(of)) or others.get(id(of)), inferred[id(of)]
-            if other is None or differing(of, other) > differing(of, look):
-                continue
-            if _score(of, other) >= _score(of, look):
+            other = better.get(id(of)) or others.get(id(of))
+            if other is not None and _score(of, other) >= _score(of, inferred[id(of)]):
                 inferred[id(of)] = other
 
     def _declared(self, writes: Writes) -> Save | None:

@@ -20,7 +20,8 @@ class Save:
     ``state`` is the whole state at the time, also what was not read. ``reads`` are the numbers of the events that read,
     by register ID; ``earlier`` those of reads in earlier states, which a VMM may have kept (a torn save). ``state`` of
     ``before``, the save of the state before, is what those gave. ``seconds`` is when it began, on the monotonic clock.
-    ``again`` are the numbers of the events at which the VMM began to read the same state once more.
+    ``again`` are the numbers of the events at which the VMM began to read the same state once more: from a register
+    that it had read already.
     ``opened_by`` is an event of the save, ``label`` what a VMM that declared it calls it (None: inferred),
     ``from_run`` the run that it was made in, "" for this one.
     """
@@ -74,6 +75,7 @@ class Reader:
         self.save: Save | None = None
         self._reads: dict[int, int] = {}
         self._changed = True
+        self._began = 0
 
     def changed(self) -> None:
         """The vCPU may have changed since the last read."""
@@ -86,10 +88,14 @@ class Reader:
         if self._changed:
             self._changed = False
             self._reads = {}
+            self._began = event.number
+        save, before = self.save, self._reads.get(id, 0)
         self._reads[id] = event.number
-        save = self.save
         if save is not None and save.reads is self._reads:
             save.last_event = event.number
+            if before >= self._began:
+                self._began = event.number
+                save.again.append(event.number)
         return len(self._reads) >= FEWEST_READS and (save is None or save.reads is not self._reads)
 
     def has_read(self, count: int) -> bool:
@@ -101,6 +107,7 @@ class Reader:
         if self._changed:
             self._changed = False
             self._reads = {}
+            self._began = number
         self._reads[id] = number
 
     def open(self, save: Save) -> None:
