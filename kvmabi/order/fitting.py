@@ -95,13 +95,14 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     written = looked = left = alike = unlike = superseded = edited = 0.0
     alike_ids = edited_ids = 0
     covered: list[int] = []
+    undone = not writes.attempts  # what an INIT undid was there before it
     for id, attempt in attempts.items():
         weight = weights.get(id)
         if weight is None:
             continue
         if attempt.event.number <= save.after:  # before the save: the VMM left it, if it is equal
             saved = save.state.get(id, b"")
-            if same(id, saved, attempt.written) and same(id, saved, writes.state.get(id)):
+            if same(id, saved, attempt.written) and (undone or same(id, saved, writes.state.get(id))):
                 looked += weight
                 covered.append(id)
                 if any(saved) and not same(id, saved, writes.base.get(id)):
