@@ -142,9 +142,11 @@ def _share(covered: Iterable[int], of: Set[int]) -> float:
 
 
 def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
-    """Whether the last value that was written is not the saved one."""
+    """Whether the last value that was written is not the saved one, nor what a torn save read of it before."""
     saved, last = save.state.get(id), attempt.written
-    return saved is not None and last is not None and id not in RUNNING and not same(id, saved, last)
+    if saved is None or last is None or id in RUNNING or same(id, saved, last):
+        return False
+    return id in save.reads or not same(id, last, save.earlier.get(id))
 
 
 def _may_cover(writes: Writes, shape: Shape) -> bool:

@@ -245,6 +245,8 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     """Among saves of one vCPU: the newest that it equals, else the newest whose own values are there, else the nearest."""
     if len(fits) == 1:
         return fits[0].save
+    unlike = min(found.unlike for found in fits)
+    fits = [found for found in fits if found.unlike <= FEW * unlike + NEARLY_NONE]
     clear = [found for found in fits if not found.unlike and not found.superseded]
     fits = [found for found in clear if found.alike_ids >= FEWEST_ALIKE] or fits
     least = min(found.mismatch for found in fits)
@@ -268,10 +270,10 @@ def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
     own = written = 0.0
     own_ids = written_ids = 0
     for id, weight in shape_of(save).weights.items():
-        value = save.state.get(id)
+        value = save.value_read(id)
         if value is None or id in RUNNING:
             continue
-        if any(same(id, value, other.save.state.get(id)) for other in fits if other.save is not save):
+        if any(same(id, value, other.save.value_read(id)) for other in fits if other.save is not save):
             continue
         own += weight
         own_ids += 1
