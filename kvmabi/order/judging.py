@@ -57,6 +57,7 @@ class Judge:
         self.dumps: set[int] = set()
         self._timed: set[int] = set()
         self._reset: set[int] = set()
+        self._given_up: set[int] = set()
         self._findings: list[Finding] = []
         self._judged: list[Pair] = []
         self._not_judged: list[NotJudged] = []
@@ -70,6 +71,7 @@ class Judge:
         inferred = self._inferred(open_writes)
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
         self._reset = {of.vm for of in writes if of.wiped is not None and 0 < _registers(of) < FEWEST_WRITES}
+        self._given_up = {of.vm for of in writes if of.gave_up}
         self._timed = {of.vm for of, save in restored if writes_time(of, save, self._counter_hz)}
         for of in writes:
             save = declared.get(id(of)) or inferred.get(id(of))
@@ -147,6 +149,8 @@ class Judge:
         notes: tuple[str, ...] = ()
         if writes.gave_up:
             differences, notes = self._until_given_up(comparison, differences)
+        elif writes.vm in self._given_up and not writes.entered:  # the VMM gave up at another vCPU of the VM
+            differences = [difference for difference in differences if difference.loss.id in writes.attempts]
         pair = Pair(
             writes.vm,
             writes.vcpu,
