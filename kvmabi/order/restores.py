@@ -59,7 +59,7 @@ def is_likely(writes: Writes, found: Fit) -> bool:
     if not writes.entered:
         return _is_complete(found)
     if not writes.fresh:
-        return found.written >= HALF
+        return found.written >= HALF and found.save.is_large
     return found.coverage >= HALF or not found.unlike
 
 
