@@ -46,11 +46,12 @@ class Edits:
         if last <= self._end or id in self._cut:
             return None
         seen = attempt.seen
-        if seen is not None:
+        if seen is not None and seen.number > self._save.after:
             if seen.data is None or not same(id, saved, seen.data):
                 return None
             return seen.number == last - 1  # looked at by a restore that writes what differs, or an edit right after it
-        if attempt.once(id, saved, 0) is None and not same(id, saved, self._writes.base.get(id)):
+        start = self._writes.base.get(id, b"")  # what SVCR brings into being is zero
+        if attempt.once(id, saved, 0) is None and not same(id, saved, start):
             return None
         return last <= self._tail
 
@@ -80,13 +81,11 @@ class Edits:
 
     @cached_property
     def _tail(self) -> int:
-        """The last of the writes that follow without a gap in the order of the save, perhaps as part of the restore."""
-        places = {id: place for place, id in enumerate(self._save.reads)}
-        by_number = {attempt.event.number: id for id, attempt in self._writes.attempts.items()}
-        number, place = self._end, places.get(self._as_saved.get(self._end, 0), -1)
-        while places.get(by_number.get(number + 1, 0), -1) > place:
+        """The last of the writes that follow without a gap, perhaps as part of the restore."""
+        numbers = {attempt.event.number for attempt in self._writes.attempts.values()}
+        number = self._end
+        while number + 1 in numbers:
             number += 1
-            place = places[by_number[number]]
         return number
 
     def _is_written_anew(self, number: int) -> bool:
