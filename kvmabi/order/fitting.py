@@ -27,6 +27,10 @@ LARGE = 0.5
 """The share of a vCPU's registers that a save has read that may be restored without what was read before it."""
 
 
+FEWEST_CONCERNED = 0.25
+"""The share of a save's groups of registers with which a rollback that forgets the others deals at least."""
+
+
 class Fit(NamedTuple):
     """How well what was written fits a save; shares and weights count groups of registers, such as all of z0-z31.
 
@@ -154,7 +158,7 @@ def _may_cover(writes: Writes, shape: Shape) -> bool:
     if writes.fresh:
         return True
     concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looks.keys())
-    return sum(shape.weights[id] for id in concerned) >= LARGE * shape.groups
+    return sum(shape.weights[id] for id in concerned) >= FEWEST_CONCERNED * shape.groups
 
 
 def equal_in_sample(writes: Writes, save: Save) -> int:

@@ -69,4 +69,6 @@ def is_nearly(writes: Writes, found: Fit) -> bool:
         return False
     if writes.fresh and len(writes.attempts) >= FEWEST_ALIKE:  # a file cut short may end before values that tell
         return found.alike_ids >= FEW or not found.superseded
+    if found.alike_ids >= FEWEST_ALIKE and found.save.place == writes.place:
+        return True
     return found.coverage >= HALF and (found.alike_ids >= FEW or found.save.place == writes.place)

@@ -175,15 +175,20 @@ class Writes:
         """The writes that show what is restored: those that an INIT undid, if nothing was written after it."""
         return self.attempts or (self.wiped.attempts if self.wiped is not None else {})
 
-    @property
+    @cached_property
     def looks(self) -> dict[int, Event]:
-        """The last read of each register before the last write, also of one that a write has destroyed since.
+        """The last read of each register by which the VMM may have seen that it need not write it; when complete.
 
-        Where hardly anything is written to a vCPU that has run, reads that follow the last write count, too: a rollback
-        that finds nothing more to write.
+        Those before the last write, also of a register that a write has destroyed since, and those that go on after
+        it to further registers: a restore that finds nothing more to write. What an INIT undid counts if nothing was
+        written after it.
         """
-        before = self.undone | self.looked
-        return before if self.fresh or len(self.attempts) >= FEWEST_WRITES else before | self.reads_since_write
+        found = self.undone | self.looked
+        for id, event in self.reads_since_write.items():
+            if id in found or id in self.attempts:
+                break
+            found[id] = event
+        return found if self.attempts or self.wiped is None else self.wiped.looks
 
     @property
     def unlike_init(self) -> list[int]:
