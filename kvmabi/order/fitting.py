@@ -163,8 +163,11 @@ def _may_cover(writes: Writes, shape: Shape) -> bool:
 
 def equal_in_sample(writes: Writes, save: Save) -> int:
     """How many registers of the sample were last written as a save has them."""
-    state = save.state
-    return sum(tried is not None and _is_written_as(tried, state.get(id)) for id, tried in writes.sampled.items())
+    state, earlier = save.state, save.earlier
+    return sum(
+        tried is not None and (_is_written_as(tried, state.get(id)) or _is_written_as(tried, earlier.get(id)))
+        for id, tried in writes.sampled.items()
+    )
 
 
 def _is_written_as(tried: bytes, saved: bytes | None) -> bool:

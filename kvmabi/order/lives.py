@@ -61,7 +61,7 @@ class Life:
     def _open_save(self, event: Event) -> None:
         event.ask_origin()
         reader, state, before = self.reader, event.state, self.reader.save
-        if before is not None and unchanged(state, before.state):
+        if before is not None and unchanged(state, before.state) and not before.is_torn:
             before.again.append(min(reader.reads.values()))
             before.reads.update(reader.reads)
             before.last_event = event.number

@@ -7,7 +7,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from kvmabi.events import Event
-from kvmabi.order.values import Values
+from kvmabi.order.values import Values, same
 
 FEWEST_READS = 8
 """How many registers are read before the reads count as a save: debuggers and probes read a few."""
@@ -62,6 +62,12 @@ class Save:
     def is_large(self) -> bool:
         """Whether it has at least half of the registers that there are: a debugger reads a few."""
         return 2 * len(self.known) >= len(self.state)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the VMM has a value that is not the one of this state."""
+        old = ((id, value) for id, value in self.earlier.items() if id not in self.reads and id in self.state)
+        return any(not same(id, self.state[id], value) for id, value in old)
 
     def value_read(self, id: int) -> bytes | None:
         """The value of a register that the VMM got, which is an older one where the save is torn."""
