@@ -85,10 +85,13 @@ def shape_of(save: Save, others: Sequence[Save] = ()) -> Shape:
     return Shape(save, weights, float(len(sizes) or 1), telling, tuple(others[-MOST_OTHERS:]))
 
 
-def fit(writes: Writes, shape: Shape) -> Fit | None:
-    """How well what was written fits a save; None if much of it cannot come from there."""
+def fit(writes: Writes, shape: Shape, *, at_sight: bool = True) -> Fit | None:
+    """How well what was written fits a save; None if much of it cannot come from there.
+
+    ``at_sight``: or if a sample of the values does not look like it.
+    """
     save, weights = shape.save, shape.weights
-    if not _may_cover(writes, shape) or not _may_fit(writes, shape):
+    if not _may_cover(writes, shape) or (at_sight and not _may_fit(writes, shape)):
         return None
     attempts = writes.evidence
     later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]

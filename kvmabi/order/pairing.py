@@ -85,8 +85,10 @@ class Pairing:
         ]
         most = max((equal for equal, _ in shapes), default=0)
         fewest = most // FEW if most >= FEWEST_EQUAL else 0
-        fits = (fit(writes, shape) for equal, shape in shapes if equal >= fewest)
-        return [found for found in fits if found is not None]
+        likely = [fit(writes, shape) for equal, shape in shapes if equal >= fewest]
+        if not any(likely):
+            likely = [fit(writes, shape) for equal, shape in shapes if equal < fewest]
+        return [found for found in likely if found is not None]
 
     def without(self, left_out: Set[int]) -> Pairing:
         """The same without some saves, given by ``id()``."""
@@ -193,7 +195,7 @@ class Pairing:
         near = max((save for of, save in paired if of.fresh), key=lambda save: save.first_event, default=None)
         if near is None:
             return
-        done = {writes.vcpu for writes, _ in paired}
+        done = {writes.vcpu for writes, _ in paired if writes.fresh}
         for writes in restored:
             if writes.vcpu in done or not writes.fresh:
                 continue
@@ -215,7 +217,7 @@ class Pairing:
         """The save of a vCPU to which little was written, or of a guest that is nearly all zero."""
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
-        fits = [found for shape in shapes if (found := fit(writes, shape)) is not None]
+        fits = [found for shape in shapes if (found := fit(writes, shape, at_sight=False)) is not None]
         likely = [found for found in fits if is_likely(writes, found)]
         together = of_vcpu(passes, writes.vcpu)
         likely = [found for found in likely if any(found.save is save for save in together)] or likely
