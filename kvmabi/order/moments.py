@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from kvmabi.order.saves import Save
 
+FEWEST_READ = 1 / 3
+"""The share of a vCPU's registers that is read in its turn; a restore that looks at what it writes reads fewer at once."""
 Moment = dict[int, list[Save]]
 """The saves of one pass over the vCPUs of a VM, by vCPU; several of a vCPU that changed in its turn."""
 
@@ -33,7 +35,7 @@ def moments(saves: Sequence[Save], *, before: int) -> list[Moment]:
 
 def _readings(saves: Sequence[Save]) -> Iterable[tuple[int, Save]]:
     """The saves, by the number of each event at which one of them began or its unchanged vCPU was read again."""
-    large = [save for save in saves if save.is_large]
+    large = [save for save in saves if save.is_large and len(save.reads) >= FEWEST_READ * len(save.state)]
     return ((start, save) for save in large or saves for start in (save.first_event, *save.again))
 
 
