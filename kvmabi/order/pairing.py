@@ -19,7 +19,7 @@ from kvmabi.order.fitting import (
     shape_of,
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
-from kvmabi.order.restores import FEWEST_ALIKE, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
+from kvmabi.order.restores import ALL_BUT_FEW, FEWEST_ALIKE, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Writes
@@ -114,8 +114,9 @@ class Pairing:
         return found
 
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
-        """The VM whose saves fit best; of this run first, and the earliest of equal ones."""
+        """The VM whose saves fit best; of equal ones of this run first, those attempted as a whole, the nearest, the earliest."""
         scores: dict[tuple[str, int], float] = defaultdict(float)
+        whole: dict[tuple[str, int], int] = defaultdict(int)
         apart: dict[tuple[str, int], int] = defaultdict(int)
         for writes in restored:
             best: dict[tuple[str, int], Fit] = {}
@@ -125,12 +126,13 @@ class Pairing:
                     best[vm] = found
             for vm, found in best.items():
                 scores[vm] += found.score
+                whole[vm] += found.ids >= ALL_BUT_FEW
                 apart[vm] += differing(writes, found.save) if len(best) > 1 else 0
         if not scores:
             return None
         most = max(scores.values()) - NEARLY_NONE
         alike = [vm for vm, score in scores.items() if score >= most]
-        return max(alike, key=lambda vm: (vm[0] == "", -apart[vm], -vm[1]))
+        return max(alike, key=lambda vm: (vm[0] == "", whole[vm], -apart[vm], -vm[1]))
 
     def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
@@ -247,8 +249,10 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     """Among saves of one vCPU: the newest that it equals, else the newest whose own values are there, else the nearest."""
     if len(fits) == 1:
         return fits[0].save
-    unlike = min(found.unlike for found in fits)
-    fits = [found for found in fits if found.unlike <= FEW * unlike + NEARLY_NONE]
+    fits = [found for found in fits if found.unlike <= found.alike + found.left] or list(fits)
+    if all(found.save.first_event < writes.first for found in fits):  # nothing was restored before one of the saves
+        least = min(found.unlike for found in fits)
+        fits = [found for found in fits if found.unlike <= FEW * least + NEARLY_NONE]
     clear = [found for found in fits if not found.unlike and not found.superseded]
     fits = [found for found in clear if found.alike_ids >= FEWEST_ALIKE] or fits
     least = min(found.mismatch for found in fits)
@@ -261,7 +265,7 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     if exact is not None:
         return exact
     owned = (found.save for found in newest_first if _own_share(writes, found.save, fits) >= OWN_VALUES)
-    return next(owned, None) or min(newest_first, key=lambda found: apart[id(found.save)]).save
+    return next(owned, None) or min(newest_first, key=lambda found: (apart[id(found.save)], found.unlike)).save
 
 
 def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:

@@ -90,6 +90,8 @@ class Writes:
     before the last write, by register ID, ``undone`` those of registers that a write has destroyed since, ``seen`` is the event at which the VMM had read half of the
     registers of one state. ``wiped`` are the writes that an INIT undid before the guest was entered.
 
+    ``first`` is the number of the first write's event, ``last`` the last write.
+
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
     events ``run`` (the entry), ``svcr_write`` (the last write of SVCR) and ``refusal`` (the first refused write).
@@ -105,6 +107,7 @@ class Writes:
     looked: dict[int, Event] = field(default_factory=dict)
     undone: dict[int, Event] = field(default_factory=dict)
     reads_since_write: dict[int, Event] = field(default_factory=dict)
+    first: int = 0
     last: Event | None = None
     seen: int = 0
     replaced: int = 0
@@ -130,6 +133,7 @@ class Writes:
             self.looked.update(self.reads_since_write)
             self.reads_since_write = {}
         before, self.last = self.last, event
+        self.first = self.first or event.number
         seen, attempt = self.looked.get(id), self.attempts.get(id)
         if seen is not None and _is_written_back(id, seen, attempt, event):
             return
