@@ -54,8 +54,8 @@ INSIDE = {
         *("mark", "vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
     ),
     "order": (
-        *("values", "causes", "writes", "saves", "lives", "fitting", "restores", "pairing", "findings", "verdict"),
-        *("edits", "comparing", "judging", "checker", "kept"),
+        *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "pairing"),
+        *("findings", "verdict", "edits", "comparing", "judging", "checker", "kept"),
     ),
 }
 CHILDREN = {

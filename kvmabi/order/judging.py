@@ -8,13 +8,14 @@ from dataclasses import replace
 from functools import cached_property
 
 from kvmabi import regid
-from kvmabi.events import MP_STATE, Origin
+from kvmabi.events import Origin
 from kvmabi.order.causes import CAUSES, Severity
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
 from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of
 from kvmabi.order.pairing import Pairing, choose
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
+from kvmabi.order.rounds import is_set_up_anew, registers_set, rounds
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -56,7 +57,7 @@ class Judge:
         self._resolved: set[Place] = set()
         self.dumps: set[int] = set()
         self._timed: set[int] = set()
-        self._reset: set[int] = set()
+        self._reset: set[Writes] = set()
         self._given_up: set[int] = set()
         self._findings: list[Finding] = []
         self._judged: list[Pair] = []
@@ -70,7 +71,7 @@ class Judge:
         open_writes = [of for of in writes if id(of) not in declared and of.restores is None]
         inferred = self._inferred(open_writes)
         restored = [(of, save) for of in writes if (save := declared.get(id(of)) or inferred.get(id(of))) is not None]
-        self._reset = {of.vm for of in writes if of.wiped is not None and 0 < _registers(of) < FEWEST_WRITES}
+        self._reset = {of for together in rounds(writes) if is_set_up_anew(together) for of in together}
         self._given_up = {of.vm for of in writes if of.gave_up}
         self._timed = {of.vm for of, save in restored if writes_time(of, save, self._counter_hz)}
         for of in writes:
@@ -217,7 +218,7 @@ class Judge:
                 yield comparison.refusal(id, attempt.refused)
             else:
                 yield comparison.destroyed(id, attempt)
-        if writes.wiped is not None and writes.vm not in self._reset and not _registers(writes):
+        if writes.wiped is not None and writes not in self._reset and not registers_set(writes):
             for id, undone in writes.wiped.attempts.items():
                 written = undone.written
                 if written is None or undone.read_back or id in self._ignored:
@@ -250,11 +251,6 @@ class Judge:
 def _score(writes: Writes, save: Save) -> float:
     found = fit(writes, shape_of(save))
     return found.score if found is not None else 0.0
-
-
-def _registers(writes: Writes) -> int:
-    """How many registers were written, pseudo-registers aside."""
-    return sum(id < MP_STATE for id in writes.attempts)
 
 
 def _is_beyond(difference: Difference, writes: Writes, save: Save) -> bool:

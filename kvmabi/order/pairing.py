@@ -20,6 +20,7 @@ from kvmabi.order.fitting import (
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
 from kvmabi.order.restores import ALL_BUT_FEW, FEWEST_ALIKE, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
+from kvmabi.order.rounds import is_set_up_anew, rounds
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Writes
@@ -54,7 +55,7 @@ class Pairing:
     def pairs(self) -> dict[int, Save]:
         """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
         found: dict[int, Save] = {}
-        for restored in self._rounds():
+        for restored in rounds(self._writes):
             found |= self._pairs_of_vm(restored)
         return found
 
@@ -62,20 +63,6 @@ class Pairing:
         """The save that a vCPU was given many values of, if it is not a restore of it."""
         near = [found for found in self._all.get(id(writes), ()) if is_nearly(writes, found)]
         return max(near, key=lambda found: found.score).save if near else None
-
-    def _rounds(self) -> Iterable[list[Writes]]:
-        """What was written to the vCPUs of one VM, from one INIT of them to the next after they have run."""
-        rounds: dict[tuple[int, int], list[Writes]] = defaultdict(list)
-        entries: dict[int, list[int]] = defaultdict(list)
-        latest: dict[tuple[int, int], int] = {}
-        for writes in self._writes:
-            if writes.entered:
-                entries[writes.vm].append(writes.end)
-        for writes in self._writes:
-            if writes.fresh:
-                latest[writes.place] = sum(entry < writes.start for entry in entries[writes.vm])
-            rounds[writes.vm, latest.get(writes.place, 0)].append(writes)
-        return rounds.values()
 
     def _all_fits(self, writes: Writes) -> list[Fit]:
         if not writes.evidence:
@@ -107,8 +94,8 @@ class Pairing:
         if source is None:
             return {}
         alone = len({writes.vcpu for writes in restored}) == 1
-        if any(of.wiped is not None and 0 < len(of.attempts) < FEWEST_WRITES for of in restored):
-            restored = [of for of in restored if of.wiped is None]  # set up anew after what was restored: a reset
+        if is_set_up_anew(restored):
+            restored = [of for of in restored if of.wiped is None]  # the rest was restored before
         found = {id(of): save for of in restored if (save := self._save_of(of, source, alone=alone)) is not None}
         self._add_siblings(restored, source, found, self._agree(restored, source, found))
         return found
