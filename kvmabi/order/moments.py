@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Which saves of a VM's vCPUs belong together: a VMM saves all vCPUs of a VM, one after the other, and then restores them."""
+"""Which saves of a VM's vCPUs belong together: a VMM saves all of them, one after the other, and restores all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kvmabi.order.saves import Save
 
 FEWEST_READ = 1 / 3
-"""The share of a vCPU's registers that is read in its turn; a restore that looks at what it writes reads fewer at once."""
+"""The share of a vCPU's registers that is read in its turn; a restore that looks at them reads fewer at once."""
 Moment = dict[int, list[Save]]
 """The saves of one pass over the vCPUs of a VM, by vCPU; several of a vCPU that changed in its turn."""
 
@@ -16,27 +16,35 @@ Moment = dict[int, list[Save]]
 def moments(saves: Sequence[Save], *, before: int) -> list[Moment]:
     """The passes over the vCPUs of one VM before an event, the oldest first.
 
-    Another one begins where a vCPU has its turn again.
-
-    A vCPU that did not change from one pass to the next has one save, which belongs to both. Saves of a small part of
-    the state do not count, unless there are no others: a debugger reads a few registers of one vCPU.
+    Another one begins where a vCPU has its turn again, or where the index falls: a vCPU may be looked at out of turn,
+    and what leaves more passes complete is right. A vCPU that did not change from one pass to the next has one save,
+    which belongs to both. Saves of a small part of the state do not count, unless there are no others: a debugger reads
+    a few registers of one vCPU.
     """
+    readings = [save for start, save in _readings(saves) if save.from_run or start < before]
+    by_index = _cut(readings, lambda vcpu, turn, _: vcpu < turn)
+    by_turn = _cut(readings, lambda vcpu, turn, moment: vcpu in moment and vcpu != turn)
+    count = len({save.vcpu for save in readings})
+    return max(by_index, by_turn, key=lambda passes: sum(len(moment) == count for moment in passes))
+
+
+def _cut(readings: Iterable[Save], begins: Callable[[int, int, Moment], bool]) -> list[Moment]:
+    """The readings as passes; ``begins`` returns whether a vCPU begins one, after another one's turn in a pass."""
     found: list[Moment] = []
-    turn = None
-    for start, save in sorted(_readings(saves), key=lambda reading: reading[0]):
-        if start >= before and not save.from_run:
-            break
-        if not found or (save.vcpu in found[-1] and save.vcpu != turn):
+    turn = 0
+    for save in readings:
+        if not found or begins(save.vcpu, turn, found[-1]):
             found.append({})
-        found[-1].setdefault(save.vcpu, []).append(save)
         turn = save.vcpu
+        found[-1].setdefault(turn, []).append(save)
     return found
 
 
-def _readings(saves: Sequence[Save]) -> Iterable[tuple[int, Save]]:
-    """The saves, by the number of each event at which one of them began or its unchanged vCPU was read again."""
+def _readings(saves: Sequence[Save]) -> list[tuple[int, Save]]:
+    """The saves by the number of each event at which one began or its unchanged vCPU was read again, in order."""
     large = [save for save in saves if save.is_large and len(save.reads) >= FEWEST_READ * len(save.state)]
-    return ((start, save) for save in large or saves for start in (save.first_event, *save.again))
+    readings = [(start, save) for save in large or saves for start in (save.first_event, *save.again)]
+    return sorted(readings, key=lambda reading: reading[0])
 
 
 def agreed(passes: Sequence[Moment], chosen: Iterable[Sequence[Save]]) -> list[Moment]:

@@ -101,7 +101,7 @@ class Pairing:
         return found
 
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
-        """The VM whose saves fit best; of equal ones of this run first, those attempted as a whole, the nearest, the earliest."""
+        """The VM whose saves fit best; of equal ones one of this run, one that was attempted wholly, the nearest."""
         scores: dict[tuple[str, int], float] = defaultdict(float)
         whole: dict[tuple[str, int], int] = defaultdict(int)
         apart: dict[tuple[str, int], int] = defaultdict(int)
@@ -152,26 +152,24 @@ class Pairing:
             return large[others.index(near)]
         return min(saves, key=lambda save: abs(save.first_event - near.last_event), default=None)
 
-    def _agree(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> list[Moment]:
+    def _agree(self, restored: list[Writes], source: tuple[str, int], pairs: dict[int, Save]) -> list[Moment]:
         """The passes over the source's vCPUs that were restored, by the vCPUs that equal a save.
 
-        A vCPU that equals none was restored from those passes, too.
+        A vCPU that equals none was restored from those passes, too, unless it is nearer to another save.
         """
-        paired = [writes for writes in restored if writes.fresh and id(writes) in found]
+        paired = [writes for writes in restored if writes.fresh and id(writes) in pairs]
         last = max((writes.last.number for writes in restored if writes.last is not None), default=0)
         passes = moments(self._by_vm[source], before=last)
         if len(passes) < 2 or len({writes.vcpu for writes in restored if writes.fresh}) < 2:
             return passes
-        equal = {
-            id(of): [save for save in of_vcpu(passes, found[id(of)].vcpu) if is_exact(of, save)] for of in paired
-        }
-        best = agreed(passes, equal.values()) or agreed(passes, [[found[id(of)]] for of in paired])
+        equal = {id(of): [save for save in of_vcpu(passes, pairs[id(of)].vcpu) if is_exact(of, save)] for of in paired}
+        best = agreed(passes, equal.values()) or agreed(passes, [[pairs[id(of)]] for of in paired])
         for writes in paired:
             if not equal[id(writes)]:
-                allowed = of_vcpu(best, found[id(writes)].vcpu)
-                fits = [fit for fit in self._all[id(writes)] if any(fit.save is save for save in allowed)]
+                allowed = of_vcpu(best, pairs[id(writes)].vcpu)
+                fits = [found for found in self._all[id(writes)] if any(found.save is save for save in allowed)]
                 if fits:
-                    found[id(writes)] = choose(writes, fits)
+                    pairs[id(writes)] = _nearer(writes, choose(writes, fits), pairs[id(writes)])
         return best
 
     def _add_siblings(
@@ -206,15 +204,14 @@ class Pairing:
         """The save of a vCPU to which little was written, or of a guest that is nearly all zero."""
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
-        fits = [found for shape in shapes if (found := fit(writes, shape, at_sight=False)) is not None]
-        likely = [found for found in fits if is_likely(writes, found)]
+        fits = (fit(writes, shape, at_sight=False) for shape in shapes)
+        likely = [found for found in fits if found is not None and is_likely(writes, found)]
         together = of_vcpu(passes, writes.vcpu)
-        likely = [found for found in likely if any(found.save is save for save in together)] or likely
-        return choose(writes, likely) if likely else None
+        passing = [found for found in likely if any(found.save is save for save in together)]
+        chosen = choose(writes, likely) if likely else None
+        return _nearer(writes, choose(writes, passing), chosen) if passing and chosen is not None else chosen
 
-    def _forgotten(
-        self, writes: Writes, source: tuple[str, int], near: Save, passes: Sequence[Moment]
-    ) -> Save | None:
+    def _forgotten(self, writes: Writes, source: tuple[str, int], near: Save, passes: Sequence[Moment]) -> Save | None:
         """The save of a vCPU to which nothing was restored; None if it was not there when the others were saved."""
         if len(writes.attempts) >= FEWEST_WRITES or not writes.entered:
             return None
@@ -232,8 +229,13 @@ def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:
     return [found for found in fits if id(found.save) not in left_out]
 
 
+def _nearer(writes: Writes, save: Save, other: Save) -> Save:
+    """The save that a vCPU differs less from, the first of equally near ones."""
+    return save if save is other or differing(writes, save) <= differing(writes, other) else other
+
+
 def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
-    """Among saves of one vCPU: the newest that it equals, else the newest whose own values are there, else the nearest."""
+    """Among saves of one vCPU: the newest that it equals, or whose own values are there, or else the nearest."""
     if len(fits) == 1:
         return fits[0].save
     fits = [found for found in fits if found.unlike <= found.alike + found.left] or list(fits)
