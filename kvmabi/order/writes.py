@@ -87,10 +87,9 @@ class Writes:
     """What a VMM wrote to one vCPU from ``start`` (the event of an INIT or a guest entry) on.
 
     ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
-    before the last write, by register ID, ``undone`` those of registers that a write has destroyed since, ``seen`` is the event at which the VMM had read half of the
-    registers of one state. ``wiped`` are the writes that an INIT undid before the guest was entered.
-
-    ``first`` is the number of the first write's event, ``last`` the last write.
+    before the last write, by register ID, ``undone`` those of registers that a write has destroyed since; ``seen`` is
+    the event at which the VMM had read half of the registers of one state. ``wiped`` are the writes that an INIT undid
+    before the guest was entered. ``first`` is the number of the first write's event, ``last`` is the last write.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
@@ -183,12 +182,13 @@ class Writes:
     def looks(self) -> dict[int, Event]:
         """The last read of each register by which the VMM may have seen that it need not write it; when complete.
 
-        Those before the last write, also of a register that a write has destroyed since, and those that go on after
-        it to further registers: a restore that finds nothing more to write. What an INIT undid counts if nothing was
-        written after it.
+        Those before the last write, also of a register that a write has destroyed since. Where the VMM reads registers
+        right before it writes them, those that go on after the last write to further registers, too: it finds nothing
+        more to write. What an INIT undid counts if nothing was written after it.
         """
         found = self.undone | self.looked
-        for id, event in self.reads_since_write.items():
+        checks = any(one.seen is not None and one.seen.number == one.event.number - 1 for one in self.attempts.values())
+        for id, event in self.reads_since_write.items() if checks else ():
             if id in found or id in self.attempts:
                 break
             found[id] = event
