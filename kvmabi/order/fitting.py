@@ -85,13 +85,10 @@ def shape_of(save: Save, others: Sequence[Save] = ()) -> Shape:
     return Shape(save, weights, float(len(sizes) or 1), telling, tuple(others[-MOST_OTHERS:]))
 
 
-def fit(writes: Writes, shape: Shape, *, at_sight: bool = True) -> Fit | None:
-    """How well what was written fits a save; None if much of it cannot come from there.
-
-    ``at_sight``: or if a sample of the values does not look like it.
-    """
+def fit(writes: Writes, shape: Shape) -> Fit | None:
+    """How well what was written fits a save; None if much of it cannot come from there."""
     save, weights = shape.save, shape.weights
-    if not _may_cover(writes, shape) or (at_sight and not _may_fit(writes, shape)):
+    if not _may_cover(writes, shape):
         return None
     attempts = writes.evidence
     later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
@@ -177,12 +174,11 @@ def _is_written_as(tried: bytes, saved: bytes | None) -> bool:
     return saved is not None and (tried == saved or saved.startswith(tried))
 
 
-def _may_fit(writes: Writes, shape: Shape) -> bool:
-    """A look at one register of each group that was written: whether the whole is worth comparing."""
+def may_fit(writes: Writes, shape: Shape, equal: int) -> bool:
+    """Whether to compare a whole save, by a register of each group that was written, ``equal`` of them as saved."""
     sample = writes.sample
     if len(sample) < FEW:
         return True
-    equal = equal_in_sample(writes, shape.save)
     if equal * FEW < len(sample) - equal:  # values in other registers or with their bytes in another order
         longest = sorted(sample, key=lambda id: -len(sample[id].tried or b""))[:LOOKED_AT]
         if all(_likeness(id, sample[id], writes, shape) < 0 for id in longest):

@@ -16,6 +16,7 @@ from kvmabi.order.fitting import (
     equal_in_sample,
     fit,
     is_exact,
+    may_fit,
     shape_of,
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
@@ -72,10 +73,14 @@ class Pairing:
         ]
         most = max((equal for equal, _ in shapes), default=0)
         fewest = most // FEW if most >= FEWEST_EQUAL else 0
-        likely = [fit(writes, shape) for equal, shape in shapes if equal >= fewest]
-        if not any(likely):
-            likely = [fit(writes, shape) for equal, shape in shapes if equal < fewest]
-        return [found for found in likely if found is not None]
+        likely = [(equal, shape) for equal, shape in shapes if equal >= fewest]
+        unlikely = [(equal, shape) for equal, shape in shapes if equal < fewest]
+        return self._fitting(writes, likely) or self._fitting(writes, unlikely)
+
+    def _fitting(self, writes: Writes, shapes: Iterable[tuple[int, Shape]]) -> list[Fit]:
+        """The fits of those saves that a sample of the values looks like."""
+        alike = (shape for equal, shape in shapes if may_fit(writes, shape, equal))
+        return [found for shape in alike if (found := fit(writes, shape)) is not None]
 
     def without(self, left_out: Set[int]) -> Pairing:
         """The same without some saves, given by ``id()``."""
@@ -204,7 +209,8 @@ class Pairing:
         """The save of a vCPU to which little was written, or of a guest that is nearly all zero."""
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
-        fits = (fit(writes, shape, at_sight=False) for shape in shapes)
+        known = {id(found.save): found for found in self._all[id(writes)]}
+        fits = (known.get(id(shape.save)) or fit(writes, shape) for shape in shapes)
         likely = [found for found in fits if found is not None and is_likely(writes, found)]
         together = of_vcpu(passes, writes.vcpu)
         passing = [found for found in likely if any(found.save is save for save in together)]
