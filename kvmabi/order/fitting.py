@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kvmabi.order.saves import Save
 from kvmabi.order.values import RUNNING, VLS, group_of, is_cut, is_reversed, same
-from kvmabi.order.writes import Attempt, Writes
+from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 
 KNOWN_IDS = 0.75
 """The share of the attempted IDs that the save must have read."""
@@ -88,10 +88,8 @@ def shape_of(save: Save, others: Sequence[Save] = ()) -> Shape:
 def fit(writes: Writes, shape: Shape) -> Fit | None:
     """How well what was written fits a save; None if much of it cannot come from there."""
     save, weights = shape.save, shape.weights
-    if not _may_cover(writes, shape):
-        return None
-    attempts = writes.evidence
-    later = [id for id, attempt in attempts.items() if attempt.event.number > save.after]
+    attempts, after, state = writes.evidence, save.after, save.state
+    later = [id for id, attempt in attempts.items() if attempt.event.number > after]
     if not later:
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
@@ -104,8 +102,8 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
         weight = weights.get(id)
         if weight is None:
             continue
-        if attempt.event.number <= save.after:  # before the save: the VMM left it, if it is equal
-            saved = save.state.get(id, b"")
+        saved = state.get(id, b"")
+        if attempt.event.number <= after:  # before the save: the VMM left it, if it is equal
             if same(id, saved, attempt.written) and (undone or same(id, saved, writes.state.get(id))):
                 looked += weight
                 covered.append(id)
@@ -115,6 +113,11 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             continue
         written += weight
         covered.append(id)
+        if attempt.refused is None and attempt.good[-1].data == saved and id in save.reads:  # as most are
+            if id not in RUNNING and any(saved) and not same(id, saved, writes.base.get(id)):
+                alike += weight
+                alike_ids += 1
+            continue
         likeness = _likeness(id, attempt, writes, shape)
         if likeness > 0:
             alike += weight
@@ -129,19 +132,21 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     for id, event in writes.looks.items() if not save.from_run else ():
         if id not in weights or id in attempts or event.data is None:
             continue
-        if same(id, save.state.get(id, b""), event.data):
+        if same(id, state.get(id, b""), event.data):
             looked += weights[id]
             covered.append(id)
     if edited_ids > MOST_EDITED:
         unlike += edited
-    fixed = frozenset() if writes.fresh else VLS
+    ids = _share(covered, weights.keys(), writes)
     # a save of much of the state may be restored without what was read before it
-    read = _share(covered, save.reads.keys() - fixed) if len(save.reads) >= LARGE * len(save.state) else 0.0
-    coverage, ids = max(read, (written + looked) / shape.groups), max(read, _share(covered, weights.keys() - fixed))
+    read = _share(covered, save.reads.keys(), writes) if len(save.reads) >= LARGE * len(save.state) else 0.0
+    coverage, ids = max(read, (written + looked) / shape.groups), max(read, ids)
     return Fit(save, coverage, ids, written / shape.groups, left, alike, alike_ids, unlike, superseded)
 
 
-def _share(covered: Iterable[int], of: Set[int]) -> float:
+def _share(covered: Iterable[int], of: Set[int], writes: Writes) -> float:
+    """The share of registers that are covered; the vector lengths of a vCPU that has run are fixed."""
+    of = of if writes.fresh else of - VLS
     return sum(id in of for id in covered) / (len(of) or 1)
 
 
@@ -153,12 +158,10 @@ def _is_superseded(id: int, attempt: Attempt, save: Save) -> bool:
     return id in save.reads or not same(id, last, save.earlier.get(id))
 
 
-def _may_cover(writes: Writes, shape: Shape) -> bool:
-    """Whether enough of a save was attempted or looked at for a rollback; after INIT a part of it may suffice."""
-    if writes.fresh:
-        return True
+def _concerned(writes: Writes, shape: Shape) -> float:
+    """The share of a save's groups that was attempted or looked at."""
     concerned = shape.weights.keys() & (writes.evidence.keys() | writes.looks.keys())
-    return sum(shape.weights[id] for id in concerned) >= FEWEST_CONCERNED * shape.groups
+    return sum(shape.weights[id] for id in concerned) / shape.groups
 
 
 def equal_in_sample(writes: Writes, save: Save) -> int:
@@ -177,7 +180,12 @@ def _is_written_as(tried: bytes, saved: bytes | None) -> bool:
 def may_fit(writes: Writes, shape: Shape, equal: int) -> bool:
     """Whether to compare a whole save, by a register of each group that was written, ``equal`` of them as saved."""
     sample = writes.sample
-    if len(sample) < FEW:
+    concerned = 1.0 if writes.fresh else _concerned(writes, shape)  # after INIT a part of it may suffice
+    if concerned < LARGE:  # a rollback that forgets much is only named as not judged, if nothing speaks against it
+        return concerned >= FEWEST_CONCERNED and all(
+            _likeness(id, one, writes, shape) >= 0 for id, one in sample.items() if id in shape.weights
+        )
+    if len(sample) < FEW and len(writes.evidence) >= FEWEST_WRITES:
         return True
     if equal * FEW < len(sample) - equal:  # values in other registers or with their bytes in another order
         longest = sorted(sample, key=lambda id: -len(sample[id].tried or b""))[:LOOKED_AT]

@@ -71,10 +71,10 @@ class Pairing:
         shapes = [
             (equal_in_sample(writes, shape.save), shape) for shape in self._shapes if eligible(writes, shape.save)
         ]
-        most = max((equal for equal, _ in shapes), default=0)
+        most, likeliest = max(((equal, shape.save.vm) for equal, shape in shapes), default=(0, 0))
         fewest = most // FEW if most >= FEWEST_EQUAL else 0
         likely = [(equal, shape) for equal, shape in shapes if equal >= fewest]
-        unlikely = [(equal, shape) for equal, shape in shapes if equal < fewest]
+        unlikely = [(equal, shape) for equal, shape in shapes if equal < fewest and shape.save.vm == likeliest]
         return self._fitting(writes, likely) or self._fitting(writes, unlikely)
 
     def _fitting(self, writes: Writes, shapes: Iterable[tuple[int, Shape]]) -> list[Fit]:
@@ -162,10 +162,12 @@ class Pairing:
 
         A vCPU that equals none was restored from those passes, too, unless it is nearer to another save.
         """
+        if len({writes.vcpu for writes in restored if writes.fresh}) < 2:
+            return []
         paired = [writes for writes in restored if writes.fresh and id(writes) in pairs]
         last = max((writes.last.number for writes in restored if writes.last is not None), default=0)
         passes = moments(self._by_vm[source], before=last)
-        if len(passes) < 2 or len({writes.vcpu for writes in restored if writes.fresh}) < 2:
+        if len(passes) < 2:
             return passes
         equal = {id(of): [save for save in of_vcpu(passes, pairs[id(of)].vcpu) if is_exact(of, save)] for of in paired}
         best = agreed(passes, equal.values()) or agreed(passes, [[pairs[id(of)]] for of in paired])
@@ -210,7 +212,7 @@ class Pairing:
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
         known = {id(found.save): found for found in self._all[id(writes)]}
-        fits = (known.get(id(shape.save)) or fit(writes, shape) for shape in shapes)
+        fits = (known.get(id(shape.save)) or (fit(writes, shape) if writes.fresh else None) for shape in shapes)
         likely = [found for found in fits if found is not None and is_likely(writes, found)]
         together = of_vcpu(passes, writes.vcpu)
         passing = [found for found in likely if any(found.save is save for save in together)]
@@ -255,12 +257,11 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
         fits = [found for found in fits if found.mismatch <= FEW * least + NEARLY_NONE]
     fits = [found for found in fits if found.coverage >= HALF] or fits
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
-    apart = {id(found.save): differing(writes, found.save) for found in newest_first}
-    exact = next((found.save for found in newest_first if not apart[id(found.save)]), None)
+    exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
     if exact is not None:
         return exact
     owned = (found.save for found in newest_first if _own_share(writes, found.save, fits) >= OWN_VALUES)
-    return next(owned, None) or min(newest_first, key=lambda found: (apart[id(found.save)], found.unlike)).save
+    return next(owned, None) or min(newest_first, key=lambda found: (differing(writes, found.save), found.unlike)).save
 
 
 def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:

@@ -62,6 +62,8 @@ def first_difference(value: bytes, other: bytes) -> int | None:
 
 def is_cut(saved: bytes, written: bytes) -> bool:
     """Whether ``written`` is the beginning of ``saved``, short of bytes that are not zero, or has zeroes there."""
+    if saved[:1] != written[:1]:
+        return False
     kept = written.rstrip(b"\0")
     return 0 < len(kept) < len(saved.rstrip(b"\0")) and saved.startswith(kept)
 
@@ -70,6 +72,8 @@ def is_reversed(saved: bytes, written: bytes) -> bool:
     """Whether ``written`` has the bytes of ``saved`` in another order of bytes: of the whole, or of each 8 or 4."""
     if not any(saved[len(written) :]):
         saved = saved[: len(written)]
+    if written[:1] not in (saved[-1:], saved[7:8], saved[3:4]):
+        return False
     return any(
         written[:1] == saved[unit - 1 : unit]
         and written == b"".join(saved[at : at + unit][::-1] for at in range(0, len(saved), unit))
