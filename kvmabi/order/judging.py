@@ -17,7 +17,7 @@ from kvmabi.order.pairing import Pairing, choose
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
 from kvmabi.order.rounds import is_set_up_anew, registers_set, rounds
 from kvmabi.order.saves import Save
-from kvmabi.order.values import group_of, same
+from kvmabi.order.values import group_of, name_of, same
 from kvmabi.order.verdict import NotJudged, Place, Verdict
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
@@ -30,6 +30,7 @@ SHOWN_FOR = {
     ENTERED: {"init", "vcpu-forgotten", "wrong-vcpu"},
 }
 """The causes about which the origin of an ioctl says something."""
+DECLARE = "declare the source (--pair)"
 EDIT = "write an edit after its saved value"
 CAUSE_ORDER = {cause: place for place, cause in enumerate(CAUSES)}
 
@@ -152,6 +153,7 @@ class Judge:
             differences, notes = self._until_given_up(comparison, differences)
         elif writes.vm in self._given_up and not writes.entered:  # the VMM gave up at another vCPU of the VM
             differences = [difference for difference in differences if difference.loss.id in writes.attempts]
+        differences = self._sure(writes, differences)
         pair = Pair(
             writes.vm,
             writes.vcpu,
@@ -174,6 +176,18 @@ class Judge:
             names = regid.ranges(comparison.edits.doubtful)
             why = f"{names}: written with another value after the saved one, or as the last of the restore"
             self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, EDIT, is_restore=True))
+
+    def _sure(self, writes: Writes, differences: list[Difference]) -> list[Difference]:
+        """The differences from every save that may have been meant; the other registers are named as not judged."""
+        meant = self._pairing.unsure.get(id(writes), ())
+        lost = [_differing(writes, save) - self._ignored for save in meant]
+        sure, any_lost = set.intersection(*lost) if lost else set(), set().union(*lost)
+        if sure == any_lost:
+            return differences
+        names = regid.ranges(name_of(id) for id in any_lost - sure)
+        why = f"{names}: which of {len(meant)} saves of the source was meant is not to be seen"
+        self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, DECLARE, is_restore=True))
+        return [difference for difference in differences if difference.loss.id in sure]
 
     def _counts(self, difference: Difference) -> bool:
         return difference.loss.id not in self._ignored
@@ -246,6 +260,11 @@ class Judge:
             last = writes[0].end if writes else 0
             why = f"{forgotten} saves or series of writes before event {last} are too many to remember"
             self._not_judged.append(NotJudged(0, 0, 0, why))
+
+
+def _differing(writes: Writes, save: Save) -> set[int]:
+    """The registers that do not have the value of a save."""
+    return {id for id, value in save.state.items() if not same(id, value, writes.state.get(id))}
 
 
 def _score(writes: Writes, save: Save) -> float:

@@ -217,6 +217,9 @@ class Pairing:
         together = of_vcpu(passes, writes.vcpu)
         passing = [found for found in likely if any(found.save is save for save in together)]
         chosen = choose(writes, likely) if likely else None
+        candidates = passing or likely
+        if len(candidates) > 1 and all(found.coverage < HALF for found in candidates):
+            self.unsure[id(writes)] = [found.save for found in candidates]
         return _nearer(writes, choose(writes, passing), chosen) if passing and chosen is not None else chosen
 
     def _forgotten(self, writes: Writes, source: tuple[str, int], near: Save, passes: Sequence[Moment]) -> Save | None:
