@@ -10,7 +10,7 @@ from kvmabi.order.values import is_cut, is_reversed, name_of, same
 from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 
 FEW = 4
-"""How many cut values are not edits."""
+"""How many cut values are not edits, and how many events after a write the next one follows at once."""
 
 
 class Edits:
@@ -81,11 +81,14 @@ class Edits:
 
     @cached_property
     def _tail(self) -> int:
-        """The last of the writes that follow without a gap, perhaps as part of the restore."""
-        numbers = {attempt.event.number for attempt in self._writes.attempts.values()}
+        """The last of the writes that follow with hardly a gap, perhaps as part of the restore.
+
+        Gaps are writes of what a register was seen to have, which do not count.
+        """
         number = self._end
-        while number + 1 in numbers:
-            number += 1
+        for later in sorted(attempt.event.number for attempt in self._writes.attempts.values()):
+            if number < later <= number + FEW:
+                number = later
         return number
 
     def _is_written_anew(self, number: int) -> bool:
