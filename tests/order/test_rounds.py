@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What belongs together of a VM: writes from one INIT to the next, a reset, and the saves of one pass over its vCPUs."""
+"""What belongs together of a VM: writes from INIT to INIT, a reset, and the saves of one pass over its vCPUs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def save_of(vcpu: int, first: int, *again: int, small: bool = False) -> Save:
     """A save of a vCPU of VM 1 that has four registers: all of them, or one, were read."""
     state = dict.fromkeys(X[:4], bytes(8))
     read = list(state)[: 1 if small else 4]
-    save = Save(1, vcpu, state, {id: first for id in read}, {}, 0.0)
+    save = Save(1, vcpu, state, dict.fromkeys(read, first), {}, 0.0)
     save.again.extend(again)
     return save
 
