@@ -28,7 +28,7 @@ lint: $(BIN)/.installed-test
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f kvmabi/_uapi_*.py kvmabi/interpose/preload.so
+	rm -f kvmabi/_uapi_*.py kvmabi/interpose/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -3,6 +3,7 @@
 
 import importlib.util
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -18,12 +19,11 @@ SHIPPED = (INCLUDE, ROOT / "vmm_examples")  # a checkout has them at its top, a 
 SOURCES = (".h", ".c", ".py")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 PRELOAD = ROOT / "kvmabi" / "interpose" / "preload.c"
-CFLAGS = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-pthread"]
-LDFLAGS = ["-static-libgcc", "-Wl,--exclude-libs,ALL"]  # kvmabi/interpose/backtrace.h says why
+ARM64_COMPILER = "aarch64-linux-gnu-gcc"
 
 
 class BuildGenerated(Command):
-    """Generates kvmabi/_uapi_*.py and compiles kvmabi/interpose/preload.so (CC, CFLAGS and LDFLAGS are honoured)."""
+    """Generates kvmabi/_uapi_*.py, compiles kvmabi/interpose/preload*.so (honours CC, CFLAGS, LDFLAGS)."""
 
     description = __doc__
     user_options: list[tuple[str, str, str]] = []  # noqa: RUF012  # setuptools wants a plain list
@@ -38,9 +38,9 @@ class BuildGenerated(Command):
     def run(self) -> None:
         package = ROOT / "kvmabi" if self.editable_mode else Path(self.build_lib or "") / "kvmabi"
         (package / "interpose").mkdir(parents=True, exist_ok=True)
-        _build_uapi().write(INCLUDE, package)
+        _load("build_uapi", ROOT / "kvmabi" / "build_uapi.py").write(INCLUDE, package)
         if PRELOAD.exists():
-            _compile(PRELOAD, package / "interpose" / "preload.so")
+            _compile(package / "interpose")
         if not self.editable_mode:
             for folder in SHIPPED:
                 shutil.copytree(folder, package / folder.name, dirs_exist_ok=True, ignore=LEFT_OUT)
@@ -56,19 +56,26 @@ class BuildGenerated(Command):
         return {}
 
 
-def _build_uapi():
-    """The generator, loaded by its path: the package cannot be imported before its modules are generated."""
-    spec = importlib.util.spec_from_file_location("build_uapi", ROOT / "kvmabi" / "build_uapi.py")
+def _load(name: str, path: Path):
+    """A module, loaded by its path: the package cannot be imported before its modules are generated."""
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _compile(source: Path, target: Path) -> None:
+def _compile(folder: Path) -> None:
+    """Compiles the interposer for this machine, and for arm64 programs on it where there is a cross compiler."""
+    building = _load("building", PRELOAD.with_name("building.py"))
     compiler = shlex.split(os.environ.get("CC", "gcc"))
     flags, libraries = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS"))
-    command = [*compiler, *CFLAGS, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), *LDFLAGS, *libraries, "-ldl"]
-    subprocess.run(command, check=True)
+    subprocess.run(building.command(compiler, folder / "preload.so", flags, libraries), check=True)
+    arm64 = folder / "preload-arm64.so"
+    arm64.unlink(missing_ok=True)
+    if platform.machine() != "aarch64" and shutil.which(ARM64_COMPILER):
+        done = subprocess.run(building.command([ARM64_COMPILER], arm64), check=False)
+        if done.returncode != 0:
+            print(f"{ARM64_COMPILER} cannot compile the interposer: kvmabi run tries again for an arm64 program")
 
 
 class Build(build):

@@ -34,7 +34,7 @@ class Trace(NamedTuple):
 
 
 class Mapping(NamedTuple):
-    """Code that a process has mapped from a file: addresses, the offset of the first in the file, and the file."""
+    """A part of a file that a process has mapped: addresses, the offset of the first in the file, and the file."""
 
     start: int
     end: int
@@ -107,7 +107,7 @@ class Callers:
             origin.fill(self._pid, thread, name or "", lambda: _named(frames))
 
     def _found(self, addresses: Sequence[int]) -> tuple[Frame, ...]:
-        mappings = _code_mappings(self._pid)
+        mappings = _file_mappings(self._pid)
         frames = []
         for address in addresses:
             mapping = next((known for known in mappings if known.start <= address < known.end), None)
@@ -131,8 +131,11 @@ def _named(frames: Sequence[Frame]) -> tuple[str, ...]:
     return tuple(text[:MOST_FRAMES])
 
 
-def _code_mappings(pid: int) -> list[Mapping]:
-    """The executable mappings of files in /proc/PID/maps, none if it cannot be read."""
+def _file_mappings(pid: int) -> list[Mapping]:
+    """The mappings of files in /proc/PID/maps, none if it cannot be read.
+
+    Code need not be executable: qemu-user translates it.
+    """
     try:
         with open(f"/proc/{pid}/maps", "rb") as maps:
             text = maps.read(MOST_MAPS_BYTES)
@@ -141,7 +144,7 @@ def _code_mappings(pid: int) -> list[Mapping]:
     found = []
     for line in text.split(b"\n")[:-1]:
         words = line.split(maxsplit=5)
-        if len(words) == 6 and b"x" in words[1] and words[5].startswith(b"/"):
+        if len(words) == 6 and words[5].startswith(b"/"):
             start, _, end = words[0].partition(b"-")
             path = words[5].replace(rb"\012", b"\n").decode("utf-8", "surrogateescape")
             found.append(Mapping(int(start, 16), int(end, 16), int(words[2], 16), words[3], int(words[4]), path))

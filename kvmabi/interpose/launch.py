@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import resource
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +16,12 @@ from typing import NamedTuple
 from kvmabi.device import DeviceFile
 from kvmabi.errors import UsageError
 from kvmabi.interpose.descendants import Descendants
-from kvmabi.interpose.program import CannotRun, Kind, check, find
-from kvmabi.interpose.protocol import SOCKET_VARIABLE
+from kvmabi.interpose.libraries import PRELOAD
+from kvmabi.interpose.program import check, find
 from kvmabi.interpose.server import Server
 from kvmabi.interpose.signals import Signals
+from kvmabi.interpose.transports import TRANSPORTS, Order
 
-PRELOAD = Path(__file__).with_name("preload.so")
 OWN_FAILURE = 125
 SIGNALLED = 128
 SOCKET_PATH_BYTES = 107
@@ -32,10 +29,6 @@ SOCKET_PATH_BYTES = 107
 GRACE_SECONDS = 2.0
 """How long to wait, after the program ended, for descendants that do not use KVM yet."""
 LOOK_SECONDS = 0.02
-SHELL = "/bin/sh"
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-UNPRELOADABLE = re.compile(r"[\s:$]")
-"""Characters that a path in LD_PRELOAD cannot contain: separators, and the start of a token."""
 
 
 class ExitStatus(NamedTuple):
@@ -56,10 +49,14 @@ def run(
     *,
     environment: Mapping[str, str] | None = None,
     preload: Path = PRELOAD,
+    arm64: Path | None = None,
+    sysroot: Path | None = None,
 ) -> ExitStatus:
     """Run a program whose /dev/kvm is ``system``; returns when it ended and its descendants no longer use KVM.
 
-    ``environment`` is the program's, by default this process's. Errors: CannotRun (126 or 127), UsageError.
+    ``environment`` is the program's, by default this process's. ``preload`` and ``arm64`` are the interposers for
+    programs of this machine and for arm64 programs on it, which have their libraries below ``sysroot``; None: kvmabi's
+    own, the system's. Errors: CannotRun (126 or 127), UsageError.
     """
     if not argv:
         raise UsageError("no program to run")
@@ -77,8 +74,7 @@ def run(
         server = Server(folder / "socket", system)
         stack.callback(server.close)
         descendants = stack.enter_context(Descendants())
-        variables |= transport(variables, preload, folder)
-        pid = _spawn(file, argv, variables)
+        pid = transport(Order(file, argv, variables, way, folder, preload, arm64, sysroot))
         signals.pass_to(pid)
         stack.enter_context(_many_fds())
         status = _serve_program(server, pid)
@@ -110,44 +106,6 @@ def _serve_rest(server: Server, descendants: Descendants, signals: Signals) -> N
         elif not descendants.alive() or time.monotonic() >= deadline:
             return
         server.step(LOOK_SECONDS)
-
-
-def _spawn(file: str, argv: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Start the program as execvp(3) would; returns its pid. Errors: CannotRun."""
-    try:
-        return os.posix_spawn(file, list(argv), variables, setsigdef=IGNORED_BY_PYTHON)
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise CannotRun(argv[0], error) from error
-    return _spawn(SHELL, [SHELL, file, *argv[1:]], variables)  # neither a program nor a script that names its shell
-
-
-def _interposed(variables: Mapping[str, str], preload: Path, folder: Path) -> dict[str, str]:
-    """The environment variables that preload the interposer into the program, after the program's own preloads."""
-    before = variables.get("LD_PRELOAD")
-    library = _preloadable(preload.absolute(), folder)
-    added = {SOCKET_VARIABLE: str(folder / "socket"), "LD_PRELOAD": f"{before}:{library}" if before else library}
-    sanitizer = variables.get("ASAN_OPTIONS", "")
-    if "verify_asan_link_order" not in sanitizer:  # a program built with ASan refuses libraries before ASan's
-        added["ASAN_OPTIONS"] = f"{sanitizer}:verify_asan_link_order=0".lstrip(":")
-    return added
-
-
-Transport = Callable[[Mapping[str, str], Path, Path], Mapping[str, str]]
-TRANSPORTS: dict[Kind, Transport] = {Kind.PRELOADABLE: _interposed}
-"""How the calls of each kind of program reach the server: a function of the program's environment, the preloaded
-library and the socket's folder, which returns variables to add to the environment. Other kinds are refused."""
-
-
-def _preloadable(library: Path, folder: Path) -> str:
-    """A path to the library that LD_PRELOAD can hold, through a symbolic link if necessary."""
-    if not UNPRELOADABLE.search(str(library)):
-        return str(library)
-    link = folder / library.name
-    if UNPRELOADABLE.search(str(link)):
-        raise UsageError(f"neither {library} nor {link} can be preloaded: their paths contain white space, ':' or '$'")
-    link.symlink_to(library)
-    return str(link)
 
 
 @contextmanager

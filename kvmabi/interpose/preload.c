@@ -6,34 +6,15 @@
  */
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS /* it would give two of the functions below the same name */
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "devkvm.h"
 #include "kvmcall.h"
-
-/* The function with this name in the next library, looked up once. */
-static void *next_function(_Atomic(void *) *known, const char *name)
-{
-    void *found = atomic_load_explicit(known, memory_order_relaxed);
-
-    if (found == NULL) {
-        found = dlsym(RTLD_NEXT, name);
-        atomic_store_explicit(known, found, memory_order_relaxed);
-    }
-    return found;
-}
-
-/* DECLARE_NEXT(int, f, ...) declares the type and the cached address of NEXT(f), the f of the next library. */
-#define DECLARE_NEXT(result, name, ...)         \
-    typedef result name##_type(__VA_ARGS__);    \
-    static _Atomic(void *) next_##name
-#define NEXT(name) ((name##_type *)next_function(&next_##name, #name))
+#include "next.h"
 
 DECLARE_NEXT(int, open, const char *, int, ...);
 DECLARE_NEXT(int, openat, int, const char *, int, ...);
@@ -86,6 +67,8 @@ static bool has_mode(int flags)
             va_end(list);                 \
         }                                 \
     } while (0)
+
+#pragma GCC visibility push(default)
 
 int open(const char *path, int flags, ...)
 {
@@ -252,3 +235,5 @@ int ioctl(int fd, unsigned long number, ...)
         kvm_ioctl(fd, number, argument, &result);
     return result;
 }
+
+#pragma GCC visibility pop

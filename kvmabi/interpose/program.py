@@ -16,19 +16,24 @@ from typing import BinaryIO, NamedTuple
 from kvmabi.errors import UsageError
 
 PT_INTERP = 3
+EM_AARCH64 = 183
+ARM64_LOADER = "ld-linux-aarch64.so.1"
+"""The dynamic loader of glibc, which is what the interposer is linked with."""
 IDENT_SIZE = 6
 """Bytes at the start of an ELF file: magic number, class and byte order."""
 HEADER = struct.Struct("=16sHHIQQQIHHHHHH")
 """Elf64_Ehdr: 4 the entry, 5 e_phoff, 9 e_phentsize, 10 e_phnum; 2 e_machine."""
 SEGMENT = struct.Struct("=II6Q")
-"""Elf64_Phdr: 0 is p_type."""
+"""Elf64_Phdr: p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align."""
 MAX_OFFSET = 1 << 63
 SCRIPT_LINE = 256
 """Bytes of a script in which the kernel looks for its interpreter."""
 SCRIPT_DEPTH = 5
+MOST_PATH = 4096
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-REACHED = "kvmabi run reaches dynamically linked programs of this machine's architecture"
+REACHED = "kvmabi run reaches programs of this machine's architecture, and dynamically linked arm64 programs"
+WAYS_OUT = "link it dynamically with glibc, build it for this machine, or run kvmabi on an arm64 machine"
 
 
 class Kind(Enum):
@@ -36,10 +41,12 @@ class Kind(Enum):
 
     PRELOADABLE = auto()
     """The dynamic loader brings a preloaded library into it."""
+    EMULATED = auto()
+    """It is an arm64 program on another machine; its loader brings a preloaded library into it under qemu-user."""
     STATIC = auto()
     """It has no dynamic loader."""
     OTHER_MACHINE = auto()
-    """It is built for another machine."""
+    """It is built for another machine and cannot be reached under qemu-user."""
     OTHER_FORMAT = auto()
     """It has another word size or byte order."""
     PRIVILEGED = auto()
@@ -50,13 +57,15 @@ class Way(NamedTuple):
     """How a program can be run: its ``kind``, and the ``file`` that exec loads, which for a script is its interpreter.
 
     ``machine`` is the file's ELF machine, None if it was not read. ``obstacle`` states in one line why a library
-    cannot be preloaded, and is empty if it can.
+    cannot be preloaded, and is empty if it can. ``script`` are the words that exec puts in the place of a script's
+    name: its interpreter, the option in its first line, its path.
     """
 
     kind: Kind
     file: str
     machine: int | None = None
     obstacle: str = ""
+    script: tuple[str, ...] = ()
 
 
 class CannotRun(UsageError):
@@ -95,6 +104,7 @@ def check(file: str) -> Way:
 
     A file that cannot be read, does not exist or is not a program counts as preloadable: exec reports the error.
     """
+    script: tuple[str, ...] = ()
     for _ in range(SCRIPT_DEPTH):
         try:
             status = os.stat(file)
@@ -102,20 +112,21 @@ def check(file: str) -> Way:
                 break
             with open(file, "rb") as program:
                 interpreter = _interpreter(program)
-                if interpreter is None:
-                    return _way_of_elf(file, program, status)
+                if not interpreter:
+                    return _way_of_elf(file, program, status)._replace(script=script)
         except OSError:
             break
-        file = interpreter
-    return Way(Kind.PRELOADABLE, file)
+        script = (*interpreter, file, *script[1:])
+        file = interpreter[0]
+    return Way(Kind.PRELOADABLE, file, script=script)
 
 
-def _interpreter(program: BinaryIO) -> str | None:
-    """The interpreter that a script names, None if the file is not a script."""
+def _interpreter(program: BinaryIO) -> tuple[str, ...]:
+    """The interpreter that a script names, and its option if it has one; empty if the file is not a script."""
     start = program.read(SCRIPT_LINE)
     program.seek(0)
-    words = start[2:].split(b"\n", 1)[0].split() if start.startswith(b"#!") else []
-    return os.fsdecode(words[0]) if words else None
+    words = start[2:].split(b"\n", 1)[0].split(None, 1) if start.startswith(b"#!") else []
+    return tuple(os.fsdecode(word.rstrip()) for word in words)
 
 
 def _way_of_elf(file: str, program: BinaryIO, status: os.stat_result) -> Way:
@@ -129,10 +140,13 @@ def _way_of_elf(file: str, program: BinaryIO, status: os.stat_result) -> Way:
             return Way(Kind.OTHER_FORMAT, file, None, obstacle)
         header, own_machine = HEADER.unpack(start), HEADER.unpack(mine)[2]
         machine = header[2]
+        loader = _loader(header, program)
+        if machine == EM_AARCH64 != own_machine:
+            return _way_of_arm64(file, loader)
         if machine != own_machine:
             obstacle = f"{file} is built for another machine (ELF machine {machine}, not {own_machine}); {REACHED}"
             return Way(Kind.OTHER_MACHINE, file, machine, obstacle)
-        if not _is_dynamic(header, program) and not _is_loader(file):
+        if not loader and not _is_loader(file):
             obstacle = f"{file} is linked statically and would not notice a preloaded library; {REACHED}"
             return Way(Kind.STATIC, file, machine, obstacle)
     if _raises_privileges(file, status):
@@ -141,15 +155,28 @@ def _way_of_elf(file: str, program: BinaryIO, status: os.stat_result) -> Way:
     return Way(Kind.PRELOADABLE, file, machine)
 
 
-def _is_dynamic(header: Sequence[int], program: BinaryIO) -> bool:
-    """Whether a program header asks for a dynamic loader."""
+def _way_of_arm64(file: str, loader: str) -> Way:
+    """How an arm64 program can be run on another machine."""
+    if Path(loader).name == ARM64_LOADER or _is_loader(file):
+        return Way(Kind.EMULATED, file, EM_AARCH64)
+    how = f"linked with {loader}" if loader else "linked statically"
+    obstacle = f"{file} is an arm64 program and {how}: qemu-user makes its system calls, out of reach; {WAYS_OUT}"
+    return Way(Kind.OTHER_MACHINE, file, EM_AARCH64, obstacle)
+
+
+def _loader(header: Sequence[int], program: BinaryIO) -> str:
+    """The dynamic loader that a program header asks for, empty if none does."""
     offset, size, count = header[5], header[9], header[10]
     if size != SEGMENT.size or offset >= MAX_OFFSET:
-        return True  # exec fails with ENOEXEC
+        return "?"  # exec fails with ENOEXEC
     program.seek(offset)
     table = program.read(size * count)
     whole = table[: len(table) // size * size]
-    return any(segment[0] == PT_INTERP for segment in SEGMENT.iter_unpack(whole))
+    for kind, _flags, place, _address, _physical, length, *_rest in SEGMENT.iter_unpack(whole):
+        if kind == PT_INTERP and place < MAX_OFFSET:
+            program.seek(place)
+            return os.fsdecode(program.read(min(length, MOST_PATH)).split(b"\0")[0]) or "?"
+    return ""
 
 
 def _is_loader(file: str) -> bool:

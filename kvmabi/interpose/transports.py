@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""How the calls of each kind of program reach the server: a table of functions that start the program."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvmabi.errors import UsageError
+from kvmabi.interpose import libraries, qemuuser
+from kvmabi.interpose.program import CannotRun, Kind, Way
+from kvmabi.interpose.protocol import SOCKET_VARIABLE
+
+SHELL = "/bin/sh"
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A program to start: the ``file`` that ``argv`` names, its environment, and how it can be run.
+
+    ``folder`` holds the server's socket. ``preload`` is the interposer for programs of this machine, ``arm64`` the one
+    for arm64 programs (None: found or built if needed), ``sysroot`` the folder of their libraries.
+    """
+
+    file: str
+    argv: Sequence[str]
+    variables: Mapping[str, str]
+    way: Way
+    folder: Path
+    preload: Path
+    arm64: Path | None = None
+    sysroot: Path | None = None
+
+
+def preloaded(order: Order) -> int:
+    """Starts a program of this machine with the interposer; if it can be, also the arm64 programs that it starts."""
+    library = libraries.preloadable(order.preload.absolute(), order.folder)
+    added: dict[str, str] = {}
+    try:
+        if platform.machine() != libraries.ARM64_PLATFORM:
+            qemu = qemuuser.find(order.sysroot)
+            library, added = libraries.for_both(order.preload, _arm64(order), order.folder), qemu.variables
+    except UsageError:
+        if order.sysroot is not None:
+            raise
+    return spawn(order.file, order.argv, _interposed(order, library) | added)
+
+
+def emulated(order: Order) -> int:
+    """Starts an arm64 program under qemu-user with the interposer. Errors: UsageError if something is missing."""
+    if not os.access(order.file, os.X_OK):
+        raise CannotRun(order.argv[0], PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    qemu = qemuuser.find(order.sysroot)
+    library = libraries.for_both(order.preload, _arm64(order), order.folder)
+    variables = _interposed(order, library) | qemu.variables
+    return spawn(qemu.qemu, qemu.command(order.file, order.way, order.argv, variables), variables)
+
+
+Transport = Callable[[Order], int]
+TRANSPORTS: dict[Kind, Transport] = {Kind.PRELOADABLE: preloaded, Kind.EMULATED: emulated}
+"""Each starts a program and returns its pid. Other kinds are refused. Errors: CannotRun, UsageError."""
+
+
+def spawn(file: str, argv: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Start the program as execvp(3) would; returns its pid. Errors: CannotRun."""
+    try:
+        return os.posix_spawn(file, list(argv), variables, setsigdef=IGNORED_BY_PYTHON)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise CannotRun(argv[0], error) from error
+    return spawn(SHELL, [SHELL, file, *argv[1:]], variables)  # neither a program nor a script that names its shell
+
+
+def _arm64(order: Order) -> Path:
+    return order.arm64 or libraries.arm64_library(order.folder)
+
+
+def _interposed(order: Order, library: str) -> dict[str, str]:
+    """The environment that preloads the interposer into the program, after the program's own preloads."""
+    before = order.variables.get("LD_PRELOAD")
+    added = {
+        SOCKET_VARIABLE: str(order.folder / "socket"),
+        "LD_PRELOAD": f"{before}:{library}" if before else library,
+    }
+    sanitizer = order.variables.get("ASAN_OPTIONS", "")
+    if "verify_asan_link_order" not in sanitizer:  # a program built with ASan refuses libraries before ASan's
+        added["ASAN_OPTIONS"] = f"{sanitizer}:verify_asan_link_order=0".lstrip(":")
+    return {**order.variables, **added}
