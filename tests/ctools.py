@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = ROOT / "include"
 CC = shlex.split(os.environ.get("CC", "gcc"))
+CROSS_CC = ("aarch64-linux-gnu-gcc",)
 STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic")
 
 

@@ -33,6 +33,7 @@ def make_private_folder() -> Path:
     os.environ.setdefault(PYTEST_FOLDER, tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="kvmabi-tests-")
     os.environ["TMPDIR"] = folder
+    os.environ["XDG_CACHE_HOME"] = os.path.join(folder, ".cache")
     os.environ.pop(RUNTIME_FOLDER, None)
     tempfile.tempdir = None
     return Path(folder)

@@ -29,6 +29,7 @@ EXAMPLE = """\
   kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
   kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
   kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
+  kvmabi run --sysroot ~/arm64-root -- ./arm64-vmm   # on any machine, with qemu-user
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
 --error-exitcode says, if it ended with 0 but there are findings that --fail-on
@@ -72,6 +73,18 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
+    parser.add_argument(
+        "--sysroot",
+        metavar="DIR",
+        help="the root of the libraries of arm64 programs, which run through qemu-user (default: Debian's libc6:arm64 "
+        "or libc6-arm64-cross)",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=("preload", "seccomp"),
+        help="how the program's calls reach kvmabi: through a preloaded library, or through the kernel, as for static "
+        "programs and those that make system calls themselves (default: by the kind of program)",
+    )
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
 
 
@@ -90,7 +103,8 @@ def run(args: Namespace) -> int:
         if args.log:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         try:
-            status = launch.run(argv, open_system(host, kernel, log))
+            sysroot = None if args.sysroot is None else Path(args.sysroot)
+            status = launch.run(argv, open_system(host, kernel, log), sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
             cli.complain(error)
             return error.code
@@ -117,7 +131,12 @@ def run(args: Namespace) -> int:
 
 def _check(args: Namespace) -> None:
     """Raises UsageError for what would fail only when the program has ended."""
-    for option, value in (("--output", args.output), ("--saves", args.saves), ("--log", args.log)):
+    for option, value in (
+        ("--output", args.output),
+        ("--saves", args.saves),
+        ("--log", args.log),
+        ("--sysroot", args.sysroot),
+    ):
         if value == "":
             raise UsageError(f"{option} takes a name, which is empty")
     if args.output is not None and not os.access(Path(args.output).absolute().parent, os.W_OK | os.X_OK):
@@ -178,8 +197,8 @@ def _pair(text: str) -> tuple[Place, Place]:
 
 COMMAND = Command(
     "run",
-    "Run a dynamically linked program of this machine's architecture on an emulated /dev/kvm, and report on stderr "
-    "which registers its saves and restores lost. Needs no root, no KVM and no Arm hardware.",
+    "Run a program of this machine's architecture, or an arm64 program through qemu-user, on an emulated /dev/kvm, and "
+    "report on stderr which registers its saves and restores lost. Needs no root, no KVM and no Arm hardware.",
     EXAMPLE,
     run,
     options,

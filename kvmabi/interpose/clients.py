@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from kvmabi.device.file import Refused, Wait
+from kvmabi.errors import UsageError
 from kvmabi.events import Origin
 from kvmabi.interpose import backtraces
 from kvmabi.interpose.backtraces import Backtraces, Callers
@@ -20,6 +21,11 @@ from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
 
 CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
+
+OUT_OF_REACH = (
+    "the memory of a program cannot be read at the addresses that it uses: run qemu-user without a guest base "
+    "(-B, -R, QEMU_GUEST_BASE, QEMU_RESERVED_VA), or allow ptrace"
+)
 
 _EXCESS = 1
 """Bytes received beyond a request, to recognise a message that is too long."""
@@ -83,7 +89,11 @@ class Client:
         if session is None:
             if message != Message.HELLO or request != VERSION:
                 raise Disconnect
-            self._session = Session(self._pid, identity, self._files, self._complain)
+            session = Session(self._pid, identity, self._files, self._complain)
+            if not session.reads(identity, argument):
+                self._complain(UsageError(OUT_OF_REACH))
+                raise Disconnect
+            self._session = session
         elif message == Message.IOCTL:
             answer = session.ioctl(identity, request, argument)
             if self._log.asked:

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -54,7 +55,7 @@ static bool folder_of(int dirfd, char *to)
     if (dirfd == AT_FDCWD)
         return getcwd(to, PATH_MAX) != NULL;
     snprintf(link, sizeof(link), "/proc/self/fd/%d", dirfd);
-    length = readlink(link, to, PATH_MAX - 1);
+    length = syscall(SYS_readlinkat, AT_FDCWD, link, to, PATH_MAX - 1); /* readlink() is hooked */
     if (length < 0)
         return false;
     to[length] = '\0';

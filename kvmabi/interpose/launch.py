@@ -20,7 +20,8 @@ from kvmabi.interpose.libraries import PRELOAD
 from kvmabi.interpose.program import check, find
 from kvmabi.interpose.server import Server
 from kvmabi.interpose.signals import Signals
-from kvmabi.interpose.transports import TRANSPORTS, Order
+from kvmabi.interpose.transports import TRANSPORTS as TRANSPORTS
+from kvmabi.interpose.transports import Order, chosen
 
 OWN_FAILURE = 125
 SIGNALLED = 128
@@ -51,21 +52,21 @@ def run(
     preload: Path = PRELOAD,
     arm64: Path | None = None,
     sysroot: Path | None = None,
+    transport: str | None = None,
 ) -> ExitStatus:
     """Run a program whose /dev/kvm is ``system``; returns when it ended and its descendants no longer use KVM.
 
     ``environment`` is the program's, by default this process's. ``preload`` and ``arm64`` are the interposers for
     programs of this machine and for arm64 programs on it, which have their libraries below ``sysroot``; None: kvmabi's
-    own, the system's. Errors: CannotRun (126 or 127), UsageError.
+    own, the system's. ``transport`` is "preload" or "seccomp", None: by the kind of program. Errors: CannotRun (126 or
+    127), UsageError.
     """
     if not argv:
         raise UsageError("no program to run")
     variables = dict(os.environ if environment is None else environment)
     file = find(argv[0], variables.get("PATH", os.defpath))
     way = check(file)
-    transport = TRANSPORTS.get(way.kind)
-    if transport is None:
-        raise UsageError(way.obstacle)
+    start = chosen(way, transport)
     if not preload.is_file():
         raise UsageError(f"{preload} does not exist: the interposer was not built")
     with ExitStack() as stack:
@@ -74,7 +75,7 @@ def run(
         server = Server(folder / "socket", system)
         stack.callback(server.close)
         descendants = stack.enter_context(Descendants())
-        pid = transport(Order(file, argv, variables, way, folder, preload, arm64, sysroot))
+        pid = start(Order(file, argv, variables, way, folder, server, preload, arm64, sysroot))
         signals.pass_to(pid)
         stack.enter_context(_many_fds())
         status = _serve_program(server, pid)

@@ -231,6 +231,8 @@ int ioctl(int fd, unsigned long number, ...)
     if (session != NULL && has_kvm_type(number) && kvm_ioctl(fd, number, argument, &result))
         return result;
     result = NEXT(ioctl)(fd, number, argument);
+    if (result == -1 && errno == ENOSYS && has_kvm_type(number)) /* qemu-user, whatever the fd */
+        errno = fcntl(fd, F_GETFD) == -1 ? EBADF : ENOTTY;
     if (result == -1 && session != NULL && session->connected && !has_kvm_type(number) && is_unknown_ioctl(errno))
         kvm_ioctl(fd, number, argument, &result);
     return result;

@@ -11,12 +11,12 @@
 
 #include <stdint.h>
 
-#define KVMABI_PROTOCOL_VERSION 3
+#define KVMABI_PROTOCOL_VERSION 4
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
 /* Message number 4 is reserved for sharing a vCPU's register file. */
 enum kvmabi_message {
-    KVMABI_HELLO = 1, /* request: the version; identity: the cookie of the address space */
+    KVMABI_HELLO = 1, /* request: the version; identity: the cookie of the address space; argument: its address */
     KVMABI_OPEN = 2,  /* open("/dev/kvm") */
     KVMABI_IOCTL = 3, /* request, argument: the ioctl's; identity: st_dev and st_ino of its fd */
     KVMABI_UNDO = 5,  /* the last fd could not be received: destroy the object that it stands for */

@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 
 from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
 
-VERSION = 3
+VERSION = 4
 MOST_FRAMES = 32
 """How many addresses a backtrace can have."""
 

@@ -12,17 +12,30 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Protocol
 
 from kvmabi.device import DeviceFile
+from kvmabi.errors import UsageError
 from kvmabi.interpose.backtraces import Backtraces
 from kvmabi.interpose.clients import Client, Disconnect, peer_credentials
 from kvmabi.interpose.files import OpenFiles
+from kvmabi.interpose.notified import Notified
 
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
 """How often the vCPUs of closed VMs are checked: their close is not reported."""
 SPIN_SECONDS = 60e-6
 """How long the server stays awake for the next request: being woken takes longer than answering."""
+
+
+class Served(Protocol):
+    """What is behind a descriptor that becomes readable."""
+
+    def serve(self) -> None:
+        """Answer what was received. Raises Disconnect when this is to be closed."""
+
+    def close(self) -> None:
+        """Release it."""
 
 
 class Server:
@@ -33,10 +46,12 @@ class Server:
 
     def __init__(self, path: Path, system: DeviceFile) -> None:
         self.failures = 0
+        self._said: set[str] = set()
         self._poll = select.epoll()
         self._spare: int | None = _spare_fd()
         self._next_sweep = 0.0
-        self._clients: dict[int, Client] = {}
+        self._clients: dict[int, Served] = {}
+        self._notified: Notified | None = None
         self._files = OpenFiles(system, self._poll, self._complain)
         self._traces = Backtraces(system.log)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -62,10 +77,15 @@ class Server:
                 self._next_sweep = time.monotonic() + SWEEP_SECONDS
                 files.sweep()
         watched = False
-        for fd, _events in self._wait(timeout):
+        notified = self._notified
+        if notified is not None:
+            notified.look()
+            pause = notified.pause()
+            timeout = pause if timeout is None or (pause is not None and pause < timeout) else timeout
+        for fd, events in self._wait(timeout):
             client = self._clients.get(fd)
             if client is not None:
-                self._serve(fd, client)
+                self._serve(fd, client, events)
             elif files.has_end(fd):
                 files.hang_up(fd)
             elif fd == self._listener.fileno():
@@ -73,6 +93,11 @@ class Server:
             else:
                 watched = True
         return watched
+
+    def listen(self, listener: int) -> None:
+        """Serve the processes under the filter of this seccomp listener as well."""
+        self._notified = Notified(listener, self._files, self._traces, self._attach, self._complain)
+        self._attach(listener, self._notified)
 
     def close(self) -> None:
         """Hang up on every client and release every file."""
@@ -87,19 +112,25 @@ class Server:
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
-        end = time.monotonic() + SPIN_SECONDS
+        end = time.monotonic() + (SPIN_SECONDS if self._notified is None else 0)  # its clients wait for this processor
         while not (happened := self._poll.poll(0)):
             if time.monotonic() >= end:
                 return self._poll.poll(timeout)
             os.sched_yield()
         return happened
 
-    def _serve(self, fd: int, client: Client) -> None:
+    def _serve(self, fd: int, client: Served, events: int) -> None:
         try:
+            if not events & select.EPOLLIN:  # nothing is left to be served
+                raise Disconnect
             client.serve()
         except Disconnect:
             del self._clients[fd]
             client.close()
+
+    def _attach(self, fd: int, client: Served) -> None:
+        self._clients[fd] = client
+        self._poll.register(fd, select.EPOLLIN)
 
     def _accept(self) -> None:
         try:
@@ -112,8 +143,7 @@ class Server:
         if uid != os.geteuid() or not pid:
             sock.close()
             return
-        self._clients[sock.fileno()] = Client(sock, pid, self._files, self._traces, self._complain)
-        self._poll.register(sock, select.EPOLLIN)
+        self._attach(sock.fileno(), Client(sock, pid, self._files, self._traces, self._complain))
 
     def _turn_away(self) -> None:
         """Out of descriptors for another client: use the spare one to hang up, so that it does not block forever."""
@@ -127,10 +157,16 @@ class Server:
             self._spare = _spare_fd()
 
     def _complain(self, error: Exception) -> None:
+        """Report an error of kvmabi itself, or once a UsageError: what a client needs that this machine lacks."""
         self.failures += 1
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})".replace("\n", " ")
-        print(f"kvmabi: internal error: {what}", file=sys.stderr, flush=True)
+        what = str(error)
+        if not isinstance(error, UsageError):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"internal error: {type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+        elif what in self._said:
+            return
+        self._said.add(what)
+        print(f"kvmabi: {what}".replace("\n", " "), file=sys.stderr, flush=True)
 
 
 def _spare_fd() -> int:

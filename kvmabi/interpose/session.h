@@ -150,7 +150,11 @@ static void admit_server(int fd)
 
 static bool greet(int fd)
 {
-    struct kvmabi_request hello = {.message = KVMABI_HELLO, .request = KVMABI_PROTOCOL_VERSION};
+    struct kvmabi_request hello = {
+        .message = KVMABI_HELLO,
+        .request = KVMABI_PROTOCOL_VERSION,
+        .argument = (uintptr_t)session->cookie,
+    };
     size_t size = sizeof(session->cookie);
 
     while (session->cookie[0] == 0 && session->cookie[1] == 0)

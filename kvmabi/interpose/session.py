@@ -44,6 +44,13 @@ class Session:
         self._complain = complain
         self._last: tuple[DeviceFile, OpenFile] | None = None
 
+    def reads(self, content: bytes, address: int) -> bool:
+        """Whether this process finds ``content``, which the client has there, at ``address`` in the client's memory.
+
+        It does not where addresses differ between the program and its process, as with a guest base of qemu-user.
+        """
+        return self._memory.read(address, len(content)) == content
+
     def open(self) -> Answer:
         """open("/dev/kvm")."""
         try:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvmabi.errors import UsageError
-from kvmabi.interpose import libraries, qemuuser
+from kvmabi.interpose import libraries, qemuuser, seccomp
 from kvmabi.interpose.program import CannotRun, Kind, Way
 from kvmabi.interpose.protocol import SOCKET_VARIABLE
+from kvmabi.interpose.server import Server
 
 SHELL = "/bin/sh"
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -24,8 +25,8 @@ IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 class Order:
     """A program to start: the ``file`` that ``argv`` names, its environment, and how it can be run.
 
-    ``folder`` holds the server's socket. ``preload`` is the interposer for programs of this machine, ``arm64`` the one
-    for arm64 programs (None: found or built if needed), ``sysroot`` the folder of their libraries.
+    ``folder`` holds the socket of the ``server``. ``preload`` is the interposer for programs of this machine, ``arm64``
+    the one for arm64 programs (None: found or built if needed), ``sysroot`` the folder of their libraries.
     """
 
     file: str
@@ -33,6 +34,7 @@ class Order:
     variables: Mapping[str, str]
     way: Way
     folder: Path
+    server: Server
     preload: Path
     arm64: Path | None = None
     sysroot: Path | None = None
@@ -62,9 +64,33 @@ def emulated(order: Order) -> int:
     return spawn(qemu.qemu, qemu.command(order.file, order.way, order.argv, variables), variables)
 
 
+def notified(order: Order) -> int:
+    """Starts a program of this machine under a seccomp filter that has the kernel ask the server for its calls."""
+    pid, listener = seccomp.spawn(order.file, order.argv, order.variables, IGNORED_BY_PYTHON)
+    order.server.listen(listener)
+    return pid
+
+
 Transport = Callable[[Order], int]
-TRANSPORTS: dict[Kind, Transport] = {Kind.PRELOADABLE: preloaded, Kind.EMULATED: emulated}
+TRANSPORTS: dict[Kind, Transport] = {
+    Kind.PRELOADABLE: preloaded,
+    Kind.EMULATED: emulated,
+    Kind.STATIC: notified,
+}
 """Each starts a program and returns its pid. Other kinds are refused. Errors: CannotRun, UsageError."""
+PRELOAD, SECCOMP = "preload", "seccomp"
+
+
+def chosen(way: Way, wanted: str | None) -> Transport:
+    """The transport for a program, by default that of its kind. Errors: UsageError if it cannot be reached by it."""
+    if wanted == SECCOMP and way.kind is Kind.PRELOADABLE:
+        return notified
+    transport = TRANSPORTS.get(way.kind)
+    if transport is None or (wanted == PRELOAD and transport is notified):
+        raise UsageError(way.obstacle)
+    if wanted == SECCOMP and transport is not notified:
+        raise UsageError(f"{way.file} runs through qemu-user, which makes its system calls: --transport preload only")
+    return transport
 
 
 def spawn(file: str, argv: Sequence[str], variables: Mapping[str, str]) -> int:

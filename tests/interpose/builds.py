@@ -11,13 +11,12 @@ from ctools import CC, INCLUDE
 
 from kvmabi.device import SystemFile, open_system
 from kvmabi.events import EventLog
+from kvmabi.interpose import building
 from kvmabi.profiles import Host, load_kernel
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
 SOURCE = HERE.parent.parent / "kvmabi" / "interpose"
-PRELOAD_LINKED = ("-static-libgcc", "-Wl,--exclude-libs,ALL")
-PRELOAD_FLAGS = ("-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-pthread", *PRELOAD_LINKED)
 PROGRAM_FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
@@ -26,6 +25,13 @@ def compile_file(source: Path, target: Path, *flags: str, compiler: Sequence[str
     """Compile one C file; fails the test with the compiler's output on an error."""
     command = [*compiler, *flags, f"-I{INCLUDE}", str(source), "-o", str(target), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def compile_preload(target: Path, *flags: str, compiler: Sequence[str] = CC) -> Path:
+    """Compile the interposer as an installation does; fails the test with the compiler's output on an error."""
+    done = subprocess.run(building.command(compiler, target, flags), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target
 

@@ -34,8 +34,9 @@ class RawClient:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(10)
         self.sock.connect(str(folder / "socket"))
+        self.cookie = ctypes.create_string_buffer(cookie or b"", 16)
         if cookie is not None:
-            self.send(Message.HELLO, VERSION, cookie)
+            self.send(Message.HELLO, VERSION, cookie, address_of(self.cookie))
 
     def __enter__(self) -> RawClient:
         return self

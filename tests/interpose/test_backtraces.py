@@ -185,7 +185,7 @@ def test_failure_is_reported(
     def broken(_pid: int) -> list[backtraces.Mapping]:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(backtraces, "_code_mappings", broken)
+    monkeypatch.setattr(backtraces, "_file_mappings", broken)
     client.sock.send(message(1))
     assert client.receive() == (0, 0, 0, None)
     assert server.failures == 1

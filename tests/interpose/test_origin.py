@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lacking import needs
 
-from interpose.builds import PRELOAD_FLAGS, PROGRAM_FLAGS, PROGRAMS, SANITIZE, SOURCE, compile_file
+from interpose.builds import PROGRAM_FLAGS, PROGRAMS, SANITIZE, compile_file, compile_preload
 from interpose.conftest import Build
 from kvmabi.device import SystemFile, open_system
 from kvmabi.events import Event, EventLog, Kind, Origin
@@ -164,7 +164,7 @@ def test_programs_behave_the_same(
 @pytest.mark.parametrize("name", ["origin", "threads", "fork"])
 def test_sanitized(name: str, watched: Watched, build: Build, system: SystemFile, tmp_path: Path) -> None:
     """Capturing a backtrace is free of memory errors and undefined behaviour."""
-    preload = compile_file(SOURCE / "preload.c", tmp_path / "preload.so", *PRELOAD_FLAGS, *SANITIZE)
+    preload = compile_preload(tmp_path / "preload.so", *SANITIZE)
     runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(runtime).exists():
         pytest.skip("needs the address sanitizer")

@@ -95,7 +95,7 @@ def test_refused_without_a_transport(
     with pytest.raises(UsageError) as refused:
         run([other], system, preload=preload)
     assert str(refused.value) == check(other).obstacle
-    monkeypatch.setitem(launch.TRANSPORTS, Kind.OTHER_FORMAT, lambda *_arguments: {})
+    monkeypatch.setitem(launch.TRANSPORTS, Kind.OTHER_FORMAT, launch.TRANSPORTS[Kind.PRELOADABLE])
     Path(other).chmod(0)
     with pytest.raises(CannotRun):  # exec refuses it
         run([other], system, preload=preload)
@@ -113,7 +113,7 @@ def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_damaged_program(hello: Path, tmp_path: Path) -> None:
-    """Any ELF header, valid or not, has a kind, and an obstacle unless it is preloadable."""
+    """Any ELF header, valid or not, has a kind, and an obstacle unless there is a transport for it."""
     dice = random.Random(1)
     whole = hello.read_bytes()
     for _ in range(500):
@@ -123,7 +123,7 @@ def test_damaged_program(hello: Path, tmp_path: Path) -> None:
                 data[place] = dice.choice([0, 1, 0x7F, 0xFF])
         (tmp_path / "damaged").write_bytes(data)
         way = check(str(tmp_path / "damaged"))
-        assert bool(way.obstacle) == (way.kind is not Kind.PRELOADABLE)
+        assert bool(way.obstacle) == (way.kind not in launch.TRANSPORTS)
 
 
 def test_scripts(tmp_path: Path) -> None:
@@ -131,6 +131,7 @@ def test_scripts(tmp_path: Path) -> None:
     for interpreter in ("/bin/sh", "/usr/bin/env", "/nowhere/sh", f"{tmp_path}/script"):
         way = check(script(tmp_path / "script", f"#! {interpreter} -x"))
         assert (way.kind, way.file, way.obstacle) == (Kind.PRELOADABLE, interpreter, "")
+        assert way.script[:3] == (interpreter, "-x", f"{tmp_path}/script")
 
 
 def test_find(tmp_path: Path) -> None:

@@ -81,6 +81,20 @@ def test_wrong_greeting(good: RawClient, tmp_path: Path, message: Message, versi
         assert bad.is_dropped()
 
 
+@pytest.mark.parametrize("distance", [-1, 1 << 40])
+def test_addresses_that_are_not_the_processs(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], distance: int
+) -> None:
+    """A client whose memory is elsewhere than it says is disconnected; one line says why, the run has failed."""
+    cookie = ctypes.create_string_buffer(COOKIE, 16)
+    for _ in range(2):
+        with RawClient(tmp_path, cookie=None) as bad:
+            bad.send(Message.HELLO, VERSION, COOKIE, ctypes.addressof(cookie) + distance)
+            assert bad.is_dropped()
+    assert server.failures == 2
+    assert capfd.readouterr().err == f"kvmabi: {clients.OUT_OF_REACH}\n"
+
+
 @pytest.mark.slow
 def test_random_requests(good: RawClient, tmp_path: Path) -> None:
     """Random numbers and addresses on every kind of file are answered, without a failure of the server."""

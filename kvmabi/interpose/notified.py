@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: MIT
+"""Programs without the preloaded library: the kernel asks for their system calls, see seccomp_unotify(2).
+
+A call that does not concern KVM goes on in the kernel (SECCOMP_USER_NOTIF_FLAG_CONTINUE). By then the program can have
+changed the path that was looked at. That is harmless: the filter guards nothing. A program that does so opens what it
+could open anyway, the machine's own /dev/kvm included.
+
+A descriptor is put into the program by SECCOMP_IOCTL_NOTIF_ADDFD. An ioctl's descriptor is found by the identity of its
+file, as with the preloaded library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kvmabi.device import ProcessMemory
+from kvmabi.device.file import Refused, Wait
+from kvmabi.interpose import devkvm, seccomp
+from kvmabi.interpose.backtraces import Backtraces, Callers, Trace
+from kvmabi.interpose.clients import Disconnect
+from kvmabi.interpose.files import OpenFiles
+from kvmabi.interpose.protocol import IDENTITY
+from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
+
+RECV, SEND, ID_VALID, ADDFD, SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103, 0x40082104
+"""SECCOMP_IOCTL_NOTIF_*."""
+SYNC_WAKE_UP = 1
+"""The caller runs on this processor once the server sleeps: a wake-up of another takes longer. Since Linux 6.6."""
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+"""struct seccomp_notif: id, pid (the thread's), flags, nr, arch, instruction_pointer, args."""
+RESPONSE = struct.Struct("=QqiI")
+"""struct seccomp_notif_resp: id, val, error, flags."""
+NEW_DESCRIPTOR = struct.Struct("=QIIII")
+"""struct seccomp_notif_addfd: id, flags, srcfd, newfd, newfd_flags."""
+ADDFD_SEND = 1 << 1
+CONTINUE = 1
+KCMP = {0xC000003E: 312, 0xC00000B7: 272}
+KCMP_VM = 1
+AT_FDCWD = -100
+PATH_BYTES, SHORT_PATH_BYTES = 4096, 256
+ZEROES = bytes(NOTIFICATION.size)
+PAUSE_SECONDS = 0.002
+"""How often the signals of threads in KVM_RUN are looked at; longer where many wait."""
+
+
+class Call(NamedTuple):
+    """A system call that waits for its answer."""
+
+    id: int
+    thread: int
+    name: str
+    address: int
+    arguments: tuple[int, ...]
+
+
+class Process:
+    """A process that uses KVM: its ``session``, its pid, and the start of its stack, which exec changes."""
+
+    def __init__(self, pid: int, session: Session, callers: Callers) -> None:
+        self.pid, self.session, self.callers = pid, session, callers
+        self.memory = ProcessMemory(pid, None)
+        self.stack = _start_of_stack(pid)
+
+
+class Ended:
+    """Waits for the end of a process; served by the server like a client."""
+
+    def __init__(self, fd: int, forget: Callable[[], None]) -> None:
+        self._fd, self._forget = fd, forget
+
+    def serve(self) -> None:
+        """The process has ended."""
+        raise Disconnect
+
+    def close(self) -> None:
+        """Forget the process."""
+        self._forget()
+        os.close(self._fd)
+
+
+class Notified:
+    """The processes under a filter, whose calls come from ``listener``.
+
+    ``watch`` has an object served when a descriptor is readable; ``complain`` is called with errors of kvmabi.
+    """
+
+    def __init__(
+        self,
+        listener: int,
+        files: OpenFiles,
+        traces: Backtraces,
+        watch: Callable[[int, Ended], None],
+        complain: Callable[[Exception], None],
+    ) -> None:
+        self._listener, self._files, self._traces = listener, files, traces
+        self._watch, self._complain = watch, complain
+        self._machine = seccomp.calls()
+        self._room = bytearray(NOTIFICATION.size)
+        self._processes: dict[int, Process] = {}
+        self._threads: dict[int, Process] = {}
+        self._waiting: dict[int, tuple[Call, Wait]] = {}
+        self._paths = ProcessMemory(0, None)
+        self._next_look = 0.0
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(listener, SET_FLAGS, SYNC_WAKE_UP)
+
+    def close(self) -> None:
+        """Close the listener: calls of what remains fail with ENOSYS."""
+        os.close(self._listener)
+
+    def serve(self) -> None:
+        """Answer one call."""
+        self._room[:] = ZEROES
+        try:
+            fcntl.ioctl(self._listener, RECV, self._room, True)
+        except OSError:  # the thread was killed, or a signal has ended its call
+            return
+        id, thread, _flags, number, _arch, address, *arguments = NOTIFICATION.unpack(self._room)
+        call = Call(id, thread, self._machine.names.get(number, ""), address, tuple(arguments))
+        try:
+            answer = self._answer(call) if thread else None
+        except Exception as error:
+            self._complain(error)
+            answer = -errno.EIO
+        if isinstance(answer, int):
+            self._send(call, answer)
+        elif answer is None:
+            self._send(call, 0, CONTINUE)
+
+    def pause(self) -> float | None:
+        """How long to sleep at most, in seconds, until `look` is due; None if no thread waits in KVM_RUN."""
+        return max(0.0, self._next_look - time.monotonic()) if self._waiting else None
+
+    def look(self) -> None:
+        """End the KVM_RUN of threads that have a signal. A process's signal ends one thread's."""
+        now = time.monotonic()
+        if not self._waiting or now < self._next_look:
+            return
+        self._next_look = now + max(PAUSE_SECONDS, len(self._waiting) * PAUSE_SECONDS / 4)
+        taken: set[int] = set()
+        for call, wait in sorted(self._waiting.values(), key=lambda one: one[0].thread):
+            process = self._threads.get(call.thread)
+            own, shared = _pending_signals(call.thread, wait.sigmask)
+            if own or (shared and process is not None and process.pid not in taken):
+                if not own and process is not None:
+                    taken.add(process.pid)
+                del self._waiting[call.id]
+                self._send(call, -wait.then.errno)
+            elif not self._is_valid(call):
+                del self._waiting[call.id]
+
+    def _answer(self, call: Call) -> int | tuple[()] | None:
+        """The result of a call, negative for an errno; None: the kernel goes on; (): answered already, or it waits."""
+        if call.name == "ioctl":
+            return self._ioctl(call)
+        row = PATH_CALLS.get(call.name)
+        if row is None or not self._is_dev_kvm(call, row):
+            return None
+        return row.answer(self, call, call.arguments[row.path + 1 :])
+
+    def _ioctl(self, call: Call) -> int | tuple[()] | None:
+        fd, request, argument = call.arguments[:3]
+        process = self._process(call.thread)
+        if process is None:
+            return None
+        try:
+            status = os.stat(f"/proc/{process.pid}/task/{call.thread}/fd/{fd & 0xFFFFFFFF}")
+        except OSError:  # EBADF, or the thread has ended
+            return None
+        answer = process.session.ioctl(IDENTITY.pack(status.st_dev, status.st_ino), request & 0xFFFFFFFF, argument)
+        if self._traces.log.asked:
+            process.callers.fill(self._traces.log.take_asked(), Trace(call.thread, (call.address - 1,)))
+        return self._result(call, process, answer, argument, os.O_CLOEXEC)
+
+    def _result(
+        self, call: Call, process: Process, answer: Answer, argument: int, flags: int
+    ) -> int | tuple[()] | None:
+        if isinstance(answer, int):
+            return answer
+        if isinstance(answer, Refused):
+            return -answer.errno
+        if isinstance(answer, NewFd):
+            return self._hand_out(call, process, answer, argument, flags)
+        if isinstance(answer, NotOurs):
+            return None
+        if not self._waiting:
+            self._next_look = 0.0
+        self._waiting[call.id] = call, answer
+        return ()
+
+    def _hand_out(self, call: Call, process: Process, answer: NewFd, argument: int, flags: int) -> int | tuple[()]:
+        """Put a descriptor into the program, as the result or into the ioctl's struct."""
+        how = ADDFD_SEND if answer.place is None else 0
+        try:
+            fd = fcntl.ioctl(
+                self._listener, ADDFD, NEW_DESCRIPTOR.pack(call.id, how, answer.fd, 0, flags & os.O_CLOEXEC)
+            )
+        except OSError as error:
+            process.session.undo()
+            return -(error.errno or errno.EMFILE)
+        finally:
+            os.close(answer.fd)
+        if answer.place is None:
+            return ()
+        number = int.from_bytes(fd, "little") if isinstance(fd, bytes) else fd
+        process.memory.write(argument + answer.place, struct.pack("=i", number))
+        return 0
+
+    def _open(self, call: Call, rest: tuple[int, ...]) -> int | tuple[()] | None:
+        flags = rest[0] if rest else 0
+        if call.name == "creat":
+            flags = os.O_CREAT
+        elif call.name == "openat2":
+            self._paths.pid = call.thread
+            flags = int.from_bytes(self._paths.read(rest[0], 8), "little")
+        if flags & os.O_PATH:
+            return None
+        error = devkvm.opening_error(flags)
+        process = self._process(call.thread, opens=True)
+        if error or process is None:
+            return -error if error else None
+        return self._result(call, process, process.session.open(), 0, flags)
+
+    def _stat(self, call: Call, rest: tuple[int, ...]) -> int:
+        content, place = devkvm.stat_bytes(), 0
+        if call.name == "statx":
+            content, place = devkvm.statx_bytes(), 2
+        self._paths.pid = call.thread
+        return 0 if self._paths.write(rest[place], content) == len(content) else -errno.EFAULT
+
+    def _access(self, _call: Call, rest: tuple[int, ...]) -> int:
+        return -devkvm.access_error(rest[0] & 0xFFFFFFFF)
+
+    def _is_dev_kvm(self, call: Call, row: PathCall) -> bool:
+        """Whether the call's path is /dev/kvm. Its last characters rule out nearly every other path."""
+        self._paths.pid = call.thread
+        address = call.arguments[row.path]
+        path, end, _rest = self._paths.read(address, SHORT_PATH_BYTES).partition(b"\0")
+        if not end:
+            path, end, _rest = self._paths.read(address, PATH_BYTES).partition(b"\0")
+        if not end or not (path == b"kvm" or path.endswith(b"/kvm")) or not self._is_valid(call):
+            return False
+        folder = "/"
+        if not path.startswith(b"/"):
+            dirfd = AT_FDCWD if row.path == 0 else ctypes.c_int(call.arguments[0] & 0xFFFFFFFF).value
+            place = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
+            try:
+                folder = os.readlink(f"/proc/{call.thread}/{place}")
+            except OSError:
+                return False
+        return devkvm.is_path(folder, os.fsdecode(path))
+
+    def _process(self, thread: int, *, opens: bool = False) -> Process | None:
+        """The process of a thread; None if it has ended. A thread's number can be used anew by another process."""
+        process = self._threads.get(thread)
+        if process is not None and os.path.exists(f"/proc/{process.pid}/task/{thread}"):
+            if not opens or process.stack == _start_of_stack(process.pid):
+                return process
+            self._forget(process)  # it has executed another program: another address space
+        status = _status(thread)
+        if "Tgid" not in status:
+            return None
+        pid = int(status["Tgid"])
+        process = self._processes.get(pid)
+        if process is None:
+            process = self._processes[pid] = self._new_process(pid, int(status["PPid"]))
+            ended = os.pidfd_open(pid)
+            self._watch(ended, Ended(ended, lambda: self._forget(process)))
+        self._threads[thread] = process
+        return process
+
+    def _new_process(self, pid: int, parent: int) -> Process:
+        """A process, with its parent's session if it shares its memory, as after vfork."""
+        other = self._processes.get(parent)
+        callers = Callers(pid, self._traces)
+        if other is not None and _share_memory(KCMP[self._machine.architecture], pid, parent):
+            return Process(pid, other.session, callers)
+        return Process(pid, Session(pid, os.urandom(16), self._files, self._complain), callers)
+
+    def _forget(self, process: Process) -> None:
+        if self._processes.get(process.pid) is process:
+            del self._processes[process.pid]
+        self._threads = {thread: of for thread, of in self._threads.items() if of is not process}
+        if all(other.session is not process.session for other in self._processes.values()):
+            process.session.closed = True
+
+    def _is_valid(self, call: Call) -> bool:
+        """Whether the thread still waits in this call, so that what was found by its number is its own."""
+        try:
+            fcntl.ioctl(self._listener, ID_VALID, struct.pack("=Q", call.id))
+        except OSError:
+            return False
+        return True
+
+    def _send(self, call: Call, result: int, flags: int = 0) -> None:
+        response = RESPONSE.pack(call.id, max(result, 0), min(result, 0), flags)
+        try:
+            fcntl.ioctl(self._listener, SEND, response)
+        except OSError:  # the thread was killed, or a signal has ended its call
+            return
+
+
+class PathCall(NamedTuple):
+    """A call that takes a path: which argument it is, and what answers it where the path is /dev/kvm."""
+
+    path: int
+    answer: Callable[[Notified, Call, tuple[int, ...]], int | tuple[()] | None]
+
+
+PATH_CALLS = {
+    "open": PathCall(0, Notified._open),
+    "creat": PathCall(0, Notified._open),
+    "openat": PathCall(1, Notified._open),
+    "openat2": PathCall(1, Notified._open),
+    "stat": PathCall(0, Notified._stat),
+    "lstat": PathCall(0, Notified._stat),
+    "newfstatat": PathCall(1, Notified._stat),
+    "statx": PathCall(1, Notified._stat),
+    "access": PathCall(0, Notified._access),
+    "faccessat": PathCall(1, Notified._access),
+    "faccessat2": PathCall(1, Notified._access),
+}
+
+
+def _status(thread: int) -> dict[str, str]:
+    """The fields of /proc/THREAD/status, none if the thread has ended."""
+    try:
+        with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
+            return {name: value.strip() for name, _colon, value in (line.partition(":") for line in file)}
+    except OSError:
+        return {}
+
+
+def _pending_signals(thread: int, sigmask: bytes | None) -> tuple[int, int]:
+    """The signals that end a thread's KVM_RUN, one bit each: its own, and those of its process."""
+    status = _status(thread)
+    if not status:
+        return 0, 0
+    blocked = int(status["SigBlk"], 16) if sigmask is None else int.from_bytes(sigmask, "little")
+    return int(status["SigPnd"], 16) & ~blocked, int(status["ShdPnd"], 16) & ~blocked
+
+
+def _start_of_stack(pid: int) -> str:
+    """Where the stack of a process starts, which is random for each exec; proc(5), field 28 of stat."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[25]
+    except OSError:
+        return ""
+
+
+def _share_memory(number: int, pid: int, other: int) -> bool:
+    return bool(ctypes.CDLL(None).syscall(number, pid, other, KCMP_VM, 0, 0) == 0)
