@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ctools import CC, INCLUDE, ROOT, STRICT
+from ctools import CC, CROSS_CC, INCLUDE, ROOT, STRICT
+from lacking import needs
 from vmms import HOSTS, host, host_file
 
 from kvmabi import regid
@@ -21,12 +22,25 @@ LOSSY = ("naive_list_order", "late_svcr")
 SHAPES = HOSTS | {"apart": host(sve=[128], sme=[512]), "longest": host(sve=[128, 256, 512], sme=[128, 2048])}
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+BUILDS = {"native": CC, "static": (*CC, "-static"), "arm64": CROSS_CC}
+NEEDS_QEMU = [needs(*CROSS_CC, what="an arm64 cross compiler"), needs("qemu-aarch64", what="qemu-user")]
+
+
+@pytest.fixture(scope="session", params=["native", "static", pytest.param("arm64", marks=NEEDS_QEMU)])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the compiled examples; any warning is an error."""
     folder = tmp_path_factory.mktemp("examples")
     for source in EXAMPLES.glob("*.c"):
-        command = [*CC, "-std=gnu11", "-O2", *STRICT, f"-I{INCLUDE}", str(source), "-o", str(folder / source.stem)]
+        command = [
+            *BUILDS[request.param],
+            "-std=gnu11",
+            "-O2",
+            *STRICT,
+            f"-I{INCLUDE}",
+            str(source),
+            "-o",
+            str(folder / source.stem),
+        ]
         subprocess.run(command, check=True)
     return folder
 

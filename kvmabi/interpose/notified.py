@@ -16,6 +16,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import struct
 import time
 from collections.abc import Callable
@@ -113,7 +114,11 @@ class Notified:
             fcntl.ioctl(listener, SET_FLAGS, SYNC_WAKE_UP)
 
     def close(self) -> None:
-        """Close the listener: calls of what remains fail with ENOSYS."""
+        """Close the listener. Calls without one fail with ENOSYS, so a child of its own is left to what remains."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        if not any(events & select.POLLHUP for _fd, events in poll.poll(0)):
+            _leave_to_the_kernel(self._listener)
         os.close(self._listener)
 
     def serve(self) -> None:
@@ -328,6 +333,32 @@ PATH_CALLS = {
     "faccessat": PathCall(1, Notified._access),
     "faccessat2": PathCall(1, Notified._access),
 }
+
+
+def _leave_to_the_kernel(listener: int) -> None:
+    """Start a process that lets the kernel do all calls of the filter's processes, until the last has ended."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            os.dup2(listener, 0)
+            os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+            _continue_all(0)
+    finally:
+        os._exit(0)
+
+
+def _continue_all(listener: int) -> None:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    while all(events & select.POLLIN for _fd, events in poll.poll()):
+        with contextlib.suppress(OSError):
+            room = bytearray(NOTIFICATION.size)
+            fcntl.ioctl(listener, RECV, room, True)
+            fcntl.ioctl(listener, SEND, RESPONSE.pack(NOTIFICATION.unpack(room)[0], 0, 0, CONTINUE))
 
 
 def _status(thread: int) -> dict[str, str]:

@@ -62,7 +62,7 @@ class Server:
     @property
     def in_use(self) -> bool:
         """A process is connected or has a file open."""
-        return bool(self._clients or self._files)
+        return len(self._clients) > (self._notified is not None) or bool(self._files)
 
     def watch(self, fd: int) -> None:
         """Let `step` return when ``fd`` becomes readable."""

@@ -24,9 +24,10 @@ ENOUGH_FDS = 4096
 PATIENCE_SECONDS = 60
 
 
-def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str]) -> None:
+def test_hello(start: Start, log: EventLog, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
     """A small VMM works, its errors are the kernel's, and its calls are in the event log."""
-    assert start("hello") == (0, 0)
+    without = ("ioctls of another type",) if "static" in request.node.name else ()  # the filter lets them through
+    assert start("hello", *without) == (0, 0)
     assert capfd.readouterr().out == "hello\n"
     assert [event.what for event in log.events][:3] == ["KVM_GET_API_VERSION", "KVM_CREATE_VM", "KVM_CREATE_VCPU"]
 
