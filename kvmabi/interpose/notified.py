@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from kvmabi.device import ProcessMemory
 from kvmabi.device.file import Refused, Wait
-from kvmabi.interpose import devkvm, seccomp
+from kvmabi.interpose import devkvm, processes, seccomp
 from kvmabi.interpose.backtraces import Backtraces, Callers, Trace
 from kvmabi.interpose.clients import Disconnect
 from kvmabi.interpose.files import OpenFiles
@@ -43,11 +43,11 @@ NEW_DESCRIPTOR = struct.Struct("=QIIII")
 """struct seccomp_notif_addfd: id, flags, srcfd, newfd, newfd_flags."""
 ADDFD_SEND = 1 << 1
 CONTINUE = 1
-KCMP = {0xC000003E: 312, 0xC00000B7: 272}
-KCMP_VM = 1
 AT_FDCWD = -100
 PATH_BYTES, SHORT_PATH_BYTES = 4096, 256
 ZEROES = bytes(NOTIFICATION.size)
+MOST_THREADS = 1024
+"""How many threads are remembered."""
 PAUSE_SECONDS = 0.002
 """How often the signals of threads in KVM_RUN are looked at; longer where many wait."""
 
@@ -57,9 +57,9 @@ class Call(NamedTuple):
 
     id: int
     thread: int
-    name: str
+    number: int
     address: int
-    arguments: tuple[int, ...]
+    arguments: list[int]
 
 
 class Process:
@@ -68,7 +68,14 @@ class Process:
     def __init__(self, pid: int, session: Session, callers: Callers) -> None:
         self.pid, self.session, self.callers = pid, session, callers
         self.memory = ProcessMemory(pid, None)
-        self.stack = _start_of_stack(pid)
+        self.stack = processes.start_of_stack(pid)
+
+
+class Thread(NamedTuple):
+    """A thread that uses KVM, and its /proc/PID/task/TID/fd: a later thread with its number is not found there."""
+
+    process: Process
+    fds: int
 
 
 class Ended:
@@ -106,7 +113,8 @@ class Notified:
         self._machine = seccomp.calls()
         self._room = bytearray(NOTIFICATION.size)
         self._processes: dict[int, Process] = {}
-        self._threads: dict[int, Process] = {}
+        self._threads: dict[int, Thread] = {}
+        (self._ioctl_number,) = (number for number, name in self._machine.names.items() if name == "ioctl")
         self._waiting: dict[int, tuple[Call, Wait]] = {}
         self._paths = ProcessMemory(0, None)
         self._next_look = 0.0
@@ -114,12 +122,13 @@ class Notified:
             fcntl.ioctl(listener, SET_FLAGS, SYNC_WAKE_UP)
 
     def close(self) -> None:
-        """Close the listener. Calls without one fail with ENOSYS, so a child of its own is left to what remains."""
+        """Close all. Without a listener calls fail with ENOSYS, so a child of its own is left to what remains."""
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         if not any(events & select.POLLHUP for _fd, events in poll.poll(0)):
             _leave_to_the_kernel(self._listener)
         os.close(self._listener)
+        self._close_threads(self._threads.copy())
 
     def serve(self) -> None:
         """Answer one call."""
@@ -129,7 +138,7 @@ class Notified:
         except OSError:  # the thread was killed, or a signal has ended its call
             return
         id, thread, _flags, number, _arch, address, *arguments = NOTIFICATION.unpack(self._room)
-        call = Call(id, thread, self._machine.names.get(number, ""), address, tuple(arguments))
+        call = Call(id, thread, number, address, arguments)
         try:
             answer = self._answer(call) if thread else None
         except Exception as error:
@@ -139,6 +148,11 @@ class Notified:
             self._send(call, answer)
         elif answer is None:
             self._send(call, 0, CONTINUE)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a thread is in KVM_RUN, so that `look` is due now and then."""
+        return bool(self._waiting)
 
     def pause(self) -> float | None:
         """How long to sleep at most, in seconds, until `look` is due; None if no thread waits in KVM_RUN."""
@@ -152,11 +166,11 @@ class Notified:
         self._next_look = now + max(PAUSE_SECONDS, len(self._waiting) * PAUSE_SECONDS / 4)
         taken: set[int] = set()
         for call, wait in sorted(self._waiting.values(), key=lambda one: one[0].thread):
-            process = self._threads.get(call.thread)
-            own, shared = _pending_signals(call.thread, wait.sigmask)
-            if own or (shared and process is not None and process.pid not in taken):
-                if not own and process is not None:
-                    taken.add(process.pid)
+            thread = self._threads.get(call.thread)
+            own, shared = processes.pending_signals(call.thread, wait.sigmask)
+            if own or (shared and thread is not None and thread.process.pid not in taken):
+                if not own and thread is not None:
+                    taken.add(thread.process.pid)
                 del self._waiting[call.id]
                 self._send(call, -wait.then.errno)
             elif not self._is_valid(call):
@@ -164,22 +178,29 @@ class Notified:
 
     def _answer(self, call: Call) -> int | tuple[()] | None:
         """The result of a call, negative for an errno; None: the kernel goes on; (): answered already, or it waits."""
-        if call.name == "ioctl":
+        if call.number == self._ioctl_number:
             return self._ioctl(call)
-        row = PATH_CALLS.get(call.name)
+        row = PATH_CALLS.get(self._machine.names.get(call.number, ""))
         if row is None or not self._is_dev_kvm(call, row):
             return None
         return row.answer(self, call, call.arguments[row.path + 1 :])
 
     def _ioctl(self, call: Call) -> int | tuple[()] | None:
         fd, request, argument = call.arguments[:3]
-        process = self._process(call.thread)
-        if process is None:
-            return None
+        thread = self._threads.get(call.thread)
         try:
-            status = os.stat(f"/proc/{process.pid}/task/{call.thread}/fd/{fd & 0xFFFFFFFF}")
-        except OSError:  # EBADF, or the thread has ended
-            return None
+            if thread is None:
+                raise FileNotFoundError
+            status = os.stat(str(fd & 0xFFFFFFFF), dir_fd=thread.fds)
+        except OSError:  # not seen before, its number is another thread's, or EBADF
+            thread = self._thread(call.thread)
+            if thread is None:
+                return None
+            try:
+                status = os.stat(str(fd & 0xFFFFFFFF), dir_fd=thread.fds)
+            except OSError:
+                return None
+        process = thread.process
         answer = process.session.ioctl(IDENTITY.pack(status.st_dev, status.st_ino), request & 0xFFFFFFFF, argument)
         if self._traces.log.asked:
             process.callers.fill(self._traces.log.take_asked(), Trace(call.thread, (call.address - 1,)))
@@ -219,29 +240,30 @@ class Notified:
         process.memory.write(argument + answer.place, struct.pack("=i", number))
         return 0
 
-    def _open(self, call: Call, rest: tuple[int, ...]) -> int | tuple[()] | None:
+    def _open(self, call: Call, rest: list[int]) -> int | tuple[()] | None:
         flags = rest[0] if rest else 0
-        if call.name == "creat":
+        name = self._machine.names[call.number]
+        if name == "creat":
             flags = os.O_CREAT
-        elif call.name == "openat2":
+        elif name == "openat2":
             self._paths.pid = call.thread
             flags = int.from_bytes(self._paths.read(rest[0], 8), "little")
         if flags & os.O_PATH:
             return None
         error = devkvm.opening_error(flags)
-        process = self._process(call.thread, opens=True)
-        if error or process is None:
+        thread = self._thread(call.thread)
+        if error or thread is None:
             return -error if error else None
-        return self._result(call, process, process.session.open(), 0, flags)
+        return self._result(call, thread.process, thread.process.session.open(), 0, flags)
 
-    def _stat(self, call: Call, rest: tuple[int, ...]) -> int:
+    def _stat(self, call: Call, rest: list[int]) -> int:
         content, place = devkvm.stat_bytes(), 0
-        if call.name == "statx":
+        if self._machine.names[call.number] == "statx":
             content, place = devkvm.statx_bytes(), 2
         self._paths.pid = call.thread
         return 0 if self._paths.write(rest[place], content) == len(content) else -errno.EFAULT
 
-    def _access(self, _call: Call, rest: tuple[int, ...]) -> int:
+    def _access(self, _call: Call, rest: list[int]) -> int:
         return -devkvm.access_error(rest[0] & 0xFFFFFFFF)
 
     def _is_dev_kvm(self, call: Call, row: PathCall) -> bool:
@@ -263,39 +285,52 @@ class Notified:
                 return False
         return devkvm.is_path(folder, os.fsdecode(path))
 
-    def _process(self, thread: int, *, opens: bool = False) -> Process | None:
-        """The process of a thread; None if it has ended. A thread's number can be used anew by another process."""
-        process = self._threads.get(thread)
-        if process is not None and os.path.exists(f"/proc/{process.pid}/task/{thread}"):
-            if not opens or process.stack == _start_of_stack(process.pid):
-                return process
-            self._forget(process)  # it has executed another program: another address space
-        status = _status(thread)
+    def _thread(self, number: int) -> Thread | None:
+        """A thread that is seen for the first time, or opens /dev/kvm; None if it has ended."""
+        before = self._threads.pop(number, None)
+        if before is not None:
+            os.close(before.fds)
+        status = processes.status(number)
         if "Tgid" not in status:
             return None
         pid = int(status["Tgid"])
         process = self._processes.get(pid)
-        if process is None:
-            process = self._processes[pid] = self._new_process(pid, int(status["PPid"]))
-            ended = os.pidfd_open(pid)
-            self._watch(ended, Ended(ended, lambda: self._forget(process)))
-        self._threads[thread] = process
-        return process
+        if process is not None and process.stack != processes.start_of_stack(pid):  # exec: another address space
+            self._forget(process)
+            process = None
+        try:
+            if process is None:
+                process = self._processes[pid] = self._new_process(pid, int(status["PPid"]))
+            thread = Thread(process, os.open(f"/proc/{pid}/task/{number}/fd", os.O_RDONLY | os.O_DIRECTORY))
+        except OSError:
+            return None
+        if len(self._threads) >= MOST_THREADS:
+            self._close_threads(self._threads.copy())
+        self._threads[number] = thread
+        return thread
 
     def _new_process(self, pid: int, parent: int) -> Process:
-        """A process, with its parent's session if it shares its memory, as after vfork."""
+        """A process, with its parent's session if it shares its memory, as after vfork. Errors: OSError."""
+        ended = os.pidfd_open(pid)
         other = self._processes.get(parent)
-        callers = Callers(pid, self._traces)
-        if other is not None and _share_memory(KCMP[self._machine.architecture], pid, parent):
-            return Process(pid, other.session, callers)
-        return Process(pid, Session(pid, os.urandom(16), self._files, self._complain), callers)
+        session = Session(pid, os.urandom(16), self._files, self._complain)
+        if other is not None and processes.share_memory(pid, parent):
+            session = other.session
+        process = Process(pid, session, Callers(pid, self._traces))
+        self._watch(ended, Ended(ended, lambda: self._forget(process)))
+        return process
 
     def _forget(self, process: Process) -> None:
         if self._processes.get(process.pid) is process:
             del self._processes[process.pid]
-        self._threads = {thread: of for thread, of in self._threads.items() if of is not process}
+        self._close_threads({number: one for number, one in self._threads.items() if one.process is process})
         if all(other.session is not process.session for other in self._processes.values()):
             process.session.closed = True
+
+    def _close_threads(self, threads: dict[int, Thread]) -> None:
+        for number, thread in threads.items():
+            del self._threads[number]
+            os.close(thread.fds)
 
     def _is_valid(self, call: Call) -> bool:
         """Whether the thread still waits in this call, so that what was found by its number is its own."""
@@ -317,7 +352,7 @@ class PathCall(NamedTuple):
     """A call that takes a path: which argument it is, and what answers it where the path is /dev/kvm."""
 
     path: int
-    answer: Callable[[Notified, Call, tuple[int, ...]], int | tuple[()] | None]
+    answer: Callable[[Notified, Call, list[int]], int | tuple[()] | None]
 
 
 PATH_CALLS = {
@@ -359,34 +394,3 @@ def _continue_all(listener: int) -> None:
             room = bytearray(NOTIFICATION.size)
             fcntl.ioctl(listener, RECV, room, True)
             fcntl.ioctl(listener, SEND, RESPONSE.pack(NOTIFICATION.unpack(room)[0], 0, 0, CONTINUE))
-
-
-def _status(thread: int) -> dict[str, str]:
-    """The fields of /proc/THREAD/status, none if the thread has ended."""
-    try:
-        with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
-            return {name: value.strip() for name, _colon, value in (line.partition(":") for line in file)}
-    except OSError:
-        return {}
-
-
-def _pending_signals(thread: int, sigmask: bytes | None) -> tuple[int, int]:
-    """The signals that end a thread's KVM_RUN, one bit each: its own, and those of its process."""
-    status = _status(thread)
-    if not status:
-        return 0, 0
-    blocked = int(status["SigBlk"], 16) if sigmask is None else int.from_bytes(sigmask, "little")
-    return int(status["SigPnd"], 16) & ~blocked, int(status["ShdPnd"], 16) & ~blocked
-
-
-def _start_of_stack(pid: int) -> str:
-    """Where the stack of a process starts, which is random for each exec; proc(5), field 28 of stat."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[25]
-    except OSError:
-        return ""
-
-
-def _share_memory(number: int, pid: int, other: int) -> bool:
-    return bool(ctypes.CDLL(None).syscall(number, pid, other, KCMP_VM, 0, 0) == 0)

@@ -78,7 +78,7 @@ class Server:
                 files.sweep()
         watched = False
         notified = self._notified
-        if notified is not None:
+        if notified is not None and notified.waits:
             notified.look()
             pause = notified.pause()
             timeout = pause if timeout is None or (pause is not None and pause < timeout) else timeout
