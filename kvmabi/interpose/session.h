@@ -36,6 +36,12 @@ enum { HIGH_FD = 1000 };
 /* The number of polls for a reply before sleeping: a wake-up takes longer than most replies. */
 enum { LOOKS = 50 };
 
+#ifdef __aarch64__
+enum { IS_ARM64 = true };
+#else
+enum { IS_ARM64 = false };
+#endif
+
 struct session {
     pthread_mutex_t lock; /* all zeroes: unlocked */
     bool connected;
@@ -43,9 +49,11 @@ struct session {
     dev_t device; /* device and inode detect that the program closed or replaced our fd */
     ino_t inode;
     uint64_t cookie[2];
+    pid_t pid;
 };
 
 static struct session *session; /* NULL: this process is not served */
+static bool under_qemu_user;    /* it ignores MADV_WIPEONFORK, and gives no other process the same memory */
 static struct sockaddr_un server_address;
 static struct { /* outlives fork, so that the child can close what it inherited */
     int fd;
@@ -97,6 +105,7 @@ static void session_setup(void)
     server_address.sun_family = AF_UNIX;
     strcpy(server_address.sun_path, path);
     session = page;
+    under_qemu_user = getenv("KVMABI_QEMU") != NULL && IS_ARM64;
     pthread_atfork(NULL, NULL, begin_anew_after_fork);
 }
 
@@ -184,6 +193,7 @@ static bool session_connect(void)
             session->fd = inheritance.fd = fd;
             session->device = inheritance.device = file.st_dev;
             session->inode = inheritance.inode = file.st_ino;
+            session->pid = getpid();
             session->connected = true;
             return true;
         }
@@ -202,6 +212,10 @@ static void session_drop(void)
 
 static bool session_ready(void)
 {
+    if (under_qemu_user && session->connected && session->pid != getpid()) { /* the child of a clone() without fork() */
+        session->connected = false;
+        memset(session->cookie, 0, sizeof(session->cookie));
+    }
     return session->connected && is_same_file(session->fd, session->device, session->inode);
 }
 

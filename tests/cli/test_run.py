@@ -171,8 +171,8 @@ def test_program_that_cannot_be_run(tmp_path: Path, program: str, status: int) -
 
 
 @pytest.mark.slow
-def test_misuse_and_static_programs_are_125(tmp_path: Path) -> None:
-    """kvmabi's own failures: options, hosts, and programs that it cannot reach."""
+def test_misuse_and_unreached_programs_are_125(tmp_path: Path) -> None:
+    """kvmabi's own failures: options, hosts, and programs that a transport cannot reach."""
     assert run("--host", "nowhere", "--", "true").returncode == 125
     assert run().returncode == 125
     static = tmp_path / "static"
@@ -180,9 +180,10 @@ def test_misuse_and_static_programs_are_125(tmp_path: Path) -> None:
     built = subprocess.run(["gcc", "-static", "-x", "c", "-", "-o", static], input=source, text=True, check=False)
     if built.returncode:
         pytest.skip("no static C library here")
-    done = run("--", static)
+    done = run("--transport", "preload", "--", static)
     assert done.returncode == 125
     assert "linked statically" in done.stderr
+    assert run("--", static).returncode == 0
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_devices(preload: Path, build: Build, log: EventLog) -> None:
 @pytest.mark.slow
 def test_fork(start: Start, request: pytest.FixtureRequest) -> None:
     """Children have a VM of their own and get EIO on the parent's; children in the same memory do not."""
-    without = ("a bare clone",) if "arm64" in request.node.name else ()  # qemu-user ignores MADV_WIPEONFORK
+    without = ("shared memory",) if "arm64" in request.node.name else ()  # qemu-user has no such children
     assert start("fork", *without) == (0, 0)
 
 

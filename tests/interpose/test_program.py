@@ -113,7 +113,7 @@ def test_left_to_exec(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_damaged_program(hello: Path, tmp_path: Path) -> None:
-    """Any ELF header, valid or not, has a kind, and an obstacle unless there is a transport for it."""
+    """Any ELF header, valid or not, has a kind, and an obstacle unless a library can be preloaded."""
     dice = random.Random(1)
     whole = hello.read_bytes()
     for _ in range(500):
@@ -123,7 +123,7 @@ def test_damaged_program(hello: Path, tmp_path: Path) -> None:
                 data[place] = dice.choice([0, 1, 0x7F, 0xFF])
         (tmp_path / "damaged").write_bytes(data)
         way = check(str(tmp_path / "damaged"))
-        assert bool(way.obstacle) == (way.kind not in launch.TRANSPORTS)
+        assert bool(way.obstacle) == (way.kind not in (Kind.PRELOADABLE, Kind.EMULATED))
 
 
 def test_scripts(tmp_path: Path) -> None:
