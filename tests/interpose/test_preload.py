@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 from pathlib import Path
 
@@ -135,6 +136,15 @@ def test_kernel_that_answers_as_qemu_user(preload: Path, system: SystemFile, tmp
     linked = ("-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{tmp_path}")
     program = compile_file(PROGRAMS / "hello.c", tmp_path / "hello", *PROGRAM_FLAGS, *linked)
     assert run([str(program)], system, preload=preload) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["prctl", "syscall"])
+@pytest.mark.parametrize("transport", ["preload", "seccomp"])
+def test_filter_of_the_program(preload: Path, build: Build, system: SystemFile, how: str, transport: str) -> None:
+    """A VMM that installs a seccomp filter for what a real /dev/kvm needs is served; what it forbids kills it."""
+    program = str(build("filtered"))
+    assert run([program, how], system, preload=preload, transport=transport) == (0, 0)
+    assert run([program, how, "forbidden"], system, preload=preload, transport=transport) == (128 + signal.SIGSYS, 0)
 
 
 @pytest.mark.slow

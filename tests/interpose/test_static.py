@@ -35,8 +35,8 @@ PUBLIC = {function["name"] for function in FUNCTIONS if not function["static"]} 
 
 
 def calls(text: str) -> set[str]:
-    """The hooked functions that code calls by their public names."""
-    return {name for name in PUBLIC if re.search(rf"\b{name}\s*\(", text)}
+    """The hooked functions that code calls by their public names; syscall() changes nothing but a filter."""
+    return {name for name in PUBLIC - {"syscall"} if re.search(rf"\b{name}\s*\(", text)}
 
 
 def test_public_functions() -> None:
