@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ctools import CC, ROOT
+from ctools import CC, CROSS_CC, ROOT
 
 import kvmabi
 
@@ -108,7 +109,10 @@ def test_the_wheel_is_for_any_python_of_one_platform(wheel: Path) -> None:
         "kvmabi/_uapi_macros.py",
         "kvmabi/profiles/features.toml",
         "kvmabi/py.typed",
+        "kvmabi/interpose/exec.c",
     } <= names
+    has_compiler = platform.machine() != "aarch64" and shutil.which(CROSS_CC[0]) is not None
+    assert ("kvmabi/interpose/preload-arm64.so" in names) == has_compiler
 
 
 def test_the_build_honours_the_compilers_variables(wheel: Path) -> None:

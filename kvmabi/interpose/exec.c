@@ -55,7 +55,7 @@ __attribute__((constructor)) static void exec_setup(void)
     libraries = getenv("KVMABI_LIBRARIES");
     if (qemu != NULL && NEXT(realpath)((const char *)getauxval(AT_EXECFN), own_program) != NULL) {
 #ifdef __aarch64__
-        syscall(SYS_prctl, PR_SET_NAME, strrchr(own_program, '/') + 1); /* what exec names a program; the system sees qemu-user */
+        syscall(SYS_prctl, PR_SET_NAME, strrchr(own_program, '/') + 1); /* not qemu-user's */
 #endif
         if (getauxval(AT_BASE) != 0)
             own_program[0] = '\0';

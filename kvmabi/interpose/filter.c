@@ -8,20 +8,22 @@
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/prctl.h>
 #include <linux/seccomp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "next.h"
 
-DECLARE_NEXT(int, prctl, int, ...);
-DECLARE_NEXT(long, syscall, long, ...);
+/* Callers pass as many arguments as the call has. Like the C library, the hooks take and hand on all there can be. */
+DECLARE_NEXT(int, prctl, int, unsigned long, unsigned long, unsigned long, unsigned long);
+DECLARE_NEXT(long, syscall, long, long, long, long, long, long, long);
+int prctl(int option, unsigned long first, unsigned long second, unsigned long third, unsigned long fourth);
+long syscall(long number, long first, long second, long third, long fourth, long fifth, long sixth);
 
 #ifdef __aarch64__
 #define OWN_ARCHITECTURE AUDIT_ARCH_AARCH64
@@ -72,7 +74,8 @@ static long install(unsigned long flags, const struct sock_fprog *filter)
 
     if (getenv("KVMABI_SOCKET") != NULL && filter != NULL && filter->filter != NULL)
         code = extended(filter, &longer);
-    result = NEXT(syscall)(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, code != NULL ? &longer : filter);
+    result = NEXT(syscall)(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (long)flags, (long)(code != NULL ? &longer : filter),
+                           0, 0, 0);
     error = errno;
     if (code != NULL)
         munmap(code, longer.len * sizeof(*code));
@@ -82,32 +85,18 @@ static long install(unsigned long flags, const struct sock_fprog *filter)
 
 #pragma GCC visibility push(default)
 
-int prctl(int option, ...)
+int prctl(int option, unsigned long first, unsigned long second, unsigned long third, unsigned long fourth)
 {
-    unsigned long words[4];
-    va_list list;
-
-    va_start(list, option);
-    for (int place = 0; place < 4; place++)
-        words[place] = va_arg(list, unsigned long);
-    va_end(list);
-    if (option == PR_SET_SECCOMP && words[0] == SECCOMP_MODE_FILTER)
-        return (int)install(0, (const struct sock_fprog *)words[1]);
-    return NEXT(prctl)(option, words[0], words[1], words[2], words[3]);
+    if (option == PR_SET_SECCOMP && first == SECCOMP_MODE_FILTER)
+        return (int)install(0, (const struct sock_fprog *)second);
+    return NEXT(prctl)(option, first, second, third, fourth);
 }
 
-long syscall(long number, ...)
+long syscall(long number, long first, long second, long third, long fourth, long fifth, long sixth)
 {
-    long words[6];
-    va_list list;
-
-    va_start(list, number);
-    for (int place = 0; place < 6; place++)
-        words[place] = va_arg(list, long);
-    va_end(list);
-    if (number == SYS_seccomp && words[0] == SECCOMP_SET_MODE_FILTER)
-        return install((unsigned long)words[1], (const struct sock_fprog *)words[2]);
-    return NEXT(syscall)(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+    if (number == SYS_seccomp && first == SECCOMP_SET_MODE_FILTER)
+        return install((unsigned long)second, (const struct sock_fprog *)third);
+    return NEXT(syscall)(number, first, second, third, fourth, fifth, sixth);
 }
 
 #pragma GCC visibility pop

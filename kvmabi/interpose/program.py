@@ -25,6 +25,7 @@ HEADER = struct.Struct("=16sHHIQQQIHHHHHH")
 """Elf64_Ehdr: 4 the entry, 5 e_phoff, 9 e_phentsize, 10 e_phnum; 2 e_machine."""
 SEGMENT = struct.Struct("=II6Q")
 """Elf64_Phdr: p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align."""
+MUSL_LOADER = "ld-musl"
 MAX_OFFSET = 1 << 63
 SCRIPT_LINE = 256
 """Bytes of a script in which the kernel looks for its interpreter."""
@@ -44,7 +45,7 @@ class Kind(Enum):
     EMULATED = auto()
     """It is an arm64 program on another machine; its loader brings a preloaded library into it under qemu-user."""
     STATIC = auto()
-    """It has no dynamic loader."""
+    """It has no dynamic loader, or musl's, which cannot load a library that is linked with glibc."""
     OTHER_MACHINE = auto()
     """It is built for another machine and cannot be reached under qemu-user."""
     OTHER_FORMAT = auto()
@@ -146,8 +147,11 @@ def _way_of_elf(file: str, program: BinaryIO, status: os.stat_result) -> Way:
         if machine != own_machine:
             obstacle = f"{file} is built for another machine (ELF machine {machine}, not {own_machine}); {REACHED}"
             return Way(Kind.OTHER_MACHINE, file, machine, obstacle)
-        if not loader and not _is_loader(file):
-            obstacle = f"{file} is linked statically and would not notice a preloaded library; {REACHED}"
+        if not _is_loader(file) and (not loader or Path(loader).name.startswith(MUSL_LOADER)):
+            how = f"with {loader}" if loader else "statically"
+            obstacle = (
+                f"{file} is linked {how} and would not notice a preloaded library; --transport seccomp reaches it"
+            )
             return Way(Kind.STATIC, file, machine, obstacle)
     if _raises_privileges(file, status):
         obstacle = f"{file} runs with other privileges than yours, so nothing can be preloaded into it"

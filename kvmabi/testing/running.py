@@ -68,7 +68,7 @@ def run_program(
     saves: str | os.PathLike[str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> VmmRun:
-    """Run a dynamically linked program of this machine's architecture; its ``/dev/kvm`` is an emulated one.
+    """Run a program as ``kvmabi run`` does; its ``/dev/kvm`` is an emulated one.
 
     ``ignored`` are the IDs of registers that findings leave out, ``env`` is the program's whole environment (None: this
     process's). Its standard input is empty. ``saves`` is a folder in which every save is kept, for a later run that

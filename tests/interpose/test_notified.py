@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lacking import needs
 from processes import Processes
 
 from interpose.builds import SOURCE
@@ -48,6 +49,14 @@ def test_chosen_for_a_static_program(build: Build, system: SystemFile, log: Even
     assert check(str(program)).kind is Kind.STATIC
     assert run([str(program), "static"], system) == (0, 0)
     assert log.count > 0
+
+
+@needs("musl-gcc")
+def test_chosen_for_musl(build: Build, system: SystemFile) -> None:
+    """A program that musl loads cannot load a library for glibc: the kernel asks for its calls."""
+    program = str(build("exits", compiler=("musl-gcc",)))
+    assert check(program).kind is Kind.STATIC
+    assert "linked with /lib/ld-musl" in check(program).obstacle
 
 
 def test_preload_cannot_reach_a_static_program(build: Build, system: SystemFile) -> None:
