@@ -112,7 +112,9 @@ class Server:
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
-        end = time.monotonic() + (SPIN_SECONDS if self._notified is None else 0)  # its clients wait for this processor
+        if self._notified is not None:  # its clients get this processor when the server sleeps
+            return self._poll.poll(timeout)
+        end = time.monotonic() + SPIN_SECONDS
         while not (happened := self._poll.poll(0)):
             if time.monotonic() >= end:
                 return self._poll.poll(timeout)
