@@ -7,6 +7,7 @@ Reports, the order checker and test assertions read this stream only.
 from __future__ import annotations
 
 import errno
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -46,6 +47,8 @@ class Kind(Enum):
 
 STARTING = ("__libc_start", "_start+", "start_thread", "clone", "__clone")
 """How the frames begin that call every program and every thread."""
+UNNAMED_START = re.compile(r"\S*/libc\.so\.6\+0x[0-9a-f]+$")
+"""Such a frame of a C library whose local symbols are stripped."""
 
 
 class Origin:
@@ -69,7 +72,10 @@ class Origin:
         A frame is "function at file:line", "symbol+0xoffset in file" or "file+0xoffset", as far as it is known. Those
         that every program and thread starts with are left out.
         """
-        return tuple(frame for frame in self._frames() if not frame.startswith(STARTING))
+        frames = [frame for frame in self._frames() if not frame.startswith(STARTING)]
+        while len(frames) > 1 and UNNAMED_START.match(frames[-1]):
+            frames.pop()
+        return tuple(frames)
 
     def fill(self, pid: int, thread: int, thread_name: str, frames: Callable[[], tuple[str, ...]]) -> None:
         """Called by the carrier of the ioctl."""

@@ -11,7 +11,7 @@ from vmms import opened, vcpu_of
 
 import kvmabi
 from kvmabi import KvmError, regid, uapi
-from kvmabi.events import Event, Kind
+from kvmabi.events import Event, Kind, Origin
 
 
 def test_numbers_count_every_ioctl() -> None:
@@ -162,3 +162,15 @@ def test_kept_events_hold_their_effects_alone() -> None:
             tracemalloc.stop()
         assert [len(event.effects) for event in list(kvm.log.events)[-3:]] == [0, 0, 1]
         assert held_bytes < 20 * 0x8000
+
+
+def test_frames_that_every_program_starts_with() -> None:
+    """They are left out of an origin, with the name of a function or, at the outer end, without."""
+    origin = Origin()
+    unnamed = "/lib/libc.so.6+0x2777f"
+    origin.fill(
+        1, 1, "vmm", lambda: ("save at vmm.c:3", unnamed, "main at vmm.c:9", unnamed, "_start+0x1 in vmm", unnamed)
+    )
+    assert origin.frames == ("save at vmm.c:3", unnamed, "main at vmm.c:9")
+    origin.fill(1, 1, "vmm", lambda: (unnamed,))
+    assert origin.frames == (unnamed,)
