@@ -7,6 +7,7 @@ Reports, the order checker and test assertions read this stream only.
 from __future__ import annotations
 
 import errno
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -95,7 +96,8 @@ class Event:
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
     ``vcpu`` are None where there is none. ``register`` is the register's ID and ``data`` what was read or written of
     it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. ``mode`` is the vCPU's mode before the
-    ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it.
+    ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is
+    when it happened on the monotonic clock, for an event that is recorded later; None: it happens now.
     """
 
     __slots__ = (
@@ -110,6 +112,7 @@ class Event:
         "origin",
         "reason",
         "register",
+        "seconds",
         "svcr",
         "vcpu",
         "vm",
@@ -142,6 +145,7 @@ class Event:
         self.register = register
         self.data = data
         self.origin: Origin | None = None
+        self.seconds: float | None = None
         self._effects = effects
         self._source = source
 
@@ -161,6 +165,11 @@ class Event:
     def state(self) -> dict[int, bytes]:
         """A new dict of ``registers`` and, by the IDs of PSEUDO_REGISTERS, of the state that is not a register."""
         return {} if self._source is None else {**self._source.values(), **self._source.pseudo_values()}
+
+    @property
+    def moment(self) -> float:
+        """When it happened on the monotonic clock, asked while watchers look at the event."""
+        return time.monotonic() if self.seconds is None else self.seconds
 
     def ask_origin(self) -> Origin:
         """Asks for the origin of the ioctl, while a watcher looks at the event: it is filled once that is answered.

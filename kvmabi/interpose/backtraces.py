@@ -93,6 +93,12 @@ class Callers:
         self._pid = pid
         self._backtraces = backtraces
         self._known: dict[tuple[int, ...], tuple[Frame, ...]] = {}
+        self._remembered: list[Mapping] = []
+
+    def remember(self) -> None:
+        """Read the process's maps now, for calls that are reported when it has ended."""
+        if not self._remembered:
+            self._remembered = _code_mappings(self._pid)
 
     def fill(self, asked: Iterable[Origin], trace: Trace) -> None:
         """Fill origins from a trace, while its process waits for the reply."""
@@ -107,7 +113,7 @@ class Callers:
             origin.fill(self._pid, thread, name or "", lambda: _named(frames))
 
     def _found(self, addresses: Sequence[int]) -> tuple[Frame, ...]:
-        mappings = _code_mappings(self._pid)
+        mappings = _code_mappings(self._pid) or self._remembered
         frames = []
         for address in addresses:
             mapping = next((known for known in mappings if known.start <= address < known.end), None)

@@ -15,7 +15,7 @@ from kvmabi.events import Origin
 from kvmabi.interpose import backtraces
 from kvmabi.interpose.backtraces import Backtraces, Callers
 from kvmabi.interpose.files import OpenFiles
-from kvmabi.interpose.protocol import REPLY, REQUEST, VERSION, Flag, Message
+from kvmabi.interpose.protocol import EVENTS, REPLY, REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
 
 CREDENTIALS = struct.Struct("=iII")
@@ -84,7 +84,12 @@ class Client:
             if message != Message.HELLO or request != VERSION:
                 raise Disconnect
             self._session = Session(self._pid, identity, self._files, self._complain)
-        elif message == Message.IOCTL:
+            return
+        shares = self._files.shares
+        if shares:
+            shares.drain_for(session, left_events=bool(message & EVENTS))
+        message &= ~EVENTS
+        if message == Message.IOCTL:
             answer = session.ioctl(identity, request, argument)
             if self._log.asked:
                 self._ask()
@@ -93,6 +98,12 @@ class Client:
             self._answer(session.open())
         elif message == Message.UNDO:
             self._answer(session.undo())
+        elif message == Message.SHARE:
+            self._answer(session.share(identity, self._callers))
+        elif message == Message.MAP:
+            self._answer(session.rows(identity))
+        elif message == Message.DRAIN:
+            self._answer(0)
         else:
             raise Disconnect
 

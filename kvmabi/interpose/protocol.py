@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 
 from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
 
-VERSION = 3
+VERSION = 4
 MOST_FRAMES = 32
 """How many addresses a backtrace can have."""
 
@@ -19,8 +19,11 @@ class Message(IntEnum):
     HELLO = 1
     OPEN = 2
     IOCTL = 3
+    SHARE = 4
     UNDO = 5
     BACKTRACE = 6
+    MAP = 7
+    DRAIN = 8
 
 
 class Flag(IntFlag):
@@ -33,6 +36,9 @@ class Flag(IntFlag):
     STORE = 1 << 4
     ORIGIN = 1 << 5
 
+
+EVENTS = 1 << 16
+"""Added to a request's message: the client has left events since its last request."""
 
 REQUEST = struct.Struct("=II16sQ")
 """message, request, identity (cookie, or st_dev and st_ino of 64 bits each), argument."""

@@ -21,6 +21,8 @@ from kvmabi.interpose.files import OpenFiles
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
 """How often the vCPUs of closed VMs are checked: their close is not reported."""
+DRAIN_SECONDS = 0.05
+"""How often events that clients left are recorded while no client asks for anything."""
 SPIN_SECONDS = 60e-6
 """How long the server stays awake for the next request: being woken takes longer than answering."""
 
@@ -56,17 +58,26 @@ class Server:
     def step(self, timeout: float | None = None) -> bool:
         """Wait until something happens, at most ``timeout`` seconds, and serve it; True if a watched fd ended it."""
         files = self._files
+        shares = files.shares
         if files.leaving:
             timeout = SWEEP_SECONDS if timeout is None else min(timeout, SWEEP_SECONDS)
             if time.monotonic() >= self._next_sweep:
                 self._next_sweep = time.monotonic() + SWEEP_SECONDS
+                shares.drain()
                 files.sweep()
+        if shares:
+            timeout = DRAIN_SECONDS if timeout is None else min(timeout, DRAIN_SECONDS)
         watched = False
-        for fd, _events in self._wait(timeout):
+        happened = self._wait(timeout)
+        if not happened:
+            shares.drain()
+        for fd, _events in happened:
             client = self._clients.get(fd)
             if client is not None:
                 self._serve(fd, client)
-            elif files.has_end(fd):
+                continue
+            shares.drain()
+            if files.has_end(fd):
                 files.hang_up(fd)
             elif fd == self._listener.fileno():
                 self._accept()
@@ -76,6 +87,7 @@ class Server:
 
     def close(self) -> None:
         """Hang up on every client and release every file."""
+        self._files.shares.drain()
         self._listener.close()
         for client in self._clients.values():
             client.close()
@@ -98,6 +110,7 @@ class Server:
         try:
             client.serve()
         except Disconnect:
+            self._files.shares.drain()
             del self._clients[fd]
             client.close()
 

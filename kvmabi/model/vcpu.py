@@ -12,7 +12,7 @@ from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import FAULT, Refusal
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import Buffer, Outcome, Row
-from kvmabi.model.state import CLOSED, zeroes
+from kvmabi.model.state import CLOSED, RegisterFile, zeroes
 from kvmabi.model.system import System
 from kvmabi.model.vmstate import VmState
 
@@ -78,6 +78,7 @@ class Vcpu:
         """Take the register map of the mode that differs from the present one by ``changed``."""
         self.mode = self.mode._replace(**changed)
         self.map = self.system.map(self.mode)
+        self.vm.remaps += 1
 
     def row(self, id: int) -> Row:
         """The register map's row of a 64-bit ID; ENOEXEC before INIT."""
@@ -159,6 +160,8 @@ class Vcpu:
         if not row.shared:
             self.memory[row.offset : end] = data
             return
+        if self.vm.before_sharing is not None:
+            self.vm.before_sharing()
         self.vm.shared[row.offset] = data
         for vcpu in self.vm.vcpus.values():
             vcpu.memory[row.offset : end] = data
@@ -193,6 +196,21 @@ class Vcpu:
         if self._values[0] != state or self.map is None:
             self._values = state, self._read_all()
         return self._values[1]
+
+    def values_in(self, memory: Any) -> Mapping[int, bytes]:
+        """The values of the visible registers if ``memory`` were the register file: a buffer whose slices are bytes."""
+        here, self.memory = self.memory, memory
+        try:
+            return self._read_all()
+        finally:
+            self.memory = here
+
+    def move_registers(self, memory: Any) -> None:
+        """Keep the registers in other memory, which is all zeroes, before INIT."""
+        assert self.map is None
+        self.file.close()
+        self.file = RegisterFile(memory=memory)
+        self.memory = memory
 
     def _read_all(self) -> Mapping[int, bytes]:
         if self.map is None:
