@@ -180,6 +180,11 @@ class Event:
             self.origin = Origin()
         return self.origin
 
+    def happened_at(self, seconds: float, source: Source | None) -> None:
+        """The event is recorded later: when it happened on the monotonic clock, and where its registers are found."""
+        self.seconds = seconds
+        self._source = source
+
     def is_over(self, *, kept: bool) -> None:
         """The vCPU goes on: its registers are no longer those of this event.
 
@@ -218,6 +223,8 @@ class EventLog:
         self.events: deque[Event] = deque(maxlen=kept)
         self.watchers: list[Callable[[Event], None]] = []
         self.count = 0
+        self.held: list[Event] | None = None
+        """Where events go instead, while something else must be recorded before them."""
         self.asked: dict[int, deque[Origin]] = {}
         """The origins that watchers asked for, by the thread that does the ioctl."""
 
@@ -228,6 +235,9 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """Hand an event to the watchers and keep it. A RUN is not kept: the event of its ioctl follows."""
+        if self.held is not None:
+            self.held.append(event)
+            return
         for watcher in self.watchers:
             watcher(event)
         if event.origin is not None and event.kind is not Kind.CLOSED:
@@ -236,6 +246,13 @@ class EventLog:
         event.is_over(kept=kept)
         if kept:
             self.events.append(event)
+
+    def append_late(self, event: Event) -> None:
+        """Append an event that was held back, with the number that it has now."""
+        if event.kind is Kind.IOCTL:
+            self.count += 1
+        event.number = self.count
+        self.append(event)
 
     def take_asked(self) -> Iterable[Origin]:
         """What watchers asked for during this thread's ioctl. Its carrier fills each, once the ioctl is answered."""

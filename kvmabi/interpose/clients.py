@@ -85,9 +85,8 @@ class Client:
                 raise Disconnect
             self._session = Session(self._pid, identity, self._files, self._complain)
             return
-        shares = self._files.shares
-        if shares:
-            shares.drain_for(session, left_events=bool(message & EVENTS))
+        if message & EVENTS or self._files.others_share(session):
+            self._files.backlog.collect()
         message &= ~EVENTS
         if message == Message.IOCTL:
             answer = session.ioctl(identity, request, argument)
@@ -103,6 +102,7 @@ class Client:
         elif message == Message.MAP:
             self._answer(session.rows(identity))
         elif message == Message.DRAIN:
+            self._files.backlog.record_all()
             self._answer(0)
         else:
             raise Disconnect

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvmabi.device import DeviceFile, VcpuFile
+from kvmabi.interpose.backlog import Backlog
 from kvmabi.interpose.protocol import IDENTITY
 from kvmabi.interpose.shares import Shares, place_registers
 
@@ -48,14 +49,15 @@ class OpenFile:
 class OpenFiles:
     """All files that clients have open, by the identity of their inode. ``poll`` reports hang-ups.
 
-    ``shares`` are the vCPUs that clients have mapped.
+    ``shares`` are the vCPUs that clients have mapped, ``backlog`` the events that are not recorded yet.
 
     ``system`` is the file behind /dev/kvm: all opens share it. ``complain`` is called with internal errors of kvmabi
     when a file is released.
     """
 
     def __init__(self, system: DeviceFile, poll: select.epoll, complain: Callable[[Exception], None]) -> None:
-        self.shares = Shares(system.log, complain)
+        self.shares = shares = Shares(system.log)
+        self.backlog = Backlog(system.log, shares, lambda share: shares.remove(share.device), complain)
         self._system = system
         self._poll = poll
         self._complain = complain
@@ -90,6 +92,15 @@ class OpenFiles:
         parent.vcpus.append(file)
         device.opened()
         return fd
+
+    def others_share(self, owner: Owner) -> bool:
+        """Whether other sessions than ``owner`` share vCPUs, so that they can have left events."""
+        return any(share.session is not owner for share in self.shares)
+
+    def record(self) -> None:
+        """Record what happened until now."""
+        self.backlog.collect()
+        self.backlog.record_all()
 
     def undo(self, device: DeviceFile, parent: OpenFile) -> None:
         """Undo KVM_CREATE_VCPU on ``parent``: the client did not get the descriptor. Sockets hang up by themselves."""

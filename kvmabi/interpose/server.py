@@ -21,8 +21,12 @@ from kvmabi.interpose.files import OpenFiles
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
 """How often the vCPUs of closed VMs are checked: their close is not reported."""
-DRAIN_SECONDS = 0.05
-"""How often events that clients left are recorded while no client asks for anything."""
+LOOK_SECONDS = 0.05
+"""How often the server looks for events that clients left, while none of them asks for anything."""
+REST_SECONDS = 0.001
+"""How long no client must have asked for anything before events are recorded."""
+EVENTS_AT_ONCE = 16
+"""How many are recorded before the server looks for requests again."""
 SPIN_SECONDS = 60e-6
 """How long the server stays awake for the next request: being woken takes longer than answering."""
 
@@ -58,25 +62,24 @@ class Server:
     def step(self, timeout: float | None = None) -> bool:
         """Wait until something happens, at most ``timeout`` seconds, and serve it; True if a watched fd ended it."""
         files = self._files
-        shares = files.shares
         if files.leaving:
             timeout = SWEEP_SECONDS if timeout is None else min(timeout, SWEEP_SECONDS)
             if time.monotonic() >= self._next_sweep:
                 self._next_sweep = time.monotonic() + SWEEP_SECONDS
-                shares.drain()
+                files.record()
                 files.sweep()
-        if shares:
-            timeout = DRAIN_SECONDS if timeout is None else min(timeout, DRAIN_SECONDS)
+        if files.shares:
+            timeout = LOOK_SECONDS if timeout is None else min(timeout, LOOK_SECONDS)
         watched = False
         happened = self._wait(timeout)
         if not happened:
-            shares.drain()
+            files.backlog.collect()
         for fd, _events in happened:
             client = self._clients.get(fd)
             if client is not None:
                 self._serve(fd, client)
                 continue
-            shares.drain()
+            files.record()
             if files.has_end(fd):
                 files.hang_up(fd)
             elif fd == self._listener.fileno():
@@ -87,7 +90,7 @@ class Server:
 
     def close(self) -> None:
         """Hang up on every client and release every file."""
-        self._files.shares.drain()
+        self._files.record()
         self._listener.close()
         for client in self._clients.values():
             client.close()
@@ -99,18 +102,22 @@ class Server:
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
+        poll, backlog = self._poll.poll, self._files.backlog
         end = time.monotonic() + SPIN_SECONDS
-        while not (happened := self._poll.poll(0)):
-            if time.monotonic() >= end:
-                return self._poll.poll(timeout)
+        while not (happened := poll(0)) and time.monotonic() < end:
             os.sched_yield()
-        return happened
+        if backlog and not happened:
+            happened = poll(REST_SECONDS)
+            while backlog and not happened:
+                backlog.record_some(EVENTS_AT_ONCE)
+                happened = poll(0)
+        return happened or poll(timeout)
 
     def _serve(self, fd: int, client: Client) -> None:
         try:
             client.serve()
         except Disconnect:
-            self._files.shares.drain()
+            self._files.record()
             del self._clients[fd]
             client.close()
 

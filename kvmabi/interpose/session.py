@@ -58,18 +58,24 @@ class Session:
         file = self._files.find(identity)
         if file is None:
             return NOT_OURS
+        device, backlog = file.device, self._files.backlog
         try:
-            answer = file.device.ioctl(request, argument, self._memory)
+            if backlog:
+                share = self._files.shares.of(device)
+                answer = backlog.run(share, device, request, argument, self._memory)
+            else:
+                answer = device.ioctl(request, argument, self._memory)
         except Exception as error:
             self._complain(error)
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
         if self._files.shares:
-            self._files.shares.update(file.device)
+            self._files.shares.update(device)
         return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
 
     def share(self, identity: bytes, callers: Callers) -> Answer:
         """The file of a vCPU of this address space, which the client maps."""
         device = self._own_vcpu(identity)
+        self._files.backlog.record_all()
         try:
             return NOT_OURS if device is None else NewFd(self._files.shares.open(device, self, callers), None)
         except OSError as error:

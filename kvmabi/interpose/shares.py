@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The vCPUs whose registers clients get and set by themselves: what is published to them, and the events they leave.
+"""The vCPUs whose registers clients get and set by themselves, and what is published to those clients.
 
 docs/explanation/fast-path.md has the protocol, share.h the layout.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Hashable
-from operator import itemgetter
+from collections.abc import Iterator
 from typing import Any
 
 from kvmabi.device import DeviceFile, VcpuFile, VmFile
-from kvmabi.device.vcpu import GET, SEALS, SET
-from kvmabi.events import Event, EventLog, Kind
-from kvmabi.interpose.backtraces import ADDRESS, Callers, Trace
-from kvmabi.interpose.ring import Broken, Entry, Past, decode, plain_row
+from kvmabi.device.vcpu import SEALS
+from kvmabi.events import EventLog
+from kvmabi.interpose.backtraces import Callers, Trace
+from kvmabi.interpose.past import Stretch
+from kvmabi.interpose.ring import pages
 from kvmabi.interpose.rowfiles import RowFiles
 from kvmabi.interpose.share import (
     EVENTS_AT,
@@ -25,7 +25,6 @@ from kvmabi.interpose.share import (
     HEADER_AT,
     HEADER_BYTES,
     REGISTERS_AT,
-    EventKind,
     Word,
 )
 from kvmabi.memfd import map_shared
@@ -35,10 +34,7 @@ from kvmabi.model.vmstate import VmState
 from kvmabi.uapi import ffi, libc
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
-RINGS_KEPT = 8
-"""With more vCPUs than that, the memory of events that were read is given back to the kernel."""
 MAP, DRAINED, WANTED, WRITTEN = map(int, (Word.MAP, Word.DRAINED, Word.WANTED, Word.WRITTEN))
-GOT, CALLS = int(EventKind.GOT), int(EventKind.CALLS)
 NO_CALLS = Trace(0, ())
 
 
@@ -56,54 +52,68 @@ def place_registers(device: VcpuFile) -> None:
 
 
 class Share:
-    """A vCPU whose file a client has mapped. ``regmap`` is the register map that is published."""
+    """A vCPU whose file a client has mapped.
 
-    def __init__(self, device: VcpuFile, session: Hashable, callers: Callers) -> None:
+    ``session`` is the client's, ``callers`` names its calls, ``calls`` are those that gets come from now. ``regmap`` is
+    the register map that is published. The events before ``taken`` are queued, those before ``released`` are recorded
+    and their room is the client's again. ``in_use``: some events are of the present ``stretch``. ``gets_change``: the
+    kernel has gets that change registers. Errors: OSError.
+    """
+
+    def __init__(self, device: VcpuFile, session: object, callers: Callers) -> None:
         self.device = device
         self.session = session
         self.callers = callers
         self.calls = NO_CALLS
         self.regmap: RegisterMap | None = None
+        self.gets_change = device.vcpu.system.kernel.switches.za_get_writes
+        self.in_use = False
         self._header = map_shared(device.run_fd, HEADER_AT, HEADER_BYTES)
-        self._ring = map_shared(device.run_fd, EVENTS_AT, EVENTS_BYTES)
+        self.ring = map_shared(device.run_fd, EVENTS_AT, EVENTS_BYTES)
         self.words: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._header))
-        self.drained = self.words[DRAINED] = self.words[WRITTEN]
-        self.past = Past(device, self._ring, self.words, WRITTEN)
+        self.taken = self.released = self.words[DRAINED] = self.words[WRITTEN]
+        self.stretch = Stretch(device, self.ring, self.words)
 
-    def take(self) -> list[Entry]:
-        """The events that were left since the last call. Raises Broken."""
-        end = self.words[WRITTEN]
-        entries = decode(self._ring, self.drained, end)
-        self.drained = end
-        return entries
+    @property
+    def written(self) -> int:
+        """Where the client says that its events end."""
+        return self.words[WRITTEN]  # type: ignore[no-any-return]
 
-    def give_back(self, start: int, *, memory: bool) -> None:
-        """The client may write to the ring again where the events from ``start`` on were."""
+    def release(self, page_bytes: int, *, memory: bool) -> None:
+        """All events that were taken are recorded: the client may write there again. ``memory``: give it back."""
+        if self.released == self.taken:
+            return
         if memory:
-            for first, last in _places(start, self.drained):
-                libc.fallocate(
-                    self.device.run_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, EVENTS_AT + first, last - first
-                )
-        self.words[DRAINED] = self.drained
+            for place, size in pages(self.released, self.taken, page_bytes):
+                how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+                libc.fallocate(self.device.run_fd, how, EVENTS_AT + place, size)
+        self.words[DRAINED] = self.released = self.taken
 
 
 class Shares:
-    """All shared vCPUs of a server. ``complain`` is called with internal errors of kvmabi."""
+    """All shared vCPUs of a server."""
 
-    def __init__(self, log: EventLog, complain: Callable[[Exception], None]) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._complain = complain
         self._rows = RowFiles()
-        self._shares: dict[VcpuFile, Share] = {}
+        self._shares: dict[DeviceFile, Share] = {}
         self._of_vm: dict[VmState[Any], list[Share]] = {}
         self._published: dict[VmState[Any], int] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._shares)
+    def __len__(self) -> int:
+        return len(self._shares)
 
-    def open(self, device: VcpuFile, session: Hashable, callers: Callers) -> int:
+    def __iter__(self) -> Iterator[Share]:
+        return iter(self._shares.values())
+
+    def of(self, device: DeviceFile) -> Share | None:
+        """What is shared of a file."""
+        return self._shares.get(device)
+
+    def open(self, device: VcpuFile, session: object, callers: Callers) -> int:
         """Share a vCPU; returns a new descriptor of its file. Errors: OSError."""
-        if device not in self._shares:
+        share = self._shares.get(device)
+        if share is None:
             share = Share(device, session, callers)
             share.words[WANTED] = not self._log.idle
             vm = device.vm.vm
@@ -114,6 +124,7 @@ class Shares:
             self._publish(share)
             if not self._log.idle:
                 callers.remember()
+        share.session, share.callers = session, callers
         return os.dup(device.run_fd)
 
     def rows(self, device: VcpuFile) -> int | None:
@@ -134,12 +145,30 @@ class Shares:
         if not changes:
             return
         self._published[vm] = vm.remaps
-        share = self._shares.get(device) if isinstance(device, VcpuFile) else None
+        share = self._shares.get(device)
         if changes == 1 and share is not None and share.regmap is not share.device.vcpu.map:
             self._publish(share)
             return
         for each in self._of_vm[vm]:
             self._publish(each)
+
+    def remove(self, device: DeviceFile) -> None:
+        """A vCPU was closed, or its client is not to be trusted: the server alone answers for it."""
+        share = self._shares.pop(device, None)
+        if share is None:
+            return
+        share.words[MAP] = 0
+        vm = share.device.vm.vm
+        shares = self._of_vm[vm]
+        shares.remove(share)
+        if not shares:
+            del self._of_vm[vm], self._published[vm]
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._shares.clear()
+        self._of_vm.clear()
+        self._rows.close()
 
     def _publish(self, share: Share) -> None:
         vcpu = share.device.vcpu
@@ -154,107 +183,8 @@ class Shares:
                 share.words[MAP] = 0
             vm.remaps += 2
 
-    def remove(self, device: VcpuFile) -> None:
-        """A vCPU was closed."""
-        share = self._shares.pop(device, None)
-        if share is None:
-            return
-        vm = device.vm.vm
-        shares = self._of_vm[vm]
-        shares.remove(share)
-        if not shares:
-            del self._of_vm[vm], self._published[vm]
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._shares.clear()
-        self._of_vm.clear()
-        self._rows.close()
-
-    # --- events
-
-    def drain_for(self, session: Hashable, *, left_events: bool) -> None:
-        """Record the events that come before a message of a session, which says whether it has left any."""
-        if left_events or any(share.session is not session for share in self._shares.values()):
-            self.drain()
-
-    def drain(self) -> None:
-        """Record all events that clients left, in the order in which they happened."""
-        taken: list[tuple[Share, int]] = []
-        batch: list[tuple[int, Share, Entry]] = []
-        for share in list(self._shares.values()):
-            start = share.drained
-            if share.words[WRITTEN] == start:
-                continue
-            try:
-                batch += ((entry.nanoseconds, share, entry) for entry in share.take())
-            except Broken:
-                self._end(share)
-                continue
-            taken.append((share, start))
-        if len(taken) > 1:
-            batch.sort(key=itemgetter(0))
-        for _, share, entry in batch:
-            try:
-                self._record(share, entry)
-            except Exception as error:
-                self._complain(error)
-        for share, start in taken:
-            share.give_back(start, memory=len(self._shares) > RINGS_KEPT)
-
-    def _end(self, share: Share) -> None:
-        """The client has broken the ring: its vCPU is answered by the server alone."""
-        share.words[MAP] = 0
-        self.remove(share.device)
-
-    def _record(self, share: Share, entry: Entry) -> None:
-        if entry.kind == CALLS:
-            addresses = tuple(address for (address,) in ADDRESS.iter_unpack(entry.data[: len(entry.data) & ~7]))
-            share.calls = Trace(entry.id & 0xFFFFFFFF, addresses)
-            return
-        device, log = share.device, self._log
-        if plain_row(device, entry) is None:
-            return
-        got = entry.kind == GOT
-        if not got:
-            device.vcpu.generation += 1
-        log.count += 1
-        mode = device.mode
-        event = Event(
-            log.count,
-            Kind.IOCTL,
-            GET if got else SET,
-            device.vm_number,
-            device.vcpu_number,
-            mode,
-            mode.svcr,
-            None,
-            entry.id,
-            entry.data,
-            (),
-            share.past,
-        )
-        event.seconds = entry.nanoseconds / 1e9
-        share.past.position = entry.end
-        log.append(event)
-        if log.asked:
-            share.callers.fill(log.take_asked(), share.calls)
-
 
 def _vm_of(device: DeviceFile) -> VmState[Any] | None:
     """The VM that an ioctl on a file can change."""
     file = device if isinstance(device, VmFile) else getattr(device, "vm", None)
     return file.vm if isinstance(file, VmFile) else None
-
-
-def _places(start: int, end: int) -> list[tuple[int, int]]:
-    """The whole pages of the ring between two positions, as ranges of places."""
-    page = os.sysconf("SC_PAGESIZE")
-    start, end = -(-start // page) * page, end // page * page
-    if start >= end:
-        return []
-    first, size = start % EVENTS_BYTES, end - start
-    return [
-        (first, min(first + size, EVENTS_BYTES)),
-        *([(0, first + size - EVENTS_BYTES)] if first + size > EVENTS_BYTES else []),
-    ]

@@ -197,13 +197,17 @@ class Vcpu:
             self._values = state, self._read_all()
         return self._values[1]
 
-    def values_in(self, memory: Any) -> Mapping[int, bytes]:
-        """The values of the visible registers if ``memory`` were the register file: a buffer whose slices are bytes."""
-        here, self.memory = self.memory, memory
+    def values_in(self, memory: Any, mode: Mode) -> Mapping[int, bytes]:
+        """The values of the visible registers in a mode, with ``memory`` as the register file.
+
+        ``memory`` is a buffer whose slices are bytes.
+        """
+        here = self.memory, self.mode, self.map
+        self.memory, self.mode, self.map = memory, mode, self.system.map(mode)
         try:
             return self._read_all()
         finally:
-            self.memory = here
+            self.memory, self.mode, self.map = here
 
     def move_registers(self, memory: Any) -> None:
         """Keep the registers in other memory, which is all zeroes, before INIT."""
