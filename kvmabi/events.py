@@ -223,6 +223,9 @@ class EventLog:
         self.events: deque[Event] = deque(maxlen=kept)
         self.watchers: list[Callable[[Event], None]] = []
         self.count = 0
+        self.any_origin = True
+        """Watchers may ask for the origin of any event. Otherwise they ask of a get only when at least 8 were not
+        interrupted by a change, and of a set only if it is refused or sets SVCR: others may have none."""
         self.held: list[Event] | None = None
         """Where events go instead, while something else must be recorded before them."""
         self.asked: dict[int, deque[Origin]] = {}

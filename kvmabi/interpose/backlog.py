@@ -121,7 +121,8 @@ class Backlog:
 
     def run(self, share: Share | None, file: DeviceFile, request: int, argument: int, memory: Memory) -> Answer:
         """Do an ioctl on a file, whose event comes after those in the queue; ``share`` is what is shared of it."""
-        if share is None or request not in QUEUED or (request == uapi.KVM_GET_ONE_REG and share.gets_change):
+        waits = request not in QUEUED or self._log.any_origin
+        if waits or share is None or (request == uapi.KVM_GET_ONE_REG and share.gets_change):
             self.record_all()
             return file.ioctl(request, argument, memory)
         if request == uapi.KVM_SET_ONE_REG:

@@ -308,6 +308,17 @@ static void leave_calls(const struct shared_vcpu *vcpu, uint64_t *position)
     end_event(event, position, KVMABI_CALLS, (uint64_t)syscall(SYS_gettid), bytes);
 }
 
+/* Leave the calls of a get that can be a save's, unless the last get came from the same place. */
+static void leave_calls_of_save(struct shared_vcpu *vcpu, uint64_t *position, const uintptr_t caller[2])
+{
+    bool all = header_of(vcpu)->wanted == KVMABI_ALL_CALLS;
+
+    if (!all && (vcpu->gets < GETS_OF_A_SAVE || (vcpu->caller[0] == caller[0] && vcpu->caller[1] == caller[1])))
+        return;
+    leave_calls(vcpu, position);
+    memcpy(vcpu->caller, caller, sizeof(vcpu->caller));
+}
+
 static void publish(struct kvmabi_header *header, uint64_t position)
 {
     __atomic_store_n(&header->written, position, __ATOMIC_RELEASE);
@@ -322,12 +333,10 @@ static bool get_plainly(struct shared_vcpu *vcpu, int fd, const struct kvmabi_ro
     uint64_t position = header->written;
     struct kvmabi_event *event;
 
-    if (!header->wanted)
+    if (header->wanted == KVMABI_NO_EVENTS)
         return copy_out(vcpu, fd, header->reg[1], value, row->get_bytes);
-    if (++vcpu->gets >= GETS_OF_A_SAVE && (vcpu->caller[0] != caller[0] || vcpu->caller[1] != caller[1])) {
-        leave_calls(vcpu, &position);
-        memcpy(vcpu->caller, caller, sizeof(vcpu->caller));
-    }
+    vcpu->gets++;
+    leave_calls_of_save(vcpu, &position, caller);
     event = event_at(vcpu, &position);
     memcpy(event + 1, value, row->get_bytes);
     if (!copy_out(vcpu, fd, header->reg[1], value, row->get_bytes) || vcpu->overtaken)
@@ -347,11 +356,13 @@ static bool set_plainly(struct shared_vcpu *vcpu, int fd, const struct kvmabi_ro
 
     vcpu->gets = 0;
     memset(vcpu->caller, 0, sizeof(vcpu->caller));
-    if (!header->wanted) {
+    if (header->wanted == KVMABI_NO_EVENTS) {
         taken = header->scratch;
         if (!copy_in(vcpu, fd, taken, header->reg[1], row->set_bytes))
             return false;
     } else {
+        if (header->wanted == KVMABI_ALL_CALLS)
+            leave_calls(vcpu, &position);
         event = event_at(vcpu, &position);
         taken = (unsigned char *)(event + 1) + row->set_bytes;
         if (!copy_in(vcpu, fd, taken, header->reg[1], row->set_bytes))
@@ -367,6 +378,12 @@ static bool set_plainly(struct shared_vcpu *vcpu, int fd, const struct kvmabi_ro
     return !vcpu->overtaken;
 }
 
+/* Whether the events of an access fit into the ring, even if each must begin at its start. */
+static bool has_room(const struct kvmabi_header *header)
+{
+    return header->written - header->drained <= KVMABI_EVENTS_BYTES - 4 * KVMABI_MOST_EVENT_BYTES;
+}
+
 /* Answer an access with the vCPU's lock held. */
 static bool access_plainly(struct shared_vcpu *vcpu, int fd, bool set, uintptr_t argument, const uintptr_t caller[2])
 {
@@ -376,8 +393,8 @@ static bool access_plainly(struct shared_vcpu *vcpu, int fd, bool set, uintptr_t
 
     if (rows == NULL)
         return false;
-    if (header->wanted && header->written - header->drained > KVMABI_EVENTS_BYTES - 4 * KVMABI_MOST_EVENT_BYTES)
-        return false; /* full: the server reads the ring before it answers */
+    if (!has_room(header))
+        return false; /* the server reads the ring before it answers */
     if (!copy_in(vcpu, fd, header->reg, argument, sizeof(header->reg)))
         return false;
     row = find_row(rows, header->reg[0]);
@@ -411,6 +428,20 @@ static bool fast_one_reg(int fd, unsigned long number, void *argument, const uin
     unlock_vcpu(vcpu);
     errno = saved;
     return done;
+}
+
+/* The server is about to answer a get, which can be the one that makes gets a save. The vCPU's lock is held. */
+static void count_slow_get(struct shared_vcpu *vcpu, const uintptr_t caller[2])
+{
+    struct kvmabi_header *header = header_of(vcpu);
+    uint64_t position = header->written;
+
+    vcpu->gets++;
+    if (header->wanted == KVMABI_NO_EVENTS || !has_room(header))
+        return;
+    leave_calls_of_save(vcpu, &position, caller);
+    if (position != header->written)
+        publish(header, position);
 }
 
 /* A handler has done an ioctl on the vCPU while an access of its thread is under way, which is to be done again. */

@@ -100,23 +100,25 @@ static bool only_reads(uint32_t number)
 }
 
 /* The exchange of an ioctl, with the lock of its vCPU if it has one. All signals are blocked. */
-static bool exchange_for(struct shared_vcpu *vcpu, const struct kvmabi_request *request, struct kvmabi_reply *reply,
-                         int *new_fd)
+static bool exchange_for(struct shared_vcpu *vcpu, const struct kvmabi_request *request, const uintptr_t caller[2],
+                         struct kvmabi_reply *reply, int *new_fd)
 {
-    bool locked = vcpu != NULL && lock_vcpu(vcpu);
-    bool answered = exchange(request, reply, MSG_CMSG_CLOEXEC, new_fd);
+    bool locked = vcpu != NULL && lock_vcpu(vcpu), answered;
 
-    if (locked) {
-        vcpu->gets = only_reads(request->request) ? vcpu->gets + (request->request == KVM_GET_ONE_REG) : 0;
+    if (locked && vcpu->file != NULL && request->request == KVM_GET_ONE_REG)
+        count_slow_get(vcpu, caller);
+    else if (locked && !only_reads(request->request))
+        vcpu->gets = 0;
+    answered = exchange(request, reply, MSG_CMSG_CLOEXEC, new_fd);
+    if (locked)
         unlock_vcpu(vcpu);
-    } else if (vcpu != NULL) {
+    else if (vcpu != NULL)
         overtake(vcpu);
-    }
     return answered;
 }
 
-/* ioctl() on an fd that can be KVM's. Returns whether it is; if so, sets `result` and errno. */
-static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
+/* ioctl() on an fd that can be KVM's, from a return address and a frame. Returns whether it is; if so, sets `result` and errno. */
+static bool kvm_ioctl(int fd, unsigned long number, void *argument, const uintptr_t caller[2], int *result)
 {
     struct kvmabi_request request = {
         .message = KVMABI_IOCTL,
@@ -135,12 +137,12 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     }
     signals = block_signals();
     vcpu = has_kvm_type(number) ? vcpu_behind(fd, request.identity) : NULL;
-    answered = exchange_for(vcpu, &request, &reply, &new_fd);
+    answered = exchange_for(vcpu, &request, caller, &reply, &new_fd);
     if (answered && (reply.flags & KVMABI_FOREIGN) != 0 && known_fd(fd) != NULL && known_fd(fd)->identity[1] != 0) {
         restore_signals(signals); /* the program closed the fd by other means than the C library's */
         forget_fd(fd);
         errno = saved;
-        return kvm_ioctl(fd, number, argument, result);
+        return kvm_ioctl(fd, number, argument, caller, result);
     }
     if (vcpu != NULL && answered)
         fetch_rows(vcpu, request.identity);

@@ -251,6 +251,7 @@ static bool is_unknown_ioctl(int error)
 
 int ioctl(int fd, unsigned long number, ...)
 {
+    const uintptr_t caller[] = {(uintptr_t)__builtin_return_address(0), (uintptr_t)__builtin_frame_address(0)};
     va_list list;
     void *argument;
     int result;
@@ -259,16 +260,14 @@ int ioctl(int fd, unsigned long number, ...)
     argument = va_arg(list, void *);
     va_end(list);
     if (session != NULL && has_kvm_type(number)) {
-        const uintptr_t caller[] = {(uintptr_t)__builtin_return_address(0), (uintptr_t)__builtin_frame_address(0)};
-
         if (is_one_reg(number) && fast_one_reg(fd, number, argument, caller))
             return 0;
-        if (kvm_ioctl(fd, number, argument, &result))
+        if (kvm_ioctl(fd, number, argument, caller, &result))
             return result;
     }
     result = NEXT(ioctl)(fd, number, argument);
     if (result == -1 && session != NULL && session->connected && !has_kvm_type(number) && is_unknown_ioctl(errno))
-        kvm_ioctl(fd, number, argument, &result);
+        kvm_ioctl(fd, number, argument, caller, &result);
     return result;
 }
 

@@ -21,11 +21,17 @@ enum {
 
 enum { KVMABI_MOST_REGISTER_BYTES = 256 };
 
+enum kvmabi_wanted {
+    KVMABI_NO_EVENTS = 0,
+    KVMABI_EVENTS_ONLY = 1, /* with the calls of gets that can be a save */
+    KVMABI_ALL_CALLS = 2,   /* with the calls of every access */
+};
+
 struct kvmabi_header {
     /* Written by the server. */
     uint64_t map;     /* the number of the register map that is valid; 0: ask the server */
     uint64_t drained; /* the events before this position have been read */
-    uint64_t wanted;  /* whether accesses leave events */
+    uint64_t wanted;  /* an enum kvmabi_wanted */
     uint64_t zero[5];
     /* Written by the client. */
     uint64_t written; /* the events before this position are complete; positions only grow */
@@ -37,7 +43,7 @@ struct kvmabi_header {
 enum kvmabi_event_kind {
     KVMABI_GOT = 1,   /* `bytes` bytes of data follow */
     KVMABI_SET = 2,   /* the value before and the value after follow, `bytes` bytes each */
-    KVMABI_CALLS = 3, /* `bytes` bytes of addresses follow: the calls that later GOTs came from; id: the thread */
+    KVMABI_CALLS = 3, /* `bytes` bytes of addresses follow: the calls that what follows came from; id: the thread */
 };
 
 /* An event begins at a multiple of 8 bytes. It does not wrap: where less than the longest event is left before the end

@@ -23,6 +23,14 @@ class Word(IntEnum):
     WRITTEN = 8
 
 
+class Wanted(IntEnum):
+    """What an access leaves in the ring."""
+
+    NO_EVENTS = 0
+    EVENTS_ONLY = 1
+    ALL_CALLS = 2
+
+
 HEADER_BYTES = 128 + MOST_REGISTER_BYTES
 
 

@@ -25,6 +25,7 @@ from kvmabi.interpose.share import (
     HEADER_AT,
     HEADER_BYTES,
     REGISTERS_AT,
+    Wanted,
     Word,
 )
 from kvmabi.memfd import map_shared
@@ -115,7 +116,7 @@ class Shares:
         share = self._shares.get(device)
         if share is None:
             share = Share(device, session, callers)
-            share.words[WANTED] = not self._log.idle
+            share.words[WANTED] = _wanted(self._log)
             vm = device.vm.vm
             self._shares[device] = share
             self._of_vm.setdefault(vm, []).append(share)
@@ -182,6 +183,12 @@ class Shares:
             for share in shares:
                 share.words[MAP] = 0
             vm.remaps += 2
+
+
+def _wanted(log: EventLog) -> Wanted:
+    if log.idle:
+        return Wanted.NO_EVENTS
+    return Wanted.ALL_CALLS if log.any_origin else Wanted.EVENTS_ONLY
 
 
 def _vm_of(device: DeviceFile) -> VmState[Any] | None:

@@ -16,7 +16,7 @@ COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\])*"', re.DOTALL)
 FUNCTION = re.compile(
     r"^(?P<static>static )?[\w *]+?\b(?P<name>\w+)\([^;{}]*\)\n\{\n(?P<body>.*?)^\}", re.DOTALL | re.M
 )
-HOOKED = re.compile(r"^DECLARE_NEXT\(int, (\w+),", re.M)
+HOOKED = re.compile(r"^DECLARE_NEXT\(\w+, (\w+),", re.M)
 ALIAS = re.compile(r"^int (\w+)\([^;]*\) __attribute__\(\(alias\(", re.M)
 OLD_STAT = re.compile(r"__f?l?xstat(at)?(64)?")
 """The names that stat() had, which go on to the hooks of the new names."""
