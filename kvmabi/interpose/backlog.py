@@ -21,7 +21,7 @@ from kvmabi.device.file import Answer
 from kvmabi.device.vcpu import GET, SET
 from kvmabi.events import Event, EventLog, Kind
 from kvmabi.interpose import ring
-from kvmabi.interpose.backtraces import ADDRESS, Trace
+from kvmabi.interpose.backtraces import decode_calls
 from kvmabi.interpose.past import Past, Stretch
 from kvmabi.interpose.ring import Broken, Entry
 from kvmabi.interpose.share import EVENTS_BYTES
@@ -172,8 +172,7 @@ class Backlog:
     def _record(self, work: Work) -> None:
         _, share, entry, past = work
         if entry.kind == ring.CALLS:
-            addresses = tuple(address for (address,) in ADDRESS.iter_unpack(entry.data[: len(entry.data) & ~7]))
-            share.calls = Trace(entry.id & 0xFFFFFFFF, addresses)
+            share.calls = decode_calls(entry.id, entry.data)
             return
         stretch, device, log = past.stretch, share.device, self._log
         if stretch.plain_row(entry) is None:

@@ -27,10 +27,14 @@ MOST_NAME_BYTES = 16
 
 
 class Trace(NamedTuple):
-    """A message: the thread that sent it, and addresses in its calls, the innermost first."""
+    """Where a call came from: the thread, and addresses in its calls, the innermost first.
+
+    ``name`` is the thread's, where the thread may have ended since; None: it waits for the server.
+    """
 
     thread: int
     addresses: tuple[int, ...]
+    name: str | None = None
 
 
 class Mapping(NamedTuple):
@@ -60,6 +64,14 @@ def decode(message: bytes) -> Trace | None:
     if kind != Message.BACKTRACE or zero or count > MOST_FRAMES or len(rest) != count * ADDRESS.size:
         return None
     return Trace(thread, tuple(address for (address,) in ADDRESS.iter_unpack(rest)))
+
+
+def decode_calls(thread: int, data: bytes) -> Trace:
+    """The calls that a client left in a ring (share.h)."""
+    name = data[:MOST_NAME_BYTES].split(b"\0")[0].decode("utf-8", "replace")
+    rest = data[MOST_NAME_BYTES:]
+    addresses = ADDRESS.iter_unpack(rest[: len(rest) // ADDRESS.size * ADDRESS.size])
+    return Trace(thread & 0xFFFFFFFF, tuple(address for (address,) in addresses), printable(name))
 
 
 class Backtraces:
@@ -107,7 +119,7 @@ class Callers:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             frames = self._known[trace.addresses] = self._found(trace.addresses)
-        name = _thread_name(self._pid, trace.thread)
+        name = _thread_name(self._pid, trace.thread) if trace.name is None else trace.name
         thread = 0 if name is None else trace.thread
         for origin in asked:
             origin.fill(self._pid, thread, name or "", lambda: _named(frames))

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kvmabi.interpose.share import EVENT, EVENTS_BYTES, MOST_EVENT_BYTES, MOST_REGISTER_BYTES, EventKind
+from kvmabi.interpose.share import (
+    EVENT,
+    EVENTS_BYTES,
+    MOST_CALLS_BYTES,
+    MOST_EVENT_BYTES,
+    MOST_REGISTER_BYTES,
+    EventKind,
+)
 
 LAST_PLACE = EVENTS_BYTES - MOST_EVENT_BYTES
 """An event that would begin behind this place in the ring is at its start."""
 GOT, SET, CALLS = map(int, (EventKind.GOT, EventKind.SET, EventKind.CALLS))
 TIMES = {GOT: 1, SET: 2, CALLS: 1}
 """How many times its ``bytes`` follow an event."""
+
+MOST_BYTES = {GOT: MOST_REGISTER_BYTES, SET: MOST_REGISTER_BYTES, CALLS: MOST_CALLS_BYTES}
 
 
 class Broken(Exception):
@@ -45,7 +54,7 @@ def decode(ring: Any, start: int, end: int) -> list[Entry]:
             continue
         id, nanoseconds, kind, size = EVENT.unpack_from(ring, place)
         times = TIMES.get(kind)
-        if times is None or size > MOST_REGISTER_BYTES:
+        if times is None or size > MOST_BYTES[kind]:
             raise Broken
         position += EVENT.size + (times * size + 7 & ~7)
         if position > end:

@@ -10,6 +10,8 @@
 
 #include <stdint.h>
 
+#include "protocol.h"
+
 /* Places in the vCPU's file, multiples of the largest page size. */
 enum {
     KVMABI_REGISTERS_AT = 0x100000,
@@ -43,8 +45,10 @@ struct kvmabi_header {
 enum kvmabi_event_kind {
     KVMABI_GOT = 1,   /* `bytes` bytes of data follow */
     KVMABI_SET = 2,   /* the value before and the value after follow, `bytes` bytes each */
-    KVMABI_CALLS = 3, /* `bytes` bytes of addresses follow: the calls that what follows came from; id: the thread */
+    KVMABI_CALLS = 3, /* the thread's name and addresses follow: the calls that later events came from; id: the tid */
 };
+
+enum { KVMABI_THREAD_NAME_BYTES = 16 };
 
 /* An event begins at a multiple of 8 bytes. It does not wrap: where less than the longest event is left before the end
  * of the ring, it is at the ring's start. */
@@ -56,6 +60,8 @@ struct kvmabi_event {
 };
 
 enum { KVMABI_MOST_EVENT_BYTES = sizeof(struct kvmabi_event) + 2 * KVMABI_MOST_REGISTER_BYTES };
+
+_Static_assert(KVMABI_THREAD_NAME_BYTES + 8 * KVMABI_MOST_FRAMES <= 2 * KVMABI_MOST_REGISTER_BYTES, "room for calls");
 
 struct kvmabi_row {
     uint64_t id;

@@ -6,6 +6,8 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+from kvmabi.interpose.protocol import MOST_FRAMES
+
 REGISTERS_AT = 0x100000
 HEADER_AT = 0x120000
 EVENTS_AT = 0x130000
@@ -45,6 +47,9 @@ class EventKind(IntEnum):
 EVENT = struct.Struct("=QQII")
 """id, nanoseconds, kind, bytes."""
 MOST_EVENT_BYTES = EVENT.size + 2 * MOST_REGISTER_BYTES
+
+THREAD_NAME_BYTES = 16
+MOST_CALLS_BYTES = THREAD_NAME_BYTES + 8 * MOST_FRAMES
 
 ROWS = struct.Struct("=QQ")
 """map, count; the rows follow."""

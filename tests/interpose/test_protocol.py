@@ -21,7 +21,15 @@ SHARE_FIELDS = {
     "struct kvmabi_rows": (share.ROWS, ("map", "count")),
     "struct kvmabi_row": (share.ROW, ("id", "place", "get_bytes", "set_bytes")),
 }
-SHARE_SIZES = ("REGISTERS_AT", "HEADER_AT", "EVENTS_AT", "EVENTS_BYTES", "FILE_BYTES", "MOST_REGISTER_BYTES")
+SHARE_SIZES = (
+    "REGISTERS_AT",
+    "HEADER_AT",
+    "EVENTS_AT",
+    "EVENTS_BYTES",
+    "FILE_BYTES",
+    "MOST_REGISTER_BYTES",
+    "THREAD_NAME_BYTES",
+)
 HEADER = '"protocol.h"'
 SHARE_HEADER = '"share.h"'
 
