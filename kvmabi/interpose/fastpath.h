@@ -348,35 +348,40 @@ static bool get_plainly(struct shared_vcpu *vcpu, int fd, const struct kvmabi_ro
     return true;
 }
 
-static bool set_plainly(struct shared_vcpu *vcpu, int fd, const struct kvmabi_row *row)
+static bool is_settled(const struct kvmabi_header *header, uint32_t place)
+{
+    return (header->settled[place / 32] >> (place / 4 % 8) & 1) != 0;
+}
+
+/* A set of vcpu->bytes bytes; `settles`: only of the value that the register has. */
+static bool set_plainly(struct shared_vcpu *vcpu, int fd, const struct kvmabi_row *row, bool settles)
 {
     struct kvmabi_header *header = header_of(vcpu);
+    const size_t bytes = vcpu->bytes;
     unsigned char *value = vcpu->file + row->place;
     uint64_t position = header->written;
-    struct kvmabi_event *event;
-    unsigned char *taken;
+    struct kvmabi_event *event = NULL;
+    unsigned char *taken = header->scratch;
 
     vcpu->gets = 0;
     memset(vcpu->caller, 0, sizeof(vcpu->caller));
-    if (header->wanted == KVMABI_NO_EVENTS) {
-        taken = header->scratch;
-        if (!copy_in(vcpu, fd, taken, header->reg[1], row->set_bytes))
-            return false;
-    } else {
+    if (header->wanted != KVMABI_NO_EVENTS) {
         if (header->wanted == KVMABI_ALL_CALLS)
             leave_calls(vcpu, &position);
         event = event_at(vcpu, &position);
-        taken = (unsigned char *)(event + 1) + row->set_bytes;
-        if (!copy_in(vcpu, fd, taken, header->reg[1], row->set_bytes))
-            return false;
-        memcpy(event + 1, value, row->set_bytes);
-        end_event(event, &position, KVMABI_SET, row->id, row->set_bytes);
+        taken = (unsigned char *)(event + 1) + bytes;
+    }
+    if (!copy_in(vcpu, fd, taken, header->reg[1], bytes) || (settles && memcmp(taken, value, bytes) != 0))
+        return false;
+    if (event != NULL) {
+        memcpy(event + 1, value, bytes);
+        end_event(event, &position, KVMABI_SET, row->id, bytes);
         publish(header, position); /* before the store: whoever sees the value finds the event */
     }
-    memcpy(value, taken, row->set_bytes);
+    memcpy(value, taken, bytes);
     atomic_signal_fence(memory_order_seq_cst);
     if (vcpu->overtaken)
-        memcpy(value, vcpu->after, row->set_bytes);
+        memcpy(value, vcpu->after, bytes);
     return !vcpu->overtaken;
 }
 
@@ -392,6 +397,7 @@ static bool access_plainly(struct shared_vcpu *vcpu, int fd, bool set, uintptr_t
     struct kvmabi_header *header = header_of(vcpu);
     const struct kvmabi_rows *rows = present_rows(vcpu);
     const struct kvmabi_row *row;
+    bool settles;
 
     if (rows == NULL)
         return false;
@@ -400,11 +406,16 @@ static bool access_plainly(struct shared_vcpu *vcpu, int fd, bool set, uintptr_t
     if (!copy_in(vcpu, fd, header->reg, argument, sizeof(header->reg)))
         return false;
     row = find_row(rows, header->reg[0]);
-    if (row == NULL || (set ? row->set_bytes : row->get_bytes) == 0)
+    if (row == NULL || (!set && row->get_bytes == 0))
+        return false;
+    if (!set)
+        return get_plainly(vcpu, fd, row, caller);
+    settles = row->set_bytes == 0;
+    if (settles && !is_settled(header, row->place))
         return false;
     vcpu->place = row->place;
-    vcpu->bytes = row->set_bytes;
-    return set ? set_plainly(vcpu, fd, row) : get_plainly(vcpu, fd, row, caller);
+    vcpu->bytes = settles ? row->get_bytes : row->set_bytes;
+    return set_plainly(vcpu, fd, row, settles);
 }
 
 /* Whether the server that shares the vCPU is still there, as far as is known. */

@@ -69,7 +69,7 @@ class Session:
             self._complain(error)
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
         if self._files.shares:
-            self._files.shares.update(device)
+            self._files.shares.update(device, request)
         return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
 
     def share(self, identity: bytes, callers: Callers) -> Answer:

@@ -8,6 +8,7 @@
 #ifndef KVMABI_SHARE_H
 #define KVMABI_SHARE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "protocol.h"
@@ -40,6 +41,9 @@ struct kvmabi_header {
     uint64_t reg[2];  /* a copy of struct kvm_one_reg */
     uint64_t unused[5];
     uint8_t scratch[KVMABI_MOST_REGISTER_BYTES];
+    /* Written by the server: a bit for each 4 bytes of the register file. Where it is set, a set of the value that the
+     * register has succeeds and changes nothing, though sets of other values are not plain. */
+    uint8_t settled[(KVMABI_HEADER_AT - KVMABI_REGISTERS_AT) / 4 / 8];
 };
 
 enum kvmabi_event_kind {
@@ -76,7 +80,7 @@ struct kvmabi_rows {
     struct kvmabi_row rows[]; /* by ascending id */
 };
 
-_Static_assert(sizeof(struct kvmabi_header) == 128 + KVMABI_MOST_REGISTER_BYTES, "no holes in a header");
+_Static_assert(offsetof(struct kvmabi_header, settled) == 128 + KVMABI_MOST_REGISTER_BYTES, "no holes in a header");
 _Static_assert(sizeof(struct kvmabi_event) == 24, "no holes in an event");
 _Static_assert(sizeof(struct kvmabi_row) == 16 && sizeof(struct kvmabi_rows) == 16, "no holes in a row");
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from kvmabi import uapi
 from kvmabi.device import DeviceFile, VcpuFile, VmFile
 from kvmabi.device.vcpu import SEALS
 from kvmabi.events import EventLog
@@ -25,18 +26,23 @@ from kvmabi.interpose.share import (
     HEADER_AT,
     HEADER_BYTES,
     REGISTERS_AT,
+    SETTLED_AT,
+    SETTLED_BYTES,
     Wanted,
     Word,
 )
 from kvmabi.memfd import map_shared
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.state import SIZE_BYTES
+from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vmstate import VmState
 from kvmabi.uapi import ffi, libc
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 MAP, DRAINED, WANTED, WRITTEN = map(int, (Word.MAP, Word.DRAINED, Word.WANTED, Word.WRITTEN))
 NO_CALLS = Trace(0, ())
+SETTLES = frozenset({uapi.KVM_GET_ONE_REG, uapi.KVM_SET_ONE_REG, uapi.KVM_GET_REG_LIST, uapi.KVM_CHECK_EXTENSION})
+"""The ioctls that decide nothing about what a rule accepts."""
 
 
 def place_registers(device: VcpuFile) -> None:
@@ -71,6 +77,7 @@ class Share:
         self.in_use = False
         self._header = map_shared(device.run_fd, HEADER_AT, HEADER_BYTES)
         self.ring = map_shared(device.run_fd, EVENTS_AT, EVENTS_BYTES)
+        self.settled: Any = ffi.buffer(ffi.from_buffer(self._header) + SETTLED_AT, SETTLED_BYTES)
         self.words: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._header))
         self.taken = self.released = self.words[DRAINED] = self.words[WRITTEN]
         self.stretch = Stretch(device, self.ring, self.words)
@@ -91,6 +98,46 @@ class Share:
         self.words[DRAINED] = self.released = self.taken
 
 
+class Settled:
+    """The registers of a VM of which a set of the value that they have is known to succeed and to change nothing.
+
+    A rule that has accepted a value accepts it again, until something else is done to the VM than gets and sets of
+    registers: then `clear` forgets what is known. What holds for a VM-wide register in one vCPU holds in all.
+    """
+
+    def __init__(self) -> None:
+        self._vm_wide = bytearray(SETTLED_BYTES)
+        self._version = 0
+        self._informed: dict[Share, int] = {}
+
+    def clear(self) -> None:
+        """Something was done to the VM, or is about to be."""
+        if self._informed:
+            for share in self._informed:
+                share.settled[:] = bytes(SETTLED_BYTES)
+            self._informed.clear()
+            self._vm_wide = bytearray(SETTLED_BYTES)
+
+    def update(self, share: Share, vcpu: Vcpu | None) -> None:
+        """An ioctl on a vCPU was done; ``vcpu`` is given if it was a set of a register."""
+        row = None if vcpu is None else vcpu.accepted
+        if vcpu is not None and row is not None:
+            vcpu.accepted = None
+            index, bit = row.offset // 32, 1 << row.offset // 4 % 8
+            if row.shared:
+                self._vm_wide[index] |= bit
+                self._version += 1
+            share.settled[index] = bytes((share.settled[index][0] | bit,))
+        elif self._informed.get(share) != self._version and self._version:
+            present, known = int.from_bytes(share.settled[:], "little"), int.from_bytes(self._vm_wide, "little")
+            share.settled[:] = (present | known).to_bytes(SETTLED_BYTES, "little")
+        self._informed[share] = self._version
+
+    def forget(self, share: Share) -> None:
+        """The vCPU was closed."""
+        self._informed.pop(share, None)
+
+
 class Shares:
     """All shared vCPUs of a server."""
 
@@ -100,6 +147,7 @@ class Shares:
         self._shares: dict[DeviceFile, Share] = {}
         self._of_vm: dict[VmState[Any], list[Share]] = {}
         self._published: dict[VmState[Any], int] = {}
+        self._settled: dict[VmState[Any], Settled] = {}
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -121,6 +169,7 @@ class Shares:
             self._shares[device] = share
             self._of_vm.setdefault(vm, []).append(share)
             self._published.setdefault(vm, vm.remaps)
+            self._settled.setdefault(vm, Settled())
             vm.before_sharing = lambda: self._hold(vm)
             self._publish(share)
             if not self._log.idle:
@@ -137,16 +186,21 @@ class Shares:
         self._publish(share)
         return fd
 
-    def update(self, device: DeviceFile) -> None:
-        """An ioctl on this file was done: publish the register maps that it changed."""
+    def update(self, device: DeviceFile, request: int) -> None:
+        """An ioctl on this file was done: publish what it changed."""
         vm = _vm_of(device)
         if vm is None or vm not in self._of_vm:
             return
+        settled = self._settled[vm]
+        if request not in SETTLES:
+            settled.clear()
+        share = self._shares.get(device)
+        if share is not None:
+            settled.update(share, share.device.vcpu if request == uapi.KVM_SET_ONE_REG else None)
         changes = vm.remaps - self._published[vm]
         if not changes:
             return
         self._published[vm] = vm.remaps
-        share = self._shares.get(device)
         if changes == 1 and share is not None and share.regmap is not share.device.vcpu.map:
             self._publish(share)
             return
@@ -163,12 +217,15 @@ class Shares:
         shares = self._of_vm[vm]
         shares.remove(share)
         if not shares:
-            del self._of_vm[vm], self._published[vm]
+            del self._of_vm[vm], self._published[vm], self._settled[vm]
+        else:
+            self._settled[vm].forget(share)
 
     def close(self) -> None:
         """Forget everything."""
         self._shares.clear()
         self._of_vm.clear()
+        self._settled.clear()
         self._rows.close()
 
     def _publish(self, share: Share) -> None:
@@ -179,6 +236,8 @@ class Shares:
     def _hold(self, vm: VmState[Any]) -> None:
         """A register of all vCPUs is about to change: until `update`, clients ask the server."""
         shares = self._of_vm.get(vm, ())
+        if shares:
+            self._settled[vm].clear()
         if len(shares) > 1:
             for share in shares:
                 share.words[MAP] = 0

@@ -34,6 +34,7 @@ class Vcpu:
     ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
     that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made room for ZT0.
+    ``accepted`` is the register that a rule last stored as it was given, with no other effect.
     ``warnings`` holds what a real kernel would have done to itself, until the next event reports it.
     """
 
@@ -56,6 +57,7 @@ class Vcpu:
         self.leftover: frozenset[str] = frozenset()
         self.stuck_sve = False
         self.zt0_room = False
+        self.accepted: Row | None = None
         self.warnings: list[str] = []
         self._values: tuple[tuple[int, ...], Mapping[int, bytes]] = (-1,), NO_VALUES
 
@@ -115,7 +117,13 @@ class Vcpu:
             if row.partial:
                 self.memory[row.offset : row.offset + size] = data.ljust(size, b"\0")
             return FAULT
-        return row.setter(self, row, buffer) if row.setter is not None else row.set
+        if row.setter is None:
+            return row.set
+        outcome = row.setter(self, row, buffer)
+        if outcome is None and row.plain_get:
+            end = row.offset + row.valid_bytes
+            self.accepted = row if buffer.taken == self.memory[row.offset : end] else None
+        return outcome
 
     def get(self, row: Row) -> bytes | Refusal | None:
         """A register's value in full size, zero beyond its valid length, or why it cannot be read."""
@@ -159,6 +167,8 @@ class Vcpu:
         end = row.offset + len(data)
         if not row.shared:
             self.memory[row.offset : end] = data
+            return
+        if self.vm.shared.get(row.offset) == data:
             return
         if self.vm.before_sharing is not None:
             self.vm.before_sharing()

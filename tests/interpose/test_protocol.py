@@ -105,6 +105,7 @@ def test_the_same_shared_memory(tmp_path: Path) -> None:
     words = [f"offsetof(struct kvmabi_header, {word.name.lower()})" for word in share.Word]
     assert from_share(tmp_path, *words) == [8 * word for word in share.Word]
     assert from_share(tmp_path, "sizeof(struct kvmabi_header)") == [share.HEADER_BYTES]
+    assert from_share(tmp_path, "offsetof(struct kvmabi_header, settled)") == [share.SETTLED_AT]
     assert share.REGISTERS_AT + state.SIZE_BYTES <= share.HEADER_AT
     assert share.EVENTS_AT + share.EVENTS_BYTES == share.FILE_BYTES
 
