@@ -51,8 +51,9 @@ struct shared_vcpu {
 /* What is known of this address space's files, in memory that fork does not copy. */
 struct known_files {
     struct known {
-        uint64_t identity[2]; /* st_dev and st_ino; 0: unknown */
-        struct shared_vcpu *vcpu;
+        uint64_t device;          /* st_dev */
+        _Atomic(uint64_t) inode;  /* st_ino, written last; 0: unknown */
+        _Atomic(struct shared_vcpu *) vcpu;
     } fds[MOST_FDS];
     struct shared_vcpu vcpus[MOST_VCPUS];
     _Atomic(const struct kvmabi_rows *) maps[MOST_MAPS];
@@ -155,11 +156,10 @@ static void forget_fd(int fd)
     struct shared_vcpu *vcpu;
     uint64_t signals;
 
-    if (known == NULL || known->identity[1] == 0)
+    if (known == NULL || known->inode == 0)
         return;
-    vcpu = known->vcpu;
-    known->vcpu = NULL;
-    known->identity[1] = 0;
+    vcpu = atomic_exchange(&known->vcpu, NULL);
+    known->inode = 0;
     if (vcpu == NULL || atomic_fetch_sub(&vcpu->fds, 1) != 1)
         return;
     signals = block_signals();
@@ -514,7 +514,7 @@ static struct shared_vcpu *vcpu_behind(int fd, const uint64_t identity[2])
     struct shared_vcpu *vcpu;
     bool refused = false;
 
-    if (known == NULL || (known->identity[1] != 0 && (known->vcpu == NULL || is_current(known->vcpu))))
+    if (known == NULL || (known->inode != 0 && (known->vcpu == NULL || is_current(known->vcpu))))
         return known != NULL ? known->vcpu : NULL;
     pthread_mutex_lock(&files->sharing);
     vcpu = find_vcpu(identity);
@@ -535,10 +535,11 @@ static struct shared_vcpu *vcpu_behind(int fd, const uint64_t identity[2])
         }
     }
     if (known->vcpu == NULL && (vcpu != NULL || refused)) {
-        memcpy(known->identity, identity, sizeof(known->identity));
-        known->vcpu = vcpu;
         if (vcpu != NULL)
             atomic_fetch_add(&vcpu->fds, 1);
+        known->vcpu = vcpu;
+        known->device = identity[0];
+        known->inode = identity[1];
     }
     pthread_mutex_unlock(&files->sharing);
     return vcpu;

@@ -76,8 +76,9 @@ static bool may_be_kvm(int fd, struct kvmabi_request *request)
     const struct known *known = known_fd(fd);
     struct stat file;
 
-    if (known != NULL && known->identity[1] != 0) {
-        memcpy(request->identity, known->identity, sizeof(request->identity));
+    if (known != NULL && known->inode != 0) {
+        request->identity[1] = known->inode;
+        request->identity[0] = known->device;
         return true;
     }
     if (fstat(fd, &file) != 0 || !(S_ISSOCK(file.st_mode) || S_ISREG(file.st_mode)))
@@ -138,7 +139,7 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, const uintpt
     signals = block_signals();
     vcpu = has_kvm_type(number) ? vcpu_behind(fd, request.identity) : NULL;
     answered = exchange_for(vcpu, &request, caller, &reply, &new_fd);
-    if (answered && (reply.flags & KVMABI_FOREIGN) != 0 && known_fd(fd) != NULL && known_fd(fd)->identity[1] != 0) {
+    if (answered && (reply.flags & KVMABI_FOREIGN) != 0 && known_fd(fd) != NULL && known_fd(fd)->inode != 0) {
         restore_signals(signals); /* the program closed the fd by other means than the C library's */
         forget_fd(fd);
         errno = saved;

@@ -39,12 +39,12 @@ enum { LOOKS = 50 };
 
 struct session {
     pthread_mutex_t lock; /* all zeroes: unlocked */
-    bool connected;
+    _Atomic(bool) connected;
     int fd;
     dev_t device; /* device and inode detect that the program closed or replaced our fd */
     ino_t inode;
     uint64_t cookie[2];
-    uint64_t connections; /* counts them */
+    _Atomic(uint64_t) connections; /* counts them */
     _Atomic(bool) left_events; /* in the rings of vCPUs, since the last request (fastpath.h) */
 };
 

@@ -34,10 +34,17 @@ Plain = Callable[..., ExitStatus]
 def plain(preload: Path, build: Build, log: EventLog) -> Plain:
     """plain(*args, fast=True, program="plain"): run a test program on a host with SVE and SME, with either path."""
 
-    def ran(*args: str, fast: bool = True, program: str = "plain", library: Path = preload, **env: str) -> ExitStatus:
+    def ran(
+        *args: str,
+        fast: bool = True,
+        program: str = "plain",
+        flags: tuple[str, ...] = (),
+        library: Path = preload,
+        **env: str,
+    ) -> ExitStatus:
         system = open_system(load_host("sme-demo"), load_kernel("sme-v12"), log)
         environment = dict(os.environ) | {"KVMABI_FASTPATH": str(int(fast))} | env
-        return run([str(build(program)), *args], system, environment=environment, preload=library)
+        return run([str(build(program, *flags)), *args], system, environment=environment, preload=library)
 
     return ran
 
@@ -195,3 +202,15 @@ def test_sanitized(plain: Plain, how: str, tmp_path: Path) -> None:
     if not Path(runtime).exists():
         pytest.skip("needs the address sanitizer")
     assert plain(how, library=library, LD_PRELOAD=runtime, ASAN_OPTIONS="detect_leaks=0") == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["many", "turns", "at once", "interrupted"])
+def test_thread_sanitized(plain: Plain, build: Build, how: str, tmp_path: Path) -> None:
+    """The fast path is free of data races, as far as the program's own accesses go."""
+    library = compile_file(SOURCE / "preload.c", tmp_path / "preload.so", *PRELOAD_FLAGS, "-fsanitize=thread", "-g")
+    try:
+        build("plain", "-fsanitize=thread")
+    except AssertionError:
+        pytest.skip("needs the thread sanitizer")
+    assert plain(how, library=library, flags=("-fsanitize=thread",)) == (0, 0)

@@ -27,9 +27,11 @@ from kvmabi.interpose.ring import Broken, decode, pages
 from kvmabi.interpose.rowfiles import RowFiles, encode
 from kvmabi.interpose.server import Server
 from kvmabi.interpose.share import EVENT, ROW, ROWS, EventKind, Word
+from kvmabi.model import state
 from kvmabi.model.registermap import RegisterMap
 
 X0 = regid.parse("x0")
+PSTATE = regid.parse("pstate")
 ONE_REG = struct.Struct("=QQ")
 
 
@@ -72,6 +74,17 @@ class Sharer:
         start = share.EVENTS_AT + place + EVENT.size
         self.memory[start : start + len(data)] = data
         return place + EVENT.size + (len(data) + 7 & ~7)
+
+    def set(self, id: int, data: bytes) -> int:
+        """KVM_SET_ONE_REG by the server: its errno."""
+        value = ctypes.create_string_buffer(data, len(data))
+        reg = ctypes.create_string_buffer(ONE_REG.pack(id, ctypes.addressof(value)))
+        return self.client.ioctl(self.vcpu, uapi.KVM_SET_ONE_REG, ctypes.addressof(reg)).error
+
+    def settled(self) -> bytes:
+        """The marks of settled registers."""
+        start = share.HEADER_AT + share.SETTLED_AT
+        return self.memory[start : start + share.SETTLED_BYTES]
 
     def get_x0(self, *, events: bool = False) -> bytes:
         value = ctypes.create_string_buffer(8)
@@ -321,3 +334,19 @@ def test_kill_of_a_vm_is_published(good: Sharer) -> None:
     assert good.client.ioctl(with_gic.vcpu, uapi.KVM_GET_MP_STATE).error == errno.EIO
     assert with_gic.read(Word.MAP) == 0
     with_gic.close()
+
+
+def test_settled_registers(good: Sharer) -> None:
+    """A value that a rule has accepted is settled, a refused one is not; another ioctl on the VM unsettles all."""
+    assert good.set(X0, b"mine now") == 0
+    assert not any(good.settled())
+    assert good.set(PSTATE, (4).to_bytes(8, "little")) == 0
+    assert sum(bits.bit_count() for bits in good.settled()) == 1
+    place = state.PSTATE // 4
+    assert good.settled()[place // 8] >> place % 8 & 1
+    before = good.settled()
+    assert good.set(PSTATE, (0x1F).to_bytes(8, "little")) == errno.EINVAL
+    assert good.settled() == before
+    mp_state = ctypes.create_string_buffer(4)
+    assert good.client.ioctl(good.vcpu, uapi.KVM_SET_MP_STATE, ctypes.addressof(mp_state)).error == 0
+    assert not any(good.settled())
