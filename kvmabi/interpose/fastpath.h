@@ -1,24 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* KVM_GET_ONE_REG and KVM_SET_ONE_REG without the server, where they are only a copy.
  *
- * The server shares a vCPU's registers, and the rows of its register map that are plain (share.h). What the map does
- * not have as plain, and every copy that comes out short, is left to the server. docs/explanation/fast-path.md has
- * the protocol, and why it gives the answers of a kernel.
+ * What the rows of the vCPU's register map do not have as plain, and every copy that comes out short, is left to the
+ * server. docs/explanation/fast-path.md says why the answers are those of a kernel.
  */
 #ifndef KVMABI_FASTPATH_H
 #define KVMABI_FASTPATH_H
 
 #include <linux/kvm.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <time.h>
 
-#include "session.h"
-#include "share.h"
-
-enum { SHARED_BYTES = KVMABI_FILE_BYTES - KVMABI_REGISTERS_AT };
-
-enum { MOST_FDS = 1 << 16, MOST_VCPUS = 4096, MOST_MAPS = 256 };
+#include "vcpus.h"
 
 /* How far the stack of a thread reaches at most from its upper end: nothing else is mapped there. */
 enum { STACK_BYTES = 8 << 20 };
@@ -27,155 +18,6 @@ enum { PAGE = 4096 }; /* or a multiple of it */
 
 /* The get from which on gets leave the calls that they came from: fewer are not a save (kvmabi/order/saves.py). */
 enum { GETS_OF_A_SAVE = 8 };
-
-/* How long another thread's access can take before its lock counts as left behind, by a longjmp from a handler. */
-enum { PATIENCE_SECONDS = 1 };
-
-enum { SERVED = 1 };
-
-struct shared_vcpu {
-    _Atomic(uintptr_t) owner; /* the thread that has the lock, with SERVED if the server answers it; 0: none */
-    uint64_t identity[2];     /* of its file; 0, 0: this was never used */
-    uint64_t connection;      /* the session's at which it was shared */
-    unsigned char *file; /* its registers, and what follows in the file; NULL: not mapped */
-    const struct kvmabi_rows *rows;
-    _Atomic(unsigned) fds; /* how many of `known` refer to it */
-    unsigned gets; /* since something else was done to the vCPU */
-    uintptr_t caller[2]; /* the return address and the frame that the last calls were left for */
-    /* An access under way, for a handler that interrupts it and changes the vCPU. */
-    volatile bool overtaken;
-    size_t place, bytes;
-    unsigned char after[KVMABI_MOST_REGISTER_BYTES]; /* what the handler left at `place` */
-};
-
-/* What is known of this address space's files, in memory that fork does not copy. */
-struct known_files {
-    struct known {
-        uint64_t device;          /* st_dev */
-        _Atomic(uint64_t) inode;  /* st_ino, written last; 0: unknown */
-        _Atomic(struct shared_vcpu *) vcpu;
-    } fds[MOST_FDS];
-    struct shared_vcpu vcpus[MOST_VCPUS];
-    _Atomic(const struct kvmabi_rows *) maps[MOST_MAPS];
-    pthread_mutex_t sharing; /* held while vCPUs and maps are added */
-};
-
-static struct known_files *files; /* NULL: the fast path is off */
-static uintptr_t heap_start;
-static __thread uintptr_t main_stack_end; /* 0 in other threads */
-
-static void wipe_files(void)
-{
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-
-    if (files != NULL && mmap(files, sizeof(*files), PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED)
-        madvise(files, sizeof(*files), MADV_WIPEONFORK);
-}
-
-static void fastpath_setup(void)
-{
-    extern char **environ; /* at the upper end of the main thread's stack, unless it was moved */
-
-    const char *wanted = getenv("KVMABI_FASTPATH");
-    void *memory;
-
-    if (session == NULL || (wanted != NULL && strcmp(wanted, "0") == 0))
-        return;
-    memory = mmap(NULL, sizeof(*files), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return;
-    files = memory;
-    wipe_files();
-    pthread_atfork(NULL, NULL, wipe_files);
-    heap_start = (uintptr_t)sbrk(0);
-    main_stack_end = (uintptr_t)environ;
-}
-
-static uintptr_t this_thread(void)
-{
-    return (uintptr_t)&errno;
-}
-
-/* Take the lock of a vCPU, as ioctls take the kernel's. False if this thread has it: it is in a signal handler that
- * interrupted an access. All signals are blocked. */
-static bool lock_vcpu(struct shared_vcpu *vcpu)
-{
-    uintptr_t owner = 0, since = 0;
-    struct timespec start = {0}, now;
-
-    while (!atomic_compare_exchange_strong(&vcpu->owner, &owner, this_thread() | SERVED)) {
-        if (owner == this_thread())
-            return false;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        if (owner != since) {
-            since = owner;
-            start = now;
-        }
-        if ((owner & SERVED) != 0 || now.tv_sec - start.tv_sec <= PATIENCE_SECONDS)
-            owner = 0;
-        syscall(SYS_sched_yield);
-    }
-    return true;
-}
-
-static bool is_one_reg(unsigned long number)
-{
-    return number == KVM_GET_ONE_REG || number == KVM_SET_ONE_REG;
-}
-
-static bool try_lock_vcpu(struct shared_vcpu *vcpu)
-{
-    uintptr_t owner = 0;
-
-    return atomic_compare_exchange_strong(&vcpu->owner, &owner, this_thread());
-}
-
-static void unlock_vcpu(struct shared_vcpu *vcpu)
-{
-    atomic_store_explicit(&vcpu->owner, 0, memory_order_release);
-}
-
-static struct known *known_fd(int fd)
-{
-    return files != NULL && fd >= 0 && fd < MOST_FDS ? &files->fds[fd] : NULL;
-}
-
-static void unmap_vcpu(struct shared_vcpu *vcpu)
-{
-    if (vcpu->file != NULL)
-        munmap(vcpu->file, SHARED_BYTES);
-    vcpu->file = NULL;
-    vcpu->rows = NULL;
-    vcpu->identity[1] = 0;
-}
-
-/* The fd no longer refers to what it did, or is about to. */
-static void forget_fd(int fd)
-{
-    struct known *known = known_fd(fd);
-    struct shared_vcpu *vcpu;
-    uint64_t signals;
-
-    if (known == NULL || known->inode == 0)
-        return;
-    vcpu = atomic_exchange(&known->vcpu, NULL);
-    known->inode = 0;
-    if (vcpu == NULL || atomic_fetch_sub(&vcpu->fds, 1) != 1)
-        return;
-    signals = block_signals();
-    if (lock_vcpu(vcpu)) {
-        if (vcpu->fds == 0)
-            unmap_vcpu(vcpu);
-        unlock_vcpu(vcpu);
-    }
-    restore_signals(signals);
-}
-
-static void forget_fds(unsigned first, unsigned last)
-{
-    for (unsigned fd = first; files != NULL && fd < MOST_FDS && fd <= last; fd++)
-        forget_fd((int)fd);
-}
 
 /* Whether the memory is surely there: the stack of this thread above the present frame, or the heap of brk(). */
 static bool is_surely_mapped(uintptr_t start, size_t size)
@@ -418,10 +260,9 @@ static bool access_plainly(struct shared_vcpu *vcpu, int fd, bool set, uintptr_t
     return set_plainly(vcpu, fd, row, settles);
 }
 
-/* Whether the server that shares the vCPU is still there, as far as is known. */
-static bool is_current(const struct shared_vcpu *vcpu)
+static bool is_one_reg(unsigned long number)
 {
-    return session->connected && vcpu->connection == session->connections;
+    return number == KVM_GET_ONE_REG || number == KVM_SET_ONE_REG;
 }
 
 /* KVM_GET_ONE_REG or KVM_SET_ONE_REG. Returns whether it is done, with success. */
@@ -463,122 +304,6 @@ static void overtake(struct shared_vcpu *vcpu)
     if (vcpu->file != NULL)
         memcpy(vcpu->after, vcpu->file + vcpu->place, vcpu->bytes);
     vcpu->overtaken = true;
-}
-
-/* Map the file that the server sends for a vCPU. `size` 0: all of it. NULL on failure; `refused`: for good. */
-static void *fetch(uint32_t message, const uint64_t identity[2], size_t size, off_t offset, bool *refused)
-{
-    const struct kvmabi_request request = {.message = message, .identity = {identity[0], identity[1]}};
-    const int protection = size != 0 ? PROT_READ | PROT_WRITE : PROT_READ;
-    struct kvmabi_reply reply = {0};
-    void *memory = MAP_FAILED;
-    struct stat file;
-    int fd = -1;
-
-    exchange(&request, &reply, MSG_CMSG_CLOEXEC, &fd);
-    *refused = (reply.flags & KVMABI_FOREIGN) != 0;
-    if (fd < 0)
-        return NULL;
-    if (size == 0 && fstat(fd, &file) == 0)
-        size = (size_t)file.st_size;
-    if (size != 0)
-        memory = mmap(NULL, size, protection, MAP_SHARED, fd, offset);
-    syscall(SYS_close, fd);
-    if (memory == MAP_FAILED)
-        return NULL;
-    madvise(memory, size, MADV_DONTFORK);
-    return memory;
-}
-
-/* The vCPU with an identity; or, if there is none, a free place; or NULL. */
-static struct shared_vcpu *find_vcpu(const uint64_t identity[2])
-{
-    struct shared_vcpu *free_place = NULL;
-
-    for (struct shared_vcpu *vcpu = files->vcpus; vcpu < files->vcpus + MOST_VCPUS; vcpu++) {
-        if (vcpu->identity[0] == identity[0] && vcpu->identity[1] == identity[1])
-            return vcpu;
-        if (vcpu->identity[1] == 0 && free_place == NULL)
-            free_place = vcpu;
-        if (vcpu->identity[0] == 0)
-            break;
-    }
-    return free_place;
-}
-
-/* The vCPU behind an fd with this identity, shared before its first ioctl is sent: so every ioctl on it has its lock.
- * NULL: the fd is not a vCPU's of this address space. All signals are blocked. */
-static struct shared_vcpu *vcpu_behind(int fd, const uint64_t identity[2])
-{
-    struct known *known = known_fd(fd);
-    struct shared_vcpu *vcpu;
-    bool refused = false;
-
-    if (known == NULL || (known->inode != 0 && (known->vcpu == NULL || is_current(known->vcpu))))
-        return known != NULL ? known->vcpu : NULL;
-    pthread_mutex_lock(&files->sharing);
-    vcpu = find_vcpu(identity);
-    if (vcpu != NULL && (vcpu->identity[1] == 0 || !is_current(vcpu))) {
-        unsigned char *file = fetch(KVMABI_SHARE, identity, SHARED_BYTES, KVMABI_REGISTERS_AT, &refused);
-        bool locked = file != NULL && lock_vcpu(vcpu);
-
-        if (locked) {
-            unmap_vcpu(vcpu);
-            vcpu->file = file;
-            vcpu->connection = session->connections;
-            memcpy(vcpu->identity, identity, sizeof(vcpu->identity));
-            unlock_vcpu(vcpu);
-        } else {
-            if (file != NULL)
-                munmap(file, SHARED_BYTES);
-            vcpu = NULL;
-        }
-    }
-    if (known->vcpu == NULL && (vcpu != NULL || refused)) {
-        if (vcpu != NULL)
-            atomic_fetch_add(&vcpu->fds, 1);
-        known->vcpu = vcpu;
-        known->device = identity[0];
-        known->inode = identity[1];
-    }
-    pthread_mutex_unlock(&files->sharing);
-    return vcpu;
-}
-
-/* Fetch the rows of the vCPU's register map if they are missing. All signals are blocked. */
-static void fetch_rows(struct shared_vcpu *vcpu, const uint64_t identity[2])
-{
-    bool missing, refused;
-
-    if (!lock_vcpu(vcpu))
-        return;
-    missing = vcpu->file != NULL && header_of(vcpu)->map != 0 && present_rows(vcpu) == NULL;
-    unlock_vcpu(vcpu);
-    if (!missing)
-        return;
-    pthread_mutex_lock(&files->sharing);
-    for (size_t i = 0; i < MOST_MAPS; i++) {
-        if (files->maps[i] == NULL) {
-            atomic_store(&files->maps[i], fetch(KVMABI_MAP, identity, 0, 0, &refused));
-            break;
-        }
-    }
-    pthread_mutex_unlock(&files->sharing);
-}
-
-/* Have the server read the events that were left, before this process ends. */
-static void hand_over_events(void)
-{
-    const struct kvmabi_request request = {.message = KVMABI_DRAIN};
-    struct kvmabi_reply reply;
-    uint64_t signals;
-    int none;
-
-    if (session == NULL || !session->left_events || !session->connected)
-        return;
-    signals = block_signals();
-    exchange(&request, &reply, 0, &none);
-    restore_signals(signals);
 }
 
 #endif

@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 
-#include "fastpath.h"
+#include "sharing.h"
 
 enum { KVM_IOCTL_TYPE = 0xAE, IOCTL_TYPE_SHIFT = 8, IOCTL_TYPE_MASK = 0xff };
 
