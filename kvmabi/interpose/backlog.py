@@ -45,6 +45,13 @@ class Left(NamedTuple):
     end: int
 
 
+class Late(NamedTuple):
+    """An event of an ioctl that the server did on a vCPU."""
+
+    share: Share
+    event: Event
+
+
 class Work(NamedTuple):
     """An event to record: in a ring, with the vCPU as it was right after."""
 
@@ -69,7 +76,7 @@ class Backlog:
         self._shares = shares
         self._broken = broken
         self._complain = complain
-        self._queue: deque[list[Left] | Event] = deque()
+        self._queue: deque[list[Left] | Late] = deque()
         self._next: deque[Work] = deque()
         self._is_full = False
 
@@ -106,9 +113,9 @@ class Backlog:
                     self._record(self._next.popleft())
                 elif not self._queue:
                     break
-                elif isinstance(item := self._queue.popleft(), Event):
-                    self._log.append_late(item)
-                    self._log.take_asked()
+                elif isinstance(item := self._queue.popleft(), Late):
+                    self._log.append_late(item.event)
+                    self._fill_asked(item.share)
                 else:
                     self._next.extend(self._decoded(item))
             except Exception as error:
@@ -143,7 +150,7 @@ class Backlog:
         for event in events:
             if simple:
                 event.happened_at(time.monotonic(), Past(share.stretch, share.taken))
-                self._queue.append(event)
+                self._queue.append(Late(share, event))
             else:
                 self._log.append_late(event)
 
@@ -195,8 +202,12 @@ class Backlog:
         )
         event.happened_at(entry.nanoseconds / 1e9, past)
         log.append(event)
-        if log.asked:
-            share.callers.fill(log.take_asked(), share.calls)
+        self._fill_asked(share)
+
+    def _fill_asked(self, share: Share) -> None:
+        """Watchers asked where the last event came from: its client has left its calls in the ring."""
+        if self._log.asked:
+            share.callers.fill(self._log.take_asked(), share.calls)
 
 
 def _is_simple(event: Event) -> bool:
