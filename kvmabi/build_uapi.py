@@ -341,6 +341,7 @@ def _offsetof(struct: str, member: str) -> int:
 COPIES = """
 uintptr_t mmap(uintptr_t address, size_t size_bytes, int protection, int flags, int fd, long offset);
 int munmap(uintptr_t address, size_t size_bytes);
+int fallocate(int fd, int mode, long offset, long size_bytes);
 ssize_t pread(int fd, uintptr_t to, size_t size_bytes, long offset);
 ssize_t pwrite(int fd, uintptr_t from, size_t size_bytes, long offset);
 ssize_t process_vm_readv(int pid, uintptr_t here[2], unsigned long, uintptr_t there[2], unsigned long, unsigned long);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -101,7 +102,8 @@ class Event:
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
     ``vcpu`` are None where there is none. ``register`` is the register's ID and ``data`` what was read or written of
     it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. ``mode`` is the vCPU's mode before the
-    ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it.
+    ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is
+    when it happened on the monotonic clock, for an event that is recorded later; None: it happens now.
     """
 
     __slots__ = (
@@ -116,6 +118,7 @@ class Event:
         "origin",
         "reason",
         "register",
+        "seconds",
         "svcr",
         "vcpu",
         "vm",
@@ -148,6 +151,7 @@ class Event:
         self.register = register
         self.data = data
         self.origin: Origin | None = None
+        self.seconds: float | None = None
         self._effects = effects
         self._source = source
 
@@ -168,6 +172,11 @@ class Event:
         """A new dict of ``registers`` and, by the IDs of PSEUDO_REGISTERS, of the state that is not a register."""
         return {} if self._source is None else {**self._source.values(), **self._source.pseudo_values()}
 
+    @property
+    def moment(self) -> float:
+        """When it happened on the monotonic clock, asked while watchers look at the event."""
+        return time.monotonic() if self.seconds is None else self.seconds
+
     def ask_origin(self) -> Origin:
         """Asks for the origin of the ioctl, while a watcher looks at the event: it is filled once that is answered.
 
@@ -176,6 +185,11 @@ class Event:
         if self.origin is None:
             self.origin = Origin()
         return self.origin
+
+    def happened_at(self, seconds: float, source: Source | None) -> None:
+        """The event is recorded later: when it happened on the monotonic clock, and where its registers are found."""
+        self.seconds = seconds
+        self._source = source
 
     def is_over(self, *, kept: bool) -> None:
         """The vCPU goes on: its registers are no longer those of this event.
@@ -215,6 +229,11 @@ class EventLog:
         self.events: deque[Event] = deque(maxlen=kept)
         self.watchers: list[Callable[[Event], None]] = []
         self.count = 0
+        self.any_origin = True
+        """Watchers may ask for the origin of any event. Otherwise they ask of a get only when at least 8 were not
+        interrupted by a change, and of a set only if it is refused or sets SVCR: others may have none."""
+        self.held: list[Event] | None = None
+        """Where events go instead, while something else must be recorded before them."""
         self.asked: dict[int, deque[Origin]] = {}
         """The origins that watchers asked for, by the thread that does the ioctl."""
 
@@ -225,6 +244,9 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """Hand an event to the watchers and keep it. A RUN is not kept: the event of its ioctl follows."""
+        if self.held is not None:
+            self.held.append(event)
+            return
         for watcher in self.watchers:
             watcher(event)
         if event.origin is not None and event.kind is not Kind.CLOSED:
@@ -233,6 +255,13 @@ class EventLog:
         event.is_over(kept=kept)
         if kept:
             self.events.append(event)
+
+    def append_late(self, event: Event) -> None:
+        """Append an event that was held back, with the number that it has now."""
+        if event.kind is Kind.IOCTL:
+            self.count += 1
+        event.number = self.count
+        self.append(event)
 
     def take_asked(self) -> Iterable[Origin]:
         """What watchers asked for during this thread's ioctl. Its carrier fills each, once the ioctl is answered."""

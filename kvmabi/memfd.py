@@ -14,6 +14,15 @@ MAP_SHARED = 1
 MAP_FAILED = (1 << 64) - 1
 
 
+def map_shared(fd: int, offset: int, size_bytes: int) -> Any:
+    """A buffer of ``size_bytes`` bytes of a file from ``offset``, which others see change. Errors: OSError."""
+    address = libc.mmap(0, size_bytes, PROT_READ_WRITE, MAP_SHARED, fd, offset)
+    if address == MAP_FAILED:
+        raise OSError(errno.ENOMEM, "the memory cannot be mapped")
+    mapping = ffi.gc(ffi.cast("char *", address), lambda _mapping: libc.munmap(address, size_bytes))
+    return ffi.buffer(mapping, size_bytes)
+
+
 class MemFd:
     """``size_bytes`` of zeroes behind the descriptor ``fd``; ``memory`` is a buffer of them, whose slices are bytes.
 
@@ -27,14 +36,10 @@ class MemFd:
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, size_bytes)
-            address = libc.mmap(0, size_bytes, PROT_READ_WRITE, MAP_SHARED, self.fd, 0)
-            if address == MAP_FAILED:
-                raise OSError(errno.ENOMEM, "the memory cannot be mapped")
+            self.memory = map_shared(self.fd, 0, size_bytes)
         except OSError:
             os.close(self.fd)
             raise
-        mapping = ffi.gc(ffi.cast("char *", address), lambda _mapping: libc.munmap(address, size_bytes))
-        self.memory: Any = ffi.buffer(mapping, size_bytes)
 
     def close(self) -> None:
         """Close the descriptor and give up the memory."""

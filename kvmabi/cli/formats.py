@@ -2,7 +2,7 @@
 """The form of a command's output: the option ``--format``, its short form and its older spelling.
 
 Every command names the forms that it has (``Command.formats``), the first of which is the default. ``--json`` is short
-for ``--format json``. ``kvmabi run`` also accepts ``--report``, the option's first name, which its help leaves out.
+for ``--format json``. ``kvmabi run`` also accepts ``--report``, the option's first name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ JSON: Final = "json"
 JUNIT: Final = "junit"
 SARIF: Final = "sarif"
 HTML: Final = "html"
+NONE: Final = "none"
+"""No report: only ``--report`` of ``kvmabi run`` takes it."""
 DATA = (TEXT, JSON)
 """The forms of a command that prints data."""
 JUDGES = (TEXT, JSON, JUNIT)
@@ -41,8 +43,14 @@ def add(parser: ArgumentParser, formats: Sequence[str]) -> None:
 
 
 def add_report(parser: ArgumentParser) -> None:
-    """Adds ``--report text|json``, the older spelling of ``--format``."""
-    parser.add_argument("--report", choices=DATA, default=SUPPRESS, help=SUPPRESS)
+    """Adds ``--report``: ``none``, and ``text|json``, an older spelling of ``--format``."""
+    parser.add_argument(
+        "--report",
+        choices=(*DATA, NONE),
+        metavar="none",
+        default=SUPPRESS,
+        help="watch and report nothing: the exit status is the program's",
+    )
 
 
 def settle(args: Namespace) -> None:

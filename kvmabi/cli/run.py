@@ -21,6 +21,7 @@ from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
 from kvmabi.order import FAILING, OrderChecker, Place, Severity, kept
+from kvmabi.profiles import Host, Kernel
 
 MOST_STATUS = 255
 NO_SAVES = "none"
@@ -95,10 +96,13 @@ def run(args: Namespace) -> int:
         raise UsageError("no program to run (see kvmabi run --help)")
     _check(args)
     host, kernel = common.profiles(args.host, args.kernel)
+    if args.format == formats.NONE:
+        return _run_only(argv, args.log, host, kernel)
     ignored = map(regid.parse, common.words(args.ignore))
     checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
     refusals, warnings, log = Refusals(), Warnings(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch]
+    log.any_origin = False
     with ExitStack() as stack:
         if args.log:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
@@ -129,6 +133,20 @@ def run(args: Namespace) -> int:
     return status.code
 
 
+def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> int:
+    """Run the program without a report. Events are recorded only for a log."""
+    log = EventLog(kept=0)
+    with ExitStack() as stack:
+        if path:
+            log.watchers.append(stack.enter_context(LogFile(path)).watch)
+            log.any_origin = False
+        try:
+            return launch.run(argv, open_system(host, kernel, log)).code
+        except CannotRun as error:
+            cli.complain(error)
+            return error.code
+
+
 def _check(args: Namespace) -> None:
     """Raises UsageError for what would fail only when the program has ended."""
     for option, value in (
@@ -139,6 +157,8 @@ def _check(args: Namespace) -> None:
     ):
         if value == "":
             raise UsageError(f"{option} takes a name, which is empty")
+    if args.format == formats.NONE and args.output is not None:
+        raise UsageError("--report none leaves nothing to write to --output")
     if args.output is not None and not os.access(Path(args.output).absolute().parent, os.W_OK | os.X_OK):
         raise UsageError(f"{args.output}: its folder cannot be written to")
     restored = [pair[0] for pair in args.pair]

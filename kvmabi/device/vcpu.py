@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr, usercopy
@@ -85,6 +85,12 @@ class VcpuFile(DeviceFile):
                 raise
             self._run_fd = fd
         return self._run_fd
+
+    def use_file(self, fd: int, registers: Any) -> None:
+        """Use a file made elsewhere as ``run_fd``, which now belongs to this; ``registers`` is the memory for them."""
+        assert self._run_fd is None
+        self._run_fd = fd
+        self.vcpu.move_registers(registers)
 
     def denies(self, memory: Memory) -> Refusal | None:
         """See VmFile.denies."""

@@ -16,7 +16,7 @@ from kvmabi.events import Origin
 from kvmabi.interpose import backtraces
 from kvmabi.interpose.backtraces import Backtraces, Callers
 from kvmabi.interpose.files import OpenFiles
-from kvmabi.interpose.protocol import REPLY, REQUEST, VERSION, Flag, Message
+from kvmabi.interpose.protocol import EVENTS, REPLY, REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
 
 CREDENTIALS = struct.Struct("=iII")
@@ -94,7 +94,11 @@ class Client:
                 self._complain(UsageError(OUT_OF_REACH))
                 raise Disconnect
             self._session = session
-        elif message == Message.IOCTL:
+            return
+        if message & EVENTS or self._files.others_share(session):
+            self._files.backlog.collect()
+        message &= ~EVENTS
+        if message == Message.IOCTL:
             answer = session.ioctl(identity, request, argument)
             if self._log.asked:
                 self._ask()
@@ -103,6 +107,13 @@ class Client:
             self._answer(session.open())
         elif message == Message.UNDO:
             self._answer(session.undo())
+        elif message == Message.SHARE:
+            self._answer(session.share(identity, self._callers))
+        elif message == Message.MAP:
+            self._answer(session.rows(identity))
+        elif message == Message.DRAIN:
+            self._files.backlog.record_all()
+            self._answer(0)
         else:
             raise Disconnect
 

@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kvmabi.device import DeviceFile, VcpuFile
+from kvmabi.interpose.backlog import Backlog
 from kvmabi.interpose.protocol import IDENTITY
+from kvmabi.interpose.shares import Shares, place_registers
 
 
 class Owner(Protocol):
@@ -47,11 +49,15 @@ class OpenFile:
 class OpenFiles:
     """All files that clients have open, by the identity of their inode. ``poll`` reports hang-ups.
 
+    ``shares`` are the vCPUs that clients have mapped, ``backlog`` the events that are not recorded yet.
+
     ``system`` is the file behind /dev/kvm: all opens share it. ``complain`` is called with internal errors of kvmabi
     when a file is released.
     """
 
     def __init__(self, system: DeviceFile, poll: select.epoll, complain: Callable[[Exception], None]) -> None:
+        self.shares = shares = Shares(system.log)
+        self.backlog = Backlog(system.log, shares, lambda share: shares.remove(share.device), complain)
         self._system = system
         self._poll = poll
         self._complain = complain
@@ -79,6 +85,7 @@ class OpenFiles:
         """A new fd for the file that an ioctl on ``parent`` opened; the caller closes it. Errors: OSError."""
         if not isinstance(device, VcpuFile):
             return self._add_socket(device, owner)
+        place_registers(device)
         fd = _open_anew(device.run_fd)
         file = OpenFile(device, _identity(fd), owner)
         self._files[file.identity] = file
@@ -86,13 +93,22 @@ class OpenFiles:
         device.opened()
         return fd
 
+    def others_share(self, owner: Owner) -> bool:
+        """Whether other sessions than ``owner`` share vCPUs, so that they can have left events."""
+        return any(share.session is not owner for share in self.shares)
+
+    def record(self) -> None:
+        """Record what happened until now."""
+        self.backlog.collect()
+        self.backlog.record_all()
+
     def undo(self, device: DeviceFile, parent: OpenFile) -> None:
         """Undo KVM_CREATE_VCPU on ``parent``: the client did not get the descriptor. Sockets hang up by themselves."""
         for vcpu in parent.vcpus:
             if vcpu.device is device:
                 parent.vcpus.remove(vcpu)
                 self._files.pop(vcpu.identity, None)
-                device.closed()
+                self._close(vcpu)
                 device.discard()
                 return
 
@@ -128,6 +144,7 @@ class OpenFiles:
                 self._close(vcpu)
         self._leaving.clear()
         self._files.clear()
+        self.shares.close()
         self._system.release()
 
     def _add_socket(self, device: DeviceFile, owner: Owner) -> int:
@@ -150,6 +167,8 @@ class OpenFiles:
 
     def _close(self, file: OpenFile) -> None:
         try:
+            if isinstance(file.device, VcpuFile):
+                self.shares.remove(file.device)
             file.device.closed()
         except Exception as error:
             self._complain(error)

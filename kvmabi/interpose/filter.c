@@ -35,7 +35,7 @@ static const int own_calls[] = {
     SYS_sendto, SYS_recvmsg,   SYS_sched_yield, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_newfstatat, SYS_fstat,
     SYS_futex,  SYS_gettid,    SYS_getpid,      SYS_close,          SYS_ppoll,        SYS_signalfd4,  SYS_fcntl,
     SYS_socket, SYS_connect,   SYS_getsockopt,  SYS_getrandom,      SYS_mmap,         SYS_munmap,     SYS_madvise,
-    SYS_pread64, SYS_pwrite64,
+    SYS_pread64, SYS_pwrite64, SYS_prctl,
 };
 enum { OWN_CALLS = sizeof(own_calls) / sizeof(own_calls[0]), PREFIX = OWN_CALLS + 5 };
 

@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 
-#include "session.h"
+#include "sharing.h"
 
 enum { KVM_IOCTL_TYPE = 0xAE, IOCTL_TYPE_SHIFT = 8, IOCTL_TYPE_MASK = 0xff };
 
@@ -69,12 +69,18 @@ static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
         syscall(SYS_close, pending.fd);
 }
 
-/* Whether an fd can be a KVM file descriptor: a socket (system, VM) or a regular file (vCPU). The identity is read on
- * every call: fstat() costs a hundredth of the answer, and the program can close or replace an fd unnoticed. */
+/* Whether an fd can be a KVM file descriptor: a socket (system, VM) or a regular file (vCPU). What is known of an fd
+ * is not looked at again: hooks notice when it changes. */
 static bool may_be_kvm(int fd, struct kvmabi_request *request)
 {
+    const struct known *known = known_fd(fd);
     struct stat file;
 
+    if (known != NULL && known->inode != 0) {
+        request->identity[1] = known->inode;
+        request->identity[0] = known->device;
+        return true;
+    }
     if (fstat(fd, &file) != 0 || !(S_ISSOCK(file.st_mode) || S_ISREG(file.st_mode)))
         return false;
     request->identity[0] = file.st_dev;
@@ -87,8 +93,33 @@ static bool has_kvm_type(unsigned long number)
     return ((number >> IOCTL_TYPE_SHIFT) & IOCTL_TYPE_MASK) == KVM_IOCTL_TYPE;
 }
 
-/* ioctl() on an fd that can be KVM's. Returns whether it is; if so, sets `result` and errno. */
-static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
+/* Whether an ioctl leaves a vCPU as it is. */
+static bool only_reads(uint32_t number)
+{
+    return number == KVM_GET_ONE_REG || number == KVM_GET_REG_LIST || number == KVM_GET_MP_STATE ||
+           number == KVM_GET_VCPU_EVENTS;
+}
+
+/* The exchange of an ioctl, with the lock of its vCPU if it has one. All signals are blocked. */
+static bool exchange_for(struct shared_vcpu *vcpu, const struct kvmabi_request *request, const uintptr_t caller[2],
+                         struct kvmabi_reply *reply, int *new_fd)
+{
+    bool locked = vcpu != NULL && lock_vcpu(vcpu), answered;
+
+    if (locked && vcpu->file != NULL && request->request == KVM_GET_ONE_REG)
+        count_slow_get(vcpu, caller);
+    else if (locked && !only_reads(request->request))
+        vcpu->gets = 0;
+    answered = exchange(request, reply, MSG_CMSG_CLOEXEC, new_fd);
+    if (locked)
+        unlock_vcpu(vcpu);
+    else if (vcpu != NULL)
+        overtake(vcpu);
+    return answered;
+}
+
+/* ioctl() on an fd that can be KVM's, from a return address and a frame. Returns whether it is; if so, sets `result` and errno. */
+static bool kvm_ioctl(int fd, unsigned long number, void *argument, const uintptr_t caller[2], int *result)
 {
     struct kvmabi_request request = {
         .message = KVMABI_IOCTL,
@@ -97,6 +128,7 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
     };
     struct kvmabi_reply reply = {.result = -1, .error = EIO};
     int saved = errno, new_fd = -1;
+    struct shared_vcpu *vcpu;
     uint64_t signals;
     bool answered;
 
@@ -105,7 +137,18 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, int *result)
         return false;
     }
     signals = block_signals();
-    answered = exchange(&request, &reply, MSG_CMSG_CLOEXEC, &new_fd);
+    vcpu = has_kvm_type(number) ? vcpu_behind(fd, request.identity) : NULL;
+    answered = exchange_for(vcpu, &request, caller, &reply, &new_fd);
+    if (answered && (reply.flags & KVMABI_FOREIGN) != 0 && known_fd(fd) != NULL && known_fd(fd)->inode != 0) {
+        restore_signals(signals); /* the program closed the fd by other means than the C library's */
+        forget_fd(fd);
+        errno = saved;
+        return kvm_ioctl(fd, number, argument, caller, result);
+    }
+    if (vcpu != NULL && answered)
+        fetch_rows(vcpu, request.identity);
+    if (new_fd >= 0)
+        forget_fd(new_fd);
     if (answered && (reply.flags & KVMABI_FD) != 0)
         reply.error = take_fd(new_fd);
     if (answered && (reply.flags & KVMABI_WAIT) != 0)

@@ -201,6 +201,8 @@ class Notified:
             except OSError:
                 return None
         process = thread.process
+        if self._files.others_share(process.session):
+            self._files.backlog.collect()
         answer = process.session.ioctl(IDENTITY.pack(status.st_dev, status.st_ino), request & 0xFFFFFFFF, argument)
         if self._traces.log.asked:
             process.callers.fill(self._traces.log.take_asked(), Trace(call.thread, (call.address - 1,)))

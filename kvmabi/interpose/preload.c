@@ -7,7 +7,10 @@
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS /* it would give two of the functions below the same name */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,13 +36,25 @@ DECLARE_NEXT(int, fstatat, int, const char *, struct stat *, int);
 DECLARE_NEXT(int, fstatat64, int, const char *, struct stat64 *, int);
 DECLARE_NEXT(int, statx, int, const char *, int, unsigned, struct statx *);
 DECLARE_NEXT(int, ioctl, int, unsigned long, ...);
+DECLARE_NEXT(int, close, int);
+DECLARE_NEXT(int, close_range, unsigned, unsigned, int);
+DECLARE_NEXT(void, closefrom, int);
+DECLARE_NEXT(int, dup2, int, int);
+DECLARE_NEXT(int, dup3, int, int, int);
+DECLARE_NEXT(int, fclose, FILE *);
 
 __attribute__((constructor)) static void preload_setup(void)
 {
     int saved = errno;
 
     session_setup();
+    fastpath_setup();
     errno = saved;
+}
+
+__attribute__((destructor)) static void preload_end(void)
+{
+    hand_over_events();
 }
 
 static bool takes_path(int dirfd, const char *path)
@@ -221,6 +236,7 @@ static bool is_unknown_ioctl(int error)
 
 int ioctl(int fd, unsigned long number, ...)
 {
+    const uintptr_t caller[] = {(uintptr_t)__builtin_return_address(0), (uintptr_t)__builtin_frame_address(0)};
     va_list list;
     void *argument;
     int result;
@@ -228,14 +244,56 @@ int ioctl(int fd, unsigned long number, ...)
     va_start(list, number);
     argument = va_arg(list, void *);
     va_end(list);
-    if (session != NULL && has_kvm_type(number) && kvm_ioctl(fd, number, argument, &result))
-        return result;
+    if (session != NULL && has_kvm_type(number)) {
+        if (is_one_reg(number) && fast_one_reg(fd, number, argument, caller))
+            return 0;
+        if (kvm_ioctl(fd, number, argument, caller, &result))
+            return result;
+    }
     result = NEXT(ioctl)(fd, number, argument);
     if (result == -1 && errno == ENOSYS && has_kvm_type(number)) /* qemu-user, whatever the fd */
         errno = fcntl(fd, F_GETFD) == -1 ? EBADF : ENOTTY;
     if (result == -1 && session != NULL && session->connected && !has_kvm_type(number) && is_unknown_ioctl(errno))
-        kvm_ioctl(fd, number, argument, &result);
+        kvm_ioctl(fd, number, argument, caller, &result);
     return result;
+}
+
+/* The functions after which an fd is another file's, or none's. */
+int close(int fd)
+{
+    forget_fd(fd);
+    return NEXT(close)(fd);
+}
+
+int close_range(unsigned first, unsigned last, int flags)
+{
+    forget_fds(first, last);
+    return NEXT(close_range)(first, last, flags);
+}
+
+void closefrom(int first)
+{
+    forget_fds(first > 0 ? (unsigned)first : 0, UINT_MAX);
+    NEXT(closefrom)(first);
+}
+
+int dup2(int from, int to)
+{
+    if (from != to)
+        forget_fd(to);
+    return NEXT(dup2)(from, to);
+}
+
+int dup3(int from, int to, int flags)
+{
+    forget_fd(to);
+    return NEXT(dup3)(from, to, flags);
+}
+
+int fclose(FILE *stream)
+{
+    forget_fd(fileno(stream));
+    return NEXT(fclose)(stream);
 }
 
 #pragma GCC visibility pop

@@ -14,13 +14,16 @@
 #define KVMABI_PROTOCOL_VERSION 4
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
-/* Message number 4 is reserved for sharing a vCPU's register file. */
 enum kvmabi_message {
     KVMABI_HELLO = 1, /* request: the version; identity: the cookie of the address space; argument: its address */
     KVMABI_OPEN = 2,  /* open("/dev/kvm") */
     KVMABI_IOCTL = 3, /* request, argument: the ioctl's; identity: st_dev and st_ino of its fd */
+    KVMABI_SHARE = 4, /* the fd of a vCPU's file, to be mapped (share.h); identity: the vCPU's */
     KVMABI_UNDO = 5,  /* the last fd could not be received: destroy the object that it stands for */
     KVMABI_BACKTRACE = 6, /* where the last ioctl came from: a struct kvmabi_backtrace, cut after `count` addresses */
+    KVMABI_MAP = 7,   /* the fd of the rows of a shared vCPU's register map (share.h); identity: the vCPU's */
+    KVMABI_DRAIN = 8, /* read the events that were left */
+    KVMABI_EVENTS = 1 << 16, /* added to the others: events were left since the last request */
 };
 
 struct kvmabi_request {

@@ -19,8 +19,11 @@ class Message(IntEnum):
     HELLO = 1
     OPEN = 2
     IOCTL = 3
+    SHARE = 4
     UNDO = 5
     BACKTRACE = 6
+    MAP = 7
+    DRAIN = 8
 
 
 class Flag(IntFlag):
@@ -33,6 +36,9 @@ class Flag(IntFlag):
     STORE = 1 << 4
     ORIGIN = 1 << 5
 
+
+EVENTS = 1 << 16
+"""Added to a request's message: the client has left events since its last request."""
 
 REQUEST = struct.Struct("=II16sQ")
 """message, request, identity (cookie, or st_dev and st_ino of 64 bits each), argument."""

@@ -24,6 +24,12 @@ from kvmabi.interpose.notified import Notified
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
 """How often the vCPUs of closed VMs are checked: their close is not reported."""
+LOOK_SECONDS = 0.05
+"""How often the server looks for events that clients left, while none of them asks for anything."""
+REST_SECONDS = 0.001
+"""How long no client must have asked for anything before events are recorded."""
+EVENTS_AT_ONCE = 16
+"""How many are recorded before the server looks for requests again."""
 SPIN_SECONDS = 60e-6
 """How long the server stays awake for the next request: being woken takes longer than answering."""
 
@@ -75,18 +81,26 @@ class Server:
             timeout = SWEEP_SECONDS if timeout is None else min(timeout, SWEEP_SECONDS)
             if time.monotonic() >= self._next_sweep:
                 self._next_sweep = time.monotonic() + SWEEP_SECONDS
+                files.record()
                 files.sweep()
+        if files.shares:
+            timeout = LOOK_SECONDS if timeout is None else min(timeout, LOOK_SECONDS)
         watched = False
         notified = self._notified
         if notified is not None and notified.waits:
             notified.look()
             pause = notified.pause()
             timeout = pause if timeout is None or (pause is not None and pause < timeout) else timeout
-        for fd, events in self._wait(timeout):
+        happened = self._wait(timeout)
+        if not happened:
+            files.backlog.collect()
+        for fd, events in happened:
             client = self._clients.get(fd)
             if client is not None:
                 self._serve(fd, client, events)
-            elif files.has_end(fd):
+                continue
+            files.record()
+            if files.has_end(fd):
                 files.hang_up(fd)
             elif fd == self._listener.fileno():
                 self._accept()
@@ -101,6 +115,7 @@ class Server:
 
     def close(self) -> None:
         """Hang up on every client and release every file."""
+        self._files.record()
         self._listener.close()
         for client in self._clients.values():
             client.close()
@@ -112,14 +127,17 @@ class Server:
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
-        if self._notified is not None:  # its clients get this processor when the server sleeps
-            return self._poll.poll(timeout)
-        end = time.monotonic() + SPIN_SECONDS
-        while not (happened := self._poll.poll(0)):
-            if time.monotonic() >= end:
-                return self._poll.poll(timeout)
+        poll, backlog = self._poll.poll, self._files.backlog
+        # clients under a filter get this processor when the server sleeps
+        end = time.monotonic() + (SPIN_SECONDS if self._notified is None else 0)
+        while not (happened := poll(0)) and time.monotonic() < end:
             os.sched_yield()
-        return happened
+        if backlog and not happened:
+            happened = poll(REST_SECONDS)
+            while backlog and not happened:
+                backlog.record_some(EVENTS_AT_ONCE)
+                happened = poll(0)
+        return happened or poll(timeout)
 
     def _serve(self, fd: int, client: Served, events: int) -> None:
         try:
@@ -127,6 +145,7 @@ class Server:
                 raise Disconnect
             client.serve()
         except Disconnect:
+            self._files.record()
             del self._clients[fd]
             client.close()
 

@@ -15,7 +15,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,12 +46,14 @@ enum { IS_ARM64 = false };
 
 struct session {
     pthread_mutex_t lock; /* all zeroes: unlocked */
-    bool connected;
+    _Atomic(bool) connected;
     int fd;
     dev_t device; /* device and inode detect that the program closed or replaced our fd */
     ino_t inode;
     uint64_t cookie[2];
     pid_t pid;
+    _Atomic(uint64_t) connections; /* counts them */
+    _Atomic(bool) left_events; /* in the rings of vCPUs, since the last request (fastpath.h) */
 };
 
 static struct session *session; /* NULL: this process is not served */
@@ -194,6 +198,7 @@ static bool session_connect(void)
             session->device = inheritance.device = file.st_dev;
             session->inode = inheritance.inode = file.st_ino;
             session->pid = getpid();
+            session->connections++;
             session->connected = true;
             return true;
         }
@@ -240,6 +245,7 @@ static bool report_origin(int fd)
  * reply keeps its contents, except that `error` is set if this process has too many open files to connect. */
 static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *reply, int flags, int *fd)
 {
+    struct kvmabi_request sent = *request;
     struct kvmabi_reply received;
     bool answered = false;
 
@@ -247,7 +253,12 @@ static bool exchange(const struct kvmabi_request *request, struct kvmabi_reply *
     if (!session_ready() && !session_connect()) {
         if (errno == EMFILE || errno == ENFILE)
             reply->error = errno;
-    } else if (send_request(session->fd, request) && receive_reply(session->fd, &received, flags, fd)) {
+        pthread_mutex_unlock(&session->lock);
+        return false;
+    }
+    if (atomic_exchange(&session->left_events, false))
+        sent.message |= KVMABI_EVENTS;
+    if (send_request(session->fd, &sent) && receive_reply(session->fd, &received, flags, fd)) {
         *reply = received;
         answered = true;
         if ((received.flags & KVMABI_ORIGIN) != 0 && !report_origin(session->fd))

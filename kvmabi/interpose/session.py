@@ -7,8 +7,9 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kvmabi.device import DeviceFile, ProcessMemory
+from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
 from kvmabi.device.file import Refused, Wait
+from kvmabi.interpose.backtraces import Callers
 from kvmabi.interpose.files import OpenFile, OpenFiles
 from kvmabi.model.refusal import Refusal
 
@@ -64,12 +65,42 @@ class Session:
         file = self._files.find(identity)
         if file is None:
             return NOT_OURS
+        device, backlog = file.device, self._files.backlog
         try:
-            answer = file.device.ioctl(request, argument, self._memory)
+            if backlog:
+                share = self._files.shares.of(device)
+                answer = backlog.run(share, device, request, argument, self._memory)
+            else:
+                answer = device.ioctl(request, argument, self._memory)
         except Exception as error:
             self._complain(error)
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
+        if self._files.shares:
+            self._files.shares.update(device, request)
         return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
+
+    def share(self, identity: bytes, callers: Callers) -> Answer:
+        """The file of a vCPU of this address space, which the client maps."""
+        device = self._own_vcpu(identity)
+        self._files.backlog.record_all()
+        try:
+            return NOT_OURS if device is None else NewFd(self._files.shares.open(device, self, callers), None)
+        except OSError as error:
+            return _failure(error)
+
+    def rows(self, identity: bytes) -> Answer:
+        """The rows of a shared vCPU's register map."""
+        device = self._own_vcpu(identity)
+        try:
+            fd = None if device is None else self._files.shares.rows(device)
+        except OSError as error:
+            return _failure(error)
+        return NOT_OURS if fd is None else NewFd(fd, None)
+
+    def _own_vcpu(self, identity: bytes) -> VcpuFile | None:
+        file = self._files.find(identity)
+        device = None if file is None else file.device
+        return device if isinstance(device, VcpuFile) and device.denies(self._memory) is None else None
 
     def undo(self) -> int:
         """The client could not install the descriptor of the vCPU that it was sent last."""

@@ -70,7 +70,7 @@ def _map_vgic(vcpu: Vcpu, vgic: Vgic) -> None:
     try:
         vgic.map_resources(vcpu.vm.vcpus)
     except KvmError:
-        vcpu.vm.dead = True
+        vcpu.vm.die()
         vcpu.warn(DEAD)
         raise
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 from functools import cache
+from typing import Any
 
 from kvmabi import forks, uapi
 from kvmabi.memfd import MemFd
@@ -63,16 +64,23 @@ def sysreg_offset(slot: int) -> int:
 
 
 class RegisterFile:
-    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory that other processes can map: ``fd`` is its memfd."""
+    """A vCPU's registers as ``SIZE_BYTES`` bytes of memory that other processes can map: ``fd`` is its memfd.
+
+    ``memory`` is given where the registers are part of another file, and ``fd`` is -1.
+    """
 
     __slots__ = ("_forks", "_memfd", "_pool", "fd", "memory", "shared")
 
-    def __init__(self, pool: RegisterFiles | None = None) -> None:
+    def __init__(self, pool: RegisterFiles | None = None, memory: Any = None) -> None:
         self._pool = pool
         self._forks = forks.count
         self.shared = False
         """Another process has mapped the memory, and may write to it even when the file is closed."""
         self._memfd: MemFd | None = None
+        if memory is not None:
+            self.fd = -1
+            self.memory = memory
+            return
         self._memfd = MemFd("kvm-registers", SIZE_BYTES)
         self.fd = self._memfd.fd
         self.memory = self._memfd.memory
@@ -93,8 +101,8 @@ class RegisterFile:
 
     def free(self) -> None:
         """Give the memory back to the kernel; a second call does nothing."""
+        self.memory = CLOSED
         if self._memfd is not None:
-            self.memory = CLOSED
             self._memfd.close()
             self._memfd = None
 

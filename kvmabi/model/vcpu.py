@@ -12,7 +12,7 @@ from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import FAULT, Refusal
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import Buffer, Outcome, Row
-from kvmabi.model.state import CLOSED, zeroes
+from kvmabi.model.state import CLOSED, RegisterFile, zeroes
 from kvmabi.model.system import System
 from kvmabi.model.vmstate import VmState
 
@@ -34,6 +34,7 @@ class Vcpu:
     ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
     that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made room for ZT0.
+    ``accepted`` is the register that a rule last stored as it was given, with no other effect.
     ``warnings`` holds what a real kernel would have done to itself, until the next event reports it.
     """
 
@@ -56,6 +57,7 @@ class Vcpu:
         self.leftover: frozenset[str] = frozenset()
         self.stuck_sve = False
         self.zt0_room = False
+        self.accepted: Row | None = None
         self.warnings: list[str] = []
         self._values: tuple[tuple[int, ...], Mapping[int, bytes]] = (-1,), NO_VALUES
 
@@ -78,6 +80,7 @@ class Vcpu:
         """Take the register map of the mode that differs from the present one by ``changed``."""
         self.mode = self.mode._replace(**changed)
         self.map = self.system.map(self.mode)
+        self.vm.remaps += 1
 
     def row(self, id: int) -> Row:
         """The register map's row of a 64-bit ID; ENOEXEC before INIT."""
@@ -114,7 +117,13 @@ class Vcpu:
             if row.partial:
                 self.memory[row.offset : row.offset + size] = data.ljust(size, b"\0")
             return FAULT
-        return row.setter(self, row, buffer) if row.setter is not None else row.set
+        if row.setter is None:
+            return row.set
+        outcome = row.setter(self, row, buffer)
+        if outcome is None and row.plain_get:
+            end = row.offset + row.valid_bytes
+            self.accepted = row if buffer.taken == self.memory[row.offset : end] else None
+        return outcome
 
     def get(self, row: Row) -> bytes | Refusal | None:
         """A register's value in full size, zero beyond its valid length, or why it cannot be read."""
@@ -159,6 +168,10 @@ class Vcpu:
         if not row.shared:
             self.memory[row.offset : end] = data
             return
+        if self.vm.shared.get(row.offset) == data:
+            return
+        if self.vm.before_sharing is not None:
+            self.vm.before_sharing()
         self.vm.shared[row.offset] = data
         for vcpu in self.vm.vcpus.values():
             vcpu.memory[row.offset : end] = data
@@ -193,6 +206,25 @@ class Vcpu:
         if self._values[0] != state or self.map is None:
             self._values = state, self._read_all()
         return self._values[1]
+
+    def values_in(self, memory: Any, mode: Mode) -> Mapping[int, bytes]:
+        """The values of the visible registers in a mode, with ``memory`` as the register file.
+
+        ``memory`` is a buffer whose slices are bytes.
+        """
+        here = self.memory, self.mode, self.map
+        self.memory, self.mode, self.map = memory, mode, self.system.map(mode)
+        try:
+            return self._read_all()
+        finally:
+            self.memory, self.mode, self.map = here
+
+    def move_registers(self, memory: Any) -> None:
+        """Keep the registers in other memory, which is all zeroes, before INIT."""
+        assert self.map is None
+        self.file.close()
+        self.file = RegisterFile(memory=memory)
+        self.memory = memory
 
     def _read_all(self) -> Mapping[int, bytes]:
         if self.map is None:

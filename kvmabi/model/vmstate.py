@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from kvmabi.model.vgic import Vgic
@@ -19,7 +19,9 @@ class VmState(Generic[VcpuType]):
     vCPU has entered the guest; ``pmu_counters`` is the number of event counters of the PMU; ``el1_32bit``: EL1 is
     AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register
     ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``has_its``: an ITS was created;
-    ``timer_irqs`` are the PPIs of the vCPUs' timers. A ``dead`` VM fails every ioctl with EIO.
+    ``timer_irqs`` are the PPIs of the vCPUs' timers. A ``dead`` VM fails every ioctl with EIO. ``remaps`` counts how
+    often one of its vCPUs took a register map, or the VM died; ``before_sharing`` is called before a VM-wide register
+    changes.
     """
 
     def __init__(
@@ -44,4 +46,11 @@ class VmState(Generic[VcpuType]):
         self.has_its = False
         self.timer_irqs = list(timer_irqs)
         self.dead = False
+        self.remaps = 0
+        self.before_sharing: Callable[[], None] | None = None
         self.counter_offsets = counter_offsets
+
+    def die(self) -> None:
+        """From now on every ioctl fails."""
+        self.dead = True
+        self.remaps += 1

@@ -71,7 +71,7 @@ class Life:
         if before is not None:
             earlier = {id: value for id in before.known & state.keys() if (value := before.value_read(id)) is not None}
             state = {id: old if (old := before.state.get(id)) == value else value for id, value in state.items()}
-        save = Save(self.vm, self.vcpu, state, reader.reads, earlier, time.monotonic(), event)
+        save = Save(self.vm, self.vcpu, state, reader.reads, earlier, event.moment, event)
         reader.open(save)
         self._keep_save(save)
 

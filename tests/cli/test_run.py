@@ -129,6 +129,18 @@ def test_findings_have_a_status(programs: Path, options: tuple[str, ...], status
 
 
 @pytest.mark.slow
+def test_no_report(programs: Path, tmp_path: Path) -> None:
+    """--report none: the program's status, and nothing is reported; a log has the ioctls all the same."""
+    done = run("--report", "none", "--", programs / "lossy", "3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    done = run("--report", "none", "--log", tmp_path / "log", "--", programs / "lossy")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "KVM_SET_ONE_REG z9 = 010203" in (tmp_path / "log").read_text("utf-8")
+    done = run("--report", "none", "--output", tmp_path / "out", "--", programs / "lossy")
+    assert done.returncode == 125
+    assert "--report none" in done.stderr
+
+
 def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
     """A VMM that ignores KVM_RUN's error ends with 0; the report says that the VM is dead."""
     done = run("--", programs / "kills")
