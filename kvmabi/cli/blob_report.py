@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kvmabi.cli import formats, junit, sarif
-from kvmabi.snapshot import page, rules
-from kvmabi.snapshot.findings import Finding, Report
+from kvmabi.snapshot import page
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.findings import Finding, Report
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.page import Page
 from kvmabi.snapshot.picture import Mark
-from kvmabi.snapshot.rules import Severity
 from kvmabi.snapshot.snapshot import Snapshot
 
 COMMAND = "kvmabi blob validate"

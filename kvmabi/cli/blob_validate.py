@@ -16,8 +16,8 @@ from kvmabi.fleet import cluster, shard
 from kvmabi.fleet.pool import Limits
 from kvmabi.fleet.summary import Summary
 from kvmabi.snapshot import opening
-from kvmabi.snapshot.findings import Report
-from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.checks.findings import Report
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.target import Target
 from kvmabi.snapshot.validate import validate

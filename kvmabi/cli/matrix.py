@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.errors import UsageError
-from kvmabi.snapshot.matrix import matrix
+from kvmabi.snapshot.matrix.matrix import matrix
 
 EXAMPLE = """\
   kvmabi matrix neoverse-n2 neoverse-v1

@@ -19,11 +19,10 @@ from kvmabi.model import core
 from kvmabi.model.plan import is_shared
 from kvmabi.model.row import size_of
 from kvmabi.profiles import sysregs
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.case import SME, VECTOR_IDS, ZA_IDS, Case
-from kvmabi.snapshot.checks import features, formats, hosts, idregs, modes, order, registers, timers, vectors
-from kvmabi.snapshot.findings import NO_PLACES, Finding, Report, Seen, bound
-from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.checks import features, formats, hosts, idregs, modes, order, registers, rules, timers, vectors
+from kvmabi.snapshot.checks.case import SME, VECTOR_IDS, ZA_IDS, Case
+from kvmabi.snapshot.checks.findings import NO_PLACES, Finding, Report, Seen, bound
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.target import JUDGED_RULES, Target, is_decisive
 

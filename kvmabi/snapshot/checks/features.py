@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from kvmabi import regid
 from kvmabi.model.row import size_of
 from kvmabi.snapshot import infer
-from kvmabi.snapshot.case import SME, SVE, VLS, Case
 from kvmabi.snapshot.checks import modes
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import SME, SVE, VLS, Case
+from kvmabi.snapshot.checks.findings import Seen
 
 SHOWN = frozenset({"sve", "sme", "pmu_v3", "ptrauth_address", "ptrauth_generic", "has_el2"})
 """Features that show in the list of every vCPU that has them, if the format holds their registers."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.case import SME, SVE, Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.case import SME, SVE, Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
 

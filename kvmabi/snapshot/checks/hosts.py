@@ -10,10 +10,10 @@ from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.profiles import idnames, kernel_names
 from kvmabi.snapshot import infer, presence, tolerances
-from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, ZA_IDS, Case
 from kvmabi.snapshot.checks import modes
+from kvmabi.snapshot.checks.case import V_IDS, VECTOR_IDS, ZA_IDS, Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.checks.registers import is_known, width_of
-from kvmabi.snapshot.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 from kvmabi.snapshot.target import is_decisive
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmabi.model import sme, sve
-from kvmabi.snapshot.case import SME, SVE, Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import SME, SVE, Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
 QUADWORD_BITS = 128

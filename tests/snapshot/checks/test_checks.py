@@ -12,8 +12,8 @@ from taken import taken
 
 from kvmabi import regid, uapi
 from kvmabi.profiles import load_host
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.findings import Finding
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.findings import Finding
 from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot
 from kvmabi.snapshot.target import Target
 from kvmabi.snapshot.validate import validate

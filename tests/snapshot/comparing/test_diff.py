@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from kvmabi import regid, uapi
 from kvmabi.errors import UsageError
 from kvmabi.profiles import sysregs
-from kvmabi.snapshot import meaning
-from kvmabi.snapshot.diff import diff
-from kvmabi.snapshot.difference import Diff, Effect, Kind
+from kvmabi.snapshot.comparing import meaning
+from kvmabi.snapshot.comparing.diff import diff
+from kvmabi.snapshot.comparing.difference import Diff, Effect, Kind
 from kvmabi.snapshot.snapshot import Origin
 from snapshot.streams import snapshot, stream
 

@@ -17,11 +17,11 @@ from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Host, Kernel, idnames
 from kvmabi.profiles import features as feature_rules
-from kvmabi.snapshot import blockers, commonids, commonlengths, matrixsvg, matrixtext
-from kvmabi.snapshot.blockers import Guest
-from kvmabi.snapshot.commonlengths import CommonLengths, Lengths
-from kvmabi.snapshot.fleet import Fleet
-from kvmabi.snapshot.members import Member, bound_ids, member_of, usual
+from kvmabi.snapshot.matrix import blockers, commonids, commonlengths, svg, text
+from kvmabi.snapshot.matrix.blockers import Guest
+from kvmabi.snapshot.matrix.common import Common
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths, Lengths
+from kvmabi.snapshot.matrix.members import Member, bound_ids, member_of, usual
 from kvmabi.snapshot.snapshot import Snapshot
 
 MOST_BITS = 2048
@@ -29,16 +29,16 @@ MOST_MEMBERS = 256
 What = str | Path | Host | Snapshot
 
 
-class Matrix(Fleet):
-    """A fleet's comparison with its reports; what it holds is described at Fleet."""
+class Matrix(Common):
+    """What a fleet has in common, with its reports; Common describes the fields."""
 
     def text(self) -> str:
         """The matrix for readers."""
-        return matrixtext.text(self)
+        return text.text(self)
 
     def svg(self) -> str:
         """The vector lengths as a picture, self-contained."""
-        return matrixsvg.svg(self)
+        return svg.svg(self)
 
 
 def matrix(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kvmabi import regid
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.rules import Rule, Severity
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.rules import Rule, Severity
 
 WIDTH = 100
 MOST_NAMED = 1024

@@ -11,7 +11,7 @@ from kvmabi import regid
 from kvmabi.model import idreg
 from kvmabi.profiles import idnames, idregs
 from kvmabi.profiles.idregs import EXACT, HIGHER_OR_ZERO_SAFE, HIGHER_SAFE, Field
-from kvmabi.snapshot.members import Member
+from kvmabi.snapshot.matrix.members import Member
 
 ALL_BITS = (1 << 64) - 1
 

@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import Any
 
 from kvmabi import regid, uapi
-from kvmabi.snapshot import qemunumbers
-from kvmabi.snapshot.meaning import Part
+from kvmabi.snapshot.comparing import qemunumbers
+from kvmabi.snapshot.comparing.meaning import Part
 
 WIDTH = 120
 MOST_NAMED = 12

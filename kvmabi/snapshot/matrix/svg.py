@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-from kvmabi.snapshot.commonlengths import CommonLengths, Lengths
-from kvmabi.snapshot.fleet import Fleet
+from kvmabi.snapshot.matrix.common import Common
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths, Lengths
 
 ROW, CHAR, PAD, CELL, GAP = 24, 7.3, 12, 52, 36
 STYLE: Final = (
@@ -27,7 +27,7 @@ LEGEND: Final = (
 """The kinds of cells, and what the legend says of each."""
 
 
-def svg(matrix: Fleet) -> str:
+def svg(matrix: Common) -> str:
     """The picture, self-contained.
 
     A cell is in the guest's set (the one that was asked for, else the widest), or the host has the length beside it, or

@@ -19,10 +19,10 @@ from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Vcpu
 from kvmabi.profiles import host_names, kernel_names
-from kvmabi.snapshot import blockers, commonlengths
-from kvmabi.snapshot.commonlengths import common
-from kvmabi.snapshot.matrix import Matrix, matrix
-from kvmabi.snapshot.members import vls
+from kvmabi.snapshot.matrix import blockers, commonlengths
+from kvmabi.snapshot.matrix.commonlengths import common
+from kvmabi.snapshot.matrix.matrix import Matrix, matrix
+from kvmabi.snapshot.matrix.members import vls
 from snapshot.streams import stream
 
 FLEETS = st.lists(st.sampled_from(host_names()), min_size=1, max_size=5, unique=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kvmabi.snapshot
-from kvmabi.snapshot import rules
+from kvmabi.snapshot.checks import rules
 
 SOURCES = sorted(Path(kvmabi.snapshot.__file__).parent.rglob("*.py"))
 REPORTING = {"BadBlob": 2, "Problem": 0, "Seen": 0, "problem": 0, "report": 0}

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kvmabi import regid
 from kvmabi.profiles import features as feature_rules
-from kvmabi.snapshot.blockers import REFUSED, Blocker
-from kvmabi.snapshot.commonids import IdRegister
-from kvmabi.snapshot.commonlengths import CommonLengths, Lengths
-from kvmabi.snapshot.fleet import Fleet
+from kvmabi.snapshot.matrix.blockers import REFUSED, Blocker
+from kvmabi.snapshot.matrix.common import Common
+from kvmabi.snapshot.matrix.commonids import IdRegister
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths, Lengths
 
 WIDTH = 120
 NONE = "-"
@@ -19,7 +19,7 @@ MOST_DIRECTIONS = 4
 """How many directions of a blocker are spelt out."""
 
 
-def text(matrix: Fleet) -> str:
+def text(matrix: Common) -> str:
     """The matrix for readers."""
     parts = (_lengths(matrix), _template(matrix), _without(matrix), _bound(matrix), _blockers(matrix), _notes(matrix))
     return "\n".join(line for part in parts for line in part)
@@ -64,7 +64,7 @@ def directions_text(directions: Sequence[tuple[str, str]], hosts: int) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _lengths(matrix: Fleet) -> Iterator[str]:
+def _lengths(matrix: Common) -> Iterator[str]:
     """The table of sets, and what follows from them."""
     sets = matrix.sve.sets, matrix.sme.sets
     rows = [["host", "kernel", "SVE bits", "SME bits"]]
@@ -104,7 +104,7 @@ def _verdict(one: CommonLengths) -> Iterator[str]:
         yield from _wrapped(f"{name}: a guest with {bits_text(one.guest)}: {problems or 'every host accepts it'}", "")
 
 
-def _template(matrix: Fleet) -> Iterator[str]:
+def _template(matrix: Common) -> Iterator[str]:
     yield ""
     yield from _wrapped(f"guest features: {feature_rules.label(matrix.features)}", "")
     changed = [one for one in matrix.registers if one.id in matrix.template]
@@ -117,7 +117,7 @@ def _template(matrix: Fleet) -> Iterator[str]:
         yield from _wrapped(f"{one.name} = {one.value:#018x}: {names}", "  ")
 
 
-def _without(matrix: Fleet) -> Iterator[str]:
+def _without(matrix: Common) -> Iterator[str]:
     if not matrix.no_common_value:
         return
     yield ""
@@ -138,7 +138,7 @@ def _stuck(one: IdRegister) -> Iterator[str]:
         yield from _wrapped(f"{one.name}.{choice.name} {choice.field.rule}: {values_text(choice.values)}", "  ")
 
 
-def _bound(matrix: Fleet) -> Iterator[str]:
+def _bound(matrix: Common) -> Iterator[str]:
     if not matrix.bound:
         return
     yield ""
@@ -150,7 +150,7 @@ def _bound(matrix: Fleet) -> Iterator[str]:
         yield from _wrapped(f"{regid.ranges(registers)}: {values_of}", "  ")
 
 
-def _blockers(matrix: Fleet) -> Iterator[str]:
+def _blockers(matrix: Common) -> Iterator[str]:
     hosts = sum(one.host is not None for one in matrix.members)
     if hosts < 2:
         return
@@ -173,7 +173,7 @@ def _blocker(one: Blocker, hosts: int, *, why: bool) -> Iterator[str]:
     yield from _wrapped(f"{one.name}{reason} ({directions_text(one.directions, hosts)})", "  ")
 
 
-def _notes(matrix: Fleet) -> Iterator[str]:
+def _notes(matrix: Common) -> Iterator[str]:
     for note in matrix.notes:
         yield from _wrapped(f"note: {note}", "")
     yield ""

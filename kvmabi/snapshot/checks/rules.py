@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
-from kvmabi.tables import Reader
+from kvmabi.profiles.files import Reader, builtin
 
 
 class Severity(StrEnum):
@@ -72,5 +70,4 @@ def missing() -> dict[str, Missing]:
 
 @cache
 def _data() -> Reader:
-    text = files("kvmabi.snapshot").joinpath("rules.toml").read_text("utf-8")
-    return Reader("rules.toml", tomllib.loads(text))
+    return builtin("rules.toml", "kvmabi.snapshot.checks")

@@ -21,11 +21,12 @@ from kvmabi.model.plan import LENGTHS
 from kvmabi.profiles import Host, Kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import host_decides
-from kvmabi.snapshot import fate, meaning, qemunumbers, tolerances
-from kvmabi.snapshot.difference import Diff, Difference, Effect, Kind, grouped
-from kvmabi.snapshot.hostside import LENGTH_FACTS, host_side
-from kvmabi.snapshot.meaning import number_text
-from kvmabi.snapshot.sides import Side, SideKind, SideVcpu, side_of
+from kvmabi.snapshot import tolerances
+from kvmabi.snapshot.comparing import fate, meaning, qemunumbers
+from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect, Kind, grouped
+from kvmabi.snapshot.comparing.hostside import LENGTH_FACTS, host_side
+from kvmabi.snapshot.comparing.meaning import number_text
+from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu, side_of
 from kvmabi.snapshot.snapshot import Origin, Snapshot
 
 What = str | Path | Snapshot | Iterable[int] | Side

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Final, NamedTuple
 
 from kvmabi import regid, uapi
 from kvmabi.errors import UsageError
-from kvmabi.profiles.files import Reader
-from kvmabi.snapshot import qemunumbers
+from kvmabi.profiles.files import builtin
+from kvmabi.snapshot.comparing import qemunumbers
 
-FILE: Final = "messages.toml"
 MOST_REGISTERS: Final = 1 << 16
 MOST_LINE: Final = 1 << 16
 """Characters of a line that are looked at; a longer line belongs to no list."""
@@ -59,7 +56,7 @@ class Found:
 @cache
 def messages() -> tuple[Message, ...]:
     """Every message that is known."""
-    rows = Reader(FILE, tomllib.loads(files("kvmabi.snapshot").joinpath(FILE).read_text("utf-8"))).rows("message")
+    rows = builtin("messages.toml", "kvmabi.snapshot.comparing").rows("message")
     return tuple(Message(*(row.text(key) for key in Message._fields)) for row in rows)
 
 

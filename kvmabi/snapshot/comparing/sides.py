@@ -12,8 +12,9 @@ from typing import Any
 
 from kvmabi import regid
 from kvmabi.errors import UsageError
-from kvmabi.snapshot import loglines, opening
-from kvmabi.snapshot.loglines import Found
+from kvmabi.snapshot import opening
+from kvmabi.snapshot.comparing import loglines
+from kvmabi.snapshot.comparing.loglines import Found
 from kvmabi.snapshot.snapshot import Origin, Snapshot
 
 MOST_TEXT_BYTES = 4 << 20

@@ -12,9 +12,9 @@ from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.vls import encode
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
+from kvmabi.snapshot.comparing.meaning import differs
+from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu
 from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
-from kvmabi.snapshot.meaning import differs
-from kvmabi.snapshot.sides import Side, SideKind, SideVcpu
 from kvmabi.snapshot.snapshot import Origin
 from kvmabi.snapshot.trying import readable, refusal, restore
 

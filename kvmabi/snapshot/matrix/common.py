@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvmabi import regid
-from kvmabi.snapshot import blockers
-from kvmabi.snapshot.blockers import Blocker
-from kvmabi.snapshot.commonids import IdRegister
-from kvmabi.snapshot.commonlengths import CommonLengths
-from kvmabi.snapshot.members import Member
+from kvmabi.snapshot.matrix import blockers
+from kvmabi.snapshot.matrix.blockers import Blocker
+from kvmabi.snapshot.matrix.commonids import IdRegister
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths
+from kvmabi.snapshot.matrix.members import Member
 
 
 @dataclass
-class Fleet:
+class Common:
     """What the members of a fleet have in common.
 
     ``features`` are those of the guest for which ID registers are compared, ``sve`` and ``sme`` the vector lengths,

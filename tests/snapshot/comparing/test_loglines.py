@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmabi import regid
-from kvmabi.snapshot import loglines, qemunumbers
+from kvmabi.snapshot.comparing import loglines, qemunumbers
 
 LOG = """\
 qemu-system-aarch64: handle_cpreg_only_in_incoming_stream: system register 0x1013c096 in the incoming stream but \

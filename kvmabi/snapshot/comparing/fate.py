@@ -10,8 +10,9 @@ from typing import Final
 from kvmabi import regid
 from kvmabi.model.plan import LENGTHS
 from kvmabi.profiles import idnames, idregs, sysregs
-from kvmabi.snapshot import qemunumbers, tolerances
-from kvmabi.snapshot.difference import Effect
+from kvmabi.snapshot import tolerances
+from kvmabi.snapshot.comparing import qemunumbers
+from kvmabi.snapshot.comparing.difference import Effect
 from kvmabi.snapshot.presence import kernels_with
 
 Fate = tuple[Effect, str]
