@@ -30,6 +30,7 @@ from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles import sysregs
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.access import Access
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, vls_of
 from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 from kvmabi.snapshot.vcpus import Vcpus, Where
 
@@ -179,8 +180,8 @@ def _words(features: frozenset[str], kvm: Kvm | None) -> tuple[int, ...]:
 
 def _registers(snapshot: Snapshot, vcpu: VcpuSnapshot, features: frozenset[str]) -> dict[int, bytes]:
     """What is written: the saved registers, and vector lengths that the snapshot has only as sets."""
-    sets = (("sve", infer.SVE_VLS, snapshot.sve_bits), ("sme", infer.SME_VLS, snapshot.sme_bits))
-    lengths = {id: infer.vls_of(bits) for feature, id, bits in sets if bits and feature in features}
+    sets = (("sve", SVE_VLS, snapshot.sve_bits), ("sme", SME_VLS, snapshot.sme_bits))
+    lengths = {id: vls_of(bits) for feature, id, bits in sets if bits and feature in features}
     return {**lengths, **vcpu.registers}
 
 

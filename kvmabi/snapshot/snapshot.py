@@ -11,9 +11,7 @@ from typing import Any
 
 from kvmabi import regid
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA
-from kvmabi.model.plan import LENGTHS, SVCR, Plan
-
-SVE_VLS, SME_VLS = LENGTHS
+from kvmabi.model.plan import SVCR, Plan
 
 
 class Fact(Enum):

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from kvmabi import regid, uapi
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import feature_bits
-from kvmabi.model import core, lifecycle, vls
+from kvmabi.model import core, lifecycle
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA
 from kvmabi.model.plan import LENGTHS, SVCR, Plan, Stage, stage_of
 from kvmabi.model.refusal import Refusal
@@ -23,18 +23,15 @@ from kvmabi.model.row import size_of
 from kvmabi.model.system import System
 from kvmabi.model.vcpu import Payload, Vcpu
 from kvmabi.model.vm import Vm
-from kvmabi.profiles import Host, Kernel, idregs, load_host, load_kernel, sysregs
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel, sysregs
 from kvmabi.profiles import features as feature_rules
-from kvmabi.profiles.host import MAX_VECTOR_BITS
 from kvmabi.snapshot import infer
+from kvmabi.snapshot.lengths import checked, vls_of
 from kvmabi.snapshot.snapshot import VcpuSnapshot
 
-QUADWORD_BITS = 128
 WORD_BITS = 32
 WORD = (1 << WORD_BITS) - 1
 FEATURE_WORDS = uapi.ffi.sizeof("struct kvm_vcpu_init") // 4 - 1
-E2H0 = next(field for field in idregs.fields(regid.parse("id_aa64mmfr4_el1")) if field.lsb == 24)
-"""Not 0 on a vCPU whose EL2 has HCR_EL2.E2H fixed at 1, that is, without the feature has_el2_e2h0."""
 NO_LENGTHS: Mapping[int, Iterable[int]] = {}
 JUDGED_RULES = frozenset({"feature_id", "aarch32_id", "implementation_id", "constant", "clidr", "oslsr", "zero"})
 """The rules of system registers whose sets can fail because of the value (model/sysreg.py)."""
@@ -113,8 +110,8 @@ class Target:
             chosen_host,
             None if kernel is None else load_kernel(kernel),
             expanded,
-            _lengths("sve_bits", sve_bits),
-            _lengths("sme_bits", sme_bits),
+            None if sve_bits is None else checked(sve_bits, "sve_bits"),
+            None if sme_bits is None else checked(sme_bits, "sme_bits"),
         )
 
     @cached_property
@@ -135,7 +132,7 @@ class Target:
         if self.system is None:
             return None
         chosen = self.features if self.features is not None else features
-        return self.trial(vcpu.registers, inferred_features(vcpu) if chosen is None else chosen).map
+        return self.trial(vcpu.registers, infer.features_of(vcpu.registers) if chosen is None else chosen).map
 
     def trial(
         self,
@@ -152,34 +149,8 @@ class Target:
         writes = {id: data for id, data in registers.items() if is_decisive(id) and len(data) == size_of(id)}
         for id, bits in (dict(zip(LENGTHS, (self.sve_bits, self.sme_bits), strict=True)) | dict(lengths)).items():
             if bits:
-                writes.setdefault(id, encode_lengths(bits))
+                writes.setdefault(id, vls_of(bits))
         return _restore(self.system, features, writes)
-
-
-def inferred_features(vcpu: VcpuSnapshot) -> frozenset[str]:
-    """The features that a vCPU has, by its registers and some of their values."""
-    features = infer.features_of(vcpu.registers)
-    if ((vcpu.value(core.PSTATE_ID) or 0) & core.MODE_MASK) in core.EL1_32BIT:
-        features |= {"el1_32bit"}
-    mmfr4 = vcpu.value(E2H0.id)
-    if "has_el2" in features and mmfr4 is not None and not E2H0.get(mmfr4):
-        features |= {"has_el2_e2h0"}
-    return features
-
-
-def encode_lengths(bits: Iterable[int]) -> bytes:
-    """A set of vector lengths as SVE_VLS and SME_VLS hold it."""
-    vqs = frozenset(length // QUADWORD_BITS for length in bits)
-    return vls.encode(vqs, max(vqs))
-
-
-def _lengths(what: str, bits: Iterable[int] | None) -> tuple[int, ...] | None:
-    if bits is None:
-        return None
-    lengths = tuple(sorted(set(bits)))
-    if any(length % QUADWORD_BITS or not 0 < length <= MAX_VECTOR_BITS for length in lengths):
-        raise UsageError(f"{what} must be multiples of {QUADWORD_BITS} bits up to {MAX_VECTOR_BITS}, not {lengths}")
-    return lengths
 
 
 def _restore(system: System, features: frozenset[str], writes: Mapping[int, bytes]) -> Trial:

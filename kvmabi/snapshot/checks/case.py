@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from kvmabi import regid
 from kvmabi.model import core, sme, sve
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA
 from kvmabi.model.plan import LENGTHS, SVCR
@@ -14,11 +13,10 @@ from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import size_of
 from kvmabi.profiles import idregs
 from kvmabi.snapshot import infer
-from kvmabi.snapshot.snapshot import SME_VLS, SVE_VLS, Fact, Origin, Snapshot, VcpuSnapshot
-from kvmabi.snapshot.target import Target, Trial, inferred_features, is_decisive
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, VQ_BITS, lengths_bits
+from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot, VcpuSnapshot
+from kvmabi.snapshot.target import Target, Trial, is_decisive
 
-PFR0_ID = regid.parse("id_aa64pfr0_el1")
-PFR0_SVE = next(field for field in idregs.fields(PFR0_ID) if field.lsb == 32)
 V_IDS = frozenset(core.V_IDS)
 Z_IDS = frozenset((*sve.Z_IDS, *sve.P_IDS, sve.FFR_ID))
 ZA_IDS = frozenset(sme.ZA_IDS)
@@ -75,14 +73,13 @@ class Case:
     def features(self) -> frozenset[str]:
         """The features of INIT, given or inferred."""
         if self._features is None:
-            self._features = inferred_features(self.vcpu) if self.given_features is None else self.given_features
+            self._features = infer.features_of(self.registers) if self.given_features is None else self.given_features
         return self._features
 
     @cached_property
     def has_sve(self) -> bool:
         """The vCPU has SVE: by its features, or by its ID register."""
-        shown = self.vcpu.value(PFR0_ID)
-        return SVE in self.features or (shown is not None and bool(PFR0_SVE.get(shown)))
+        return SVE in self.features or bool(infer.shows_sve(self.registers))
 
     @cached_property
     def has_sme(self) -> bool:
@@ -122,7 +119,7 @@ class Case:
         """The set of lengths of SVE or SME (``kind``): the file's, else the user's."""
         data = self.registers.get(VLS[kind])
         if data is not None and len(data) == size_of(VLS[kind]):
-            return infer.lengths_bits(data) or None
+            return lengths_bits(data) or None
         stored, given = (
             (self.snapshot.sve_bits, self.target.sve_bits)
             if kind == SVE
@@ -145,7 +142,7 @@ class Case:
         system = self.target.system
         if system is None:
             return None
-        return max(system.sve_vqs if kind == SVE else system.sme_vqs, default=0) * 128
+        return max(system.sve_vqs if kind == SVE else system.sme_vqs, default=0) * VQ_BITS
 
     # --- the target
 

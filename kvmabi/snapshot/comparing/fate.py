@@ -13,6 +13,7 @@ from kvmabi.profiles import idnames, idregs, sysregs
 from kvmabi.snapshot import tolerances
 from kvmabi.snapshot.comparing import qemunumbers
 from kvmabi.snapshot.comparing.difference import Effect
+from kvmabi.snapshot.lengths import vls_of
 from kvmabi.snapshot.presence import kernels_with
 
 Fate = tuple[Effect, str]
@@ -126,12 +127,8 @@ def of_lengths(a: int, b: int) -> Fate:
 def of_fact(fact: str, a: object, b: object) -> Fate:
     """The fate of a fact that differs."""
     if fact in ("sve_bits", "sme_bits"):
-        sets = (
-            sum(1 << bits // 128 - 1 for bits in side if isinstance(bits, int))
-            for side in (a, b)
-            if isinstance(side, tuple)
-        )
-        return of_lengths(*sets)
+        sets = (vls_of(side) if isinstance(side, tuple) else b"" for side in (a, b))
+        return of_lengths(*(int.from_bytes(vls, "little") for vls in sets))
     return _FACTS.get(fact, (Effect.NONE, ""))
 
 

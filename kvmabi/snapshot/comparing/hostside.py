@@ -9,19 +9,19 @@ from typing import Any, Final
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm, Vcpu, Vm
 from kvmabi.model.plan import LENGTHS, SVCR
-from kvmabi.model.vls import encode
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.snapshot.comparing.meaning import differs
 from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu
-from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
+from kvmabi.snapshot.infer import usual_features
+from kvmabi.snapshot.lengths import Lengths, lengths_bits, vls_of
 from kvmabi.snapshot.snapshot import Origin
 from kvmabi.snapshot.trying import readable, refusal, restore
 
 LENGTH_FACTS: Final = dict(zip(LENGTHS, ("sve_bits", "sme_bits"), strict=True))
 MOST_VCPUS: Final = 64
 """How many vCPUs of a snapshot are tried on the host; all share its answers but for their own values."""
-Sets = Mapping[int, tuple[int, ...] | None]
+Sets = Mapping[int, Lengths | None]
 
 
 def host_side(
@@ -74,8 +74,7 @@ def _wanted(like: Side | None, features: Iterable[str] | None) -> frozenset[str]
     stored = like.facts.get("features")
     if stored is not None:
         return frozenset(feature_rules.lasting(stored))
-    registers = like.vcpus[0].registers
-    return features_of(registers, _number(registers.get(PSCI_VERSION)))
+    return usual_features({id: data or b"" for id, data in like.vcpus[0].registers.items()})
 
 
 def _side(vm: Vm, restored: Vm, features: frozenset[str], like: Side | None) -> Side:
@@ -89,7 +88,7 @@ def _side(vm: Vm, restored: Vm, features: frozenset[str], like: Side | None) -> 
         if any(data is not None for data in source.registers.values()):
             _try(vcpus[-1], restored.create_vcpu(number), features, sets, source, first=number == 0)
     facts: dict[str, Any] = {"features": features}
-    facts |= {name: _bits(vcpus[0].registers.get(id)) for id, name in LENGTH_FACTS.items()}
+    facts |= {name: lengths_bits(vcpus[0].registers.get(id) or b"") for id, name in LENGTH_FACTS.items()}
     return Side("", SideKind.HOST, vcpus, facts, Origin.KVM, any_vcpu=like is None or like.any_vcpu)
 
 
@@ -125,16 +124,5 @@ def _lengths(sets: Sets, source: SideVcpu) -> dict[int, bytes]:
         if data is not None:
             values[id] = data
         elif bits:
-            vqs = frozenset(length // 128 for length in bits)
-            values[id] = encode(vqs, max(vqs))
+            values[id] = vls_of(bits)
     return values
-
-
-def _bits(data: bytes | None) -> tuple[int, ...]:
-    """The vector lengths in bits of SVE_VLS or SME_VLS."""
-    value = _number(data) or 0
-    return tuple(128 * (n + 1) for n in range(value.bit_length()) if value >> n & 1)
-
-
-def _number(data: bytes | None) -> int | None:
-    return None if data is None else int.from_bytes(data, "little")

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from kvmabi import regid, uapi
 from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import SVCR
+from kvmabi.snapshot import infer
 from kvmabi.snapshot.formats.qemu_cpu_layout import (
     AARCH32_BANKS,
     AARCH32_MODE,
@@ -46,8 +47,6 @@ from kvmabi.snapshot.formats.qemu_layout import payloads
 from kvmabi.snapshot.formats.qemu_vectors import add_vectors
 from kvmabi.snapshot.snapshot import Problem, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob
-
-_SVE_FIELD: Final = 32
 
 
 class IdList(NamedTuple):
@@ -272,10 +271,8 @@ def _subsections(data: bytes, at: int, base: int, index: int, problems: list[Pro
 
 def _has_sve(registers: Mapping[int, bytes], otherwise: bool) -> bool:
     """Whether the guest has SVE: by its ID register, which TCG does not write, or else by ZCR_EL1."""
-    pfr0 = registers.get(unlisted().core["id_aa64pfr0_el1"])
-    if pfr0 is not None:
-        return bool(int.from_bytes(pfr0, "little") >> _SVE_FIELD & 0xF)
-    return unlisted().core["zcr_el1"] in registers or otherwise
+    shown = infer.shows_sve(registers)
+    return unlisted().core["zcr_el1"] in registers or otherwise if shown is None else shown
 
 
 def _state(

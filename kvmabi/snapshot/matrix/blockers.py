@@ -13,7 +13,8 @@ from typing import Any
 
 from kvmabi import regid
 from kvmabi.kvm import Vcpu
-from kvmabi.snapshot.matrix.members import VECTORS, Lengths, Member
+from kvmabi.snapshot.lengths import Lengths
+from kvmabi.snapshot.matrix.members import VECTORS, Member
 from kvmabi.snapshot.trying import readable, refusal, restore
 
 REFUSED, RESET = "refused", "left at reset"

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Lengths = tuple[int, ...]
+from kvmabi.snapshot.lengths import Lengths
 
 
 @dataclass(frozen=True)

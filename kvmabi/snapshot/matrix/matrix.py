@@ -17,14 +17,14 @@ from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Host, Kernel, idnames
 from kvmabi.profiles import features as feature_rules
+from kvmabi.snapshot.lengths import Lengths, checked
 from kvmabi.snapshot.matrix import blockers, commonids, commonlengths, svg, text
 from kvmabi.snapshot.matrix.blockers import Guest
 from kvmabi.snapshot.matrix.common import Common
-from kvmabi.snapshot.matrix.commonlengths import CommonLengths, Lengths
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths
 from kvmabi.snapshot.matrix.members import Member, bound_ids, member_of, usual
 from kvmabi.snapshot.snapshot import Snapshot
 
-MOST_BITS = 2048
 MOST_MEMBERS = 256
 What = str | Path | Host | Snapshot
 
@@ -57,8 +57,8 @@ def matrix(
     an unknown one, lengths that there are not, or features that a member does not offer.
     """
     members = _named(member_of(what, kernel) for what in _listed(hosts))
-    sve = commonlengths.common("sve", {one.name: one.sve_bits for one in members}, lengths_of(guest_sve, "SVE"))
-    sme = commonlengths.common("sme", {one.name: one.sme_bits for one in members}, lengths_of(guest_sme, "SME"))
+    sve = commonlengths.common("sve", {one.name: one.sve_bits for one in members}, _asked(guest_sve, "guest_sve"))
+    sme = commonlengths.common("sme", {one.name: one.sme_bits for one in members}, _asked(guest_sme, "guest_sme"))
     given = _features(members, features, {"sve": sve, "sme": sme})
     for member in members:
         member.settle(given)
@@ -78,14 +78,8 @@ def matrix(
     return found
 
 
-def lengths_of(bits: Iterable[int] | None, extension: str) -> Lengths | None:
-    """A set of vector lengths in bits, rising. Raises UsageError for one that no vCPU can have."""
-    if bits is None:
-        return None
-    chosen = tuple(sorted(set(bits)))
-    if any(not isinstance(length, int) or length % 128 or not 128 <= length <= MOST_BITS for length in chosen):
-        raise UsageError(f"{extension}'s vector lengths are multiples of 128 up to {MOST_BITS} bits")
-    return chosen
+def _asked(bits: Iterable[int] | None, what: str) -> Lengths | None:
+    return None if bits is None else checked(bits, what)
 
 
 def _listed(hosts: Iterable[What]) -> Sequence[What]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +12,13 @@ from pathlib import Path
 from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Kvm, Vcpu
-from kvmabi.model.vls import SME_ID, SVE_ID, encode
 from kvmabi.profiles import Host, Kernel, features, host_names, idnames, kernel_names, load_host, load_kernel
 from kvmabi.snapshot import opening
-from kvmabi.snapshot.inferring import PSCI_VERSION, features_of
+from kvmabi.snapshot.infer import usual_features
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, Lengths, of_vqs, vls_of
 from kvmabi.snapshot.presence import NOT_ALWAYS
 from kvmabi.snapshot.snapshot import Snapshot
 
-Lengths = tuple[int, ...]
 VECTORS = frozenset({"sve", "sme"})
 
 
@@ -61,9 +60,9 @@ class Member:
             vcpu = kvm.create_vm().create_vcpu(0)
             try:
                 vcpu.init(given)
-                for id, bits in ((SVE_ID, sve_bits), (SME_ID, sme_bits)):
+                for id, bits in ((SVE_VLS, sve_bits), (SME_VLS, sme_bits)):
                     if bits:
-                        vcpu[id] = vls(bits)
+                        vcpu[id] = vls_of(bits)
             except KvmError as error:
                 raise UsageError(f"{self.name} refuses that guest: {error}") from None
             yield vcpu
@@ -113,12 +112,6 @@ def member_of(what: str | Path | Host | Snapshot, kernel: str | Kernel | None = 
     return _of_snapshot(opening.read(name), name, kernel)
 
 
-def vls(bits: Iterable[int]) -> bytes:
-    """The bytes of SVE_VLS or SME_VLS for lengths in bits."""
-    vqs = frozenset(length // 128 for length in bits)
-    return encode(vqs, max(vqs, default=0))
-
-
 def usual(offered: frozenset[str]) -> frozenset[str]:
     """The features of a guest that takes what a host offers, without those that exclude others or hide state."""
     chosen = offered - NOT_ALWAYS
@@ -134,7 +127,7 @@ def _of_host(host: Host, kernel: str | Kernel | None) -> Member:
     chosen = load_kernel(host.kernel if kernel is None else kernel)
     with Kvm(host, chosen, kept_events=0, checked=False) as kvm:
         system = kvm.vcpu_model(kvm.create_vm().create_vcpu(0).fd).system
-        sets = [tuple(sorted(vq * 128 for vq in vqs)) for vqs in (system.sve_vqs, system.sme_vqs)]
+        sets = [of_vqs(vqs) for vqs in (system.sve_vqs, system.sme_vqs)]
         return Member(host.name, sets[0], sets[1], system.features, host, chosen)
 
 
@@ -142,9 +135,7 @@ def _of_snapshot(snapshot: Snapshot, name: str, kernel: str | Kernel | None) -> 
     registers = snapshot.vcpus[0].registers if snapshot.vcpus else {}
     if not registers:
         raise UsageError(f"{name}: holds no vCPU")
-    psci = registers.get(PSCI_VERSION)
-    shown = features_of(registers, int.from_bytes(psci, "little") if psci else None)
-    offered = shown if snapshot.features is None else snapshot.features
+    offered = usual_features(registers) if snapshot.features is None else snapshot.features
     known = snapshot.kernel if snapshot.kernel in kernel_names() else None
     chosen = kernel if kernel is not None else known
     return Member(

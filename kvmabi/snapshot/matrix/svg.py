@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from kvmabi.snapshot.lengths import Lengths
 from kvmabi.snapshot.matrix.common import Common
-from kvmabi.snapshot.matrix.commonlengths import CommonLengths, Lengths
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths
 
 ROW, CHAR, PAD, CELL, GAP = 24, 7.3, 12, 52, 36
 STYLE: Final = (

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kvmabi import regid
 from kvmabi.profiles import features as feature_rules
+from kvmabi.snapshot.lengths import Lengths
 from kvmabi.snapshot.matrix.blockers import REFUSED, Blocker
 from kvmabi.snapshot.matrix.common import Common
 from kvmabi.snapshot.matrix.commonids import IdRegister
-from kvmabi.snapshot.matrix.commonlengths import CommonLengths, Lengths
+from kvmabi.snapshot.matrix.commonlengths import CommonLengths
 
 WIDTH = 120
 NONE = "-"

@@ -19,10 +19,10 @@ from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.kvm import Vcpu
 from kvmabi.profiles import host_names, kernel_names
+from kvmabi.snapshot.lengths import vls_of
 from kvmabi.snapshot.matrix import blockers, commonlengths
 from kvmabi.snapshot.matrix.commonlengths import common
 from kvmabi.snapshot.matrix.matrix import Matrix, matrix
-from kvmabi.snapshot.matrix.members import vls
 from snapshot.streams import stream
 
 FLEETS = st.lists(st.sampled_from(host_names()), min_size=1, max_size=5, unique=True)
@@ -64,8 +64,8 @@ def test_every_host_accepts_the_guest(hosts: list[str], kernel: str | None) -> N
         with guest(found, host, kernel) as vcpu:
             for name, one in zip(VLS, (found.sve, found.sme), strict=True):
                 if one.widest and one.extension in found.features:
-                    vcpu[name] = vls(one.widest)
-                    assert vcpu[name] == vls(one.widest)
+                    vcpu[name] = vls_of(one.widest)
+                    assert vcpu[name] == vls_of(one.widest)
             for register in found.registers:
                 if register.value is not None and host not in register.absent and register.settable[host] != "own":
                     vcpu[register.id] = register.value
@@ -86,7 +86,7 @@ def test_no_wider_lengths(hosts: list[str], kernel: str | None) -> None:
         sets = {tuple(bits for bits in have or () if bits <= top) for have in one.sets.values() for top in have or ()}
         for wider in sets:
             if max(wider) > max(one.widest, default=0):
-                assert not all(takes(found, host, kernel, name, vls(wider)) for host in hosts), wider
+                assert not all(takes(found, host, kernel, name, vls_of(wider)) for host in hosts), wider
 
 
 @pytest.mark.slow
