@@ -35,7 +35,7 @@ def vls_of(lengths_bits: Iterable[int]) -> bytes:
     (11, 64)
     """
     lengths = frozenset(lengths_bits)
-    if not all(_is_length(bits, VLS_BITS * VQ_BITS) for bits in lengths):
+    if not are_lengths(lengths):
         raise UsageError(f"a vector length is a multiple of {VQ_BITS} bits, not {', '.join(map(str, lengths))}")
     return sum(1 << bits // VQ_BITS - 1 for bits in lengths).to_bytes(VLS_BITS // 8, "little")
 
@@ -61,6 +61,15 @@ def checked(lengths_bits: Iterable[int], what: str) -> Lengths:
         shown = ", ".join(f"{bits!r:.20}" for bits in wrong[:4])
         raise UsageError(f"{what}: vector lengths are multiples of {VQ_BITS} up to {MAX_VECTOR_BITS} bits, not {shown}")
     return lengths
+
+
+def are_lengths(values: Iterable[object]) -> bool:
+    """Whether some values, in bits, are lengths that SVE_VLS and SME_VLS can hold.
+
+    >>> are_lengths([128, 384]), are_lengths([]), are_lengths([100])
+    (True, True, False)
+    """
+    return all(_is_length(bits, VLS_BITS * VQ_BITS) for bits in values)
 
 
 def _is_length(bits: object, most_bits: int) -> bool:

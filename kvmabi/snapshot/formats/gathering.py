@@ -32,7 +32,6 @@ _CORE_PLACES = (
     *V_PLACES,
     *((id, (id & 0xFFFF) * 4, size_of(id)) for id in (FPSR_ID, FPCR_ID)),
 )
-_V_BYTES = 16
 Shows = Callable[[infer.Registers], bool | None]
 """Whether an ID register shows an extension; None if it is absent."""
 

@@ -26,7 +26,8 @@ registers               in stored order, an object each: "id" as a string of hex
 ``vcpus`` comes last, each register on a line. Readers ignore keys that they do not know, and "name", which is there to
 be read by people; what is missing is unknown.
 
->>> from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
+>>> from kvmabi.snapshot.lengths import are_lengths
+from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 >>> snapshot = Snapshot("model", [VcpuSnapshot(0, {0x603000000013da12: bytes(8)})], features=frozenset({"sme"}))
 >>> document(snapshot)["vcpus"][0]["registers"]
 [{'id': '0x603000000013da12', 'name': 'svcr', 'data': '0000000000000000'}]
@@ -43,13 +44,13 @@ from kvmabi import regid
 from kvmabi.snapshot.formats import jsonspans
 from kvmabi.snapshot.formats.format import Format
 from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, MOST_VCPUS, Gathered, Problems, finished
+from kvmabi.snapshot.lengths import are_lengths
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
 VCPU_KEY = "registers"
 MOST_REST_BYTES = 4 << 20
 """How much text there is at most beside the vCPUs."""
-MOST_BITS = 1 << 16
 _ID = re.compile(r"0x[0-9a-f]{1,16}", re.IGNORECASE)
 _FACTS = {fact.name.lower(): fact for fact in Fact}
 
@@ -270,9 +271,9 @@ def _bits(value: dict[str, Any], key: str, problems: Problems) -> tuple[int, ...
     lengths = value.get(key)
     if lengths is None:
         return None
-    if isinstance(lengths, list) and all(_is_number(each) and each <= MOST_BITS for each in lengths):
+    if isinstance(lengths, list) and all(map(_is_number, lengths)) and are_lengths(lengths):
         return tuple(lengths)
-    problems.report("malformed", f"{key} is no list of vector lengths")
+    problems.report("malformed", f"{key} is not a list of vector lengths")
     return None
 
 
