@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from kvmabi import regid, uapi
 from kvmabi.errors import KvmError, UsageError
-from kvmabi.kvm import Kvm, Vcpu, feature_bits
+from kvmabi.kvm import Kvm, Vcpu, feature_bits, feature_words
 from kvmabi.model.plan import Plan, Stage, Step
 from kvmabi.model.row import size_of
 from kvmabi.order.values import first_difference, same
@@ -34,8 +34,6 @@ from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, vls_of
 from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 from kvmabi.snapshot.vcpus import Vcpus, Where
 
-WORD_BITS = 32
-FEATURE_WORDS = 7
 VECTORS = frozenset({"sve", "sme"})
 MP_STATE, EVENTS = "KVM_SET_MP_STATE", "KVM_SET_VCPU_EVENTS"
 SHOWN = 8
@@ -175,7 +173,7 @@ def _words(features: frozenset[str], kvm: Kvm | None) -> tuple[int, ...]:
         if unknown:
             raise UsageError(f"no vCPU feature {unknown[0]!r}: take some of {', '.join(feature_rules.table())}")
         bits = sum(1 << int(place) for place in places.values() if place is not None)
-    return tuple(bits >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(FEATURE_WORDS))
+    return tuple(feature_words(bits))
 
 
 def _registers(snapshot: Snapshot, vcpu: VcpuSnapshot, features: frozenset[str]) -> dict[int, bytes]:

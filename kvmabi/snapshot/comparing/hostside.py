@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Any, Final
 
 from kvmabi.errors import KvmError, UsageError
-from kvmabi.kvm import Kvm, Vcpu, Vm
 from kvmabi.model.plan import LENGTHS, SVCR
+from kvmabi.model.system import System
+from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.vm import Vm
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.snapshot.comparing.meaning import differs
@@ -16,7 +19,7 @@ from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu
 from kvmabi.snapshot.infer import usual_features
 from kvmabi.snapshot.lengths import Lengths, lengths_bits, vls_of
 from kvmabi.snapshot.snapshot import Origin
-from kvmabi.snapshot.trying import readable, refusal, restore
+from kvmabi.snapshot.trying import initialized, readable, restore
 
 LENGTH_FACTS: Final = dict(zip(LENGTHS, ("sve_bits", "sme_bits"), strict=True))
 MOST_VCPUS: Final = 64
@@ -45,16 +48,15 @@ def host_side(
     """
     chosen_host = load_host(host)
     chosen_kernel = load_kernel(chosen_host.kernel if kernel is None else kernel)
-    with Kvm(chosen_host, chosen_kernel, kept_events=0, checked=False) as kvm:
-        vm, restored = kvm.create_vm(), kvm.create_vm()
-        offered = kvm.vcpu_model(kvm.create_vm().create_vcpu(0).fd).system.features
-        wanted = _wanted(like, features)
-        missing = wanted - offered
-        place = f"host {chosen_host.name} under kernel {chosen_kernel.name}"
-        if missing and features is not None:
-            raise UsageError(f"{place} has no {', '.join(sorted(missing))}")
+    system = System(chosen_host, chosen_kernel)
+    wanted = _wanted(like, features)
+    missing = wanted - system.features
+    place = f"host {chosen_host.name} under kernel {chosen_kernel.name}"
+    if missing and features is not None:
+        raise UsageError(f"{place} has no {', '.join(sorted(missing))}")
+    with closing(Vm(system, 1)) as vm, closing(Vm(system, 2)) as restored:
         try:
-            side = _side(vm, restored, wanted & offered, like)
+            side = _side(vm, restored, wanted - missing, like)
         except KvmError as error:
             raise UsageError(f"{place} refuses that: {error}") from None
     side.facts |= {"host": chosen_host.name, "kernel": chosen_kernel.name}
@@ -82,34 +84,23 @@ def _side(vm: Vm, restored: Vm, features: frozenset[str], like: Side | None) -> 
     sets: Sets = {id: like.facts.get(name) if like else None for id, name in LENGTH_FACTS.items()}
     vcpus = []
     for number, source in enumerate(sources):
-        target = vm.create_vcpu(number)
-        _prepare(target, features, sets, source)
-        vcpus.append(SideVcpu(source.index, readable(target)))
+        lengths = _lengths(sets, source)
+        vcpu = initialized(vm, features, number)
+        svcr = source.registers.get(SVCR)
+        restore(vcpu, lengths if svcr is None else lengths | {SVCR: svcr})
+        vcpus.append(SideVcpu(source.index, readable(vcpu)))
         if any(data is not None for data in source.registers.values()):
-            _try(vcpus[-1], restored.create_vcpu(number), features, sets, source, first=number == 0)
+            _try(vcpus[-1], initialized(restored, features, number), lengths, source)
     facts: dict[str, Any] = {"features": features}
     facts |= {name: lengths_bits(vcpus[0].registers.get(id) or b"") for id, name in LENGTH_FACTS.items()}
     return Side("", SideKind.HOST, vcpus, facts, Origin.KVM, any_vcpu=like is None or like.any_vcpu)
 
 
-def _prepare(vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu) -> None:
-    """INIT, vector lengths, FINALIZE and SVCR, as far as the host accepts them."""
-    vcpu.init(features)
-    for id, data in _lengths(sets, source).items():
-        refusal(vcpu, id, data)
-    if {"sve", "sme"} & features:
-        vcpu.finalize()
-    svcr = source.registers.get(SVCR)
-    if svcr is not None and "sme" in features:
-        refusal(vcpu, SVCR, svcr)
-
-
-def _try(target: SideVcpu, vcpu: Vcpu, features: frozenset[str], sets: Sets, source: SideVcpu, *, first: bool) -> None:
-    """Restore the source on a vCPU in the right order; fills in what it refuses, and what it does not keep."""
-    vcpu.init(features)
+def _try(target: SideVcpu, vcpu: Vcpu, lengths: Mapping[int, bytes], source: SideVcpu) -> None:
+    """Restore the source on a vCPU after INIT; fills in what it refuses, and what it does not keep."""
     values = {id: data for id, data in source.registers.items() if data is not None}
-    vector = bool({"sve", "sme"} & features)
-    target.refused = restore(vcpu, _lengths(sets, source) | values, vector=vector, first=first)
+    answers = restore(vcpu, {**lengths, **values}, first_vcpu=vcpu.index == 0)
+    target.refused = {id: answer.text for id, answer in answers.items()}
     for id, data in readable(vcpu).items():
         value = values.get(id)
         if value is not None and data is not None and id not in target.refused and differs(id, value, data):

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvmabi import regid
-from kvmabi.kvm import Vcpu
 from kvmabi.snapshot.lengths import Lengths
-from kvmabi.snapshot.matrix.members import VECTORS, Member
-from kvmabi.snapshot.trying import readable, refusal, restore
+from kvmabi.snapshot.matrix.members import Member
+from kvmabi.snapshot.trying import readable, restore
 
 REFUSED, RESET = "refused", "left at reset"
 
@@ -62,9 +61,10 @@ def find(members: Sequence[Member], guest: Guest) -> list[Blocker]:
     saves: dict[str, dict[int, bytes | None]] = {}
     fates: dict[tuple[int, str, str], list[tuple[str, str]]] = {}
     hosts = [member for member in members if member.host]
+    template = {id: value.to_bytes(8, "little") for id, value in guest.template.items()}
     for member in hosts:
         with member.vcpu(guest.features, guest.sve_bits, guest.sme_bits) as vcpu:
-            _apply(vcpu, guest)
+            restore(vcpu, template)  # a refusal is found again on the destination
             saves[member.name] = readable(vcpu)
     for source in hosts:
         for target in hosts:
@@ -78,19 +78,11 @@ def find(members: Sequence[Member], guest: Guest) -> list[Blocker]:
     return _folded(fates)
 
 
-def _apply(vcpu: Vcpu, guest: Guest) -> None:
-    """Set the template's ID registers, and FINALIZE; a refusal is found when it is restored."""
-    for id, value in guest.template.items():
-        refusal(vcpu, id, value.to_bytes(8, "little"))
-    if VECTORS & guest.features:
-        vcpu.finalize()
-
-
 def _refused(target: Member, guest: Guest, saved: Mapping[int, bytes | None]) -> dict[int, str]:
     """What a host refuses of a save: register to error."""
     values = {id: data for id, data in saved.items() if data is not None}
     with target.vcpu(guest.features) as vcpu:
-        return restore(vcpu, values, vector=bool(VECTORS & guest.features))
+        return {id: answer.text for id, answer in restore(vcpu, values).items()}
 
 
 def _folded(fates: Mapping[tuple[int, str, str], list[tuple[str, str]]]) -> list[Blocker]:

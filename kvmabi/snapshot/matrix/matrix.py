@@ -22,7 +22,8 @@ from kvmabi.snapshot.matrix import blockers, commonids, commonlengths, svg, text
 from kvmabi.snapshot.matrix.blockers import Guest
 from kvmabi.snapshot.matrix.common import Common
 from kvmabi.snapshot.matrix.commonlengths import CommonLengths
-from kvmabi.snapshot.matrix.members import Member, bound_ids, member_of, usual
+from kvmabi.snapshot.matrix.members import Member, bound_ids, member_of
+from kvmabi.snapshot.presence import usual
 from kvmabi.snapshot.snapshot import Snapshot
 
 MOST_MEMBERS = 256

@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
-from kvmabi.kvm import Kvm, Vcpu
+from kvmabi.model.system import System
+from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.vm import Vm
 from kvmabi.profiles import Host, Kernel, features, host_names, idnames, kernel_names, load_host, load_kernel
 from kvmabi.snapshot import opening
 from kvmabi.snapshot.infer import usual_features
 from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, Lengths, of_vqs, vls_of
-from kvmabi.snapshot.presence import NOT_ALWAYS
 from kvmabi.snapshot.snapshot import Snapshot
-
-VECTORS = frozenset({"sve", "sme"})
+from kvmabi.snapshot.trying import finalize, initialized
 
 
 @dataclass
@@ -56,13 +56,12 @@ class Member:
         """
         assert self.host is not None
         assert self.kernel is not None
-        with Kvm(self.host, self.kernel, kept_events=0, checked=False) as kvm:
-            vcpu = kvm.create_vm().create_vcpu(0)
+        with closing(Vm(System(self.host, self.kernel), 1)) as vm:
             try:
-                vcpu.init(given)
+                vcpu = initialized(vm, given)
                 for id, bits in ((SVE_VLS, sve_bits), (SME_VLS, sme_bits)):
                     if bits:
-                        vcpu[id] = vls_of(bits)
+                        vcpu.set_one_reg(id, vls_of(bits))
             except KvmError as error:
                 raise UsageError(f"{self.name} refuses that guest: {error}") from None
             yield vcpu
@@ -70,17 +69,15 @@ class Member:
     def settle(self, given: frozenset[str]) -> None:
         """Fill the values of registers for a guest with these features."""
         if self.snapshot is not None:
-            values = self.snapshot.vcpus[0].registers
-            self._fill({id: int.from_bytes(data, "little") for id, data in values.items()})
+            self._fill(self.snapshot.vcpus[0].registers)
             return
         with self.vcpu(given) as vcpu:
-            if VECTORS & given:
-                vcpu.finalize()
-            system = vcpu.kvm.vcpu_model(vcpu.fd).system
-            self.zero = frozenset(id for id in idnames.feature_ids() if system.always_zero(id))
-            self._fill({id: vcpu.read(id) for id in vcpu.reg_list() if id in _interesting()})
+            finalize(vcpu)
+            self.zero = frozenset(id for id in idnames.feature_ids() if vcpu.system.always_zero(id))
+            self._fill({id: vcpu.get_one_reg(id) for id in vcpu.reg_list() if id in _interesting()})
 
-    def _fill(self, values: dict[int, int]) -> None:
+    def _fill(self, registers: Mapping[int, bytes]) -> None:
+        values = {id: int.from_bytes(data, "little") for id, data in registers.items()}
         self.limits = {id: values[id] for id in idnames.feature_ids() if id in values}
         self.bound = {id: value for id, value in values.items() if id in bound_ids()}
 
@@ -112,12 +109,6 @@ def member_of(what: str | Path | Host | Snapshot, kernel: str | Kernel | None = 
     return _of_snapshot(opening.read(name), name, kernel)
 
 
-def usual(offered: frozenset[str]) -> frozenset[str]:
-    """The features of a guest that takes what a host offers, without those that exclude others or hide state."""
-    chosen = offered - NOT_ALWAYS
-    return chosen - {"ptrauth_address", "ptrauth_generic"} if features.conflict(chosen) else chosen
-
-
 def bound_ids() -> frozenset[int]:
     """The registers that describe the CPU and its caches."""
     return _BOUND
@@ -125,10 +116,8 @@ def bound_ids() -> frozenset[int]:
 
 def _of_host(host: Host, kernel: str | Kernel | None) -> Member:
     chosen = load_kernel(host.kernel if kernel is None else kernel)
-    with Kvm(host, chosen, kept_events=0, checked=False) as kvm:
-        system = kvm.vcpu_model(kvm.create_vm().create_vcpu(0).fd).system
-        sets = [of_vqs(vqs) for vqs in (system.sve_vqs, system.sme_vqs)]
-        return Member(host.name, sets[0], sets[1], system.features, host, chosen)
+    system = System(host, chosen)
+    return Member(host.name, of_vqs(system.sve_vqs), of_vqs(system.sme_vqs), system.features, host, chosen)
 
 
 def _of_snapshot(snapshot: Snapshot, name: str, kernel: str | Kernel | None) -> Member:
