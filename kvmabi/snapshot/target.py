@@ -119,7 +119,7 @@ class Target:
         ``features`` are the snapshot's; the target's come first, and without either they are inferred. None if the
         target is not known, or INIT fails there.
 
-        >>> vcpu = VcpuSnapshot(0, {SVCR: bytes([2]) + bytes(7)})
+        >>> vcpu = VcpuSnapshot(0, {regid.parse("svcr"): bytes([2]) + bytes(7)})
         >>> Target.of(host="sme-demo").map(vcpu).mode.za
         True
         """

@@ -18,6 +18,7 @@ from pathlib import Path
 from kvmabi import regid, uapi
 from kvmabi.errors import UsageError
 from kvmabi.model.plan import LENGTHS
+from kvmabi.order.values import same
 from kvmabi.profiles import Host, Kernel
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import host_decides
@@ -100,7 +101,7 @@ def _vcpus(a: Side, b: Side, one: SideVcpu, other: SideVcpu) -> Iterator[Differe
     yield from _presence(a, b, one, other, vcpus)
     for id, data in one.registers.items():
         value = other.registers.get(id)
-        if data is None or value is None or not meaning.differs(id, data, value):
+        if data is None or value is None or same(id, data, value):
             continue
         if b.kind is SideKind.HOST:
             judged = id in other.refused or id in other.kept or (host_decides(id) and id not in LENGTHS)

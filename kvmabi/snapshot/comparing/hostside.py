@@ -12,9 +12,9 @@ from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.system import System
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vm import Vm
+from kvmabi.order.values import same
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
-from kvmabi.snapshot.comparing.meaning import differs
 from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu
 from kvmabi.snapshot.infer import usual_features
 from kvmabi.snapshot.lengths import Lengths, lengths_bits, vls_of
@@ -103,7 +103,7 @@ def _try(target: SideVcpu, vcpu: Vcpu, lengths: Mapping[int, bytes], source: Sid
     target.refused = {id: answer.text for id, answer in answers.items()}
     for id, data in readable(vcpu).items():
         value = values.get(id)
-        if value is not None and data is not None and id not in target.refused and differs(id, value, data):
+        if value is not None and data is not None and id not in target.refused and not same(id, value, data):
             target.kept[id] = data
 
 

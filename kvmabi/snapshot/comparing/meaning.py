@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from kvmabi.profiles import idnames, sysregs
+from kvmabi.profiles import idnames
 from kvmabi.profiles.idregs import Field
 
 MOST_NUMBER_BYTES = 8
@@ -30,21 +30,6 @@ class Part(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """The part for JSON."""
         return {"name": self.name, "rule": self.rule or None, "a": self.a or None, "b": self.b or None}
-
-
-def differs(id: int, a: bytes, b: bytes) -> bool:
-    """Whether two values of a register differ in what stays: a free-running counter and its status bits do not.
-
-    >>> from kvmabi import regid
-    >>> differs(regid.parse("cntvct_el0"), bytes(8), bytes([1, *bytes(7)]))
-    False
-    >>> differs(regid.parse("cntv_ctl_el0"), bytes(8), bytes([4, *bytes(7)]))
-    False
-    """
-    if a == b or id in sysregs.free_running_ids():
-        return False
-    mask = sysregs.status_bits().get(id, 0)
-    return (_number(a) ^ _number(b)) & ~mask != 0
 
 
 def parts(id: int, a: bytes, b: bytes) -> tuple[Part, ...]:

@@ -26,8 +26,7 @@ registers               in stored order, an object each: "id" as a string of hex
 ``vcpus`` comes last, each register on a line. Readers ignore keys that they do not know, and "name", which is there to
 be read by people; what is missing is unknown.
 
->>> from kvmabi.snapshot.lengths import are_lengths
-from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
+>>> from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 >>> snapshot = Snapshot("model", [VcpuSnapshot(0, {0x603000000013da12: bytes(8)})], features=frozenset({"sme"}))
 >>> document(snapshot)["vcpus"][0]["registers"]
 [{'id': '0x603000000013da12', 'name': 'svcr', 'data': '0000000000000000'}]
