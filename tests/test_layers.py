@@ -58,7 +58,7 @@ INSIDE = {
         *("findings", "verdict", "edits", "comparing", "judging", "checker", "kept"),
     ),
     "snapshot": (
-        *("snapshot", "source", "packed", "lengths", "infer", "valid", "formats", "opening"),
+        *("snapshot", "source", "packed", "lengths", "infer", "valid", "formats", "opening", "wording"),
         *("access", "vcpus", "saving", "restoring", "trying", "target", "presence", "tolerances", "picture", "page"),
         *("checks", "validate", "comparing", "matrix"),
     ),

@@ -15,6 +15,7 @@ from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.snapshot import page
 from kvmabi.snapshot.formats import json_
 from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
+from kvmabi.snapshot.wording import count
 
 EXAMPLE = """\
   kvmabi blob info guest.qemu
@@ -57,7 +58,7 @@ def run(args: Namespace) -> int:
 
 def _lines(path: str, snapshot: Snapshot, registers: bool) -> Iterator[str]:
     """What a file holds, for people."""
-    yield f"{path}: {snapshot.format}, {_plural(len(snapshot.vcpus), 'vCPU')}"
+    yield f"{path}: {snapshot.format}, {count(len(snapshot.vcpus), 'vCPU')}"
     for name, value in _facts(snapshot):
         yield from _wrapped(f"  {name}: ", value)
     for vcpu in snapshot.vcpus:
@@ -119,7 +120,7 @@ def _vcpu_lines(vcpu: VcpuSnapshot, registers: bool) -> Iterator[str]:
     mode = "" if vcpu.svcr is None else f", SVCR.SM = {vcpu.sm:d}, SVCR.ZA = {vcpu.za:d}"
     state = "" if vcpu.mp_state is None else f", {MP_STATES.get(vcpu.mp_state, f'MP state {vcpu.mp_state}')}"
     yield from _wrapped(
-        f"vCPU {vcpu.index}{state}{mode}: ", f"{_plural(len(vcpu.registers), 'register')}: {counts or 'none'}"
+        f"vCPU {vcpu.index}{state}{mode}: ", f"{count(len(vcpu.registers), 'register')}: {counts or 'none'}"
     )
     if vcpu.serror is not None and vcpu.serror[0]:
         yield f"  an SError is pending{f', ESR {vcpu.serror[2]:#x}' if vcpu.serror[1] else ''}"
@@ -147,10 +148,6 @@ def _wrapped(start: str, text: str) -> list[str]:
     clean = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     indent = " " * (len(start) - len(start.lstrip()) + 2)
     return textwrap.wrap(start + clean, WIDTH, subsequent_indent=indent, break_long_words=False) or [start]
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 COMMAND = Command(

@@ -31,7 +31,7 @@ def formats() -> tuple[Format, ...]:
 
 
 def read(path: str | Path, *, numbers: bool = False) -> Snapshot:
-    """Read the snapshot in a file or directory. Raises UsageError if it is none, is empty or cannot be read.
+    """Read the snapshot in a file or directory. Raises UsageError if it is not one, is empty or cannot be read.
 
     ``numbers``: values in text are numbers, with the highest digit first, instead of bytes as they are transferred.
     """

@@ -65,7 +65,7 @@ class Failure:
 class Restored:
     """A whole restore: ``vcpus`` are what was restored, in the snapshot's order, ``features`` those of INIT.
 
-    ``refused_equal`` are registers that KVM did not take and that have the saved value all the same. ``at_reset`` are,
+    ``refused_equal`` are registers that KVM did not take and that have the saved value anyway. ``at_reset`` are,
     for each vCPU's number, registers that KVM lists and the snapshot lacks: they have the value of the reset.
     ``tolerated`` are failures that the caller accepts.
     """
@@ -111,9 +111,9 @@ def restore(
     without them gets the features that its registers show, and KVM_ARM_TARGET_GENERIC_V8. Where it has no SVE_VLS or
     SME_VLS, these are written from its ``sve_bits`` and ``sme_bits``; without both, the vCPU has the host's lengths.
 
-    Every register is written, then read back. A refused register that has its value all the same (an invariant one, or
-    the vector lengths of a finalised vCPU) is no failure; neither are registers in ``tolerate``, by name or ID, nor
-    those that count by themselves. A vCPU whose INIT or FINALIZE fails is given up, the others are tried. Devices are
+    Every register is written, then read back. A refused register that has its value anyway (an invariant one, or
+    the vector lengths of a finalised vCPU) is not a failure; neither are registers in ``tolerate``, by name or ID, nor
+    free-running counters. A vCPU whose INIT or FINALIZE fails is not restored further; the others are. Devices are
     not part of it: a VMM sets up the vGIC, the PMU's interrupt and the timers' by itself. Raises RestoreError, KvmError
     if vCPUs cannot be created, and UsageError for numbers of vCPUs that do not fit and for unknown features.
     """
@@ -228,7 +228,7 @@ class _Restore:
             self._try(self.access.set_mp_state(mp_state), MP_STATE)
 
     def check(self) -> None:
-        """Read everything back: a value that is not there is a failure, whatever the set returned."""
+        """Read everything back: another value is a failure, whatever the set returned."""
         if not self.lives:
             return
         try:

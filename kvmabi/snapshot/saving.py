@@ -39,7 +39,7 @@ def save(
     The vCPUs must be initialised, finalised and must not run. ``where`` is a ``kvmabi.Vm`` or ``Vcpu``, a vCPU's file
     descriptor, or a list of one of them; for descriptors, ``features`` and ``target`` of INIT, and the names of host
     and kernel, are the caller's: no ioctl reports them (None: they are unknown). Raises KvmError for an ioctl that
-    fails, with the register's name, and UsageError for what is not a vCPU.
+    fails, with the register's name, and UsageError for anything that is not a vCPU.
     """
     vcpus = Vcpus(where)
     accesses = vcpus.access()

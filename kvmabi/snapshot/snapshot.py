@@ -31,7 +31,7 @@ class Fact(Enum):
 
 
 class Origin(Enum):
-    """Whose registers they are: a list of TCG's registers is not one of any kernel."""
+    """Whose registers they are: TCG's list of registers is not a kernel's."""
 
     KVM = "KVM"
     TCG = "TCG"

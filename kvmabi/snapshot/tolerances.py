@@ -74,7 +74,7 @@ def tolerances() -> tuple[Tolerance, ...]:
 
 
 def reason_of(id: int) -> Reason | None:
-    """Why a register comes and goes between kernels; None for one of which the file knows nothing.
+    """Why a register comes and goes between kernels; None for one that the file does not name.
 
     >>> from kvmabi import regid
     >>> reason_of(regid.parse("ccsidr[7]")).registers

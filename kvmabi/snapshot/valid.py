@@ -17,7 +17,7 @@ BITS = 8
 
 @lru_cache(1 << 14)
 def stored_bytes(id: int, z_bytes: int, za_bytes: int) -> int:
-    """The size of a register of which only the valid bytes are kept: a Z has ``z_bytes``, a row of ZA ``za_bytes``.
+    """The size of a register without the bytes beyond its valid length: a Z has ``z_bytes``, a row of ZA ``za_bytes``.
 
     >>> from kvmabi import regid
     >>> [stored_bytes(regid.parse(name), 32, 64) for name in ("z7", "p0", "ffr", "za.h[3]", "v0", "x0", "zt0", "z7[1]")]

@@ -25,6 +25,7 @@ from kvmabi.snapshot.checks.findings import NO_PLACES, Finding, Report, Seen, bo
 from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.target import JUDGED_RULES, Target, is_decisive
+from kvmabi.snapshot.wording import count
 
 Check = Callable[[Case], Iterator[Seen]]
 SHAPE: tuple[Check, ...] = (
@@ -232,7 +233,6 @@ def _problem(problem: Problem) -> Finding:
 
 
 def _subject(snapshot: Snapshot, target: Target) -> str:
-    count = len(snapshot.vcpus)
     host = "" if target.host is None else f", for host {target.host.name}"
     kernel = "" if target.kernel is None else f" under {target.kernel.name}" if host else f", for {target.kernel.name}"
-    return f"{snapshot.format}, {count} vCPU{'s' if count != 1 else ''}{host}{kernel}"
+    return f"{snapshot.format}, {count(len(snapshot.vcpus), 'vCPU')}{host}{kernel}"

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kvmabi import regid
 from kvmabi.snapshot.checks import rules
 from kvmabi.snapshot.checks.rules import Rule, Severity
+from kvmabi.snapshot.wording import count, runs, wrapped
 
 WIDTH = 100
 MOST_NAMED = 1024
@@ -78,7 +78,7 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        where = f" (vCPU{'s' if len(self.vcpus) > 1 else ''} {_runs(self.vcpus)})" if self.vcpus else ""
+        where = f" (vCPU{'s' if len(self.vcpus) > 1 else ''} {runs(self.vcpus)})" if self.vcpus else ""
         place = "" if self.offset is None else f" [at byte {self.offset:#x}]"
         parts = [(f"{self.severity}: ", f"{self.rule.title}{where}{place} <{self.rule.id}>")]
         parts += [("  ", part) for part in (self.names, self.text) if part]
@@ -130,7 +130,7 @@ class Report:
         return {"subject": self.subject, "counts": self.counts, "findings": findings}
 
     def __str__(self) -> str:
-        counts = ", ".join(_count(number, name) for name, number in self.counts.items() if number) or "clean"
+        counts = ", ".join(count(number, name) for name, number in self.counts.items() if number) or "clean"
         return "\n".join([f"{self.subject}: {counts}", *map(str, self.findings)])
 
 
@@ -140,25 +140,8 @@ def bound(seen: Seen, vcpus: tuple[int, ...] = (), places: Mapping[int, int] = N
     return Finding(rules.rule(seen.rule), seen.text, vcpus, seen.registers, offset, seen.details)
 
 
-def _runs(numbers: Iterable[int]) -> str:
-    """Numbers with runs folded ("0-3, 7")."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'s' if number != 1 else ''}"
-
-
 def _wrapped(label: str, text: str) -> Iterator[str]:
-    indent = " " * len(label)
+    hanging = " " * len(label)
     for line in text.splitlines():
-        yield from textwrap.wrap(
-            line, WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-        label = indent
+        yield from wrapped(line, label, hanging, WIDTH)
+        label = hanging

@@ -110,7 +110,7 @@ def _grouped(case: Case, ids: Iterable[int], at: str) -> Iterator[tuple[str, tup
 
 
 def _presence(case: Case, id: int, at: str) -> str:
-    """Which kernels have a register, why it comes and goes, why this target has it not, and who tolerates that."""
+    """Which kernels have a register, why it comes and goes, why this target lacks it, and which VMMs tolerate that."""
     having = presence.kernels_with(id)
     lacking = [name for name in kernel_names() if name not in having]
     if not having:

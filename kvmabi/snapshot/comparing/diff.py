@@ -24,7 +24,7 @@ from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles.host import host_decides
 from kvmabi.snapshot import tolerances
 from kvmabi.snapshot.comparing import fate, meaning, qemunumbers
-from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect, Kind, grouped
+from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect, Kind, grouped, sizeless
 from kvmabi.snapshot.comparing.hostside import LENGTH_FACTS, host_side
 from kvmabi.snapshot.comparing.meaning import number_text
 from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu, side_of
@@ -38,7 +38,7 @@ MP_STATES = {
 }
 EXCHANGED = "the two have each other's values: KVM gives CNTVCT_EL0 and CNTV_CVAL_EL0 each other's encodings as IDs"
 MODAL = frozenset({"core", "sve", "sme"})
-"""Families of which the mode decides what there is, under TCG as under KVM."""
+"""Families whose registers depend on the mode, under TCG as under KVM."""
 COUNT, COMPARE = regid.parse("cntvct_el0"), regid.parse("cntv_cval_el0")
 
 
@@ -53,7 +53,7 @@ def diff(
     """Compare ``a`` with ``b``, or with what a vCPU of ``host`` under ``kernel`` has, as the destination of ``a``.
 
     A side is a Snapshot or register IDs, or a file or text as ``side_of`` takes it. Without ``b`` and ``host``, the
-    registers and messages of a log or a number are explained. Raises UsageError for what is none of these.
+    registers and messages of a log or a number are explained. Raises UsageError for anything else.
     """
     one = side_of(a)
     if host is None and (kernel is not None or features is not None):
@@ -135,9 +135,9 @@ def _presence(a: Side, b: Side, one: SideVcpu, other: SideVcpu, vcpus: tuple[int
     theirs = [id for id in other.registers if id not in one.registers and id not in b.missing]
     if apart:
         mine, theirs = ([id for id in ids if regid.decode(id).family in MODAL] for ids in (mine, theirs))
-    sizes = {_sizeless(id): id for id in theirs}
+    sizes = {sizeless(id): id for id in theirs}
     for id in mine:
-        wide = sizes.get(_sizeless(id))
+        wide = sizes.get(sizeless(id))
         if wide is not None:
             sizes_bytes = [regid.decode(number).size_bytes for number in (id, wide)]
             yield Difference(
@@ -151,9 +151,9 @@ def _presence(a: Side, b: Side, one: SideVcpu, other: SideVcpu, vcpus: tuple[int
             )
         elif not b.partial:
             yield _only_a(id, one.registers[id], vcpus, other.refused.get(id, ""))
-    known = {_sizeless(id) for id in mine}
+    known = {sizeless(id) for id in mine}
     for id in theirs:
-        if _sizeless(id) not in known and (not a.partial or id in a.missing):
+        if sizeless(id) not in known and (not a.partial or id in a.missing):
             yield _only_b(id, other.registers[id], vcpus)
     for id in a.missing & other.registers.keys() & one.registers.keys():
         yield _only_b(id, other.registers[id], vcpus)
@@ -205,7 +205,7 @@ def _facts(a: Side, b: Side) -> Iterator[Difference]:
 def _notes(a: Side, b: Side) -> list[str]:
     notes = [*_messages(a), *_messages(b), *a.notes, *b.notes]
     if _lists_differ_by_origin(a, b):
-        notes.append("the lists of system registers are not compared: TCG's is not one of any kernel; all else is")
+        notes.append("the lists of system registers are not compared, as TCG's is not a kernel's; everything else is")
     lengths = {name for side in (a, b) if side.snapshot for name in LENGTH_FACTS.values() if side.facts[name] is None}
     if lengths:
         notes.append(
@@ -236,7 +236,3 @@ def _exchanged(one: SideVcpu, other: SideVcpu) -> bool:
     """Whether the virtual timer's count and compare value of one vCPU are the other one's exchanged."""
     mine, theirs = ([vcpu.registers.get(id) for id in (COUNT, COMPARE)] for vcpu in (one, other))
     return None not in mine and mine == theirs[::-1]
-
-
-def _sizeless(id: int) -> int:
-    return id & ~uapi.KVM_REG_SIZE_MASK

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -13,8 +12,8 @@ from typing import Any
 from kvmabi import regid, uapi
 from kvmabi.snapshot.comparing import qemunumbers
 from kvmabi.snapshot.comparing.meaning import Part
+from kvmabi.snapshot.wording import runs, wrapped
 
-WIDTH = 120
 MOST_NAMED = 12
 """How many registers of a group have their IDs in the text."""
 
@@ -47,7 +46,7 @@ class Difference:
     ``vcpus`` are the indexes of the vCPUs that have it. ``a`` and ``b`` are the two values as text, "" for one that is
     absent, not known or longer than 8 bytes; ``parts`` where they differ. ``why`` is why it differs in practice,
     ``since`` the first Linux that lists the register where that is known, ``kernels`` the built-in kernels that list
-    it, ``tolerated`` the VMMs that put up with the difference. ``effect`` and ``consequence`` are what it means for a
+    it, ``tolerated`` the VMMs that tolerate the difference. ``effect`` and ``consequence`` are what it means for a
     migration from A to B.
     """
 
@@ -96,16 +95,16 @@ class Difference:
             f": {self.a or '?'} -> {self.b or '?'}" if self.kind in (Kind.VALUE, Kind.FACT) and self.a + self.b else ""
         )
         alone = f" = {self.a or self.b}" if self.kind in (Kind.ONLY_A, Kind.ONLY_B) and self.a + self.b else ""
-        yield from _wrapped(f"{self.name}{count}{values}{alone}", "  ")
+        yield from wrapped(f"{self.name}{count}{values}{alone}", "  ")
         for part in self.parts:
-            yield from _wrapped(str(part), "      ")
+            yield from wrapped(str(part), "      ")
         if self.why:
-            yield from _wrapped(f"why: {self.why}", "      ")
+            yield from wrapped(f"why: {self.why}", "      ")
         if self.kernels is not None:
             since = f"since Linux {self.since}; " if self.since else ""
-            yield from _wrapped(f"listed {since}by {', '.join(self.kernels) or 'no built-in kernel'}", "      ")
+            yield from wrapped(f"listed {since}by {', '.join(self.kernels) or 'no built-in kernel'}", "      ")
         if self.consequence:
-            yield from _wrapped(f"A -> B: {self.effect.value}: {self.consequence}", "      ")
+            yield from wrapped(f"A -> B: {self.effect.value}: {self.consequence}", "      ")
 
 
 @dataclass
@@ -148,13 +147,14 @@ class Diff:
         for (kind, vcpus), group in groupby(self.differences, lambda one: (one.kind, one.vcpus)):
             differences = list(group)
             count = sum(max(1, len(one.registers)) for one in differences)
-            lines += ["", f"{kind.value}{_vcpus(vcpus)}: {count}"]
+            where = f", vCPU {runs(vcpus)}" if vcpus else ""
+            lines += ["", f"{kind.value}{where}: {count}"]
             for difference in differences:
                 lines += difference.lines()
         if self.notes:
             lines.append("")
         for note in self.notes:
-            lines += _wrapped(f"note: {note}", "")
+            lines += wrapped(f"note: {note}")
         if self.b:
             lines += ["", self.summary()]
         return "\n".join(lines) + "\n"
@@ -191,7 +191,7 @@ def grouped(differences: Iterable[Difference]) -> list[Difference]:
             kinds.index(one.kind),
             one.vcpus,
             effects.index(one.effect) if one.kind is Kind.VALUE else 0,
-            [_place(id) for id in one.registers],
+            [sizeless(id) for id in one.registers],
         ),
     )
 
@@ -221,7 +221,7 @@ def _group(one: Difference) -> Any:
 def _folded(group: list[Difference]) -> Difference:
     if len(group) == 1:
         return group[0]
-    registers = tuple(sorted((id for one in group for id in one.registers), key=_place))
+    registers = tuple(sorted((id for one in group for id in one.registers), key=sizeless))
     return replace(group[0], registers=registers, a="", b="")
 
 
@@ -229,24 +229,6 @@ def _things(count: int) -> str:
     return "one difference is" if count == 1 else f"{count} differences are"
 
 
-def _place(id: int) -> int:
-    """Where a register stands in a report: by ID, whatever its size."""
+def sizeless(id: int) -> int:
+    """An ID without its size: registers of another width are one register, and stand together in a report."""
     return id & ~uapi.KVM_REG_SIZE_MASK
-
-
-def _vcpus(indexes: tuple[int, ...]) -> str:
-    if not indexes:
-        return ""
-    numbers = regid.ranges(f"x{index}" for index in indexes).replace("x", "")
-    return f", vCPU {numbers}"
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

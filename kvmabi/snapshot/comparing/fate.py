@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why a register stands on one side only or has another value, and what becomes of it in a migration from A to B."""
+"""Why a register is on one side only or has another value, and what becomes of it in a migration from A to B."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def listed_by(id: int) -> tuple[str, ...] | None:
 
 @cache
 def why_absent(id: int) -> str:
-    """Why a register can stand on one side only, "" if nothing is known."""
+    """Why a register can be on one side only, "" if that is not known."""
     if qemunumbers.is_aarch32(id):
         return "a register of AArch32: QEMU's TCG has them in its streams, KVM lists none"
     reason = tolerances.reason_of(id)

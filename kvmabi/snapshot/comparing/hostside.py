@@ -23,7 +23,7 @@ from kvmabi.snapshot.trying import initialized, readable, restore
 
 LENGTH_FACTS: Final = dict(zip(LENGTHS, ("sve_bits", "sme_bits"), strict=True))
 MOST_VCPUS: Final = 64
-"""How many vCPUs of a snapshot are tried on the host; all share its answers but for their own values."""
+"""How many vCPUs of a snapshot are tried on the host: answers differ between vCPUs only where values do."""
 Sets = Mapping[int, Lengths | None]
 
 

@@ -25,7 +25,7 @@ _LIKE_ONE = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}|[A-Za-z][A-Za-z0-9_.
 _MEMBER = re.compile(r"(.+)\[(0|[1-9][0-9]{0,4})\]")
 _ENCODED = re.compile(r"s[0-3]_[0-7]_c(?:[0-9]|1[0-5])_c(?:[0-9]|1[0-5])_[0-7]")
 _BANKS: Final = {"ccsidr": uapi.KVM_REG_ARM_DEMUX_VAL_MASK, "fw": 0xFFFF, "fw_bmap": 0xFFFF}
-"""Banks of which not every member has a name of its own, and their greatest index."""
+"""Banks whose members do not all have a name of their own, and their greatest index."""
 _SIZES = range(2, 9)
 
 

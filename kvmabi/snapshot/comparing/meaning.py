@@ -15,7 +15,7 @@ MOST_NUMBER_BYTES = 8
 class Part(NamedTuple):
     """A part of a register that differs: a field (with its rule, "" without one), or a range of bytes.
 
-    ``a`` and ``b`` are the values, as text; empty for bytes of which there are many.
+    ``a`` and ``b`` are the values, as text; empty for ranges of bytes.
     """
 
     name: str

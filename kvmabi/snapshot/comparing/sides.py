@@ -16,6 +16,7 @@ from kvmabi.snapshot import opening
 from kvmabi.snapshot.comparing import loglines
 from kvmabi.snapshot.comparing.loglines import Found
 from kvmabi.snapshot.snapshot import Origin, Snapshot
+from kvmabi.snapshot.wording import count
 
 MOST_TEXT_BYTES = 4 << 20
 """How much of a file is looked at as a list or a log."""
@@ -75,15 +76,15 @@ class Side:
         if self.origin is not Origin.UNKNOWN:
             words.append(f"{self.origin.value}'s registers")
         if not self.any_vcpu:
-            words.append(f"{len(self.vcpus)} vCPU{'s' * (len(self.vcpus) != 1)}")
-        return ", ".join([*words, f"{registers} register{'s' * (registers != 1)}"])
+            words.append(count(len(self.vcpus), "vCPU"))
+        return ", ".join([*words, count(registers, "register")])
 
 
 def side_of(what: str | Path | Snapshot | Iterable[int] | Side) -> Side:
     """The side that a snapshot, a file, a register's name or number, or an iterable of IDs stands for.
 
     A file holds a snapshot in any format, a list of registers (names or IDs, or what KVM_GET_REG_LIST fills in), or the
-    log of a VMM. Raises UsageError for one that is none of these.
+    log of a VMM. Raises UsageError for any other.
 
     >>> list(map(hex, side_of("0x1013c096").vcpus[0].registers))
     ['0x603000000013c096']
@@ -143,7 +144,7 @@ def _of_text(text: str) -> Side:
         found = Found([id]) if id is not None else loglines.read([text])
         if found:
             return of_found(found, text)
-        hint = "" if os.path.sep in text else regid_hint(text)
+        hint = "" if os.path.sep in text else _hint(text)
         raise UsageError(f"{text}: no such file, nor a register or a message that is known{hint}")
     if os.path.isdir(text):
         return of_snapshot(opening.read(text), text)
@@ -158,7 +159,7 @@ def _of_text(text: str) -> Side:
         raise
 
 
-def regid_hint(text: str) -> str:
+def _hint(text: str) -> str:
     """The end of an error about a word that may be a misspelt register."""
     try:
         regid.parse(text)

@@ -61,7 +61,7 @@ def recognises(head: bytes) -> bool:
 
 
 def read(source: Source) -> Snapshot:
-    """Read a vmstate file. A wrong CRC is a problem, bad-crc, and the rest is read all the same."""
+    """Read a vmstate file. A wrong CRC is a problem, bad-crc, and the rest is read."""
     data = source.rest(MOST_BYTES)
     magic, at = _magic(data[:HEAD_BYTES]) or (0, 0)
     architecture = MAGICS.get(magic & ~VERSION_BITS)

@@ -42,7 +42,7 @@ def core_places() -> tuple[tuple[int, int, int], ...]:
 
 
 class Problems(list[Problem]):
-    """The problems of one file, of which the first MOST_PROBLEMS are kept."""
+    """The first MOST_PROBLEMS problems of one file."""
 
     def report(
         self, rule: str, text: str, offset: int | None = None, vcpu: int | None = None, register: int | None = None
@@ -106,7 +106,7 @@ class Gathered:
         size_bytes = size_of(id)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 8 * size_bytes:
             shown = f"{value:#x}" if isinstance(value, int) and abs(value) < 1 << 256 else "something else"
-            text = f"{regid.name_of(id)} is {shown}, which is no number of {size_bytes} bytes"
+            text = f"{regid.name_of(id)} is {shown}, which is not a number of {size_bytes} bytes"
             self.problems.report("wrong-size", text, offset, self.index, id)
             return
         self.add(id, value.to_bytes(size_bytes, "little"), offset)
@@ -159,7 +159,7 @@ def _lengths(vcpus: Iterable[VcpuSnapshot], vls: int, shows: Shows) -> Lengths |
 def finished(snapshot: Snapshot) -> Snapshot:
     """Sort the vCPUs and settle what follows from their registers: the vector lengths, and which facts are unknown.
 
-    What a format cannot hold is no loss for a VM whose ID registers show that it has no such thing.
+    What a format cannot hold is not lost by a VM whose ID registers show that it does not have it.
     """
     snapshot.vcpus.sort(key=lambda vcpu: vcpu.index)
     if snapshot.sve_bits is None:

@@ -185,7 +185,7 @@ def _json(data: bytes, kind: type[Any], problems: list[Problem], at: int, vcpu: 
         value = None
     if isinstance(value, kind):
         return value
-    problems.append(Problem("malformed", "the facts are not the JSON that they should be", at, vcpu))
+    problems.append(Problem("malformed", "the facts are not JSON of the right kind", at, vcpu))
     return kind()
 
 

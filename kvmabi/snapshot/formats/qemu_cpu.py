@@ -89,7 +89,7 @@ def size_of(data: bytes, at: int) -> int | None:
 def read(data: bytes, at: int, index: int, problems: list[Problem]) -> Vcpu:
     """Read a vCPU. ``at`` is where the data stand in the stream.
 
-    What is damaged becomes a Problem; BadBlob is raised for a vCPU of which not even the list of registers is there,
+    What is damaged becomes a Problem; BadBlob is raised for a vCPU without even a list of registers,
     or that is not an arm64 one.
     """
     if len(data) < HEAD.size_bytes:
@@ -200,7 +200,7 @@ _X: Final = Struct("8s" * 31)
 
 
 def aarch32_words(head: tuple[Any, ...]) -> bytes:
-    """X0 to X30, a word that is no register, and PC of a vCPU in AArch32 state, as the architecture maps them.
+    """X0 to X30, a word that is not a register, and PC of a vCPU in AArch32 state, as the architecture maps them.
 
     QEMU keeps the registers of the current mode in env.regs, those of other modes in banks.
     """
@@ -308,7 +308,7 @@ def _places(
     *,
     has_z: bool,
 ) -> Callable[[], Mapping[int, int]]:
-    """Where registers stand in the stream, when somebody asks."""
+    """Where registers stand in the stream, worked out when it is asked for."""
 
     def places() -> dict[int, int]:
         ids, core, at = unlisted(), unlisted().core, HEAD.at

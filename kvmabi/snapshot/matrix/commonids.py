@@ -70,7 +70,7 @@ class IdRegister:
 
     @property
     def differs(self) -> bool:
-        """Whether a template must set it, or no template can mend it."""
+        """Whether a template must set it, or cannot make it equal."""
         return self.value is None or bool(self.absent) or set(self.values.values()) != {self.value}
 
     def as_dict(self) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def matrix(
 
     ``guest_sve`` and ``guest_sme`` are sets of vector lengths in bits that a guest is to have, ``kernel`` the kernel of
     every member (None: the one that each was recorded with), ``features`` those of the guest (None: all usual ones that
-    every member offers, SVE and SME only where there is a set that every one accepts). Raises UsageError for no host,
-    an unknown one, lengths that there are not, or features that a member does not offer.
+    every member offers, SVE and SME only where there is a set that every one accepts). Raises UsageError without a
+    host, for an unknown one, for lengths that no vCPU has, and for features that a member does not offer.
     """
     members = _named(member_of(what, kernel) for what in _listed(hosts))
     sve = commonlengths.common("sve", {one.name: one.sve_bits for one in members}, _asked(guest_sve, "guest_sve"))

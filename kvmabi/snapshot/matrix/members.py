@@ -86,7 +86,7 @@ def member_of(what: str | Path | Host | Snapshot, kernel: str | Kernel | None = 
     """The member that a host, a file of one, or a snapshot or a file of one stands for.
 
     ``kernel`` is the member's kernel (None: the one that the host was recorded with, or the snapshot was taken on).
-    Raises UsageError for none of these.
+    Raises UsageError for anything else.
     """
     if isinstance(what, Snapshot):
         return _of_snapshot(what, what.format, kernel)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kvmabi import regid
 from kvmabi.profiles import features as feature_rules
@@ -13,8 +12,8 @@ from kvmabi.snapshot.matrix.blockers import REFUSED, Blocker
 from kvmabi.snapshot.matrix.common import Common
 from kvmabi.snapshot.matrix.commonids import IdRegister
 from kvmabi.snapshot.matrix.commonlengths import CommonLengths
+from kvmabi.snapshot.wording import wrapped
 
-WIDTH = 120
 NONE = "-"
 MOST_DIRECTIONS = 4
 """How many directions of a blocker are spelt out."""
@@ -88,26 +87,25 @@ def _verdict(one: CommonLengths) -> Iterator[str]:
     """What the sets of one extension mean for guests."""
     name = one.extension.upper()
     if one.unknown:
-        yield from _wrapped(f"{name}: not known of {', '.join(one.unknown)}: left out", "")
+        yield from wrapped(f"{name}: not known of {', '.join(one.unknown)}: left out")
     if one.shared and one.shared != one.widest:
         reasons = "; ".join(map(str, one.shared_problems))
-        yield from _wrapped(
-            f"{name}: the shared lengths ({bits_text(one.shared)}) are not a set that every host can give: {reasons}",
-            "",
+        yield from wrapped(
+            f"{name}: the shared lengths ({bits_text(one.shared)}) are not a set that every host can give: {reasons}"
         )
     if one.accepted:
         sets = "; ".join(bits_text(bits) for bits in one.accepted)
-        yield from _wrapped(f"{name}: every host accepts: {sets}", "")
+        yield from wrapped(f"{name}: every host accepts: {sets}")
     elif any(one.sets.values()):
         yield f"{name}: every host accepts only guests without {name}"
     if one.guest is not None:
         problems = "; ".join(map(str, one.guest_problems))
-        yield from _wrapped(f"{name}: a guest with {bits_text(one.guest)}: {problems or 'every host accepts it'}", "")
+        yield from wrapped(f"{name}: a guest with {bits_text(one.guest)}: {problems or 'every host accepts it'}")
 
 
 def _template(matrix: Common) -> Iterator[str]:
     yield ""
-    yield from _wrapped(f"guest features: {feature_rules.label(matrix.features)}", "")
+    yield from wrapped(f"guest features: {feature_rules.label(matrix.features)}")
     changed = [one for one in matrix.registers if one.id in matrix.template]
     if not changed:
         yield "CPU template: none is needed where values are common: the hosts' own are equal"
@@ -115,7 +113,7 @@ def _template(matrix: Common) -> Iterator[str]:
     yield f"CPU template: {len(changed)} ID registers that differ have a value that each host has or takes; the widest:"
     for one in changed:
         names = ", ".join(choice.name for choice in one.fields if choice.differs)
-        yield from _wrapped(f"{one.name} = {one.value:#018x}: {names}", "  ")
+        yield from wrapped(f"{one.name} = {one.value:#018x}: {names}", "  ")
 
 
 def _without(matrix: Common) -> Iterator[str]:
@@ -125,7 +123,7 @@ def _without(matrix: Common) -> Iterator[str]:
     yield "No value suits every host:"
     for one in matrix.no_common_value:
         if one.absent:
-            yield from _wrapped(f"{one.name}: absent on {', '.join(one.absent)}", "  ")
+            yield from wrapped(f"{one.name}: absent on {', '.join(one.absent)}", "  ")
         if one.value is None:
             yield from _stuck(one)
 
@@ -134,9 +132,9 @@ def _stuck(one: IdRegister) -> Iterator[str]:
     """The fields of a register that keep it from having a common value."""
     stuck = [choice for choice in one.fields if choice.value is None]
     if not stuck:
-        yield from _wrapped(f"{one.name}: bits outside every field differ: {values_text(one.values)}", "  ")
+        yield from wrapped(f"{one.name}: bits outside every field differ: {values_text(one.values)}", "  ")
     for choice in stuck:
-        yield from _wrapped(f"{one.name}.{choice.name} {choice.field.rule}: {values_text(choice.values)}", "  ")
+        yield from wrapped(f"{one.name}.{choice.name} {choice.field.rule}: {values_text(choice.values)}", "  ")
 
 
 def _bound(matrix: Common) -> Iterator[str]:
@@ -148,7 +146,7 @@ def _bound(matrix: Common) -> Iterator[str]:
     for name, values in matrix.bound.items():
         names.setdefault(values_text(values), []).append(name)
     for values_of, registers in names.items():
-        yield from _wrapped(f"{regid.ranges(registers)}: {values_of}", "  ")
+        yield from wrapped(f"{regid.ranges(registers)}: {values_of}", "  ")
 
 
 def _blockers(matrix: Common) -> Iterator[str]:
@@ -171,21 +169,10 @@ def _blockers(matrix: Common) -> Iterator[str]:
 
 def _blocker(one: Blocker, hosts: int, *, why: bool) -> Iterator[str]:
     reason = f": {one.why}" if why else ""
-    yield from _wrapped(f"{one.name}{reason} ({directions_text(one.directions, hosts)})", "  ")
+    yield from wrapped(f"{one.name}{reason} ({directions_text(one.directions, hosts)})", "  ")
 
 
 def _notes(matrix: Common) -> Iterator[str]:
     for note in matrix.notes:
-        yield from _wrapped(f"note: {note}", "")
+        yield from wrapped(f"note: {note}")
     yield ""
-
-
-def _wrapped(line: str, indent: str) -> Iterable[str]:
-    return textwrap.wrap(
-        line,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
