@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import kvmabi
 from kvmabi import regid
-from kvmabi.snapshot import infer, lengths
+from kvmabi.snapshot import infer
 from kvmabi.snapshot.saving import save
 from snapshot.states import machines
 
@@ -65,9 +65,3 @@ def test_signs_name_the_registers() -> None:
     apia = regid.parse("apiakeylo_el1")
     assert infer.signs({apia: bytes(8)}) == {"ptrauth_address": (apia,)}
     assert all(sign.what for sign in infer.SIGNS)
-
-
-def test_lengths_of_any_set() -> None:
-    """All 512 bits count, also those beyond what a vCPU can have."""
-    assert lengths.lengths_bits(bytes(64)) == ()
-    assert lengths.lengths_bits(bytes(63) + b"\x80") == (512 * 128,)
