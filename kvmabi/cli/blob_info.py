@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kvmabi import regid, uapi
+from kvmabi import regid
 from kvmabi.cli import blob_options, formats
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.snapshot import page
 from kvmabi.snapshot.formats import json_
-from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
+from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot, mp_state_text
 from kvmabi.snapshot.wording import count
 
 EXAMPLE = """\
@@ -25,11 +25,6 @@ EXAMPLE = """\
 
 exit status: 0 whole, 1 damaged, 2 misuse or not readable"""
 SHOWN = ("pc", "sp", "pstate", "svcr", "midr_el1", "mpidr_el1")
-MP_STATES = {
-    uapi.KVM_MP_STATE_RUNNABLE: "runnable",
-    uapi.KVM_MP_STATE_STOPPED: "stopped",
-    uapi.KVM_MP_STATE_SUSPENDED: "suspended",
-}
 OPTIONS = {Fact.VECTOR_LENGTHS: "--sve, --sme", Fact.FEATURES: "--features"}
 MOST_ITEMS = 32
 WIDTH = 100
@@ -118,7 +113,7 @@ def _vcpu_lines(vcpu: VcpuSnapshot, registers: bool) -> Iterator[str]:
     families = Counter(regid.decode(id).family or "other" for id in vcpu.registers)
     counts = ", ".join(f"{count} {family.replace('_', ' ')}" for family, count in families.items())
     mode = "" if vcpu.svcr is None else f", SVCR.SM = {vcpu.sm:d}, SVCR.ZA = {vcpu.za:d}"
-    state = "" if vcpu.mp_state is None else f", {MP_STATES.get(vcpu.mp_state, f'MP state {vcpu.mp_state}')}"
+    state = "" if vcpu.mp_state is None else f", {mp_state_text(vcpu.mp_state)}"
     yield from _wrapped(
         f"vCPU {vcpu.index}{state}{mode}: ", f"{count(len(vcpu.registers), 'register')}: {counts or 'none'}"
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kvmabi import regid, uapi
+from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.model.plan import LENGTHS
 from kvmabi.order.values import same
@@ -28,14 +28,9 @@ from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect, Kind,
 from kvmabi.snapshot.comparing.hostside import LENGTH_FACTS, host_side
 from kvmabi.snapshot.comparing.meaning import number_text
 from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu, side_of
-from kvmabi.snapshot.snapshot import Origin, Snapshot
+from kvmabi.snapshot.snapshot import Origin, Snapshot, mp_state_text
 
 What = str | Path | Snapshot | Iterable[int] | Side
-MP_STATES = {
-    value: name.removeprefix("KVM_MP_STATE_").lower()
-    for name, value in vars(uapi).items()
-    if name.startswith("KVM_MP_STATE_")
-}
 EXCHANGED = "the two have each other's values: KVM gives CNTVCT_EL0 and CNTV_CVAL_EL0 each other's encodings as IDs"
 MODAL = frozenset({"core", "sve", "sme"})
 """Families whose registers depend on the mode, under TCG as under KVM."""
@@ -124,7 +119,7 @@ def _vcpus(a: Side, b: Side, one: SideVcpu, other: SideVcpu) -> Iterator[Differe
             consequence=consequence,
         )
     if one.mp_state is not None and other.mp_state is not None and one.mp_state != other.mp_state:
-        states = [MP_STATES.get(state, str(state)) for state in (one.mp_state, other.mp_state)]
+        states = [mp_state_text(state) for state in (one.mp_state, other.mp_state)]
         yield Difference(Kind.FACT, vcpus=vcpus, fact="mp_state", a=states[0], b=states[1])
 
 

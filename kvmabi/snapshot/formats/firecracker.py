@@ -14,7 +14,7 @@ from typing import Any
 
 from kvmabi.snapshot.formats import fcbincode, fcbitcode
 from kvmabi.snapshot.formats.format import Format
-from kvmabi.snapshot.formats.gathering import Problems, features_of, finished, missing_library
+from kvmabi.snapshot.formats.gathering import Problems, features_of_word, finished, missing_library
 from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
@@ -134,7 +134,7 @@ def _take_features(snapshot: Snapshot) -> None:
         snapshot.unknown |= {Fact.FEATURES}
         return
     snapshot.target = filled[0]["target"]
-    snapshot.features = frozenset().union(*(features_of(kvi["features"][0]) for kvi in filled))
+    snapshot.features = frozenset().union(*(features_of_word(kvi["features"][0]) for kvi in filled))
 
 
 FORMAT = Format("firecracker", "Firecracker's vmstate", recognises, read)

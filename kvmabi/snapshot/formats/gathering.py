@@ -189,10 +189,10 @@ def feature_bits() -> dict[str, int]:
     return {name: feature.bit for name, feature in load_kernel(FEATURES_OF).features.items()}
 
 
-def features_of(word: int) -> frozenset[str]:
+def features_of_word(word: int) -> frozenset[str]:
     """The features that last beyond INIT in features[0]; bits that kernels use differently are left out.
 
-    >>> sorted(features_of(0b10101))
+    >>> sorted(features_of_word(0b10101))
     ['psci_0_2', 'sve']
     """
     return features.lasting(name for name, bit in feature_bits().items() if word >> bit & 1)
