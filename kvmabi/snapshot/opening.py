@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opens a snapshot whatever its format: looks at the content, never at the name."""
+"""Opens a snapshot in any format: the content decides, never the name."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Snapshots: what the vCPUs of a VM were, whatever file or vCPU they come from, and what that file cannot hold."""
+"""Snapshots: what the vCPUs of a VM were, from any file or vCPU, and what that file cannot hold."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def _has_registers(vcpu: VcpuSnapshot) -> bool:
 
 
 def _limited(vcpu: VcpuSnapshot, shapes: int) -> tuple[VcpuSnapshot, Seen | None]:
-    """As much of a vCPU as is judged, and what is to be said if that is not all of it."""
+    """As much of a vCPU as is judged, and what is reported if that is not all of it."""
     if shapes >= MOST_SHAPES:
         return vcpu, Seen("too-large", f"the vCPUs are of more than {MOST_SHAPES} kinds; these are not judged")
     if len(vcpu.registers) <= MOST_REGISTERS:

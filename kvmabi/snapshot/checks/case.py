@@ -23,7 +23,7 @@ ZA_IDS = frozenset(sme.ZA_IDS)
 VECTOR_IDS = Z_IDS | ZA_IDS
 SVE, SME = "sve", "sme"
 WHOLE_LISTS = frozenset({"firecracker", "json", "kvm", "kvmabi", "model", "text", "trace"})
-"""Formats that hold whatever a kernel lists."""
+"""Formats that hold every register that a kernel lists."""
 VLS = {SVE: SVE_VLS, SME: SME_VLS}
 
 

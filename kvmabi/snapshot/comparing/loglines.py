@@ -16,7 +16,7 @@ from kvmabi.snapshot.comparing import qemunumbers
 
 MOST_REGISTERS: Final = 1 << 16
 MOST_LINE: Final = 1 << 16
-"""Characters of a line that are looked at; a longer line belongs to no list."""
+"""Characters of a line that are looked at; a longer line is not part of a list."""
 _NUMBER = r"0[xX][0-9a-fA-F]{1,16}\b"
 _NAMED = re.compile(rf"\b(?:registers?|reg|cpreg)\b[^0-9a-zA-Z]{{0,3}}(?:id[ :=]{{1,2}})?({_NUMBER})")
 _WHOLE_ID = re.compile(r"\b0[xX][46]0[2-8]0[0-9a-fA-F]{12}\b")
@@ -30,7 +30,7 @@ _SIZES = range(2, 9)
 
 
 class Message(NamedTuple):
-    """A message that names no register: whose it is, a part of it, and what it means."""
+    """A message that does not name a register: whose it is, a part of it, and what it means."""
 
     vmm: str
     contains: str

@@ -63,16 +63,16 @@ class CommonLengths:
 
     @property
     def shared_problems(self) -> list[Problem]:
-        """Who cannot give a guest all the shared lengths, and why."""
+        """The hosts that cannot give a guest all the shared lengths, and why."""
         return self.problems(self.shared)
 
     @property
     def guest_problems(self) -> list[Problem]:
-        """Who cannot give the guest that was asked for."""
+        """The hosts that cannot give the guest that was asked for."""
         return [] if self.guest is None else self.problems(self.guest)
 
     def problems(self, guest: Lengths) -> list[Problem]:
-        """Who cannot give a guest a set, and by which length."""
+        """The hosts that cannot give a guest a set, and which length is the reason."""
         return [
             problem for name, bits in self.sets.items() if bits is not None for problem in broken(name, bits, guest)
         ]

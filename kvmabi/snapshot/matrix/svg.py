@@ -31,7 +31,7 @@ LEGEND: Final = (
 def svg(matrix: Common) -> str:
     """The picture, self-contained.
 
-    A cell is in the guest's set (the one that was asked for, else the widest), or the host has the length besides, or
+    A cell is in the guest's set (the one that was asked for, else the widest), or another one that the host has, or
     the length breaks the set: the host lacks it, or has it below the largest and cannot leave it out.
     """
     panels = [one for one in (matrix.sve, matrix.sme) if any(one.sets.values()) or one.guest]

@@ -35,7 +35,7 @@ def bits_text(bits: Lengths | None) -> str:
 
 
 def values_text(values: Mapping[str, int]) -> str:
-    """Values and who has each, the most common first.
+    """Values and the hosts that have each, the most common first.
 
     >>> values_text({"a": 1, "b": 2, "c": 1})
     '0x1: a, c; 0x2: b'
