@@ -63,7 +63,7 @@ def host_side(
     side.name = f"{chosen_host.name} under {chosen_kernel.name}"
     side.kernel = chosen_kernel.name
     if missing:
-        side.notes.append(f"{place} has no {feature_rules.label(missing)}: compared without")
+        side.notes.append(f"{place} has no {', '.join(sorted(missing))}: compared without")
     return side
 
 

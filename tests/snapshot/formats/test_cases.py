@@ -196,7 +196,7 @@ def test_directory_of_cloud_hypervisor(tmp_path: Path) -> None:
         opening.read(tmp_path)
     (tmp_path / "state.json").unlink()
     os.mkfifo(tmp_path / "state.json")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         opening.read(tmp_path)
 
 
