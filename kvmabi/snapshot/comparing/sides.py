@@ -145,7 +145,7 @@ def _of_text(text: str) -> Side:
         if found:
             return of_found(found, text)
         hint = "" if os.path.sep in text else _hint(text)
-        raise UsageError(f"{text}: neither a file, nor a register or message that is known{hint}")
+        raise UsageError(f"{text}: no such file, and not a register or message that is known{hint}")
     if os.path.isdir(text):
         return of_snapshot(opening.read(text), text)
     found = _lines_of(text)
