@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from kvmabi.model.plan import Plan
     from kvmabi.order import Finding
     from kvmabi.profiles import Host, Kernel, host_names, kernel_names, load_host, load_kernel
-    from kvmabi.snapshot.diff import diff
-    from kvmabi.snapshot.matrix import matrix
+    from kvmabi.snapshot.comparing.diff import diff
+    from kvmabi.snapshot.matrix.matrix import matrix
     from kvmabi.snapshot.restoring import RestoreError, restore
     from kvmabi.snapshot.saving import save
     from kvmabi.snapshot.snapshot import Snapshot
@@ -70,12 +70,12 @@ _HOMES = {
     "UsageError": "kvmabi.errors",
     "Vcpu": "kvmabi.kvm",
     "Vm": "kvmabi.kvm",
-    "diff": "kvmabi.snapshot.diff",
+    "diff": "kvmabi.snapshot.comparing.diff",
     "host_names": "kvmabi.profiles",
     "kernel_names": "kvmabi.profiles",
     "load_host": "kvmabi.profiles",
     "load_kernel": "kvmabi.profiles",
-    "matrix": "kvmabi.snapshot.matrix",
+    "matrix": "kvmabi.snapshot.matrix.matrix",
     "open": "kvmabi.kvm",
     "restore": "kvmabi.snapshot.restoring",
     "save": "kvmabi.snapshot.saving",

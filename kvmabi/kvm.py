@@ -36,6 +36,7 @@ from kvmabi.waiting import wait_for_signal
 MAX_ARG = (1 << 64) - 1
 ADDRESS = uapi.ffi.typeof("uintptr_t")
 WORD = (1 << 32) - 1
+FEATURE_WORDS = uapi.ffi.sizeof("struct kvm_vcpu_init") // 4 - 1
 SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
 ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a writable buffer"
 FIRST_LABEL = WORD + 1
@@ -60,6 +61,11 @@ def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
             raise UsageError(f"kernel {kernel.name} has no vCPU feature {name!r}: take some of {names}")
         bits |= 1 << feature.bit
     return bits
+
+
+def feature_words(bits: int) -> list[int]:
+    """features[] of struct kvm_vcpu_init for its bits."""
+    return [bits >> 32 * n & WORD for n in range(FEATURE_WORDS)]
 
 
 class Kvm:
@@ -306,7 +312,7 @@ class Vcpu:
         init = uapi.ffi.new("struct kvm_vcpu_init *")
         init.target = (self.kvm.kernel.target if target is None else target) & WORD
         bits = feature_bits(self.kvm.kernel, features)
-        init.features = [bits >> 32 * n & WORD for n in range(len(init.features))]
+        init.features = feature_words(bits)
         self._ioctl(uapi.KVM_ARM_VCPU_INIT, init)
 
     def finalize(self, feature: int = uapi.KVM_ARM_VCPU_VEC) -> None:

@@ -3,7 +3,7 @@
 
     python scripts/blob_rules.py [--check]
 
-The rules come from kvmabi/snapshot/rules.toml. Exits with 0, or with 1 if --check finds a difference.
+The rules come from kvmabi/snapshot/checks/rules.toml. Exits with 0, or with 1 if --check finds a difference.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.rules import Severity
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/reference/blob-rules.md"

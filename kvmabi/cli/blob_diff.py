@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.snapshot import loglines, page, sides
-from kvmabi.snapshot.diff import diff
-from kvmabi.snapshot.difference import Diff, Difference, Effect
+from kvmabi.snapshot import page
+from kvmabi.snapshot.comparing import loglines, sides
+from kvmabi.snapshot.comparing.diff import diff
+from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect
+from kvmabi.snapshot.comparing.sides import Side
 from kvmabi.snapshot.page import Page
 from kvmabi.snapshot.picture import Mark
-from kvmabi.snapshot.sides import Side
 
 EXAMPLE = """\
   kvmabi blob diff 0x1013c096

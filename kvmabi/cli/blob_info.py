@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kvmabi import regid, uapi
+from kvmabi import regid
 from kvmabi.cli import blob_options, formats
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.snapshot import page
 from kvmabi.snapshot.formats import json_
-from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
+from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot, mp_state_text
+from kvmabi.snapshot.wording import count
 
 EXAMPLE = """\
   kvmabi blob info guest.qemu
@@ -24,11 +25,6 @@ EXAMPLE = """\
 
 exit status: 0 whole, 1 damaged, 2 misuse or not readable"""
 SHOWN = ("pc", "sp", "pstate", "svcr", "midr_el1", "mpidr_el1")
-MP_STATES = {
-    uapi.KVM_MP_STATE_RUNNABLE: "runnable",
-    uapi.KVM_MP_STATE_STOPPED: "stopped",
-    uapi.KVM_MP_STATE_SUSPENDED: "suspended",
-}
 OPTIONS = {Fact.VECTOR_LENGTHS: "--sve, --sme", Fact.FEATURES: "--features"}
 MOST_ITEMS = 32
 WIDTH = 100
@@ -57,7 +53,7 @@ def run(args: Namespace) -> int:
 
 def _lines(path: str, snapshot: Snapshot, registers: bool) -> Iterator[str]:
     """What a file holds, for people."""
-    yield f"{path}: {snapshot.format}, {_plural(len(snapshot.vcpus), 'vCPU')}"
+    yield f"{path}: {snapshot.format}, {count(len(snapshot.vcpus), 'vCPU')}"
     for name, value in _facts(snapshot):
         yield from _wrapped(f"  {name}: ", value)
     for vcpu in snapshot.vcpus:
@@ -117,9 +113,9 @@ def _vcpu_lines(vcpu: VcpuSnapshot, registers: bool) -> Iterator[str]:
     families = Counter(regid.decode(id).family or "other" for id in vcpu.registers)
     counts = ", ".join(f"{count} {family.replace('_', ' ')}" for family, count in families.items())
     mode = "" if vcpu.svcr is None else f", SVCR.SM = {vcpu.sm:d}, SVCR.ZA = {vcpu.za:d}"
-    state = "" if vcpu.mp_state is None else f", {MP_STATES.get(vcpu.mp_state, f'MP state {vcpu.mp_state}')}"
+    state = "" if vcpu.mp_state is None else f", {mp_state_text(vcpu.mp_state)}"
     yield from _wrapped(
-        f"vCPU {vcpu.index}{state}{mode}: ", f"{_plural(len(vcpu.registers), 'register')}: {counts or 'none'}"
+        f"vCPU {vcpu.index}{state}{mode}: ", f"{count(len(vcpu.registers), 'register')}: {counts or 'none'}"
     )
     if vcpu.serror is not None and vcpu.serror[0]:
         yield f"  an SError is pending{f', ESR {vcpu.serror[2]:#x}' if vcpu.serror[1] else ''}"
@@ -147,10 +143,6 @@ def _wrapped(start: str, text: str) -> list[str]:
     clean = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     indent = " " * (len(start) - len(start.lstrip()) + 2)
     return textwrap.wrap(start + clean, WIDTH, subsequent_indent=indent, break_long_words=False) or [start]
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 COMMAND = Command(

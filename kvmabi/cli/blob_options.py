@@ -11,8 +11,7 @@ from kvmabi.cli import common
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
-from kvmabi.profiles.host import MAX_VECTOR_BITS
-from kvmabi.snapshot import opening
+from kvmabi.snapshot import lengths, opening
 from kvmabi.snapshot.snapshot import Fact, Snapshot
 
 DAMAGE = "bad-crc"
@@ -104,10 +103,7 @@ def vector_bits(option: str, text: str | None) -> tuple[int, ...] | None:
         return ()
     if not all(word.isascii() and word.isdigit() and len(word) < 6 for word in words):
         raise UsageError(f"{option}: {text!r:.60} is not a list of vector lengths in bits, such as 128,256")
-    lengths = sorted({int(word) for word in words})
-    if any(bits % 128 or not 0 < bits <= MAX_VECTOR_BITS for bits in lengths):
-        raise UsageError(f"{option}: vector lengths are multiples of 128 up to {MAX_VECTOR_BITS} bits")
-    return tuple(lengths)
+    return lengths.checked(map(int, words), option)
 
 
 def features(text: str | None) -> frozenset[str] | None:

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kvmabi.cli import formats, junit, sarif
-from kvmabi.snapshot import page, rules
-from kvmabi.snapshot.findings import Finding, Report
+from kvmabi.snapshot import page
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.findings import Finding, Report
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.page import Page
 from kvmabi.snapshot.picture import Mark
-from kvmabi.snapshot.rules import Severity
 from kvmabi.snapshot.snapshot import Snapshot
+from kvmabi.snapshot.wording import count, wrapped
 
 COMMAND = "kvmabi blob validate"
 LEVELS = {
@@ -62,12 +63,12 @@ def _not_judged(report: Report) -> Iterator[str]:
     for detail in (detail for finding in report.not_judged for detail in finding.details):
         give = f" (give {detail['give']})" if detail["give"] else ""
         line = f"{rules.missing()[detail['fact']].title}{give}: {', '.join(detail['rules'])}"
-        yield from textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        yield from wrapped(line, "  ", width=WIDTH)
 
 
 def _counted(report: Report) -> str:
     counts = Counter(finding.severity for finding in report.findings)
-    parts = [f"{count} {severity}{'' if count == 1 else 's'}" for severity in Severity if (count := counts[severity])]
+    parts = [count(number, severity) for severity in Severity if (number := counts[severity])]
     return ", ".join(parts) or "clean"
 
 

@@ -16,8 +16,8 @@ from kvmabi.fleet import cluster, shard
 from kvmabi.fleet.pool import Limits
 from kvmabi.fleet.summary import Summary
 from kvmabi.snapshot import opening
-from kvmabi.snapshot.findings import Report
-from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.checks.findings import Report
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.target import Target
 from kvmabi.snapshot.validate import validate
@@ -47,7 +47,7 @@ def options(parser: ArgumentParser) -> None:
         "--manifest", metavar="SHARD", help="judge the files that this file names: URL, size, etag a line"
     )
     many.add_argument("--out", metavar="RESULTS", help="where their results go: lines of JSON, or .parquet")
-    many.add_argument("--processes", type=int, metavar="N", help="how many work (default: one for each core)")
+    many.add_argument("--processes", type=int, metavar="N", help="how many processes (default: one for each core)")
     many.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for one file (default: 30)")
     many.add_argument("--memory", type=int, default=512, metavar="MIB", help="memory for one file (default: 512 MiB)")
     many.add_argument(

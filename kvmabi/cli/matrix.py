@@ -7,9 +7,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import common, formats
+from kvmabi.cli.blob_options import vector_bits
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.errors import UsageError
-from kvmabi.snapshot.matrix import matrix
+from kvmabi.snapshot.matrix.matrix import matrix
 
 EXAMPLE = """\
   kvmabi matrix neoverse-n2 neoverse-v1
@@ -35,8 +35,8 @@ def run(args: Namespace) -> int:
     """Print the matrix."""
     found = matrix(
         args.hosts,
-        guest_sve=_lengths("--guest-sve", args.guest_sve),
-        guest_sme=_lengths("--guest-sme", args.guest_sme),
+        guest_sve=vector_bits("--guest-sve", args.guest_sve),
+        guest_sme=vector_bits("--guest-sme", args.guest_sme),
         kernel=args.kernel,
         features=None if args.features is None else common.words(args.features),
     )
@@ -45,15 +45,6 @@ def run(args: Namespace) -> int:
     else:
         sys.stdout.write(found.svg() if args.format == SVG else found.text())
     return ExitStatus.DIFFERENT if found.refused_guest else ExitStatus.SUCCESS
-
-
-def _lengths(option: str, text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    words = common.words(text)
-    if not words or not all(word.isdecimal() for word in words):
-        raise UsageError(f"{option} is a list of vector lengths in bits, such as 128,256, not {text!r:.40}")
-    return [int(word) for word in words]
 
 
 COMMAND = Command(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A shard on a Dask cluster: the same entries, judged by its workers in portions of about as many bytes."""
+"""A shard on a Dask cluster: the same entries, judged by its workers in portions of about the same size."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def _entry(text: str, place: str) -> Entry:
         columns = [column.strip() for column in text.split("\t" if "\t" in text else ",")]
         url, size, etag, *more = (*columns, None, None)[: max(3, len(columns))]
         if more:
-            raise UsageError(f"{place}: has {len(columns)} columns where URL, size and etag are due")
+            raise UsageError(f"{place}: has {len(columns)} columns where URL, size and etag are expected")
     if not isinstance(url, str) or not url or "\0" in url:
         raise UsageError(f"{place}: names no URL")
     if size is not None and str(size) and not (str(size).isascii() and str(size).isdigit()):

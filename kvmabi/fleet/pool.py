@@ -104,7 +104,7 @@ def _give(worker: _Worker, task: tuple[int, Any]) -> None:
     if not worker.given:
         worker.since = time.monotonic()
     worker.given.append(task)
-    with suppress(OSError):  # a worker that has died is noticed where its results are due
+    with suppress(OSError):  # a worker that has died is noticed where its results are expected
         worker.pipe.send(task[1])
 
 

@@ -17,7 +17,7 @@ from kvmabi.fleet.task import Result
 PART = ".part"
 PARQUET = ".parquet"
 JUDGED = frozenset({"clean", "errors"})
-"""The results that stay when a shard is run again: whatever else went wrong may go well the next time."""
+"""The statuses that are kept when a shard is run again: other failures may not happen again."""
 SYNC_EVERY = 1000
 """How many results may have to be judged again after a crash of the machine."""
 

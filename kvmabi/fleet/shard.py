@@ -12,7 +12,7 @@ from kvmabi.fleet.pool import Limits
 from kvmabi.fleet.results import Results
 from kvmabi.fleet.summary import Summary
 from kvmabi.fleet.task import Result, Todo
-from kvmabi.snapshot.findings import Report
+from kvmabi.snapshot.checks.findings import Report
 from kvmabi.snapshot.snapshot import Snapshot
 
 

@@ -12,7 +12,7 @@ from kvmabi.fleet.task import Result
 MOST_FILES = 5
 """How many files of each rule are named as a sample."""
 MOST_GROUPS = 256
-"""How many hosts and kernels are counted apart: they come from the files, so there may be as many as files."""
+"""How many hosts and kernels are counted separately: files name them, so there may be one for each file."""
 OTHERS = "(others)"
 
 

@@ -11,7 +11,7 @@ from kvmabi.errors import UsageError
 from kvmabi.fleet import places
 from kvmabi.fleet.manifest import Entry
 from kvmabi.snapshot import opening
-from kvmabi.snapshot.findings import Report
+from kvmabi.snapshot.checks.findings import Report
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.source import BadBlob
 

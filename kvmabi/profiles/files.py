@@ -11,21 +11,23 @@ from kvmabi import regid, tables
 from kvmabi.errors import UsageError
 from kvmabi.tables import Table
 
+PACKAGE = "kvmabi.profiles"
+
 
 def builtin_names(kind: str) -> list[str]:
     """The names of the built-in profiles of a kind ("hosts", "kernels"), sorted."""
-    folder = files("kvmabi.profiles").joinpath(kind)
+    folder = files(PACKAGE).joinpath(kind)
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def builtin_table(name: str) -> Table:
-    """A table that ships with the package, by its path below kvmabi/profiles."""
-    return tomllib.loads(files("kvmabi.profiles").joinpath(name).read_text("utf-8"))
+def builtin_table(name: str, package: str = PACKAGE) -> Table:
+    """A table that ships with kvmabi, by its path below a package."""
+    return tomllib.loads(files(package).joinpath(name).read_text("utf-8"))
 
 
-def builtin(name: str) -> Reader:
-    """The reader of a table that ships with the package."""
-    return Reader(name, builtin_table(name))
+def builtin(name: str, package: str = PACKAGE) -> Reader:
+    """The reader of a table that ships with kvmabi."""
+    return Reader(name, builtin_table(name, package))
 
 
 def read(kind: str, name: str) -> tuple[Table, bool]:

@@ -131,7 +131,7 @@ class Access:
             raise
 
     def set(self, id: int, data: bytes) -> int:
-        """KVM_SET_ONE_REG with bytes as many as the register has; returns 0 or the errno."""
+        """KVM_SET_ONE_REG with as many bytes as the register has; returns 0 or the errno."""
         memory = self.port.memory
         memory.poke(memory.payload, data)
         return self._write(uapi.KVM_SET_ONE_REG, ONE_REG.pack(id, memory.payload))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a list of registers shows by itself: features of KVM_ARM_VCPU_INIT, and sets of vector lengths.
+"""What a vCPU's registers show of the features of its KVM_ARM_VCPU_INIT.
 
 A register that exists only with a feature shows that feature. The absence of a feature is shown only by a whole list
-of KVM's: formats leave registers out, and TCG has registers that KVM gives to other features.
+of KVM's: formats leave registers out, and TCG has registers that KVM gives to other features. A value of no bytes
+stands for one that is not known, as in a list of IDs.
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kvmabi import regid, uapi
-from kvmabi.errors import UsageError
+from kvmabi.model import core
 from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.profiles import features as feature_rules
-from kvmabi.profiles import sysregs
+from kvmabi.profiles import idregs, sysregs
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS
 
 Registers = Mapping[int, bytes]
-SVE_VLS, SME_VLS = LENGTHS
 PSCI_VERSION = regid.parse("psci_version")
-VQ_BITS = 128
-VLS_BITS = 512
-"""The bits of SVE_VLS and SME_VLS, one a length."""
 EL2_OP1 = 4
 SYSREG_MASK = uapi.KVM_REG_ARCH_MASK | uapi.KVM_REG_ARM_COPROC_MASK
 SYSREG = uapi.KVM_REG_ARM64 | uapi.KVM_REG_ARM64_SYSREG
 OP0_AND_OP1 = uapi.KVM_REG_ARM64_SYSREG_OP0_MASK | uapi.KVM_REG_ARM64_SYSREG_OP1_MASK
 EL2 = uapi.ARM64_SYS_REG(3, EL2_OP1, 0, 0, 0) & OP0_AND_OP1
-FIRST_PSCI = 2  # version 0.2; without the feature KVM offers 0.1, and refuses the one in place of the other
+FIRST_PSCI = 2
+"""PSCI_VERSION 0.2; without the feature KVM offers 0.1, and refuses the one in place of the other."""
+E2H0 = next(field for field in idregs.fields(regid.parse("id_aa64mmfr4_el1")) if field.lsb == 24)
+"""Not 0 on a vCPU whose EL2 has HCR_EL2.E2H fixed at 1, that is, without the feature has_el2_e2h0."""
+PFR0_SVE = next(field for field in idregs.fields(regid.parse("id_aa64pfr0_el1")) if field.lsb == 32)
+PFR1_SME = next(field for field in idregs.fields(regid.parse("id_aa64pfr1_el1")) if field.lsb == 24)
 
 
 class Sign(NamedTuple):
@@ -46,7 +49,8 @@ def _one(id: int) -> Callable[[Registers], Iterator[int]]:
 
 def _plain_vectors(registers: Registers) -> Iterator[int]:
     """Z, P and FFR of a list whose SVCR.SM is 0."""
-    if not int.from_bytes(registers.get(SVCR, b""), "little") & SVCR_SM:
+    svcr = registers.get(SVCR)
+    if svcr is None or (svcr and not svcr[0] & SVCR_SM):
         yield from (id for id in registers if id not in LENGTHS and regid.decode(id).family == "sve")
 
 
@@ -62,7 +66,7 @@ def _of_el2(registers: Registers) -> Iterator[int]:
 
 
 def _psci(registers: Registers) -> Iterator[int]:
-    if int.from_bytes(registers.get(PSCI_VERSION, b""), "little") >= FIRST_PSCI:
+    if _number(registers, PSCI_VERSION) >= FIRST_PSCI:
         yield PSCI_VERSION
 
 
@@ -110,34 +114,47 @@ def signs(registers: Registers) -> dict[str, tuple[int, ...]]:
 
 
 def features_of(registers: Registers) -> frozenset[str]:
-    """The features that the registers show, and those that INIT takes only together with them.
+    """The features that registers or their values show, and those that INIT takes only together with them.
 
-    power_off, pmu_v3_strict, has_el2_e2h0 and el1_32bit leave no register behind: they are never among them.
+    power_off and pmu_v3_strict leave nothing behind: they are never among them.
 
     >>> from kvmabi import regid
     >>> sorted(features_of({regid.parse("apiakeylo_el1"): bytes(8), regid.parse("sve_vls"): bytes(64)}))
     ['ptrauth_address', 'ptrauth_generic', 'sve']
     """
     shown = frozenset(signs(registers))
-    return shown.union(*(feature_rules.table()[name].needs for name in shown))
+    shown = shown.union(*(feature_rules.table()[name].needs for name in shown))
+    if _number(registers, core.PSTATE_ID) & core.MODE_MASK in core.EL1_32BIT:
+        shown |= {"el1_32bit"}
+    if "has_el2" in shown and registers.get(E2H0.id) and not E2H0.get(_number(registers, E2H0.id)):
+        shown |= {"has_el2_e2h0"}
+    return shown
 
 
-def lengths_bits(vls: bytes) -> tuple[int, ...]:
-    """The vector lengths in bits that a value of SVE_VLS or SME_VLS holds, in rising order.
+def usual_features(registers: Registers) -> frozenset[str]:
+    """As ``features_of``, with psci_0_2 unless psci_version is 0.1: VMMs ask for it, and few formats show it.
 
-    >>> lengths_bits(bytes([0b1011]) + bytes(63))
-    (128, 256, 512)
+    >>> sorted(usual_features({})), sorted(usual_features({PSCI_VERSION: (1).to_bytes(8, "little")}))
+    (['psci_0_2'], [])
     """
-    held = int.from_bytes(vls, "little")
-    return tuple(VQ_BITS * vq for vq in range(1, held.bit_length() + 1) if held >> vq - 1 & 1)
+    shown = features_of(registers)
+    return shown if 0 < _number(registers, PSCI_VERSION) < FIRST_PSCI else shown | {"psci_0_2"}
 
 
-def vls_of(lengths_bits: tuple[int, ...]) -> bytes:
-    """The value of SVE_VLS or SME_VLS for a set of vector lengths in bits. Raises UsageError for what is no length.
+def shows_sve(registers: Registers) -> bool | None:
+    """Whether ID_AA64PFR0_EL1 shows SVE, which it does only on a vCPU with the feature; None if it is absent."""
+    return _shows(registers, PFR0_SVE)
 
-    >>> vls_of((128, 256, 512))[0], len(vls_of((128,)))
-    (11, 64)
-    """
-    if any(bits % VQ_BITS or not 0 < bits <= VLS_BITS * VQ_BITS for bits in lengths_bits):
-        raise UsageError(f"a vector length is a multiple of {VQ_BITS} bits, not {lengths_bits}")
-    return sum(1 << bits // VQ_BITS - 1 for bits in set(lengths_bits)).to_bytes(VLS_BITS // 8, "little")
+
+def shows_sme(registers: Registers) -> bool | None:
+    """The same for ID_AA64PFR1_EL1 and SME."""
+    return _shows(registers, PFR1_SME)
+
+
+def _shows(registers: Registers, field: idregs.Field) -> bool | None:
+    return bool(field.get(_number(registers, field.id))) if registers.get(field.id) else None
+
+
+def _number(registers: Registers, id: int) -> int:
+    """A register's value, 0 if it is absent or not known."""
+    return int.from_bytes(registers.get(id, b""), "little")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opens a snapshot whatever its format: looks at the content, never at the name."""
+"""Opens a snapshot in any format: the content decides, never the name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def formats() -> tuple[Format, ...]:
 
 
 def read(path: str | Path, *, numbers: bool = False) -> Snapshot:
-    """Read the snapshot in a file or directory. Raises UsageError if it is none, is empty or cannot be read.
+    """Read the snapshot in a file or directory. Raises UsageError if it is not one, is empty or cannot be read.
 
     ``numbers``: values in text are numbers, with the highest digit first, instead of bytes as they are transferred.
     """

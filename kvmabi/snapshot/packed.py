@@ -74,7 +74,7 @@ class _Unpacked(io.RawIOBase):
 class _Xz:
     """An xz stream under a limit of memory, which lzma.open does not take.
 
-    What ``xz -9`` wrote asks for a dictionary beyond the limit, of which only as much is used as is unpacked: such a
+    What ``xz -9`` wrote asks for a dictionary beyond the limit, and uses only as much of it as is unpacked: such a
     stream is read as far as that.
     """
 

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 
-from kvmabi.errors import KvmError
-from kvmabi.kvm import Kvm, Vcpu
+from kvmabi.model.plan import SVCR
+from kvmabi.model.system import System
+from kvmabi.model.vcpu import Vcpu
+from kvmabi.model.vm import Vm
+from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles import host_names, kernel_names, load_host, load_kernel
+from kvmabi.snapshot.trying import finalize, initialized
 
 NOT_ALWAYS = frozenset({"el1_32bit", "power_off", "has_el2", "has_el2_e2h0", "pmu_v3_strict"})
 """Features that a vCPU with all that its host offers leaves out: they exclude others or hide registers."""
@@ -39,29 +44,25 @@ def listed_by(kernel: str) -> frozenset[int]:
 
 @cache
 def _listed(host: str, kernel: str) -> frozenset[int]:
-    with Kvm(load_host(host), load_kernel(kernel), kept_events=0, checked=False) as kvm:
-        return frozenset(id for vcpu in _vcpus(kvm) for id in vcpu.reg_list())
+    system = System(load_host(host), load_kernel(kernel))
+    return frozenset(id for vcpu in _vcpus(system) for id in vcpu.reg_list())
 
 
-def _vcpus(kvm: Kvm) -> Iterator[Vcpu]:
+def _vcpus(system: System) -> Iterator[Vcpu]:
     """A vCPU in each kind of mode that the host and the kernel offer."""
     for without in (NOT_ALWAYS, WITH_EL2):
-        vcpu = kvm.create_vm().create_vcpu(0)
-        offered = kvm.vcpu_model(vcpu.fd).system.features
-        if without is WITH_EL2 and "has_el2" not in offered:
+        if without is WITH_EL2 and "has_el2" not in system.features:
             continue
-        features = offered - without
-        while True:
-            try:
-                vcpu.init(features)
-                break
-            except KvmError:
-                if "ptrauth_address" not in features:
-                    raise
-                features -= {"ptrauth_address", "ptrauth_generic"}
-        if {"sve", "sme"} & features:
-            vcpu.finalize()
-        for value in SVCR_VALUES if "sme" in features else ():
-            vcpu["svcr"] = value
+        with closing(Vm(system, 1)) as vm:
+            vcpu = initialized(vm, usual(system.features, without))
+            finalize(vcpu)
+            for value in SVCR_VALUES if "sme" in vcpu.mode.features else ():
+                vcpu.set_one_reg(SVCR, value.to_bytes(8, "little"))
+                yield vcpu
             yield vcpu
-        yield vcpu
+
+
+def usual(offered: frozenset[str], without: frozenset[str] = NOT_ALWAYS) -> frozenset[str]:
+    """The features of a guest that takes what a host offers, without those that exclude others or hide registers."""
+    chosen = offered - without
+    return chosen - {"ptrauth_address", "ptrauth_generic"} if feature_rules.conflict(chosen) else chosen

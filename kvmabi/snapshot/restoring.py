@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from kvmabi import regid, uapi
 from kvmabi.errors import KvmError, UsageError
-from kvmabi.kvm import Kvm, Vcpu, feature_bits
+from kvmabi.kvm import Kvm, Vcpu, feature_bits, feature_words
 from kvmabi.model.plan import Plan, Stage, Step
 from kvmabi.model.row import size_of
 from kvmabi.order.values import first_difference, same
@@ -30,11 +30,10 @@ from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles import sysregs
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.access import Access
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, vls_of
 from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 from kvmabi.snapshot.vcpus import Vcpus, Where
 
-WORD_BITS = 32
-FEATURE_WORDS = 7
 VECTORS = frozenset({"sve", "sme"})
 MP_STATE, EVENTS = "KVM_SET_MP_STATE", "KVM_SET_VCPU_EVENTS"
 SHOWN = 8
@@ -66,7 +65,7 @@ class Failure:
 class Restored:
     """A whole restore: ``vcpus`` are what was restored, in the snapshot's order, ``features`` those of INIT.
 
-    ``refused_equal`` are registers that KVM did not take and that have the saved value all the same. ``at_reset`` are,
+    ``refused_equal`` are registers that KVM did not take and that have the saved value anyway. ``at_reset`` are,
     for each vCPU's number, registers that KVM lists and the snapshot lacks: they have the value of the reset.
     ``tolerated`` are failures that the caller accepts.
     """
@@ -112,9 +111,9 @@ def restore(
     without them gets the features that its registers show, and KVM_ARM_TARGET_GENERIC_V8. Where it has no SVE_VLS or
     SME_VLS, these are written from its ``sve_bits`` and ``sme_bits``; without both, the vCPU has the host's lengths.
 
-    Every register is written, then read back. A refused register that has its value all the same (an invariant one, or
-    the vector lengths of a finalised vCPU) is no failure; neither are registers in ``tolerate``, by name or ID, nor
-    those that count by themselves. A vCPU whose INIT or FINALIZE fails is given up, the others are tried. Devices are
+    Every register is written, then read back. A refused register that has its value anyway (an invariant one, or
+    the vector lengths of a finalised vCPU) is not a failure; neither are registers in ``tolerate``, by name or ID, nor
+    free-running counters. A vCPU whose INIT or FINALIZE fails is not restored further; the others are. Devices are
     not part of it: a VMM sets up the vGIC, the PMU's interrupt and the timers' by itself. Raises RestoreError, KvmError
     if vCPUs cannot be created, and UsageError for numbers of vCPUs that do not fit and for unknown features.
     """
@@ -174,13 +173,13 @@ def _words(features: frozenset[str], kvm: Kvm | None) -> tuple[int, ...]:
         if unknown:
             raise UsageError(f"no vCPU feature {unknown[0]!r}: take some of {', '.join(feature_rules.table())}")
         bits = sum(1 << int(place) for place in places.values() if place is not None)
-    return tuple(bits >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(FEATURE_WORDS))
+    return tuple(feature_words(bits))
 
 
 def _registers(snapshot: Snapshot, vcpu: VcpuSnapshot, features: frozenset[str]) -> dict[int, bytes]:
     """What is written: the saved registers, and vector lengths that the snapshot has only as sets."""
-    sets = (("sve", infer.SVE_VLS, snapshot.sve_bits), ("sme", infer.SME_VLS, snapshot.sme_bits))
-    lengths = {id: infer.vls_of(bits) for feature, id, bits in sets if bits and feature in features}
+    sets = (("sve", SVE_VLS, snapshot.sve_bits), ("sme", SME_VLS, snapshot.sme_bits))
+    lengths = {id: vls_of(bits) for feature, id, bits in sets if bits and feature in features}
     return {**lengths, **vcpu.registers}
 
 
@@ -229,7 +228,7 @@ class _Restore:
             self._try(self.access.set_mp_state(mp_state), MP_STATE)
 
     def check(self) -> None:
-        """Read everything back: a value that is not there is a failure, whatever the set returned."""
+        """Read everything back: another value is a failure, whatever the set returned."""
         if not self.lives:
             return
         try:

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 
 from kvmabi.errors import UsageError
 from kvmabi.profiles import features as feature_rules
-from kvmabi.snapshot import infer
 from kvmabi.snapshot.access import Access
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, lengths_bits
 from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.vcpus import Vcpus, Where
 
@@ -39,7 +39,7 @@ def save(
     The vCPUs must be initialised, finalised and must not run. ``where`` is a ``kvmabi.Vm`` or ``Vcpu``, a vCPU's file
     descriptor, or a list of one of them; for descriptors, ``features`` and ``target`` of INIT, and the names of host
     and kernel, are the caller's: no ioctl reports them (None: they are unknown). Raises KvmError for an ioctl that
-    fails, with the register's name, and UsageError for what is not a vCPU.
+    fails, with the register's name, and UsageError for anything that is not a vCPU.
     """
     vcpus = Vcpus(where)
     accesses = vcpus.access()
@@ -61,8 +61,8 @@ def save(
         target=target,
         host=host,
         kernel=kernel,
-        sve_bits=_lengths(lists, infer.SVE_VLS),
-        sme_bits=_lengths(lists, infer.SME_VLS),
+        sve_bits=_lengths(lists, SVE_VLS),
+        sme_bits=_lengths(lists, SME_VLS),
         unknown=_unknown(saved, given, host, kernel),
     )
 
@@ -74,7 +74,7 @@ def _vcpu(access: Access) -> VcpuSnapshot:
 
 def _lengths(lists: list[dict[int, bytes]], vls: int) -> tuple[int, ...]:
     """The longest set of the vCPUs; empty without the extension: KVM lists the register with it."""
-    return max((infer.lengths_bits(registers.get(vls, b"")) for registers in lists), key=len)
+    return max((lengths_bits(registers.get(vls, b"")) for registers in lists), key=len)
 
 
 def _unknown(saved: list[VcpuSnapshot], features: frozenset[str] | None, host: str, kernel: str) -> frozenset[Fact]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Snapshots: what the vCPUs of a VM were, whatever file or vCPU they come from, and what that file cannot hold."""
+"""Snapshots: what the vCPUs of a VM were, from any file or vCPU, and what that file cannot hold."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from kvmabi import regid
+from kvmabi import regid, uapi
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA
-from kvmabi.model.plan import LENGTHS, SVCR, Plan
+from kvmabi.model.plan import SVCR, Plan
 
-SVE_VLS, SME_VLS = LENGTHS
+_MP_STATES = {
+    value: name.removeprefix("KVM_MP_STATE_").lower()
+    for name, value in vars(uapi).items()
+    if name.startswith("KVM_MP_STATE_")
+}
+
+
+def mp_state_text(state: int) -> str:
+    """An MP state in words.
+
+    >>> mp_state_text(5), mp_state_text(77)
+    ('stopped', 'MP state 77')
+    """
+    return _MP_STATES.get(state, f"MP state {state}")
 
 
 class Fact(Enum):
@@ -33,7 +46,7 @@ class Fact(Enum):
 
 
 class Origin(Enum):
-    """Whose registers they are: a list of TCG's registers is not one of any kernel."""
+    """Whose registers they are: TCG's list of registers is not a kernel's."""
 
     KVM = "KVM"
     TCG = "TCG"
@@ -61,7 +74,7 @@ class VcpuSnapshot:
     ``mp_state`` is a KVM_MP_STATE_ value. ``serror`` is what KVM_GET_VCPU_EVENTS reports of an SError: pending, has an
     ESR, ESR. ``offsets`` returns each register's place in the file in bytes. None stands for what the file lacks.
 
-    >>> from kvmabi import regid
+    >>> from kvmabi import regid, uapi
     >>> vcpu = VcpuSnapshot(0, {regid.parse("svcr"): bytes([2]) + bytes(7)})
     >>> vcpu.sm, vcpu.za, vcpu.value("svcr")
     (False, True, 2)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 BLOCK_BYTES = 1 << 16
 MOST_WHOLE_BYTES = 24 << 20
-"""How much of a file a reader keeps at once at most."""
+"""The most that a reader keeps of a file at once."""
 
 
 class BadBlob(Exception):
@@ -25,7 +25,9 @@ class Truncated(BadBlob):
     """A file that ends too early."""
 
     def __init__(self, what: str, offset: int, wanted_bytes: int) -> None:
-        super().__init__(f"{what} ends after {offset} bytes, where {wanted_bytes} more are due", offset, "truncated")
+        super().__init__(
+            f"{what} ends after {offset} bytes, where {wanted_bytes} more are expected", offset, "truncated"
+        )
 
 
 class Source:
@@ -70,7 +72,7 @@ class Source:
         """All that follows. Raises BadBlob if that is more than ``most_bytes``."""
         data = self._some(most_bytes + 1)
         if len(data) > most_bytes:
-            raise BadBlob(f"more than {most_bytes >> 20} MiB where registers are due", self.at, "too-large")
+            raise BadBlob(f"more than {most_bytes >> 20} MiB where registers are expected", self.at, "too-large")
         return data
 
     def skip(self, size_bytes: int) -> None:

@@ -1,40 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Where a snapshot is to be restored: a host, a kernel, and what the user knows of the guest; a restore on the model.
+"""Where a snapshot is to be restored: a host, a kernel, and what the user knows of the guest.
 
-The model's answer to a write is the kernel's, so a target tries the writes that can fail (``decisive``) on a modelled
-vCPU, in the order of the plan, and keeps what it answers.
+A target tries the writes that can fail (``is_decisive``) on the model and keeps the answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from kvmabi import regid, uapi
+from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
-from kvmabi.kvm import feature_bits
-from kvmabi.model import core, lifecycle, vls
-from kvmabi.model.mode import SVCR_SM, SVCR_ZA
-from kvmabi.model.plan import LENGTHS, SVCR, Plan, Stage, stage_of
+from kvmabi.model import core
+from kvmabi.model.plan import LENGTHS, Stage, stage_of
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.registermap import RegisterMap
 from kvmabi.model.row import size_of
 from kvmabi.model.system import System
-from kvmabi.model.vcpu import Payload, Vcpu
 from kvmabi.model.vm import Vm
-from kvmabi.profiles import Host, Kernel, idregs, load_host, load_kernel, sysregs
+from kvmabi.profiles import Host, Kernel, load_host, load_kernel, sysregs
 from kvmabi.profiles import features as feature_rules
-from kvmabi.profiles.host import MAX_VECTOR_BITS
-from kvmabi.snapshot import infer
+from kvmabi.snapshot import infer, trying
+from kvmabi.snapshot.lengths import checked, vls_of
 from kvmabi.snapshot.snapshot import VcpuSnapshot
 
-QUADWORD_BITS = 128
-WORD_BITS = 32
-WORD = (1 << WORD_BITS) - 1
-FEATURE_WORDS = uapi.ffi.sizeof("struct kvm_vcpu_init") // 4 - 1
-E2H0 = next(field for field in idregs.fields(regid.parse("id_aa64mmfr4_el1")) if field.lsb == 24)
-"""Not 0 on a vCPU whose EL2 has HCR_EL2.E2H fixed at 1, that is, without the feature has_el2_e2h0."""
 NO_LENGTHS: Mapping[int, Iterable[int]] = {}
 JUDGED_RULES = frozenset({"feature_id", "aarch32_id", "implementation_id", "constant", "clidr", "oslsr", "zero"})
 """The rules of system registers whose sets can fail because of the value (model/sysreg.py)."""
@@ -113,8 +104,8 @@ class Target:
             chosen_host,
             None if kernel is None else load_kernel(kernel),
             expanded,
-            _lengths("sve_bits", sve_bits),
-            _lengths("sme_bits", sme_bits),
+            None if sve_bits is None else checked(sve_bits, "sve_bits"),
+            None if sme_bits is None else checked(sme_bits, "sme_bits"),
         )
 
     @cached_property
@@ -128,14 +119,14 @@ class Target:
         ``features`` are the snapshot's; the target's come first, and without either they are inferred. None if the
         target is not known, or INIT fails there.
 
-        >>> vcpu = VcpuSnapshot(0, {SVCR: bytes([2]) + bytes(7)})
+        >>> vcpu = VcpuSnapshot(0, {regid.parse("svcr"): bytes([2]) + bytes(7)})
         >>> Target.of(host="sme-demo").map(vcpu).mode.za
         True
         """
         if self.system is None:
             return None
         chosen = self.features if self.features is not None else features
-        return self.trial(vcpu.registers, inferred_features(vcpu) if chosen is None else chosen).map
+        return self.trial(vcpu.registers, infer.features_of(vcpu.registers) if chosen is None else chosen).map
 
     def trial(
         self,
@@ -152,34 +143,8 @@ class Target:
         writes = {id: data for id, data in registers.items() if is_decisive(id) and len(data) == size_of(id)}
         for id, bits in (dict(zip(LENGTHS, (self.sve_bits, self.sme_bits), strict=True)) | dict(lengths)).items():
             if bits:
-                writes.setdefault(id, encode_lengths(bits))
+                writes.setdefault(id, vls_of(bits))
         return _restore(self.system, features, writes)
-
-
-def inferred_features(vcpu: VcpuSnapshot) -> frozenset[str]:
-    """The features that a vCPU has, by its registers and some of their values."""
-    features = infer.features_of(vcpu.registers)
-    if ((vcpu.value(core.PSTATE_ID) or 0) & core.MODE_MASK) in core.EL1_32BIT:
-        features |= {"el1_32bit"}
-    mmfr4 = vcpu.value(E2H0.id)
-    if "has_el2" in features and mmfr4 is not None and not E2H0.get(mmfr4):
-        features |= {"has_el2_e2h0"}
-    return features
-
-
-def encode_lengths(bits: Iterable[int]) -> bytes:
-    """A set of vector lengths as SVE_VLS and SME_VLS hold it."""
-    vqs = frozenset(length // QUADWORD_BITS for length in bits)
-    return vls.encode(vqs, max(vqs))
-
-
-def _lengths(what: str, bits: Iterable[int] | None) -> tuple[int, ...] | None:
-    if bits is None:
-        return None
-    lengths = tuple(sorted(set(bits)))
-    if any(length % QUADWORD_BITS or not 0 < length <= MAX_VECTOR_BITS for length in lengths):
-        raise UsageError(f"{what} must be multiples of {QUADWORD_BITS} bits up to {MAX_VECTOR_BITS}, not {lengths}")
-    return lengths
 
 
 def _restore(system: System, features: frozenset[str], writes: Mapping[int, bytes]) -> Trial:
@@ -195,33 +160,15 @@ def _restore(system: System, features: frozenset[str], writes: Mapping[int, byte
 
 def _tried(system: System, features: frozenset[str], writes: Mapping[int, bytes]) -> Trial:
     trial = Trial(features)
-    vcpu = Vm(system, 1).create_vcpu(0)
-    try:
-        bits = feature_bits(system.kernel, features)
-        words = [bits >> WORD_BITS * n & WORD for n in range(FEATURE_WORDS)]
-        lifecycle.init(vcpu, system.kernel.target, words)
-        for step in Plan.of(writes, vector=vcpu.mode.vector).steps():
-            if step.stage is Stage.FINALIZE:
-                lifecycle.finalize(vcpu, uapi.KVM_ARM_VCPU_VEC)
-            elif step.id is not None:
-                _write(vcpu, trial, step.id, writes[step.id])
+    with closing(Vm(system, 1)) as vm:
+        try:
+            vcpu = trying.initialized(vm, features)
+        except (KvmError, UsageError) as error:
+            trial.failure = error.reason if isinstance(error, KvmError) else str(error)
+            return trial
+        answers = trying.restore(vcpu, writes)
         trial.map = vcpu.map
-    except (KvmError, UsageError) as error:
-        trial.failure = error.reason if isinstance(error, KvmError) else str(error)
-    finally:
-        vcpu.close()
+    for id, answer in answers.items():
+        if answer.of_value:  # the map shows which registers there are
+            trial.refused[id], trial.before[id] = answer.refusal, answer.before
     return trial
-
-
-def _write(vcpu: Vcpu, trial: Trial, id: int, data: bytes) -> None:
-    """Write one register; a refusal is kept, unless the register does not exist, which the map shows."""
-    row = vcpu.row(id)
-    if row.set is not None:
-        return
-    before = vcpu.value(row) if row.size_bytes <= 8 else 0
-    outcome = vcpu.write(row, Payload(data))
-    if not isinstance(outcome, Refusal):
-        return
-    trial.refused[id], trial.before[id] = outcome, before
-    if id == SVCR:  # the mode that was meant
-        vcpu.write(row, Payload(bytes([data[0] & (SVCR_SM | SVCR_ZA)]) + bytes(7)))

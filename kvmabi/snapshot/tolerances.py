@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
-from importlib.resources import files
 from typing import Final, NamedTuple
 
 from kvmabi import regid
-from kvmabi.profiles.files import Reader
+from kvmabi.profiles.files import Reader, builtin
 
-FILE: Final = "tolerances.toml"
 SOURCE, DESTINATION, EITHER = PLACES = ("source", "destination", "either")
 BANK: Final = "[*]"
 
@@ -50,7 +47,7 @@ class Tolerance(NamedTuple):
 
 @cache
 def _data() -> Reader:
-    return Reader(FILE, tomllib.loads(files("kvmabi.snapshot").joinpath(FILE).read_text("utf-8")))
+    return builtin("tolerances.toml", "kvmabi.snapshot")
 
 
 @cache
@@ -77,7 +74,7 @@ def tolerances() -> tuple[Tolerance, ...]:
 
 
 def reason_of(id: int) -> Reason | None:
-    """Why a register comes and goes between kernels; None for one of which the file knows nothing.
+    """Why a register comes and goes between kernels; None for one that the file does not name.
 
     >>> from kvmabi import regid
     >>> reason_of(regid.parse("ccsidr[7]")).registers

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from kvmabi import regid
-from kvmabi.snapshot import infer
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, lengths_bits
 from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 
 MOST_VL_BYTES = 256
@@ -17,7 +17,7 @@ BITS = 8
 
 @lru_cache(1 << 14)
 def stored_bytes(id: int, z_bytes: int, za_bytes: int) -> int:
-    """The size of a register of which only the valid bytes are kept: a Z has ``z_bytes``, a row of ZA ``za_bytes``.
+    """The size of a register without the bytes beyond its valid length: a Z has ``z_bytes``, a row of ZA ``za_bytes``.
 
     >>> from kvmabi import regid
     >>> [stored_bytes(regid.parse(name), 32, 64) for name in ("z7", "p0", "ffr", "za.h[3]", "v0", "x0", "zt0", "z7[1]")]
@@ -33,12 +33,12 @@ def stored_bytes(id: int, z_bytes: int, za_bytes: int) -> int:
 
 def lengths_bytes(snapshot: Snapshot, vcpu: VcpuSnapshot) -> tuple[int, int]:
     """The valid bytes of Z in the vCPU's mode, and of a row of ZA; 256 where the snapshot does not have the lengths."""
-    sve = _longest_bytes(vcpu.data(infer.SVE_VLS), snapshot.sve_bits)
-    sme = _longest_bytes(vcpu.data(infer.SME_VLS), snapshot.sme_bits)
+    sve = _longest_bytes(vcpu.data(SVE_VLS), snapshot.sve_bits)
+    sme = _longest_bytes(vcpu.data(SME_VLS), snapshot.sme_bits)
     return sme if vcpu.sm else sve, sme
 
 
 def _longest_bytes(vls: bytes | None, known_bits: tuple[int, ...] | None) -> int:
-    lengths = (known_bits or ()) if vls is None else infer.lengths_bits(vls)
+    lengths = (known_bits or ()) if vls is None else lengths_bits(vls)
     longest = max(lengths, default=0) // BITS
     return longest if 0 < longest <= MOST_VL_BYTES else MOST_VL_BYTES

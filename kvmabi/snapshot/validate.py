@@ -19,13 +19,13 @@ from kvmabi.model import core
 from kvmabi.model.plan import is_shared
 from kvmabi.model.row import size_of
 from kvmabi.profiles import sysregs
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.case import SME, VECTOR_IDS, ZA_IDS, Case
-from kvmabi.snapshot.checks import features, formats, hosts, idregs, modes, order, registers, timers, vectors
-from kvmabi.snapshot.findings import NO_PLACES, Finding, Report, Seen, bound
-from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.checks import features, formats, hosts, idregs, modes, order, registers, rules, timers, vectors
+from kvmabi.snapshot.checks.case import SME, VECTOR_IDS, ZA_IDS, Case
+from kvmabi.snapshot.checks.findings import NO_PLACES, Finding, Report, Seen, bound
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.target import JUDGED_RULES, Target, is_decisive
+from kvmabi.snapshot.wording import count
 
 Check = Callable[[Case], Iterator[Seen]]
 SHAPE: tuple[Check, ...] = (
@@ -165,7 +165,7 @@ def _has_registers(vcpu: VcpuSnapshot) -> bool:
 
 
 def _limited(vcpu: VcpuSnapshot, shapes: int) -> tuple[VcpuSnapshot, Seen | None]:
-    """As much of a vCPU as is judged, and what is to be said if that is not all of it."""
+    """As much of a vCPU as is judged, and what is reported if that is not all of it."""
     if shapes >= MOST_SHAPES:
         return vcpu, Seen("too-large", f"the vCPUs are of more than {MOST_SHAPES} kinds; these are not judged")
     if len(vcpu.registers) <= MOST_REGISTERS:
@@ -233,7 +233,6 @@ def _problem(problem: Problem) -> Finding:
 
 
 def _subject(snapshot: Snapshot, target: Target) -> str:
-    count = len(snapshot.vcpus)
     host = "" if target.host is None else f", for host {target.host.name}"
     kernel = "" if target.kernel is None else f" under {target.kernel.name}" if host else f", for {target.kernel.name}"
-    return f"{snapshot.format}, {count} vCPU{'s' if count != 1 else ''}{host}{kernel}"
+    return f"{snapshot.format}, {count(len(snapshot.vcpus), 'vCPU')}{host}{kernel}"

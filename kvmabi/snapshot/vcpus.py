@@ -37,7 +37,7 @@ class Vcpus:
         ]
 
     def fill(self, numbers: Iterable[int]) -> None:
-        """The vCPUs of the VM with these numbers, of which those that it lacks are created. Raises KvmError."""
+        """Take the vCPUs of the VM with these numbers; those that it lacks are created. Raises KvmError."""
         assert self.vm is not None
         there = {vcpu.index: vcpu for vcpu in self.vm.vcpus()}
         self.given = [there.get(number) or self.vm.create_vcpu(number) for number in numbers]
@@ -57,5 +57,5 @@ def _kvm(vm: Vm | None, vcpus: list[Vcpu | int]) -> Kvm | None:
         return vm.kvm
     kvms = {vcpu.kvm if isinstance(vcpu, Vcpu) else None for vcpu in vcpus}
     if len(kvms) != 1:
-        raise UsageError("the vCPUs belong to different /dev/kvm" if kvms else "there is no vCPU")
+        raise UsageError("the vCPUs belong to different /dev/kvm" if kvms else "no vCPU was given")
     return kvms.pop()

@@ -55,7 +55,7 @@ def test_misuse(kvmabi: Kvmabi, tmp_path: Path) -> None:
     one_line(kvmabi("blob", "diff", "x0", "--host", "nohost"), 2, "no host 'nohost'")
     one_line(kvmabi("matrix", "nohost"), 2, "no host 'nohost'")
     one_line(kvmabi("matrix", str(empty)), 2, "empty")
-    one_line(kvmabi("matrix", "a64fx", "--guest-sve", "big"), 2, "--guest-sve is a list")
+    one_line(kvmabi("matrix", "a64fx", "--guest-sve", "big"), 2, "--guest-sve: 'big' is not a list")
     one_line(kvmabi("matrix", "a64fx", "--guest-sve", "100"), 2, "multiples of 128")
     one_line(kvmabi("matrix", "a64fx", "--features", "sme"), 2, "not every host offers sme")
 

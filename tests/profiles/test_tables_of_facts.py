@@ -52,7 +52,7 @@ def test_a_mistyped_name_in_idregs_is_an_error(
     """A mistyped switch does not mean "always": the table is refused when it is loaded."""
     table = files.builtin_table("idregs.toml")
     table[key].append(row)
-    monkeypatch.setattr(files, "builtin_table", lambda name: table if name == "idregs.toml" else {})
+    monkeypatch.setattr(files, "builtin_table", lambda name, package: table if name == "idregs.toml" else {})
     with pytest.raises(UsageError, match=rf"idregs\.toml: {key}\[\d+\]\.") as raised:
         idregs.clears() if key == "clears" else idregs.demands(regid.parse("ctr_el0"))
     assert error in str(raised.value).replace("\n", "")
@@ -63,7 +63,7 @@ def test_a_mistyped_rule_of_a_field_is_an_error(fresh: None, monkeypatch: pytest
     """A rule that the table misspells is not FTR_EXACT of something."""
     table = files.builtin_table("idregs.toml")
     table["fields"]["ctr_el0"] = [row]
-    monkeypatch.setattr(files, "builtin_table", lambda name: table)
+    monkeypatch.setattr(files, "builtin_table", lambda name, package: table)
     with pytest.raises(UsageError, match=r"idregs\.toml: fields\.ctr_el0: .* is not a field"):
         idregs._described()
 

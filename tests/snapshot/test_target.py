@@ -7,11 +7,12 @@ import pytest
 from taken import taken
 
 import kvmabi
-from kvmabi import UsageError, host_names, regid
+from kvmabi import UsageError, host_names
 from kvmabi.model.mode import Mode
 from kvmabi.model.plan import LENGTHS, Plan, Stage
+from kvmabi.snapshot.lengths import vls_of
 from kvmabi.snapshot.snapshot import VcpuSnapshot
-from kvmabi.snapshot.target import Target, encode_lengths, inferred_features, is_decisive
+from kvmabi.snapshot.target import Target, is_decisive
 
 
 @pytest.mark.parametrize("host", host_names())
@@ -42,7 +43,7 @@ def test_what_is_not_decisive_is_never_refused(host: str) -> None:
 
 def test_lengths_and_svcr_make_the_mode() -> None:
     """The order of the plan: lengths before FINALIZE, svcr after it."""
-    saved = taken("sme-demo", svcr=2, lengths={"sve_vls": encode_lengths([128])})
+    saved = taken("sme-demo", svcr=2, lengths={"sve_vls": vls_of([128])})
     map = Target.of(host="sme-demo").map(saved.vcpus[0], saved.features)
     assert map is not None
     mode: Mode = map.mode
@@ -61,16 +62,6 @@ def test_given_lengths_stand_for_absent_registers() -> None:
     map = target.map(saved.vcpus[0], saved.features)
     assert map is not None
     assert (map.mode.sve_vq, map.mode.sme_vq) == (1, 4)
-
-
-def test_features_that_registers_do_not_show() -> None:
-    """EL1 in AArch32 by pstate, E2H0 by the ID register, PSCI by its version."""
-    assert inferred_features(VcpuSnapshot(0, {regid.parse("pstate"): (0x1D3).to_bytes(8, "little")})) == {"el1_32bit"}
-    registers = {regid.parse("hcr_el2"): bytes(8), regid.parse("psci_version"): (2).to_bytes(8, "little")}
-    assert inferred_features(VcpuSnapshot(0, registers)) == {"has_el2", "psci_0_2"}
-    for value, feature in ((0, {"has_el2_e2h0"}), (0xE << 24, set())):
-        registers[regid.parse("id_aa64mmfr4_el1")] = value.to_bytes(8, "little")
-        assert inferred_features(VcpuSnapshot(0, registers)) == {"has_el2", "psci_0_2"} | feature
 
 
 def test_without_a_host_there_is_no_map() -> None:

@@ -15,7 +15,7 @@ from kvmabi import host_names, kernel_names, regid
 from kvmabi.profiles import load_host
 from kvmabi.snapshot import validate as validating
 from kvmabi.snapshot.checks import registers as checks_of_registers
-from kvmabi.snapshot.rules import Severity
+from kvmabi.snapshot.checks.rules import Severity
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.target import Target
 from kvmabi.snapshot.validate import validate

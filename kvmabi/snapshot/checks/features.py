@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from kvmabi import regid
 from kvmabi.model.row import size_of
 from kvmabi.snapshot import infer
-from kvmabi.snapshot.case import SME, SVE, VLS, Case
 from kvmabi.snapshot.checks import modes
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import SME, SVE, VLS, Case
+from kvmabi.snapshot.checks.findings import Seen
+from kvmabi.snapshot.lengths import of_vqs
 
 SHOWN = frozenset({"sve", "sme", "pmu_v3", "ptrauth_address", "ptrauth_generic", "has_el2"})
 """Features that show in the list of every vCPU that has them, if the format holds their registers."""
@@ -63,7 +64,7 @@ def _target(case: Case, kind: str, known: tuple[int, ...] | None) -> Iterator[Se
         return
     system = case.target.system
     assert system is not None
-    offered = tuple(vq * 128 for vq in sorted(system.sve_vqs if kind == SVE else system.sme_vqs))
+    offered = of_vqs(system.sve_vqs if kind == SVE else system.sme_vqs)
     if id in trial.refused:
         text = f"{kind.upper()}: the guest has {_bits(known)}, the target {_bits(offered)}"
         yield Seen("lengths-refused", text, (id,), ({"guest_bits": known, "target_bits": offered},))

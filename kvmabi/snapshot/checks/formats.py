@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmabi.snapshot import rules
-from kvmabi.snapshot.case import SME, SVE, Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks import rules
+from kvmabi.snapshot.checks.case import SME, SVE, Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
 
@@ -24,7 +24,7 @@ def check(case: Case) -> Iterator[Seen]:
 
 
 def not_judged(case: Case) -> Iterator[Seen]:
-    """A note for each fact that some rule needs and nobody gives."""
+    """A note for each fact that a rule needs and that is not known."""
     for id in lacking(case):
         fact = rules.missing()[id]
         needing = ", ".join(rule.id for rule in rules.rules().values() if id in rule.needs)
@@ -36,7 +36,7 @@ def not_judged(case: Case) -> Iterator[Seen]:
 
 
 def lacking(case: Case) -> Iterator[str]:
-    """The facts of rules.toml that nobody gives and that matter to this vCPU."""
+    """The facts of rules.toml that are not known and that matter to this vCPU."""
     if any(has and not case.lengths(kind) for kind, has in ((SVE, case.has_sve), (SME, case.has_sme))):
         yield "lengths"
     if case.tcg:

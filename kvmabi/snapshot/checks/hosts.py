@@ -10,10 +10,10 @@ from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.profiles import idnames, kernel_names
 from kvmabi.snapshot import infer, presence, tolerances
-from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, ZA_IDS, Case
 from kvmabi.snapshot.checks import modes
+from kvmabi.snapshot.checks.case import V_IDS, VECTOR_IDS, ZA_IDS, Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.checks.registers import is_known, width_of
-from kvmabi.snapshot.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 from kvmabi.snapshot.target import is_decisive
 
@@ -110,7 +110,7 @@ def _grouped(case: Case, ids: Iterable[int], at: str) -> Iterator[tuple[str, tup
 
 
 def _presence(case: Case, id: int, at: str) -> str:
-    """Which kernels have a register, why it comes and goes, why this target has it not, and who tolerates that."""
+    """Which kernels have a register, why it comes and goes, why this target lacks it, and which VMMs tolerate that."""
     having = presence.kernels_with(id)
     lacking = [name for name in kernel_names() if name not in having]
     if not having:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from kvmabi import regid
 from kvmabi.profiles import idnames, idregs
 from kvmabi.profiles.idregs import Field
-from kvmabi.snapshot.case import Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.target import Trial
 
 RULES = {

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from kvmabi.model import core, sme, sve
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA
 from kvmabi.model.plan import SVCR
-from kvmabi.snapshot.case import SME, Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import SME, Case
+from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
 V_IN_STRUCT = frozenset({"cloud-hypervisor", "crosvm"})

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from kvmabi import regid
 from kvmabi.model import core, sme
 from kvmabi.model.plan import LENGTHS, SVCR
-from kvmabi.snapshot.case import V_IDS, VECTOR_IDS, Z_IDS, ZA_IDS, Case
-from kvmabi.snapshot.findings import Seen
-from kvmabi.snapshot.snapshot import SVE_VLS, Fact
+from kvmabi.snapshot.checks.case import V_IDS, VECTOR_IDS, Z_IDS, ZA_IDS, Case
+from kvmabi.snapshot.checks.findings import Seen
+from kvmabi.snapshot.lengths import SVE_VLS
+from kvmabi.snapshot.snapshot import Fact
 
 REPLAYED = frozenset({"cloud-hypervisor", "firecracker"})
 """Formats whose VMM restores registers in the stored order."""

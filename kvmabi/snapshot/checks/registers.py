@@ -12,8 +12,8 @@ from kvmabi.model.registermap import FIXED_BITS
 from kvmabi.model.row import size_of
 from kvmabi.profiles import kernel_names, sysregs
 from kvmabi.snapshot import presence
-from kvmabi.snapshot.case import Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import Case
+from kvmabi.snapshot.checks.findings import Seen
 
 MOST_WIDTHS = 64
 """More registers of a wrong width than this are one finding."""

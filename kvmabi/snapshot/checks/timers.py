@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kvmabi import regid
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.findings import Seen
 
 COUNT_ID, COMPARE_ID, CONTROL_ID = map(regid.parse, ("cntvct_el0", "cntv_cval_el0", "cntv_ctl_el0"))
 ENABLE, ISTATUS = 1 << 0, 1 << 2

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmabi.model import sme, sve
-from kvmabi.snapshot.case import SME, SVE, Case
-from kvmabi.snapshot.findings import Seen
+from kvmabi.snapshot.checks.case import SME, SVE, Case
+from kvmabi.snapshot.checks.findings import Seen
+from kvmabi.snapshot.lengths import VQ_BITS
 from kvmabi.snapshot.snapshot import Fact
 
-QUADWORD_BITS = 128
 LONG_Z_BITS = 1024
 Z_AND_P = (*sve.Z_IDS, *sve.P_IDS, sve.FFR_ID)
 P_IDS = frozenset((*sve.P_IDS, sve.FFR_ID))
@@ -67,7 +67,7 @@ def implied_bits(case: Case, kind: str) -> tuple[int, int | None]:
             bits = max(bits, (ROWS[id] + 1) * 8)
         if bits > most:
             most, shown_by = bits, id
-    return -(-most // QUADWORD_BITS) * QUADWORD_BITS, shown_by
+    return -(-most // VQ_BITS) * VQ_BITS, shown_by
 
 
 def implied(case: Case) -> Iterator[Seen]:

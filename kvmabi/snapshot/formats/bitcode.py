@@ -14,7 +14,7 @@ from functools import cache
 from kvmabi.snapshot.source import BadBlob
 
 BASES = (256, 16, 6, 4, 3, 2)
-"""How many values a packed byte of each kind tells apart."""
+"""How many values a packed byte of each kind distinguishes."""
 VALUES_A_BYTE = (1, 2, 3, 4, 5, 8)
 WIDTHS = ((8, "Q"), (4, "I"), (2, "H"), (1, "B"))
 """The widths of packed 64-bit numbers in bytes, and their letters in struct formats."""
@@ -52,7 +52,7 @@ class Columns:
         header = self._take(1)[0]
         kind = (header + 1) // 2
         if kind >= len(BASES):
-            raise BadBlob(f"{header} is no header of a column of bytes", self.at - 1)
+            raise BadBlob(f"{header} is not the header of a column of bytes", self.at - 1)
         minimum = self._take(1)[0] if header & 1 else 0
         packed = self._take(-(-count // VALUES_A_BYTE[kind]))
         values = packed if kind == 0 else b"".join(map(_digits(kind).__getitem__, packed))[:count]
@@ -67,7 +67,7 @@ class Columns:
         header = self._take(1)[0]
         kind = (header + 1) // 2
         if kind >= len(WIDTHS):
-            raise BadBlob(f"{header} is no header of a column of 64-bit numbers", self.at - 1)
+            raise BadBlob(f"{header} is not the header of a column of 64-bit numbers", self.at - 1)
         minimum = struct.unpack("<Q", self._take(8))[0] if header & 1 else 0
         size_bytes, letter = WIDTHS[kind]
         if size_bytes == 1:
@@ -90,7 +90,7 @@ class Columns:
         header = self._take(1)[0]
         kind = (header + 1) // 2
         if kind >= len(WIDTHS):
-            raise BadBlob(f"{header} is no header of a column of 64-bit numbers", self.at - 1)
+            raise BadBlob(f"{header} is not the header of a column of 64-bit numbers", self.at - 1)
         self.at += 8 * (header & 1)
         if WIDTHS[kind][0] == 1:
             self.octets(long)

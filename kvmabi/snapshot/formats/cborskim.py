@@ -73,7 +73,7 @@ def skim(data: bytes) -> Skimmed:
         if parent is not None:
             name = parent.key if parent.is_map else parent.number
         if tagged and (kind != _BYTES or value > MOST_BIGNUM_BYTES):
-            raise BadBlob("a large number of CBOR is none of 128 bits", start)
+            raise BadBlob("a large number of CBOR has more than 128 bits", start)
         tagged = kind == _TAG
         if tagged:
             if value != _BIGNUM_TAG:
@@ -81,7 +81,9 @@ def skim(data: bytes) -> Skimmed:
             continue
         if kind in (_BYTES, _TEXT):
             if value > len(data) - at:
-                raise BadBlob(f"{value} bytes of text or data are due, {len(data) - at} are left", start, "truncated")
+                raise BadBlob(
+                    f"{value} bytes of text or data are expected, {len(data) - at} are left", start, "truncated"
+                )
             at += value
         if parent is not None:
             parent.left -= 1
@@ -89,7 +91,7 @@ def skim(data: bytes) -> Skimmed:
         if kind in (_ARRAY, _MAP):
             count = value * (2 if kind == _MAP else 1)
             if count > len(data) - at:
-                raise BadBlob(f"{value} items are due in {len(data) - at} bytes", start, "truncated")
+                raise BadBlob(f"{value} items are expected in {len(data) - at} bytes", start, "truncated")
             if len(stack) >= MOST_DEPTH:
                 raise BadBlob(f"CBOR nests deeper than {MOST_DEPTH}", start, "too-large")
             stack.append(_Open(name, count, kind == _MAP))
@@ -122,4 +124,4 @@ def _key(data: bytes, kind: int, value: int, at: int, start: int) -> Key:
         return value
     if kind == _TEXT and value <= _LONGEST_SHOWN:
         return data[at : at + value].decode("utf-8", "replace")
-    raise BadBlob("a key of a CBOR map is no number and no short text", start)
+    raise BadBlob("a key of a CBOR map is neither a number nor a short text", start)

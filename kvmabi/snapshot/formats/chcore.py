@@ -27,7 +27,7 @@ def is_u64(value: object) -> TypeGuard[int]:
 
 
 def as_bytes(value: object) -> bytes | None:
-    """The bytes that a list of numbers stands for; None if it is none."""
+    """The bytes that a list of numbers stands for; None for anything else."""
     if not isinstance(value, list):
         return None
     try:

@@ -167,7 +167,7 @@ def _list(state: Mapping[str, Any], name: str, wrong: Callable[[str], None]) -> 
     value = state.get(name, [])
     if isinstance(value, list):
         return value
-    wrong(f"{name} is no list")
+    wrong(f"{name} is not a list")
     return []
 
 
@@ -181,7 +181,7 @@ def _add_system(gathered: Gathered, entry: object, wrong: Callable[[str], None])
     if is_u64(id) and is_u64(value):
         gathered.add_number(id, value)
     else:
-        wrong("an entry of sys_regs is no register")
+        wrong("an entry of sys_regs is not a register")
 
 
 def _add_wide(gathered: Gathered, entry: object, wrong: Callable[[str], None]) -> None:
@@ -189,7 +189,7 @@ def _add_wide(gathered: Gathered, entry: object, wrong: Callable[[str], None]) -
     if is_u64(id) and data is not None:
         gathered.add(id, data)
     else:
-        wrong("an entry of extended_regs is no register")
+        wrong("an entry of extended_regs is not a register")
 
 
 def _mp_state(value: object, wrong: Callable[[str], None]) -> int | None:
@@ -200,7 +200,7 @@ def _mp_state(value: object, wrong: Callable[[str], None]) -> int | None:
         return value
     data = as_bytes(value)
     if data is None or len(data) != 4:
-        wrong("mp_state is no number of 4 bytes")
+        wrong("mp_state is not a number of 4 bytes")
         return None
     return int.from_bytes(data, "little")
 

@@ -204,13 +204,15 @@ def _numbers(table: object, limit: int, name: str, problems: Problems, index: in
     if table is None:
         return
     if not isinstance(table, dict):
-        problems.report("malformed", f"{name} is no map", vcpu=index)
+        problems.report("malformed", f"{name} is not a map", vcpu=index)
         return
     for key, value in table.items():
         if isinstance(key, int) and 0 <= key < limit:
             yield key, value
         else:
-            problems.report("unknown-register", f"{name} has the key {str(key)[:40]}, which is no register", vcpu=index)
+            problems.report(
+                "unknown-register", f"{name} has the key {str(key)[:40]}, which is not a register", vcpu=index
+            )
 
 
 FORMAT = Format("crosvm", "crosvm's snapshot directory", tar.recognises, read, read_folder)

@@ -50,7 +50,7 @@ def vcpus(data: bytes, at: int, problems: Problems) -> list[VcpuSnapshot]:
     layout = _layout(data, at, longest)
     if layout is None:
         layout = _split(data, longest)
-        text = "the column of the numbers of registers is damaged: vCPUs are told apart where the first ID comes again"
+        text = "the column of the numbers of registers is damaged: a vCPU begins wherever the first ID is repeated"
         problems.report("malformed", text, longest.start)
     total = sum(layout.counts)
     if total > MOST_REGISTERS_IN_ALL or len(layout.counts) > MOST_VCPUS or max(layout.counts) > MOST_REGISTERS:

@@ -14,7 +14,7 @@ from typing import Any
 
 from kvmabi.snapshot.formats import fcbincode, fcbitcode
 from kvmabi.snapshot.formats.format import Format
-from kvmabi.snapshot.formats.gathering import Problems, features_of, finished, missing_library
+from kvmabi.snapshot.formats.gathering import Problems, features_of_word, finished, missing_library
 from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
@@ -61,7 +61,7 @@ def recognises(head: bytes) -> bool:
 
 
 def read(source: Source) -> Snapshot:
-    """Read a vmstate file. A wrong CRC is a problem, bad-crc, and the rest is read all the same."""
+    """Read a vmstate file. A wrong CRC is a problem, bad-crc, and the rest is read."""
     data = source.rest(MOST_BYTES)
     magic, at = _magic(data[:HEAD_BYTES]) or (0, 0)
     architecture = MAGICS.get(magic & ~VERSION_BITS)
@@ -134,7 +134,7 @@ def _take_features(snapshot: Snapshot) -> None:
         snapshot.unknown |= {Fact.FEATURES}
         return
     snapshot.target = filled[0]["target"]
-    snapshot.features = frozenset().union(*(features_of(kvi["features"][0]) for kvi in filled))
+    snapshot.features = frozenset().union(*(features_of_word(kvi["features"][0]) for kvi in filled))
 
 
 FORMAT = Format("firecracker", "Firecracker's vmstate", recognises, read)

@@ -54,7 +54,7 @@ def names(root: Path, *folders: str) -> list[str]:
 
 
 def opened(root: Path, *path: str) -> BinaryIO:
-    """A file below ``root``, open for reading. Raises BadBlob for a link or anything else that is no regular file."""
+    """A file below ``root``, open for reading. Raises BadBlob for what is not a regular file, links included."""
     *folders, name = path
     shown = "/".join(path)
     try:
@@ -66,5 +66,5 @@ def opened(root: Path, *path: str) -> BinaryIO:
         raise BadBlob(f"{shown} {reason}", rule="unreadable") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise BadBlob(f"{shown} is no regular file", rule="unreadable")
+        raise BadBlob(f"{shown} is not a regular file", rule="unreadable")
     return os.fdopen(descriptor, "rb")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from kvmabi import regid
@@ -13,7 +13,9 @@ from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import SVCR
 from kvmabi.model.row import size_of
 from kvmabi.profiles import features, load_kernel
-from kvmabi.snapshot.snapshot import SME_VLS, SVE_VLS, Fact, Problem, Snapshot, VcpuSnapshot
+from kvmabi.snapshot import infer
+from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, Lengths, lengths_bits
+from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob
 
 MOST_REGISTERS = 4096
@@ -25,17 +27,13 @@ MOST_DATA_BYTES = 32 << 20
 MOST_VCPUS = 4096
 MOST_PROBLEMS = 256
 """How many problems of one file are kept: a hostile one has a million."""
-VQ_BITS = 128
 _CORE_PLACES = (
     *((id, offset, size_bytes) for id, size_bytes, offset in PLAIN),
     *V_PLACES,
     *((id, (id & 0xFFFF) * 4, size_of(id)) for id in (FPSR_ID, FPCR_ID)),
 )
-_FIELD_WIDTH = 4
-_PFR0 = regid.parse("id_aa64pfr0_el1")
-_PFR1 = regid.parse("id_aa64pfr1_el1")
-_SVE_SHIFT, _SME_SHIFT = 32, 24
-_V_BYTES = 16
+Shows = Callable[[infer.Registers], bool | None]
+"""Whether an ID register shows an extension; None if it is absent."""
 
 
 def core_places() -> tuple[tuple[int, int, int], ...]:
@@ -44,7 +42,7 @@ def core_places() -> tuple[tuple[int, int, int], ...]:
 
 
 class Problems(list[Problem]):
-    """The problems of one file, of which the first MOST_PROBLEMS are kept."""
+    """The first MOST_PROBLEMS problems of one file."""
 
     def report(
         self, rule: str, text: str, offset: int | None = None, vcpu: int | None = None, register: int | None = None
@@ -108,7 +106,7 @@ class Gathered:
         size_bytes = size_of(id)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 8 * size_bytes:
             shown = f"{value:#x}" if isinstance(value, int) and abs(value) < 1 << 256 else "something else"
-            text = f"{regid.name_of(id)} is {shown}, which is no number of {size_bytes} bytes"
+            text = f"{regid.name_of(id)} is {shown}, which is not a number of {size_bytes} bytes"
             self.problems.report("wrong-size", text, offset, self.index, id)
             return
         self.add(id, value.to_bytes(size_bytes, "little"), offset)
@@ -138,14 +136,9 @@ class Gathered:
         return VcpuSnapshot(self.index, self.registers, mp_state, offsets=(lambda: offsets) if offsets else None)
 
 
-def _field(registers: Mapping[int, bytes], id: int, shift: int) -> int | None:
-    data = registers.get(id)
-    return None if data is None else int.from_bytes(data, "little") >> shift & ((1 << _FIELD_WIDTH) - 1)
-
-
 def has_sve(registers: Mapping[int, bytes]) -> bool:
     """Whether a vCPU has SVE, by its registers: KVM shows the ID field only to a vCPU with the feature."""
-    return SVE_VLS in registers or bool(_field(registers, _PFR0, _SVE_SHIFT))
+    return SVE_VLS in registers or bool(infer.shows_sve(registers))
 
 
 def has_z(registers: Mapping[int, bytes]) -> bool:
@@ -153,36 +146,26 @@ def has_z(registers: Mapping[int, bytes]) -> bool:
     return has_sve(registers) or bool(int.from_bytes(registers.get(SVCR, b""), "little") & SVCR_SM)
 
 
-def lengths_of(data: bytes) -> tuple[int, ...]:
-    """The vector lengths in bits that SVE_VLS or SME_VLS stands for.
-
-    >>> lengths_of(bytes([0b1011]) + bytes(63))
-    (128, 256, 512)
-    """
-    vqs = int.from_bytes(data, "little")
-    return tuple(VQ_BITS * (bit + 1) for bit in range(vqs.bit_length()) if vqs >> bit & 1)
-
-
-def _lengths(vcpus: Iterable[VcpuSnapshot], vls: int, id_register: int, shift: int) -> tuple[int, ...] | None:
+def _lengths(vcpus: Iterable[VcpuSnapshot], vls: int, shows: Shows) -> Lengths | None:
     """The lengths of the first vCPU that has the register; () if no vCPU has the extension, None if unknown."""
-    fields = []
+    shown = []
     for vcpu in vcpus:
         if data := vcpu.registers.get(vls):
-            return lengths_of(data)
-        fields.append(_field(vcpu.registers, id_register, shift))
-    return () if fields and not any(field is None or field for field in fields) else None
+            return lengths_bits(data)
+        shown.append(shows(vcpu.registers))
+    return () if shown and all(has is False for has in shown) else None
 
 
 def finished(snapshot: Snapshot) -> Snapshot:
     """Sort the vCPUs and settle what follows from their registers: the vector lengths, and which facts are unknown.
 
-    What a format cannot hold is no loss for a VM whose ID registers show that it has no such thing.
+    What a format cannot hold is not lost by a VM whose ID registers show that it does not have it.
     """
     snapshot.vcpus.sort(key=lambda vcpu: vcpu.index)
     if snapshot.sve_bits is None:
-        snapshot.sve_bits = _lengths(snapshot.vcpus, SVE_VLS, _PFR0, _SVE_SHIFT)
+        snapshot.sve_bits = _lengths(snapshot.vcpus, SVE_VLS, infer.shows_sve)
     if snapshot.sme_bits is None:
-        snapshot.sme_bits = _lengths(snapshot.vcpus, SME_VLS, _PFR1, _SME_SHIFT)
+        snapshot.sme_bits = _lengths(snapshot.vcpus, SME_VLS, infer.shows_sme)
     unknown = set(snapshot.unknown)
     if None in (snapshot.sve_bits, snapshot.sme_bits):
         unknown.add(Fact.VECTOR_LENGTHS)
@@ -206,10 +189,10 @@ def feature_bits() -> dict[str, int]:
     return {name: feature.bit for name, feature in load_kernel(FEATURES_OF).features.items()}
 
 
-def features_of(word: int) -> frozenset[str]:
+def features_of_word(word: int) -> frozenset[str]:
     """The features that last beyond INIT in features[0]; bits that kernels use differently are left out.
 
-    >>> sorted(features_of(0b10101))
+    >>> sorted(features_of_word(0b10101))
     ['psci_0_2', 'sve']
     """
     return features.lasting(name for name, bit in feature_bits().items() if word >> bit & 1)

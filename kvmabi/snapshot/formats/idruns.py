@@ -51,7 +51,7 @@ def runs(data: bytes, at: int = 0) -> Iterator[Run]:
 
 
 def joined(found: Iterable[Run]) -> Iterator[Run]:
-    """Runs of which a few damaged IDs make two are one again.
+    """Runs that a few damaged IDs cut in two become one again.
 
     >>> list(joined([Run(8, 20), Run(8 + 21 * 8, 30), Run(1000, 16)]))
     [Run(start=8, length=51), Run(start=1000, length=16)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""JSON of ours, what ``kvmabi blob info --json`` prints: written by ``document``, read by ``read``, without loss.
+"""kvmabi's JSON, what ``kvmabi blob info --json`` prints: written by ``document``, read by ``read``, without loss.
 
 ======================  ==============================================================================================
 key                     what it is
@@ -43,13 +43,13 @@ from kvmabi import regid
 from kvmabi.snapshot.formats import jsonspans
 from kvmabi.snapshot.formats.format import Format
 from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, MOST_VCPUS, Gathered, Problems, finished
+from kvmabi.snapshot.lengths import are_lengths
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
 VCPU_KEY = "registers"
 MOST_REST_BYTES = 4 << 20
-"""How much text there is at most beside the vCPUs."""
-MOST_BITS = 1 << 16
+"""How much text there is at most apart from the vCPUs."""
 _ID = re.compile(r"0x[0-9a-f]{1,16}", re.IGNORECASE)
 _FACTS = {fact.name.lower(): fact for fact in Fact}
 
@@ -167,14 +167,14 @@ def _parsed(text: bytes, offset: int) -> Any:
 
 
 def _rest(text: bytes, spans: Iterable[jsonspans.Span]) -> dict[str, Any]:
-    """What the outermost object has beside the vCPUs that were read."""
+    """What the outermost object has apart from the vCPUs that were read."""
     parts, at = [], 0
     for span in spans:
         parts.append(text[at : span.start])
         at = span.end
     rest = b"null".join([*parts, text[at:]])
     if len(rest) > MOST_REST_BYTES:
-        raise BadBlob(f"more than {MOST_REST_BYTES >> 20} MiB of JSON beside the vCPUs", 0, "too-large")
+        raise BadBlob(f"more than {MOST_REST_BYTES >> 20} MiB of JSON apart from the vCPUs", 0, "too-large")
     jsonspans.check_span(rest, 0)
     parsed: dict[str, Any] = _parsed(rest, 0)
     return parsed
@@ -194,7 +194,7 @@ def _vcpu(text: bytes, offset: int, place: int, problems: Problems) -> VcpuSnaps
                 raise ValueError
             gathered.add(int(id, 16), bytes.fromhex(data), offset)
         except ValueError:
-            problems.report("malformed", f"{str(entry)[:60]} is no register", offset, index)
+            problems.report("malformed", f"{str(entry)[:60]} is not a register", offset, index)
     vcpu = gathered.done(_number(value, "mp_state", problems))
     serror = value.get("serror")
     if isinstance(serror, dict):
@@ -253,7 +253,7 @@ def _number(value: dict[str, Any], key: str, problems: Problems) -> int | None:
     number = value.get(key)
     if number is None or _is_number(number):
         return number
-    problems.report("malformed", f"{key} is no number of 64 bits")
+    problems.report("malformed", f"{key} is not a number of 64 bits")
     return None
 
 
@@ -270,9 +270,9 @@ def _bits(value: dict[str, Any], key: str, problems: Problems) -> tuple[int, ...
     lengths = value.get(key)
     if lengths is None:
         return None
-    if isinstance(lengths, list) and all(_is_number(each) and each <= MOST_BITS for each in lengths):
+    if isinstance(lengths, list) and all(map(_is_number, lengths)) and are_lengths(lengths):
         return tuple(lengths)
-    problems.report("malformed", f"{key} is no list of vector lengths")
+    problems.report("malformed", f"{key} is not a list of vector lengths")
     return None
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.parsers import expat
 
+from kvmabi.snapshot.lengths import VQ_BITS
 from kvmabi.snapshot.source import BadBlob
 
 MOST_BYTES: Final = 4 << 20
 MOST_DEPTH: Final = 64
 MOST_TEXT: Final = 256
 MOST_CPU_FEATURES: Final = 256
-VQ_BITS: Final = 128
 MOST_VQ: Final = 16
 ON: Final = frozenset({"require", "force"})
 OFF: Final = frozenset({"disable", "forbid"})

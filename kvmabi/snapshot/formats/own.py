@@ -29,6 +29,7 @@ from kvmabi.errors import UsageError
 from kvmabi.model.row import size_of
 from kvmabi.snapshot.formats import own_layout as layout
 from kvmabi.snapshot.formats.format import Format
+from kvmabi.snapshot.lengths import are_lengths
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import MOST_WHOLE_BYTES, BadBlob, Source
 from kvmabi.snapshot.valid import MOST_VL_BYTES, lengths_bytes, stored_bytes
@@ -103,6 +104,10 @@ def _header(source: Source) -> tuple[Snapshot, int]:
     fields = _description(body[:description_bytes], at)
     if fields.strange:
         problems.append(Problem("malformed", f"no fact has the name {fields.strange!r:.40}", at))
+    for name, bit in (("sve_bits", layout.HAS_SVE_BITS), ("sme_bits", layout.HAS_SME_BITS)):
+        if not are_lengths(getattr(fields, name)):
+            problems.append(Problem("malformed", f"{name} is not a list of vector lengths", at))
+            known &= ~bit
     return (
         Snapshot(
             NAME,
@@ -180,7 +185,7 @@ def _json(data: bytes, kind: type[Any], problems: list[Problem], at: int, vcpu: 
         value = None
     if isinstance(value, kind):
         return value
-    problems.append(Problem("malformed", "the facts are not the JSON that they should be", at, vcpu))
+    problems.append(Problem("malformed", "the facts are not JSON of the right kind", at, vcpu))
     return kind()
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from kvmabi import regid, uapi
 from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import SVCR
+from kvmabi.snapshot import infer
 from kvmabi.snapshot.formats.qemu_cpu_layout import (
     AARCH32_BANKS,
     AARCH32_MODE,
@@ -46,8 +47,6 @@ from kvmabi.snapshot.formats.qemu_layout import payloads
 from kvmabi.snapshot.formats.qemu_vectors import add_vectors
 from kvmabi.snapshot.snapshot import Problem, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob
-
-_SVE_FIELD: Final = 32
 
 
 class IdList(NamedTuple):
@@ -90,7 +89,7 @@ def size_of(data: bytes, at: int) -> int | None:
 def read(data: bytes, at: int, index: int, problems: list[Problem]) -> Vcpu:
     """Read a vCPU. ``at`` is where the data stand in the stream.
 
-    What is damaged becomes a Problem; BadBlob is raised for a vCPU of which not even the list of registers is there,
+    What is damaged becomes a Problem; BadBlob is raised for a vCPU without even a list of registers,
     or that is not an arm64 one.
     """
     if len(data) < HEAD.size_bytes:
@@ -201,7 +200,7 @@ _X: Final = Struct("8s" * 31)
 
 
 def aarch32_words(head: tuple[Any, ...]) -> bytes:
-    """X0 to X30, a word that is no register, and PC of a vCPU in AArch32 state, as the architecture maps them.
+    """X0 to X30, a word that is not a register, and PC of a vCPU in AArch32 state, as the architecture maps them.
 
     QEMU keeps the registers of the current mode in env.regs, those of other modes in banks.
     """
@@ -272,10 +271,8 @@ def _subsections(data: bytes, at: int, base: int, index: int, problems: list[Pro
 
 def _has_sve(registers: Mapping[int, bytes], otherwise: bool) -> bool:
     """Whether the guest has SVE: by its ID register, which TCG does not write, or else by ZCR_EL1."""
-    pfr0 = registers.get(unlisted().core["id_aa64pfr0_el1"])
-    if pfr0 is not None:
-        return bool(int.from_bytes(pfr0, "little") >> _SVE_FIELD & 0xF)
-    return unlisted().core["zcr_el1"] in registers or otherwise
+    shown = infer.shows_sve(registers)
+    return unlisted().core["zcr_el1"] in registers or otherwise if shown is None else shown
 
 
 def _state(
@@ -311,7 +308,7 @@ def _places(
     *,
     has_z: bool,
 ) -> Callable[[], Mapping[int, int]]:
-    """Where registers stand in the stream, when somebody asks."""
+    """Where registers stand in the stream, worked out when it is asked for."""
 
     def places() -> dict[int, int]:
         ids, core, at = unlisted(), unlisted().core, HEAD.at

@@ -51,7 +51,7 @@ SUBSECTIONS: Final[dict[str, tuple[int, Layout]]] = {
 AARCH32_SUBSECTIONS: Final = frozenset(
     f"cpu/{name}" for name in ("iwmmxt", "m", "thumb2ee", "pmsav7", "pmsav8", "m-security")
 )
-"""Subsections of CPUs that are no arm64 vCPU of a VM."""
+"""Subsections of CPUs that are not arm64 vCPUs of a VM."""
 
 FPSR_MASK: Final = 0xF800009F
 FPCR_MASK: Final = 0x07F79F00

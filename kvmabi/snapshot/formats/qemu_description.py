@@ -72,7 +72,7 @@ class Device:
         self.fields.append(Field(name, at, item_bytes, count))
 
     def fits(self, data: bytes, at: int = 0) -> bool:
-        """Whether the headers of subsections stand in ``data`` where they are due."""
+        """Whether the headers of subsections stand in ``data`` where they are expected."""
         return all(data.startswith(mark, at + place) for place, mark in self.marks)
 
     def values(self, data: bytes) -> dict[str, Any]:

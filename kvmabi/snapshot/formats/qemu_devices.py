@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a QEMU stream says beside its vCPUs: the run state, the interrupt controller, the other devices, KVM or TCG."""
+"""What a QEMU stream says apart from its vCPUs: the run state, the interrupt controller, other devices, KVM or TCG."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ def whose(ids: tuple[int, ...]) -> Whose:
     return Whose(Origin.UNKNOWN, tuple(kvm + tcg) or ("no registers that only one of KVM and TCG has",))
 
 
-_SYSREG: Final = uapi.KVM_REG_ARM64 | uapi.KVM_REG_SIZE_U64 | uapi.KVM_REG_ARM64_SYSREG
 _KVM_CVAL: Final = uapi.KVM_REG_ARM_TIMER_CVAL
-_TCG_CVAL: Final = uapi.KVM_REG_ARM_TIMER_CNT
 _MARKS: Final = {
     "AArch32 registers": lambda id: id >> 56 == uapi.KVM_REG_ARM >> 56,
     "firmware registers": lambda id: regid.decode(id).family in ("firmware", "firmware_bitmap"),

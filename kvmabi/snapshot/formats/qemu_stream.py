@@ -21,7 +21,7 @@ RAM: Final = "ram"
 CPU: Final = "cpu"
 DESCRIPTION_HEAD_BYTES: Final = 6
 SECTION_BYTES: Final = 5 + FOOTER_BYTES
-"""What a section has beside its name, instance, version and data: kind, ID and footer."""
+"""What a section has in addition to its name, instance, version and data: kind, ID and footer."""
 COMMAND_HEAD: Final = Struct(">HH")
 TAIL_BYTES: Final = 1 << 17
 """How much of the end of a file is read first: the sections of one vCPU with ZA and their description."""

@@ -75,7 +75,7 @@ def _octal(field: bytes, at: int) -> int:
         return int.from_bytes(field, "big") & ((1 << 8 * len(field) - 1) - 1)
     digits = field.strip(b" \0")
     if not digits or not all(digit in b"01234567" for digit in digits):
-        raise BadBlob("a size in a header of the tar file is no octal number", at)
+        raise BadBlob("a size in a header of the tar file is not an octal number", at)
     return int(digits, 8)
 
 

@@ -83,7 +83,7 @@ def _take(vcpu: Gathered, text: str, line: Line, numbers: bool) -> bytes:
     """Take in one line; returns its register's data, b"" for a line that is a problem."""
     match = _REGISTER.fullmatch(text)
     if match is None:
-        problem = f"line {line.number}, {text[:40]!r}, is no register with a value"
+        problem = f"line {line.number}, {text[:40]!r}, is not a register with a value"
         vcpu.problems.report("malformed", problem, line.start, vcpu.index)
         return b""
     id = _id_of(match[1])

@@ -182,7 +182,7 @@ def _take_event(reads: _Reads, line: Line) -> None:
     match = _EVENT.match(line.text)
     if match is None:
         if not _ANY_EVENT.match(line.text):
-            reads.problems.report("malformed", f"line {line.number}, {line.text[:40]!r}, is no event", line.start)
+            reads.problems.report("malformed", f"line {line.number}, {line.text[:40]!r}, is not an event", line.start)
         return
     vm, index, what, name, value, outcome = match.groups()
     if outcome != _OK or what not in ("KVM_GET_REG_LIST", "KVM_GET_ONE_REG"):

@@ -196,7 +196,7 @@ def test_directory_of_cloud_hypervisor(tmp_path: Path) -> None:
         opening.read(tmp_path)
     (tmp_path / "state.json").unlink()
     os.mkfifo(tmp_path / "state.json")
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         opening.read(tmp_path)
 
 
@@ -305,7 +305,7 @@ def test_spellings_of_a_line(line: str) -> None:
         ("fpsr=0000000000000000", "wrong-size", "fpsr has 16 hex digits, where its 4 bytes take 8"),
         ("svrc=0200000000000000", "unknown-register", "line 2: there is no register 'svrc'"),
         ("svcr=02000000000000zz", "malformed", "line 2: '02000000000000zz' is not hex"),
-        ("svcr", "malformed", "line 2, 'svcr', is no register with a value"),
+        ("svcr", "malformed", "line 2, 'svcr', is not a register with a value"),
         ("x0=0100000000000000", "duplicate-register", "x0 is there twice, the second time with another value"),
         ("x0=0000000000000000", "duplicate-register", "x0 is there twice, the second time with the same value"),
     ],

@@ -170,13 +170,13 @@ def test_bombs_take_little_time_and_memory(name: str) -> None:
         (b"\xa1\x80\x01", "key"),
         (b"\xd8\x23\x41\x00", "tag 35"),
         (b"\xc2\x58\x20" + bytes(32), "128 bits"),
-        (b"\x82\x01", "items are due"),
+        (b"\x82\x01", "items are expected"),
         (b"\x44abc", "are left"),
         (b"\x01\x01", "follow"),
         (b"", "ends in the middle"),
         (b"\x19\x01", "ends in the middle"),
         (b"\x81" * 20 + b"\x01", "deeper"),
-        (b"\x9a\xff\xff\xff\xff", "items are due"),
+        (b"\x9a\xff\xff\xff\xff", "items are expected"),
     ],
 )
 def test_cbor_that_no_vcpu_consists_of_is_refused(data: bytes, why: str) -> None:
