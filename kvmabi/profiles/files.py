@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,8 +15,13 @@ from kvmabi.tables import Table
 
 def builtin_names(kind: str) -> list[str]:
     """The names of the built-in profiles of a kind ("hosts", "kernels"), sorted."""
-    folder = files("kvmabi.profiles").joinpath(kind)
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return list(_builtin_names(kind))
+
+
+@cache
+def _builtin_names(kind: str) -> tuple[str, ...]:
+    entries = files("kvmabi.profiles").joinpath(kind).iterdir()
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml")))
 
 
 def builtin_table(name: str) -> Table:
