@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kvmabi.cli import formats, junit, sarif
+from kvmabi.cli import common, formats, junit, sarif
 from kvmabi.snapshot import page, rules
 from kvmabi.snapshot.findings import Finding, Report
 from kvmabi.snapshot.page import Page
@@ -39,7 +39,7 @@ def render(judged: Sequence[Judged], form: str, failing: frozenset[str]) -> str:
         return sarif.write(_sarif(judged))
     if form == formats.HTML:
         return page.write(_page(*one) for one in judged)
-    return "\n\n".join(_text(path, report) for path, _, report in judged)
+    return common.printable("\n\n".join(_text(path, report) for path, _, report in judged))
 
 
 def fails(report: Report, failing: frozenset[str]) -> bool:
