@@ -25,6 +25,8 @@ MOST_DATA_BYTES = 32 << 20
 MOST_VCPUS = 4096
 MOST_PROBLEMS = 256
 """How many problems of one file are kept: a hostile one has a million."""
+MOST_LENGTH_BITS = 1 << 16
+"""Longer than any vector: what is longer is damage."""
 VQ_BITS = 128
 _CORE_PLACES = (
     *((id, offset, size_bytes) for id, size_bytes, offset in PLAIN),

@@ -42,14 +42,20 @@ from typing import Any, TypeGuard
 from kvmabi import regid
 from kvmabi.snapshot.formats import jsonspans
 from kvmabi.snapshot.formats.format import Format
-from kvmabi.snapshot.formats.gathering import MOST_REGISTERS_IN_ALL, MOST_VCPUS, Gathered, Problems, finished
+from kvmabi.snapshot.formats.gathering import (
+    MOST_LENGTH_BITS,
+    MOST_REGISTERS_IN_ALL,
+    MOST_VCPUS,
+    Gathered,
+    Problems,
+    finished,
+)
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
 VCPU_KEY = "registers"
 MOST_REST_BYTES = 4 << 20
 """How much text there is at most beside the vCPUs."""
-MOST_BITS = 1 << 16
 _ID = re.compile(r"0x[0-9a-f]{1,16}", re.IGNORECASE)
 _FACTS = {fact.name.lower(): fact for fact in Fact}
 
@@ -270,7 +276,7 @@ def _bits(value: dict[str, Any], key: str, problems: Problems) -> tuple[int, ...
     lengths = value.get(key)
     if lengths is None:
         return None
-    if isinstance(lengths, list) and all(_is_number(each) and each <= MOST_BITS for each in lengths):
+    if isinstance(lengths, list) and all(_is_number(each) and each <= MOST_LENGTH_BITS for each in lengths):
         return tuple(lengths)
     problems.report("malformed", f"{key} is no list of vector lengths")
     return None

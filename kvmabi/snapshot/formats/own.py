@@ -29,6 +29,7 @@ from kvmabi.errors import UsageError
 from kvmabi.model.row import size_of
 from kvmabi.snapshot.formats import own_layout as layout
 from kvmabi.snapshot.formats.format import Format
+from kvmabi.snapshot.formats.gathering import MOST_LENGTH_BITS
 from kvmabi.snapshot.snapshot import Fact, Origin, Problem, Snapshot, VcpuSnapshot
 from kvmabi.snapshot.source import MOST_WHOLE_BYTES, BadBlob, Source
 from kvmabi.snapshot.valid import MOST_VL_BYTES, lengths_bytes, stored_bytes
@@ -112,8 +113,8 @@ def _header(source: Source) -> tuple[Snapshot, int]:
             target=fields.target if known & layout.HAS_TARGET else None,
             host=fields.host,
             kernel=fields.kernel,
-            sve_bits=fields.sve_bits if known & layout.HAS_SVE_BITS else None,
-            sme_bits=fields.sme_bits if known & layout.HAS_SME_BITS else None,
+            sve_bits=_lengths(fields.sve_bits, problems, at) if known & layout.HAS_SVE_BITS else None,
+            sme_bits=_lengths(fields.sme_bits, problems, at) if known & layout.HAS_SME_BITS else None,
             unknown=fields.unknown,
             facts=_json(body[description_bytes:facts_at], dict, problems, at + description_bytes, None),
             devices=_devices(body[facts_at : -layout.CRC.size], problems, at + facts_at),
@@ -160,6 +161,14 @@ def _parsed(data: bytes) -> _Description:
         frozenset(known[name] for name in fields.unknown if name in known),
         next((name for name in fields.unknown if name not in known), ""),
     )
+
+
+def _lengths(bits: tuple[int, ...], problems: list[Problem], at: int) -> tuple[int, ...] | None:
+    """Vector lengths in bits; None if one is longer than any vector."""
+    if all(length <= MOST_LENGTH_BITS for length in bits):
+        return bits
+    problems.append(Problem("malformed", "a vector length is longer than any vector", at))
+    return None
 
 
 def _devices(data: bytes, problems: list[Problem], at: int) -> list[dict[str, Any]]:
