@@ -87,7 +87,8 @@ def ram_bomb(size_bytes: int) -> bytes:
     at = stream.index(b"\x10" + footer) + 1 + len(footer)
     records = (0x22).to_bytes(8, "big") + b"\0"
     first = (0x02).to_bytes(8, "big") + b"\x0dmach-virt.ram\0"
-    return stream[:at] + b"\x02" + footer[1:] + first + records * (size_bytes // len(records)) + stream[at:]
+    end = (0x10).to_bytes(8, "big") + footer
+    return stream[:at] + b"\x02" + footer[1:] + first + records * (size_bytes // len(records)) + end + stream[at:]
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
