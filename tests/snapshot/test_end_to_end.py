@@ -38,7 +38,7 @@ GUESTS = {
     "k72-q111-sve256": (MAX, "linux-7.2"),
 }
 ORDER = "order-"
-"""The rules of a stored order: what a VMM's file says of its order, kvmabi's says otherwise: it is restored by the plan."""
+"""The rules of a stored order: kvmabi's own files are restored by the plan, so they say less of it."""
 LOST = frozenset({"vectors-lost", "bitmaps-lost"})
 """Their text says whose format has no place."""
 WRITERS: dict[str, Callable[[Snapshot], bytes]] = {
