@@ -96,6 +96,7 @@ class _Named(NamedTuple):
     sliced: bool = False
 
 
+@lru_cache(4096)  # clients can ask for any id
 def decode(id: int) -> RegId:
     """Returns an id's fields and name, for every 0 <= id < 2**64."""
     arch, coproc = id >> _ARCH_SHIFT, id >> _COPROC_SHIFT & 0xFFF

@@ -63,7 +63,7 @@ INSIDE = {
         *("checks", "validate", "comparing", "matrix"),
     ),
     "snapshot.formats": (
-        *("format", "gathering", "folders", "lines", "jsonspans"),
+        *("format", "gathering", "places", "folders", "lines", "jsonspans"),
         *("bitcode", "idruns", "fcbincode", "fcbitcode", "firecracker"),
         *("tar", "cborskim", "crosvm", "chcore", "chplaces", "cloud_hypervisor"),
         *("qemu_layout", "qemu_cpu_layout", "qemu_vectors", "qemu_cpu"),

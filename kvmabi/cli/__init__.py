@@ -11,7 +11,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 import kvmabi
-from kvmabi.cli import formats
+from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command, ExitStatus, Parser
 from kvmabi.errors import UsageError
 
@@ -83,7 +83,7 @@ def _run(command: str, words: Sequence[str]) -> int:
 
 def complain(what: object) -> None:
     """Report an error on stderr, in one line."""
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(what))
+    line = common.printable(str(what)).replace("\n", "\\n")
     print(f"kvmabi: {line}", file=sys.stderr)
 
 

@@ -55,7 +55,7 @@ def run(args: Namespace) -> int:
     elif args.format == formats.HTML:
         print(page.write([_page(first, found)]))
     else:
-        print(found.text(), end="")
+        print(common.printable(found.text()), end="")
     return ExitStatus.SUCCESS if found.equal or not found.b else ExitStatus.DIFFERENT
 
 

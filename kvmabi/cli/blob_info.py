@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kvmabi import regid
-from kvmabi.cli import blob_options, formats
+from kvmabi.cli import blob_options, common, formats
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.snapshot import page
 from kvmabi.snapshot.formats import json_
@@ -47,7 +47,8 @@ def run(args: Namespace) -> int:
     elif args.format == formats.HTML:
         print(page.write(_page(path, snapshot) for path, snapshot in snapshots))
     else:
-        print("\n\n".join("\n".join(_lines(path, snapshot, args.registers)) for path, snapshot in snapshots))
+        texts = ("\n".join(_lines(path, snapshot, args.registers)) for path, snapshot in snapshots)
+        print(common.printable("\n\n".join(texts)))
     return ExitStatus.DIFFERENT if any(snapshot.problems for _, snapshot in snapshots) else ExitStatus.SUCCESS
 
 
@@ -140,7 +141,7 @@ def _page(path: str, snapshot: Snapshot) -> page.Page:
 
 def _wrapped(start: str, text: str) -> list[str]:
     """A text in lines, whatever characters a file has put into it."""
-    clean = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    clean = common.printable(text).replace("\n", "\\n")
     indent = " " * (len(start) - len(start.lstrip()) + 2)
     return textwrap.wrap(start + clean, WIDTH, subsequent_indent=indent, break_long_words=False) or [start]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kvmabi.cli import formats, junit, sarif
+from kvmabi.cli import common, formats, junit, sarif
 from kvmabi.snapshot import page
 from kvmabi.snapshot.checks import rules
 from kvmabi.snapshot.checks.findings import Finding, Report
@@ -40,7 +40,7 @@ def render(judged: Sequence[Judged], form: str, failing: frozenset[str]) -> str:
         return sarif.write(_sarif(judged))
     if form == formats.HTML:
         return page.write(_page(*one) for one in judged)
-    return "\n\n".join(_text(path, report) for path, _, report in judged)
+    return common.printable("\n\n".join(_text(path, report) for path, _, report in judged))
 
 
 def fails(report: Report, failing: frozenset[str]) -> bool:

@@ -126,7 +126,7 @@ def _print_summary(summary: Summary, args: Namespace) -> None:
     if args.format == formats.JSON:
         formats.print_json({"results": args.out, **summary.as_dict()})
     else:
-        print(f"{summary}\nresults: {args.out}")
+        print(common.printable(f"{summary}\nresults: {args.out}"))
 
 
 def _words(args: Namespace) -> list[str]:

@@ -35,6 +35,19 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: what a file has put into it that does not print, escape sequences above all, is escaped.
+
+    >>> printable("guest\\x1b[31m\\nvirt")
+    'guest\\\\x1b[31m\\nvirt'
+    """
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+
+
+def _escaped(line: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
 def words(text: str) -> list[str]:
     """A comma-separated option as a list."""
     return [word.strip().lower() for word in text.split(",") if word.strip()]

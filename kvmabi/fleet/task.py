@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.fleet import places
 from kvmabi.fleet.manifest import Entry
 from kvmabi.snapshot import opening
-from kvmabi.snapshot.checks.findings import Report
+from kvmabi.snapshot.checks.findings import Finding, Report
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.source import BadBlob
 
@@ -50,7 +51,7 @@ def judge(entry: Entry, validate: Callable[[Snapshot], Report]) -> Result:
         host=snapshot.host[:MOST_NAME_CHARS],
         kernel=snapshot.kernel[:MOST_NAME_CHARS],
         vcpus=len(snapshot.vcpus),
-        findings=[_short(finding) for finding in report.as_dict()["findings"]],
+        findings=list(map(_short, report.findings)),
         seconds=time.perf_counter() - began,
     )
 
@@ -79,12 +80,11 @@ def result(entry: Entry, status: str, **known: Any) -> Result:
     return line
 
 
-def _short(finding: dict[str, Any]) -> dict[str, Any]:
-    names = [register["name"] for register in finding["registers"]]
+def _short(finding: Finding) -> dict[str, Any]:
     return {
-        "rule": finding["rule"],
-        "severity": finding["severity"],
-        "vcpu": finding["vcpu"],
-        "registers": names[:MOST_REGISTERS],
-        "count": len(names),
+        "rule": finding.rule.id,
+        "severity": str(finding.severity),
+        "vcpu": finding.vcpu,
+        "registers": [regid.name_of(id) for id in finding.registers[:MOST_REGISTERS]],
+        "count": len(finding.registers),
     }

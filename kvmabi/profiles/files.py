@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,8 +17,13 @@ PACKAGE = "kvmabi.profiles"
 
 def builtin_names(kind: str) -> list[str]:
     """The names of the built-in profiles of a kind ("hosts", "kernels"), sorted."""
-    folder = files(PACKAGE).joinpath(kind)
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return list(_builtin_names(kind))
+
+
+@cache
+def _builtin_names(kind: str) -> tuple[str, ...]:
+    entries = files(PACKAGE).joinpath(kind).iterdir()
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml")))
 
 
 def builtin_table(name: str, package: str = PACKAGE) -> Table:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import os
+import select
+import stat
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +24,8 @@ MODULES: tuple[str, ...] = (
 )
 """The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""
 MOST_LAYERS = 2
+WAIT_SECONDS = 10
+"""How long a named pipe may have no writer, or no data."""
 
 
 @cache
@@ -38,13 +42,27 @@ def read(path: str | Path, *, numbers: bool = False) -> Snapshot:
     try:
         if os.path.isdir(path):
             return _checked(str(path), _folder(Path(path)))
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             return _checked(str(path), read_stream(file, str(path), numbers=numbers))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except BadBlob as error:
         place = "" if error.offset is None else f" at byte {error.offset:#x}"
         raise UsageError(f"{path}: {error.text}{place}") from None
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    """The file, whose reads wait for data; but not for a pipe that nobody writes to. Raises OSError, BadBlob."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        if not waiting.poll(WAIT_SECONDS * 1000):
+            file.close()
+            raise BadBlob(f"is a pipe that nothing was written to for {WAIT_SECONDS} seconds", rule="unreadable")
+    os.set_blocking(descriptor, True)
+    return file
 
 
 def read_bytes(data: bytes, name: str = "blob") -> Snapshot:

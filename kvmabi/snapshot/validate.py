@@ -204,9 +204,12 @@ def _getter(ids: tuple[int, ...]) -> Getter:
 
 def _between(snapshot: Snapshot) -> Iterator[Finding]:
     """Registers that the vCPUs of a VM should have in common."""
-    first, *others = (vcpu for vcpu in snapshot.vcpus if vcpu.registers)
+    vcpus = list(filter(_has_registers, snapshot.vcpus))
+    first = next(iter(vcpus), None)
+    if first is None:
+        return
     common = [id for id in first.registers if is_common(id)]
-    for vcpu in others:
+    for vcpu in vcpus[1:]:
         differing = tuple(id for id in common if vcpu.registers.get(id, first.registers[id]) != first.registers[id])
         if differing:
             text = f"vCPU {first.index} has other values; here {_values(vcpu, differing)}"

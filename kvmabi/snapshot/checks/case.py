@@ -22,8 +22,10 @@ Z_IDS = frozenset((*sve.Z_IDS, *sve.P_IDS, sve.FFR_ID))
 ZA_IDS = frozenset(sme.ZA_IDS)
 VECTOR_IDS = Z_IDS | ZA_IDS
 SVE, SME = "sve", "sme"
-WHOLE_LISTS = frozenset({"firecracker", "json", "kvm", "kvmabi", "model", "text", "trace"})
-"""Formats that hold every register that a kernel lists."""
+WHOLE_LISTS = frozenset({"firecracker", "json", "kvm", "model", "text", "trace"})
+"""Formats that hold whatever a kernel lists: what their lists lack, the guest has lost."""
+HOLDS_ALL = WHOLE_LISTS | {"kvmabi"}
+"""With kvmabi's own, which also says what the file that it was converted from could not hold."""
 VLS = {SVE: SVE_VLS, SME: SME_VLS}
 
 

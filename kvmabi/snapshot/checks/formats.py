@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmabi.snapshot.checks import rules
-from kvmabi.snapshot.checks.case import SME, SVE, Case
+from kvmabi.snapshot.checks.case import HOLDS_ALL, SME, SVE, Case
 from kvmabi.snapshot.checks.findings import Seen
 from kvmabi.snapshot.snapshot import Fact
 
@@ -16,11 +16,16 @@ def check(case: Case) -> Iterator[Seen]:
     if case.tcg:
         yield Seen("tcg-stream", f"{len(case.registers)} registers")
     if case.has_sve and case.lacks(Fact.SVE):
-        yield Seen("vectors-lost", f"{case.snapshot.format} has no place for {Fact.SVE.value}")
+        yield Seen("vectors-lost", _lost(case, Fact.SVE))
     if case.has_sme and case.lacks(Fact.SME):
-        yield Seen("vectors-lost", f"{case.snapshot.format} has no place for {Fact.SME.value}")
+        yield Seen("vectors-lost", _lost(case, Fact.SME))
     if case.lacks(Fact.FIRMWARE_BITMAPS) and not case.tcg:
-        yield Seen("bitmaps-lost", f"{case.snapshot.format} has no place for {Fact.FIRMWARE_BITMAPS.value}")
+        yield Seen("bitmaps-lost", _lost(case, Fact.FIRMWARE_BITMAPS))
+
+
+def _lost(case: Case, fact: Fact) -> str:
+    format = case.snapshot.format
+    return f"the file does not hold {fact.value}" if format in HOLDS_ALL else f"{format} has no place for {fact.value}"
 
 
 def not_judged(case: Case) -> Iterator[Seen]:

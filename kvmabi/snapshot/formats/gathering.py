@@ -81,16 +81,17 @@ class Gathered:
         self.registers: dict[int, bytes] = {}
         self.offsets: dict[int, int] = {}
 
-    def add(self, id: int, data: bytes, offset: int | None = None) -> None:
+    def add(self, id: int, data: bytes, offset: int | None = None, *, any_size: bool = False) -> None:
         """Take in one register. A wrong size or a duplicate is a problem; of duplicates the last one counts.
 
-        Raises BadBlob for more than MOST_REGISTERS.
+        A value of a wrong size is left out, unless ``any_size`` is set. Raises BadBlob for more than MOST_REGISTERS.
         """
         if len(data) != size_of(id):
             name = regid.name_of(id)
             text = f"{name} has {len(data)} bytes of data, where its ID says {size_of(id)}"
             self.problems.report("wrong-size", text, offset, self.index, id)
-            return
+            if not any_size:
+                return
         if id in self.registers:
             same = "the same value" if self.registers[id] == data else "another value: the last one counts"
             text = f"{regid.name_of(id)} is there twice, the second time with {same}"

@@ -192,7 +192,7 @@ def _vcpu(text: bytes, offset: int, place: int, problems: Problems) -> VcpuSnaps
         try:
             if not isinstance(id, str) or not isinstance(data, str) or not _ID.fullmatch(id):
                 raise ValueError
-            gathered.add(int(id, 16), bytes.fromhex(data), offset)
+            gathered.add(int(id, 16), bytes.fromhex(data), offset, any_size=True)
         except ValueError:
             problems.report("malformed", f"{str(entry)[:60]} is not a register", offset, index)
     vcpu = gathered.done(_number(value, "mp_state", problems))

@@ -11,6 +11,10 @@ from kvmabi.snapshot.source import BLOCK_BYTES, BadBlob, Source
 MOST_LINE_BYTES = 1 << 20
 
 
+MOST_PACKED_LINES = 1 << 18
+"""Of a compressed file, which may unpack to a thousand times its size: the largest VM's registers are as many."""
+
+
 class Line(NamedTuple):
     """A line without its end: its number from 1, where it begins in bytes, and its text."""
 
@@ -34,6 +38,8 @@ def lines(source: Source, most_bytes: int) -> Iterator[Line]:
             start += len(part) + 1
         if len(rest) > MOST_LINE_BYTES:
             raise BadBlob(f"line {number + 1} is longer than {MOST_LINE_BYTES >> 20} MiB", start, "too-large")
+        if source.packed and number > MOST_PACKED_LINES:
+            raise BadBlob(f"unpacks to more than {MOST_PACKED_LINES} lines: unpack it first", source.at, "too-large")
         if source.at > most_bytes:
             raise BadBlob(f"more than {most_bytes >> 20} MiB of text", source.at, "too-large")
         if not block:

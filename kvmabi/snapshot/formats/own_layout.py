@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any, Final
@@ -34,6 +34,7 @@ from construct import (
 )
 
 from kvmabi.model.row import size_of
+from kvmabi.snapshot.formats.places import Places
 from kvmabi.snapshot.valid import stored_bytes
 
 MAGIC: Final = b"\x89kvmabi\n"
@@ -171,7 +172,7 @@ class Registers:
     the zeroes that each of a run lacks. ``is_valid``: the exceptions name registers of the list.
     """
 
-    __slots__ = ("empty", "ids", "is_valid", "sizes", "values", "values_bytes", "widened")
+    __slots__ = ("empty", "ids", "is_valid", "sizes", "values", "values_bytes", "widened", "within")
 
     def __init__(self, shape: bytes) -> None:
         z_bytes, za_bytes, count, exception_count = SHAPE_STRUCT.unpack_from(shape)
@@ -188,6 +189,7 @@ class Registers:
         self.values_bytes = sum(sizes)
         self.widened = tuple(_runs(missing))
         self.values: struct.Struct | None = None
+        self.within: dict[int, int] | None = None
 
     def unpack(self, data: bytes, at: int) -> dict[int, bytes]:
         """The registers whose values, ``values_bytes`` of them, begin at ``at``."""
@@ -200,9 +202,11 @@ class Registers:
         held.update(zip(self.ids, values, strict=True))
         return held
 
-    def places(self, at: int) -> dict[int, int]:
+    def places(self, at: int) -> Mapping[int, int]:
         """Where each register's value is, if the values begin at ``at``."""
-        return dict(zip(self.ids, accumulate(self.sizes, initial=at), strict=False))
+        if self.within is None:
+            self.within = dict(zip(self.ids, accumulate(self.sizes, initial=0), strict=False))
+        return Places(self.within, at, self.within)
 
 
 def _runs(missing: Sequence[int]) -> Iterator[tuple[slice, bytes]]:

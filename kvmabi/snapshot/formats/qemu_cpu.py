@@ -16,6 +16,7 @@ from kvmabi import regid, uapi
 from kvmabi.model.mode import SVCR_SM
 from kvmabi.model.plan import SVCR
 from kvmabi.snapshot import infer
+from kvmabi.snapshot.formats.places import Places
 from kvmabi.snapshot.formats.qemu_cpu_layout import (
     AARCH32_BANKS,
     AARCH32_MODE,
@@ -308,34 +309,39 @@ def _places(
     *,
     has_z: bool,
 ) -> Callable[[], Mapping[int, int]]:
-    """Where registers stand in the stream, worked out when it is asked for."""
+    """Where registers stand in the stream, worked out when they are asked for."""
+    shape = listed, values_at, tuple(found.items()), level, has_z
+    return lambda: Places(_within(*shape), base, registers)
 
-    def places() -> dict[int, int]:
-        ids, core, at = unlisted(), unlisted().core, HEAD.at
-        result = {core["pstate"]: base + at["cpsr"]}
-        if level is not None:  # in AArch32 state they come from the banks
-            result |= {id: base + at["env.xregs"] + 8 * n for n, id in enumerate(ids.x)}
-            result[core["pc"]] = base + at["env.pc"]
-        for n, name in enumerate(("sp", "sp_el1")):
-            place = at["env.xregs"] + 31 * 8 if n == level else at["env.sp_el"] + 8 * n
-            result[core[name]] = base + place
-        result |= {core["elr_el1"]: base + at["env.elr_el"] + 8}
-        for n, bank in enumerate(BANKED[1:6], 1):
-            result[core[f"spsr_{bank}"]] = base + at["env.banked_spsr"] + 8 * n
-        result |= {id: base + values_at + 8 * n for n, id in enumerate(listed)}
-        tables = [
-            (VFP, "zregs", 8 * Z_LOW_WORDS, ids.z if has_z else ids.v),
-            (SVE, "pregs", 8 * P_WORDS, (*ids.p, core["ffr"]) if has_z else ()),
-            (SME, "za", 8 * ZA_ROW_WORDS, ids.za),
-            (ZT0, "zt0", 8 * ZT0_WORDS, (core["zt0"],)),
-            (FPMR, "fpmr", 8, (core["fpmr"],)),
-            (VFP, "fpscr", 0, (core["fpsr"], core["fpcr"])),
-            (FPCR_FPSR, "fpcr", 8, (core["fpcr"], core["fpsr"])),
-        ]
-        for name, field, step, family in tables:
-            if name in found:
-                begin = base + found[name] + SUBSECTIONS[name][1].at[field]
-                result |= {id: begin + step * n for n, id in enumerate(family) if id not in listed}
-        return {id: place for id, place in result.items() if id in registers}
 
-    return places
+@lru_cache(32)
+def _within(
+    listed: tuple[int, ...], values_at: int, found: tuple[tuple[str, int], ...], level: int | None, has_z: bool
+) -> Mapping[int, int]:
+    """Where registers stand in the section of a vCPU."""
+    ids, core, at, begins = unlisted(), unlisted().core, HEAD.at, dict(found)
+    result = {core["pstate"]: at["cpsr"]}
+    if level is not None:  # in AArch32 state they come from the banks
+        result |= {id: at["env.xregs"] + 8 * n for n, id in enumerate(ids.x)}
+        result[core["pc"]] = at["env.pc"]
+    for n, name in enumerate(("sp", "sp_el1")):
+        result[core[name]] = at["env.xregs"] + 31 * 8 if n == level else at["env.sp_el"] + 8 * n
+    result |= {core["elr_el1"]: at["env.elr_el"] + 8}
+    for n, bank in enumerate(BANKED[1:6], 1):
+        result[core[f"spsr_{bank}"]] = at["env.banked_spsr"] + 8 * n
+    result |= {id: values_at + 8 * n for n, id in enumerate(listed)}
+    tables = [
+        (VFP, "zregs", 8 * Z_LOW_WORDS, ids.z if has_z else ids.v),
+        (SVE, "pregs", 8 * P_WORDS, (*ids.p, core["ffr"]) if has_z else ()),
+        (SME, "za", 8 * ZA_ROW_WORDS, ids.za),
+        (ZT0, "zt0", 8 * ZT0_WORDS, (core["zt0"],)),
+        (FPMR, "fpmr", 8, (core["fpmr"],)),
+        (VFP, "fpscr", 0, (core["fpsr"], core["fpcr"])),
+        (FPCR_FPSR, "fpcr", 8, (core["fpcr"], core["fpsr"])),
+    ]
+    own = frozenset(listed)
+    for name, field, step, family in tables:
+        if name in begins:
+            begin = begins[name] + SUBSECTIONS[name][1].at[field]
+            result |= {id: begin + step * n for n, id in enumerate(family) if id not in own}
+    return result

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import struct
@@ -15,7 +16,7 @@ import pytest
 from kvmabi import regid
 from kvmabi.errors import UsageError
 from kvmabi.snapshot import opening
-from kvmabi.snapshot.formats import json_, text
+from kvmabi.snapshot.formats import json_, lines, text
 from kvmabi.snapshot.snapshot import Fact, Problem, Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 from snapshot import encoders
@@ -460,3 +461,19 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(UsageError, match=rf"{library}: pip install 'kvmabi\[blobs\]'"):
             opening.read_bytes(blob)
+
+
+def test_json_keeps_a_value_of_a_wrong_size() -> None:
+    """It is a problem, and the register stays, so that what a reader of another format saw is not lost on the way."""
+    registers = [{"id": "0x603000000013da12", "data": "03"}]
+    snapshot = opening.read_bytes(json.dumps({"vcpus": [{"registers": registers}]}).encode())
+    assert rules(snapshot) == ["wrong-size"]
+    assert snapshot.vcpus[0].registers == {0x603000000013DA12: b"\3"}
+
+
+def test_a_compressed_text_of_very_many_lines_is_refused() -> None:
+    """A few kilobytes unpack to hours of lines; the same text as it is costs what its size allows."""
+    content = b"svcr=0200000000000000\n" + b"#\n" * (lines.MOST_PACKED_LINES + 70_000)
+    assert opening.read_bytes(content).vcpus[0].svcr == 2
+    with pytest.raises(BadBlob, match="unpack it first"):
+        opening.read_bytes(gzip.compress(content, 1))

@@ -392,3 +392,10 @@ def test_page_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "scripts/blob_format.py"), run_name="__main__")
     assert stop.value.code == 0, "run scripts/blob_format.py"
+
+
+def test_a_length_that_no_vector_has_is_damage() -> None:
+    """It is a problem and unknown, as in JSON: what is read can be written in either."""
+    vcpu = VcpuSnapshot(0, {regid.parse("x0"): bytes(8)})
+    snapshot = opening.read_bytes(own.write(Snapshot("kvm", [vcpu], sve_bits=(128, 1 << 20))))
+    assert (snapshot.sve_bits, [problem.rule for problem in snapshot.problems]) == (None, ["malformed"])
