@@ -11,7 +11,7 @@ static void *fetch(uint32_t message, const uint64_t identity[2], size_t size, of
     const struct kvmabi_request request = {.message = message, .identity = {identity[0], identity[1]}};
     const int protection = size != 0 ? PROT_READ | PROT_WRITE : PROT_READ;
     struct kvmabi_reply reply = {0};
-    void *memory = MAP_FAILED;
+    void *memory = NULL;
     struct stat file;
     int fd = -1;
 
@@ -22,11 +22,10 @@ static void *fetch(uint32_t message, const uint64_t identity[2], size_t size, of
     if (size == 0 && fstat(fd, &file) == 0)
         size = (size_t)file.st_size;
     if (size != 0)
-        memory = mmap(NULL, size, protection, MAP_SHARED, fd, offset);
+        memory = map_apart(size, protection, fd, offset);
     syscall(SYS_close, fd);
-    if (memory == MAP_FAILED)
-        return NULL;
-    madvise(memory, size, MADV_DONTFORK);
+    if (memory != NULL)
+        madvise(memory, size, MADV_DONTFORK);
     return memory;
 }
 
@@ -70,7 +69,7 @@ static struct shared_vcpu *vcpu_behind(int fd, const uint64_t identity[2])
             unlock_vcpu(vcpu);
         } else {
             if (file != NULL)
-                munmap(file, SHARED_BYTES);
+                unmap_apart(file, SHARED_BYTES);
             vcpu = NULL;
         }
     }

@@ -12,6 +12,7 @@
 #include "session.h"
 #include "share.h"
 
+enum { ROOM_BYTES = 1 << 16 }; /* a multiple of every page size */
 enum { SHARED_BYTES = KVMABI_FILE_BYTES - KVMABI_REGISTERS_AT };
 
 enum { MOST_FDS = 1 << 16, MOST_VCPUS = 4096, MOST_MAPS = 256 };
@@ -123,10 +124,31 @@ static struct known *known_fd(int fd)
     return files != NULL && fd >= 0 && fd < MOST_FDS ? &files->fds[fd] : NULL;
 }
 
+/* Map a file with room around it: a program may count on a page that it unmapped, next to one that it uses, to be
+ * unmapped still. NULL on failure. */
+static void *map_apart(size_t size, int protection, int fd, off_t offset)
+{
+    const size_t whole = size + 2 * (size_t)ROOM_BYTES;
+    unsigned char *room = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (room == MAP_FAILED)
+        return NULL;
+    if (mmap(room + ROOM_BYTES, size, protection, MAP_SHARED | MAP_FIXED, fd, offset) == MAP_FAILED) {
+        munmap(room, whole);
+        return NULL;
+    }
+    return room + ROOM_BYTES;
+}
+
+static void unmap_apart(void *memory, size_t size)
+{
+    munmap((unsigned char *)memory - ROOM_BYTES, size + 2 * (size_t)ROOM_BYTES);
+}
+
 static void unmap_vcpu(struct shared_vcpu *vcpu)
 {
     if (vcpu->file != NULL)
-        munmap(vcpu->file, SHARED_BYTES);
+        unmap_apart(vcpu->file, SHARED_BYTES);
     vcpu->file = NULL;
     vcpu->rows = NULL;
     vcpu->identity[1] = 0;

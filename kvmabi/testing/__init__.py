@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvmabi.testing.declared import Save, restored, saved
-    from kvmabi.testing.opened import opened
+    from kvmabi.testing.judged import opened
     from kvmabi.testing.running import VmmRun, run_program
 
 __all__ = ["Save", "VmmRun", "opened", "restored", "run_program", "saved"]
@@ -30,7 +30,7 @@ __all__ = ["Save", "VmmRun", "opened", "restored", "run_program", "saved"]
 _HOMES = {
     "Save": "kvmabi.testing.declared",
     "VmmRun": "kvmabi.testing.running",
-    "opened": "kvmabi.testing.opened",
+    "opened": "kvmabi.testing.judged",
     "restored": "kvmabi.testing.declared",
     "run_program": "kvmabi.testing.running",
     "saved": "kvmabi.testing.declared",
