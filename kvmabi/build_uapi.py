@@ -340,6 +340,7 @@ def _offsetof(struct: str, member: str) -> int:
 # A struct iovec is two words here, address and size.
 COPIES = """
 uintptr_t mmap(uintptr_t address, size_t size_bytes, int protection, int flags, int fd, long offset);
+long syscall(long number, long, long, long);
 int munmap(uintptr_t address, size_t size_bytes);
 int fallocate(int fd, int mode, long offset, long size_bytes);
 ssize_t pread(int fd, uintptr_t to, size_t size_bytes, long offset);

@@ -21,7 +21,7 @@ from typing import Any
 from kvmabi import callers, forks, regid, uapi
 from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, open_system
 from kvmabi.device.descriptors import Descriptors, HasFileno
-from kvmabi.device.file import Answer, Refused, Wait
+from kvmabi.device.file import Answer, PlainFile, Refused, Wait
 from kvmabi.device.mark import Mark
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
@@ -250,6 +250,8 @@ class Kvm:
             self.answered()
         if isinstance(answer, int):
             return answer
+        if isinstance(answer, PlainFile):
+            return answer.fd
         if not isinstance(answer, DeviceFile):
             raise self.failure(answer)
         fd = self._descriptors.install(answer)

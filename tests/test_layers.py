@@ -45,12 +45,12 @@ HEIGHTS = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # From the ground up, and the order in which to read them: a file sees only those before it. Rooms have rooms.
 INSIDE = {
     "model": (
-        *("effects", "mode", "refusal", "state", "facts", "vgic", "vmstate", "row", "registermap"),
+        *("effects", "mode", "refusal", "state", "facts", "vgic", "eventfds", "vmstate", "row", "registermap"),
         *("core", "vls", "sve", "pmu", "timer", "cache", "idreg", "firmware", "demux", "reset", "sme", "sysreg"),
-        *("system", "vcpu", "vm", "lifecycle", "vcpuattrs", "run", "plan"),
+        *("system", "vcpu", "vm", "interrupts", "lifecycle", "vcpuattrs", "run", "plan"),
     ),
     "device": (
-        *("lifetime", "memory", "structs", "usercopy", "file", "attr"),
+        *("lifetime", "memory", "structs", "usercopy", "file", "attr", "eventfds", "interrupts"),
         *("mark", "vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
     ),
     "order": (

@@ -18,6 +18,7 @@ set-partial V REG N SEED
 list V [N], list-partial V N M       N and M are numbers, or a bound name: ``$all-1``
 ioctl F IOCTL ARG,                   an ioctl by its name, or its number in 0x...
 ioctl-struct F IOCTL
+ioctl-bytes F IOCTL FIELD=VALUE ...  the fields of the ioctl's struct (kvmabi.steps.arguments), the others 0
 save V NAME                          read every register of the list, in its order
 restore V NAME [first R,R...]        write them to a vCPU in that order, some of them first
 restore V NAME plan                  FINALIZE the vCPU and write them in the order that loses nothing
@@ -26,7 +27,7 @@ same V NAME [but R,R...]             read them from a vCPU and compare, except f
 ===================================  ==============================================================================
 
 The others are ``new``, ``create-vcpu``, ``enable-cap``, ``masks``, ``run``, ``create-device``, ``has-attr``,
-``set-attr``, ``get-attr`` and ``cpu-features``.
+``set-attr``, ``get-attr``, ``stats`` and ``cpu-features``.
 
 An answer is an errno's name or OK, and after it: a value; ``n`` or ``$name``, a number or bytes, which get that name
 where it is new and must equal it elsewhere; for lists ``with R R ... without R R ...``. ``any`` is any answer,
@@ -44,6 +45,7 @@ from kvmabi import regid, uapi
 from kvmabi.conformance import values
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Kernel, features
+from kvmabi.steps.arguments import argument
 from kvmabi.steps.grammar import MAX_IDS, ON_REGISTER, WORDS
 from kvmabi.steps.hostfeatures import HostFeatures
 from kvmabi.tables import guess
@@ -132,6 +134,8 @@ def concrete(line: Line, host_features: HostFeatures, kernel: Kernel) -> list[Co
     op = WORDS.get(word)
     if op is None:
         raise ValueError(f"{word!r} is not a step: {guess(word, (*WORDS, *MACROS))}")
+    if word == "ioctl-bytes" and len(words) > 1:
+        words[2:] = [argument(words[1], words[2:])]
     if word == "init":
         return [Concrete(_init(words, host_features, kernel), line.answer)]
     if word in DEFAULTS and len(words) == 1:
@@ -142,7 +146,7 @@ def concrete(line: Line, host_features: HostFeatures, kernel: Kernel) -> list[Co
         raise ValueError(f"{line.step!r} has {words[len(op.words)]!r} too many")
     if op.letter in ON_REGISTER:
         return list(_register_steps(word, words, line.answer, host_features))
-    if word in ("ioctl", "ioctl-struct"):
+    if word in ("ioctl", "ioctl-struct", "ioctl-bytes"):
         request = vars(uapi).get(words[1])
         words[1] = f"{request:x}" if isinstance(request, int) else words[1].removeprefix("0x")
     if word == "ioctl":

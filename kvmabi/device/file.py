@@ -56,6 +56,12 @@ class Wait(NamedTuple):
         return self.then.error()
 
 
+class PlainFile(NamedTuple):
+    """The ioctl opened a file without KVM's ioctls: its descriptor, which what carries the answer passes on."""
+
+    fd: int
+
+
 class Call:
     """One ioctl under way: its argument, the caller's memory, and what its event reports."""
 
@@ -195,9 +201,9 @@ class DeviceFile(Kept):
         return f"<{type(self).__name__} of VM {self.vm_number}, vCPU {self.vcpu_number}>"
 
 
-Outcome = int | DeviceFile | Refusal | Wait
+Outcome = int | DeviceFile | PlainFile | Refusal | Wait
 """What a handler returns."""
-Answer = int | DeviceFile | Refused | Wait
+Answer = int | DeviceFile | PlainFile | Refused | Wait
 """What a caller gets."""
 Handler = Callable[[Any, Call], Outcome]
 

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Hashable
 from threading import get_ident
 from typing import Protocol
 
 from kvmabi import forks
+from kvmabi.errors import KvmError
 from kvmabi.memfd import MemFd
 from kvmabi.uapi import ffi, libc
 
 ADDRESS_MASK = (1 << 64) - 1
 PAGE_BYTES = 4096
 SCRATCH_BYTES = 1 << 16
+SYS_PIDFD_GETFD = 438
+"""On every machine."""
+UNSIGNED_MASK = (1 << 32) - 1
 pread, pwrite = libc.pread, libc.pwrite
 
 
@@ -28,6 +33,9 @@ class Memory(Protocol):
 
     def write(self, addr: int, data: bytes) -> int:
         """Write ``data`` to ``addr``; returns the number of bytes before the first that could not be written."""
+
+    def take_fd(self, fd: int) -> int:
+        """A new descriptor of this process for the file behind a descriptor of the caller's. Raises KvmError, EBADF."""
 
 
 class ProcessMemory:
@@ -58,6 +66,20 @@ class ProcessMemory:
         done: int = libc.process_vm_writev(self.pid, here, 1, self._remote(addr, size), 1, 0)
         return max(0, done)
 
+    def take_fd(self, fd: int) -> int:
+        """See Memory.take_fd."""
+        try:
+            process = os.pidfd_open(self.pid)
+        except OSError as error:
+            raise bad_descriptor(fd, error) from None
+        try:
+            copy: int = libc.syscall(SYS_PIDFD_GETFD, process, fd & UNSIGNED_MASK, 0)
+            if copy < 0:
+                raise bad_descriptor(fd, OSError(ffi.errno, ""))
+            return copy
+        finally:
+            os.close(process)
+
     def _vector(self, size: int) -> object:
         if size > self._room:
             self._resize(size)
@@ -67,6 +89,21 @@ class ProcessMemory:
     def _remote(self, addr: int, size: int) -> object:
         self._there[0], self._there[1] = addr & ADDRESS_MASK, size
         return self._there
+
+
+def take_own_fd(fd: int) -> int:
+    """Memory.take_fd for a caller in this process."""
+    try:
+        return os.dup(fd)
+    except (OSError, OverflowError) as error:
+        raise bad_descriptor(fd, error) from None
+
+
+def bad_descriptor(fd: int, error: Exception) -> KvmError:
+    """EBADF for a descriptor that is not open, EMFILE if this process cannot have one more."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return KvmError(errno.EMFILE, "no file descriptor is left", hint="raise RLIMIT_NOFILE (ulimit -n)")
+    return KvmError(errno.EBADF, f"file descriptor {fd} is not open")
 
 
 class OwnMemory:
@@ -97,6 +134,10 @@ class OwnMemory:
             if pread(scratch.fd, addr & ADDRESS_MASK, size, 0) == size:
                 return size
         return ProcessMemory(os.getpid(), None).write(addr, data)
+
+    def take_fd(self, fd: int) -> int:
+        """See Memory.take_fd."""
+        return take_own_fd(fd)
 
     def close(self) -> None:
         """Give the scratch memory back."""

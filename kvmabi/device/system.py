@@ -9,10 +9,12 @@ from typing import ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import vcpuattrs
+from kvmabi.device.eventfds import EventFds
 from kvmabi.device.file import Call, DeviceFile, Handler, no_argument
 from kvmabi.device.vm import VmFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
+from kvmabi.model.eventfds import IrqFds
 from kvmabi.model.system import System
 from kvmabi.model.vm import IPA_BITS, Vm
 from kvmabi.profiles import Host, Kernel
@@ -34,10 +36,12 @@ class SystemFile(DeviceFile):
         super().__init__(log)
         self.system = system
         self._numbers = count(1)
+        self._eventfds = EventFds(IrqFds(one_vm=system.kernel.switches.irqfd_in_one_vm))
         self._vcpu_attributes = vcpuattrs.attributes(system.kernel)
 
     def release(self) -> None:
-        """Release the memory of closed vCPUs."""
+        """Release the memory of closed vCPUs, and descriptors."""
+        self._eventfds.close()
         self.system.close()
 
     def _get_api_version(self, call: Call) -> int:
@@ -50,7 +54,7 @@ class SystemFile(DeviceFile):
         if call.arg != bits or (bits and not IPA_BITS_LEAST <= bits <= most):
             raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
         vm = Vm(self.system, next(self._numbers), bits or IPA_BITS)
-        return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes)
+        return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes, self._eventfds)
 
     def _check_extension(self, call: Call) -> int:
         return self.system.check_extension(call.arg, on_vm=False)

@@ -61,7 +61,7 @@ class ItsFile(ControlFile):
     def __init__(self, vm: VmFile) -> None:
         super().__init__(vm)
         self.its = Its(vm.vm.ipa_bits)
-        vm.vm.has_its = True
+        vm.vm.its.append(self.its)
         self.attributes = ITS_ANY_CONTROL if vm.vm.system.kernel.switches.its_takes_any_control else ITS
 
 

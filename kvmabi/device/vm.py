@@ -8,7 +8,9 @@ from collections.abc import Hashable
 from typing import ClassVar, NamedTuple
 
 from kvmabi import uapi
+from kvmabi.device import interrupts
 from kvmabi.device.attr import Attributes
+from kvmabi.device.eventfds import EventFds
 from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, no_descriptor, unknown
 from kvmabi.device.mark import LABEL_BYTES, Mark, mark_of
 from kvmabi.device.memory import PAGE_BYTES, Memory
@@ -17,6 +19,7 @@ from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
+from kvmabi.model.eventfds import IoEventFds
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vm import Vm
 
@@ -49,8 +52,12 @@ class VmFile(DeviceFile):
 
     kind = "vm"
 
-    def __init__(self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes) -> None:
+    def __init__(
+        self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes, eventfds: EventFds
+    ) -> None:
         super().__init__(log)
+        self.eventfds = eventfds
+        self.ioeventfds = IoEventFds()
         self.vm = vm
         self.vm_number = vm.number
         self.address_space = address_space
@@ -66,6 +73,7 @@ class VmFile(DeviceFile):
 
     def release(self) -> None:
         """Release what the VM holds, including the vCPUs' register files."""
+        self.eventfds.irqfds.close(self.vm.number)
         self.vm.close()
 
     def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
@@ -121,7 +129,7 @@ class VmFile(DeviceFile):
         raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", hint="KVM_CREATE_DEVICE creates a vGICv3")
 
     def _check_extension(self, call: Call) -> int:
-        if call.arg == uapi.KVM_CAP_MSI_DEVID and self.vm.has_its:
+        if call.arg == uapi.KVM_CAP_MSI_DEVID and self.vm.its:
             return 1
         return self.vm.system.check_extension(call.arg, on_vm=True)
 
@@ -185,6 +193,7 @@ class VmFile(DeviceFile):
         uapi.KVM_SET_USER_MEMORY_REGION: ("KVM_SET_USER_MEMORY_REGION", _set_memory_region),
         uapi.KVM_ENABLE_CAP: ("KVM_ENABLE_CAP", _enable_cap),
         uapi.KVM_ARM_GET_REG_WRITABLE_MASKS: ("KVM_ARM_GET_REG_WRITABLE_MASKS", _writable_masks),
+        **interrupts.IOCTLS,
     }
 
 

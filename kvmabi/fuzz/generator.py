@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from kvmabi import hexruns, uapi
-from kvmabi.fuzz import devices
+from kvmabi.fuzz import devices, vmcalls
 from kvmabi.fuzz.world import World
 
 SANE_SHARE = 0.75
@@ -42,6 +42,7 @@ MIX: dict[str, int] = {
     "struct": 6,
     "device": 2,
     "attribute": 12,
+    "vm_call": 20,
 }
 CHANGING = frozenset({"init", "finalize", "run"})
 """Steps after which some of the registers that were set before are read."""
@@ -198,6 +199,9 @@ class _Sequence:
     def attribute(self) -> str:
         return devices.attribute(self.random)
 
+    def vm_call(self) -> str:
+        return vmcalls.call(self.random)
+
     def struct(self) -> str:
         return f"A {self.random.choice(STRUCTS)}"
 
@@ -224,4 +228,5 @@ _MAKE: dict[str, Callable[[_Sequence], str]] = {
     "struct": _Sequence.struct,
     "device": _Sequence.device,
     "attribute": _Sequence.attribute,
+    "vm_call": _Sequence.vm_call,
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
-from kvmabi.device.file import Refused, Wait
+from kvmabi.device.file import PlainFile, Refused, Wait
 from kvmabi.interpose.backtraces import Callers
 from kvmabi.interpose.files import OpenFile, OpenFiles
 from kvmabi.model.refusal import Refusal
@@ -77,6 +77,8 @@ class Session:
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
         if self._files.shares:
             self._files.shares.update(device, request)
+        if isinstance(answer, PlainFile):
+            return NewFd(answer.fd, None)
         return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
 
     def share(self, identity: bytes, callers: Callers) -> Answer:

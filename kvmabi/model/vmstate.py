@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from kvmabi.model.vgic import Vgic
+from kvmabi.model.vgic import Its, Vgic
 
 VcpuType = TypeVar("VcpuType")
 
@@ -18,10 +18,10 @@ class VmState(Generic[VcpuType]):
     were set, by offset in the register file; ``enabled`` the capabilities that KVM_ENABLE_CAP enabled; ``has_run``: a
     vCPU has entered the guest; ``pmu_counters`` is the number of event counters of the PMU; ``el1_32bit``: EL1 is
     AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register
-    ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``has_its``: an ITS was created;
-    ``timer_irqs`` are the PPIs of the vCPUs' timers. A ``dead`` VM fails every ioctl with EIO. ``remaps`` counts how
-    often one of its vCPUs took a register map, or the VM died; ``before_sharing`` is called before a VM-wide register
-    changes.
+    ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``its``: its ITSs; ``routes`` are those
+    of KVM_SET_GSI_ROUTING, by GSI; ``timer_irqs`` are the PPIs of the vCPUs' timers. A ``dead`` VM fails every ioctl
+    with EIO. ``remaps`` counts how often one of its vCPUs took a register map, or the VM died; ``before_sharing`` is
+    called before a VM-wide register changes.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class VmState(Generic[VcpuType]):
         self.el1_32bit: bool | None = None
         self.pmu_counters = pmu_counters
         self.vgic: Vgic | None = None
-        self.has_its = False
+        self.its: list[Its] = []
+        self.routes: Mapping[int, object] = {}
         self.timer_irqs = list(timer_irqs)
         self.dead = False
         self.remaps = 0

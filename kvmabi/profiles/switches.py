@@ -49,6 +49,8 @@ class Switches:
     vcpu_in_use_first: bool
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool
+    irq_line_wants_vgic_first: bool
+    irqfd_in_one_vm: bool
 
 
 class Switch(NamedTuple):

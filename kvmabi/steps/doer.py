@@ -21,6 +21,7 @@ from functools import lru_cache, partial
 from kvmabi import hexruns, uapi
 from kvmabi.device.structs import layout
 from kvmabi.steps.grammar import (
+    BEHIND,
     LONG_MASK,
     MAX_DEVICES,
     MAX_IDS,
@@ -30,6 +31,7 @@ from kvmabi.steps.grammar import (
     UNTOUCHED,
     WORD_MASK,
     File,
+    argument_parts,
     parse,
     pattern,
 )
@@ -43,6 +45,11 @@ MASK_RANGE = layout("struct reg_mask_range")
 MASKS_BYTES = COUNT.size * int(uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE)
 CREATE_DEVICE = layout("struct kvm_create_device")
 DEVICE_ATTR = layout("struct kvm_device_attr")
+STATS_HEADER = layout("struct kvm_stats_header")
+STATS_DESC = layout("struct kvm_stats_desc")
+SIZE_MASK = 0x3FFF
+"""The size in an ioctl's number, in bytes, above its lowest 16 bits."""
+MAX_STATS_BYTES = 1 << 16
 MASK_OP1S = (0, 1, 3)
 """The op1 fields of the table of writable masks, in its order."""
 CACHED_STEPS = 8192  # more make a sweep over all IDs slower: the cache no longer fits into the CPU's
@@ -257,7 +264,40 @@ class Doer:
         result = self._ioctl(self._fd(file), request, self._payload)
         if result < 0:
             return name_of(result)
-        return "OK " + hexruns.compress(self._peek(self._payload, min(request >> 16 & 0x3FFF, MAX_REGISTER_BYTES)))
+        return "OK " + hexruns.compress(self._peek(self._payload, min(request >> 16 & SIZE_MASK, MAX_REGISTER_BYTES)))
+
+    def _with_bytes(self, file: File, request: int, argument: str) -> str:
+        size_bytes = request >> 16 & SIZE_MASK
+        values = {BEHIND: COUNT.pack(self._payload + size_bytes)}
+        parts = argument_parts(argument)
+        data = b"".join(
+            part if isinstance(part, bytes) else values.get(part) or INT.pack(self.port.descriptor(part))
+            for part in parts
+        )
+        self._poke(self._payload, data)
+        result = self._ioctl(self._fd(file), request, self._payload)
+        if result < 0:
+            return name_of(result)
+        if request == uapi.KVM_CREATE_GUEST_MEMFD:
+            self.port.keep_guest_memfd(result)
+            result = 0
+        behind = self._peek(self._payload, len(data))[size_bytes:] if BEHIND in parts else b""
+        return f"OK {result} {hexruns.compress(behind)}".rstrip()
+
+    def _stats(self, file: File) -> str:
+        fd = self._ioctl(self._fd(file), uapi.KVM_GET_STATS_FD, 0)
+        if fd < 0:
+            return name_of(fd)
+        data = self.port.contents(fd, MAX_STATS_BYTES)
+        self.port.close(fd)
+        flags, name_size, count, id_offset, desc_offset, data_offset = STATS_HEADER.unpack(data[: STATS_HEADER.size])
+        words = [f"OK {flags} {name_size} {count} {id_offset} {desc_offset} {data_offset} {len(data)}"]
+        for n in range(count):
+            start = desc_offset + n * (STATS_DESC.size + name_size)
+            fields = STATS_DESC.unpack(data[start : start + STATS_DESC.size])
+            name = data[start + STATS_DESC.size : start + STATS_DESC.size + name_size]
+            words.append(":".join([name.rstrip(b"\0").decode("ascii", "replace"), *map(str, fields)]))
+        return " ".join(words)
 
     def _cpu_features(self) -> str:
         return f"OK {self.port.cpu_features()}".rstrip()
@@ -287,6 +327,8 @@ METHODS = {
     "h": "_has_attr",
     "o": "_set_attr",
     "q": "_get_attr",
+    "Y": "_with_bytes",
+    "T": "_stats",
     "Q": "_cpu_features",
 }
 """How each kind of step is done: the method by the step's letter."""

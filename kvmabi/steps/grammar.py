@@ -13,6 +13,8 @@ number      a decimal number, perhaps negative
 hex         a number in hex, with 0x or without
 bytes       hex, in which ``bb*count.`` is a run of equal bytes
 value       a number in hex, or ``-`` for an unmapped address
+argument    bytes, in which ``@0`` to ``@3`` are descriptors of eventfds, ``@4`` of another kind of file, ``@5`` of the
+            guest_memfd that was created last (4 bytes each), and ``@p`` the address of the bytes behind the struct
 ==========  ============================================================================================
 
 An answer is ``OK`` or the name of an errno. More follows it where the table says so.
@@ -101,6 +103,13 @@ OPS: Final = (
     _op("h", "has-attr", "file group:number attr:hex value", "KVM_HAS_DEVICE_ATTR"),
     _op("o", "set-attr", "file group:number attr:hex value", "KVM_SET_DEVICE_ATTR of a value of 8 bytes"),
     _op("q", "get-attr", "file group:number attr:hex value", "KVM_GET_DEVICE_ATTR: OK and the value"),
+    _op(
+        "Y",
+        "ioctl-bytes",
+        "file request:hex data:argument",
+        "an ioctl on a struct of these bytes: OK and the result; with @p, the given bytes behind the struct afterwards",
+    ),
+    _op("T", "stats", "file", "KVM_GET_STATS_FD: OK, the numbers of the header, and every descriptor with its name"),
     _op("Q", "cpu-features", "", "no ioctl: OK and the CPU features that the host's kernel reports"),
 )
 """All kinds of steps. The executor in C (vm/executor.c) has the same letters."""
@@ -123,11 +132,18 @@ MAX_REGISTER_BYTES: Final = 2048
 """A pattern's length, and how much of a buffer an answer shows."""
 EDGE_BYTES: Final = 65536
 """The most that can be mapped before an edge."""
+MAX_EVENTFDS: Final = 4
+"""How many eventfds there are for ``ioctl-bytes``."""
+OTHER_FILE: Final = "4"
+GUEST_MEMFD: Final = "5"
+BEHIND: Final = "p"
+"""What stands for other descriptors and for the address in an argument, after the @."""
 WORD_MASK: Final = (1 << 32) - 1
 LONG_MASK: Final = (1 << 64) - 1
 
 _DECIMAL = re.compile(r"-?[0-9]+")
 _HEX = re.compile(r"-?(?:0[xX])?[0-9a-fA-F]+")
+_PARTS = re.compile(r"@[0-5p]|[^@]+")
 _FILE = re.compile(r"[sv]|d?[0-9]{1,9}")
 
 
@@ -206,6 +222,18 @@ def _value(text: str) -> Value:
     return text if text == "-" else _hex(text)
 
 
+def argument_parts(text: str) -> tuple[bytes | str, ...]:
+    """The parts of an argument: bytes, and the characters that follow an @."""
+    return tuple(part[1] if part[0] == "@" else hexruns.expand(part) for part in _PARTS.findall(text))
+
+
+def _argument(text: str) -> str:
+    if "".join(_PARTS.findall(text)) != text:
+        raise ValueError(f"{text[:40]!r} is not bytes with @0 to @5 and @p")
+    argument_parts(text)
+    return text
+
+
 _COUNT = _up_to((1 << 31) - 1)
 
 KINDS: Final[dict[str, Callable[[str], Value]]] = {
@@ -217,6 +245,7 @@ KINDS: Final[dict[str, Callable[[str], Value]]] = {
     "bytes": lru_cache(8192)(hexruns.expand),
     "value": _value,
     "room": _up_to(EDGE_BYTES),
+    "argument": _argument,
     "ids": _up_to(EDGE_BYTES // 8 - 1),
 }
 """How the words of each kind are read."""

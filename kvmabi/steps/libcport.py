@@ -11,6 +11,7 @@ import os
 from kvmabi import uapi
 from kvmabi.device.structs import layout
 from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
+from kvmabi.steps.named import NamedDescriptors
 
 PAYLOAD_BYTES = 1 << 15  # the largest size that an ID's size field encodes
 ARGUMENT_BYTES = 4096
@@ -59,6 +60,7 @@ class LibcPort:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
         self._runs: dict[int, mmap.mmap] = {}
+        self._named = NamedDescriptors()
         self._errno = 0
 
     @property
@@ -88,6 +90,18 @@ class LibcPort:
         self._runs[fd][IMMEDIATE_EXIT] = 1
         return 0
 
+    def descriptor(self, name: str) -> int:
+        """See Port.descriptor."""
+        return self._named.get(name)
+
+    def keep_guest_memfd(self, fd: int) -> None:
+        """See Port.keep_guest_memfd."""
+        self._named.keep_guest_memfd(fd)
+
+    def contents(self, fd: int, most: int) -> bytes:
+        """See Port.contents."""
+        return os.pread(fd, most, 0)
+
     def close(self, fd: int) -> None:
         """See Port.close."""
         run = self._runs.pop(fd, None)
@@ -99,6 +113,7 @@ class LibcPort:
         """See Port.shut."""
         for fd in list(self._runs):
             self._runs.pop(fd).close()
+        self._named.close()
         os.close(self.kvm)
 
     def cpu_features(self) -> str:

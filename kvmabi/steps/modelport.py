@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Hashable
 from itertools import count
 
 from kvmabi.device import DeviceFile, Memory, SystemFile, VcpuFile
-from kvmabi.device.file import Refused, Wait
+from kvmabi.device.file import PlainFile, Refused, Wait
+from kvmabi.device.memory import take_own_fd
 from kvmabi.model.refusal import Refusal
 from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
+from kvmabi.steps.named import NamedDescriptors
 
 ARGUMENT = 0x7F00_0000_0000
 PAYLOAD = ARGUMENT + 0x1_0000
@@ -77,6 +80,10 @@ class ModelMemory:
         self._held[start] = held[:offset].ljust(offset, b"\0") + data[:done] + held[offset + done :]
         return done
 
+    def take_fd(self, fd: int) -> int:
+        """See Memory.take_fd: descriptors are this process's."""
+        return take_own_fd(fd)
+
     def _place(self, addr: int) -> int | None:
         """Where the place begins that an address is in."""
         return next((start for start, size in self._sizes.items() if start <= addr < start + size), None)
@@ -92,6 +99,8 @@ class ModelPort:
         self.memory = memory or ModelMemory()
         self._caller: Memory = self.memory
         self._files: dict[int, DeviceFile] = {SYSTEM: system}
+        self._plain: dict[int, int] = {}
+        self._named = NamedDescriptors()
         self._numbers = count(SYSTEM + 1)
         self._failed: Refused | Wait | None = None
         system.opened()
@@ -112,6 +121,10 @@ class ModelPort:
         if type(answer) is Refused:
             self._failed = answer
             return -answer.refusal.errno
+        if type(answer) is PlainFile:
+            fd = next(self._numbers)
+            self._plain[fd] = answer.fd
+            return fd
         if isinstance(answer, DeviceFile):
             return self._opened(answer, argument)
         assert isinstance(answer, Wait)
@@ -130,14 +143,30 @@ class ModelPort:
         file.immediate_exit(True)
         return 0
 
+    def descriptor(self, name: str) -> int:
+        """See Port.descriptor."""
+        return self._named.get(name)
+
+    def keep_guest_memfd(self, fd: int) -> None:
+        """See Port.keep_guest_memfd."""
+        self._named.keep_guest_memfd(self._plain.pop(fd))
+
+    def contents(self, fd: int, most: int) -> bytes:
+        """See Port.contents."""
+        return os.pread(self._plain[fd], most, 0)
+
     def close(self, fd: int) -> None:
         """See Port.close."""
-        self._files.pop(fd).closed()
+        if fd in self._plain:
+            os.close(self._plain.pop(fd))
+        else:
+            self._files.pop(fd).closed()
 
     def shut(self) -> None:
         """See Port.shut."""
         for fd in reversed(list(self._files)):
             self.close(fd)
+        self._named.close()
 
     def cpu_features(self) -> str:
         """See Port.cpu_features: a profile does not have them."""

@@ -43,6 +43,15 @@ class Port(Protocol):
     def immediate_exit(self, fd: int) -> int:
         """Set kvm_run.immediate_exit of a vCPU; returns 0, or the negative errno."""
 
+    def descriptor(self, name: str) -> int:
+        """The descriptor that a character stands for in an argument (grammar.argument_parts)."""
+
+    def keep_guest_memfd(self, fd: int) -> None:
+        """Keep a descriptor until the next one comes: it is the guest_memfd that was created last."""
+
+    def contents(self, fd: int, most: int) -> bytes:
+        """Read a file that an ioctl opened, at most so many bytes."""
+
     def close(self, fd: int) -> None:
         """Close a descriptor that an ioctl opened."""
 

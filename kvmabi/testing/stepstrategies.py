@@ -16,6 +16,7 @@ from kvmabi.uapi import KVM_ARM_VCPU_VEC
 MOST_STEPS = 40
 VECTORS = ("sve", "sme")
 FILES = ("0", "0", "0", "1", "v", "s", "d0")
+ARGUMENT_PARTS = ("00*4.", "01000000", "00*8.", "ff*4.", "@0", "@1", "@4", "@5", "@p")
 Words = st.SearchStrategy[str]
 
 
@@ -59,6 +60,7 @@ class _Words:
             "number": number,
             "hex": st.integers(0, 0xFFFFFFFF).map(_hex),
             "value": st.one_of(st.just("-"), st.integers(0, 0xFFFFFFFF).map(_hex)),
+            "argument": st.lists(st.sampled_from(ARGUMENT_PARTS), max_size=8).map("".join),
             "room": st.integers(0, 300),
             "ids": st.integers(0, 40),
         }

@@ -14,7 +14,7 @@ from kvmabi.steps.grammar import LETTERS, OPS, WORDS, in_letters, in_words, pars
 
 SAMPLES = {
     **dict.fromkeys(("file", "vcpu", "count", "number", "room", "ids"), "0"),
-    **dict.fromkeys(("hex", "bytes", "value"), "a0"),
+    **dict.fromkeys(("hex", "bytes", "value", "argument"), "a0"),
 }
 COMMANDS = Path(__file__).parents[2] / "docs/reference/commands.md"
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
@@ -27,11 +28,13 @@
 #define MAX_VCPUS	512	/* as many as a VM can have */
 #define MAX_DEVICES	4
 #define MAX_DATA	2048	/* the largest register */
+#define MAX_EVENTFDS	4
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
 
 static int kvm = -1, vm = -1, vcpus[MAX_VCPUS], vcpu_count, devices[MAX_DEVICES], device_count;
+static int eventfds[MAX_EVENTFDS], other_file, guest_memfd = -1;
 static struct kvm_run *runs[MAX_VCPUS];
 static unsigned char data[MAX_LINE];
 static unsigned char *edge;	/* the first byte that is not mapped */
@@ -291,6 +294,91 @@ static void device_attr(char *line, unsigned long request)
 		say(" %llx", (unsigned long long)value);
 }
 
+static void append(size_t *used, const void *bytes, size_t size)
+{
+	if (*used + size <= sizeof(data)) {
+		memcpy(data + *used, bytes, size);
+		*used += size;
+	}
+}
+
+/* bytes with runs, in which @0 to @5 are descriptors and @p is the address behind the struct; returns how many */
+static size_t parse_argument(char *text, size_t struct_size, int *has_address)
+{
+	static unsigned char part[MAX_LINE];
+	size_t used = 0;
+
+	*has_address = 0;
+	memset(data, 0, sizeof(data));
+	while (*text) {
+		char *end = text + strcspn(text, "@"), next = *end;
+		unsigned n = (unsigned)(end[0] && end[1] ? end[1] - '0' : 0);
+		uint64_t address = (uintptr_t)data + struct_size;
+		int fd = n < MAX_EVENTFDS ? eventfds[n] : n == MAX_EVENTFDS ? other_file : guest_memfd;
+
+		*end = '\0';
+		append(&used, part, parse_bytes(text, part, sizeof(part)));
+		if (!next || !end[1])
+			break;
+		if (end[1] == 'p') {
+			append(&used, &address, sizeof(address));
+			*has_address = 1;
+		} else {
+			append(&used, &fd, sizeof(fd));
+		}
+		text = end + 2;
+	}
+	return used;
+}
+
+static void call_with_bytes(char *line)
+{
+	int fd = file(&line), has_address;
+	unsigned long request = number(&line, 16);
+	size_t struct_size = _IOC_SIZE(request), size = parse_argument(word(&line), struct_size, &has_address);
+	int result = ioctl(fd, request, data);
+
+	if (!say_result(result))
+		return;
+	if (request == KVM_CREATE_GUEST_MEMFD) {
+		if (guest_memfd >= 0)
+			close(guest_memfd);
+		guest_memfd = result;
+		result = 0;
+	}
+	say(" %d", result);
+	if (has_address && size > struct_size) {
+		say(" ");
+		say_bytes(data + struct_size, size - struct_size);
+	}
+}
+
+/* the header of the statistics and every descriptor */
+static void statistics(char *line)
+{
+	static struct {
+		struct kvm_stats_header header;
+		unsigned char rest[65536 - sizeof(struct kvm_stats_header)];
+	} all;
+	const struct kvm_stats_header *header = &all.header;
+	int fd = ioctl(file(&line), KVM_GET_STATS_FD, 0);
+	ssize_t size;
+
+	if (!say_result(fd))
+		return;
+	size = pread(fd, &all, sizeof(all), 0);
+	close(fd);
+	say(" %u %u %u %u %u %u %zd", header->flags, header->name_size, header->num_desc, header->id_offset,
+	    header->desc_offset, header->data_offset, size);
+	for (uint32_t i = 0; i < header->num_desc; i++) {
+		size_t start = header->desc_offset + i * (sizeof(struct kvm_stats_desc) + header->name_size);
+		const struct kvm_stats_desc *desc = (const void *)((const char *)&all + start);
+
+		say(" %s:%u:%d:%u:%u:%u", desc->name, desc->flags, desc->exponent, desc->size, desc->offset,
+		    desc->bucket_size);
+	}
+}
+
 static void cpu_features(void)
 {
 	static char line[4096];
@@ -338,6 +426,8 @@ static void step(char *line)
 	case 'h': device_attr(line, KVM_HAS_DEVICE_ATTR); break;
 	case 'o': device_attr(line, KVM_SET_DEVICE_ATTR); break;
 	case 'q': device_attr(line, KVM_GET_DEVICE_ATTR); break;
+	case 'Y': call_with_bytes(line); break;
+	case 'T': statistics(line); break;
 	case 'Q': cpu_features(); break;
 	default: say("no such step");
 	}
@@ -354,6 +444,11 @@ int main(int argc, char **argv)
 	kvm = open(argc > 1 && getpid() != 1 ? argv[1] : "/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0)
 		give_up("/dev/kvm");
+	for (int i = 0; i < MAX_EVENTFDS; i++)
+		eventfds[i] = eventfd(0, EFD_CLOEXEC);
+	other_file = memfd_create("other", MFD_CLOEXEC);
+	if (other_file < 0)
+		give_up("a descriptor");
 	edge = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (edge == MAP_FAILED || munmap(edge + PAGE, PAGE))
 		give_up("memory");

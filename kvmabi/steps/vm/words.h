@@ -28,8 +28,8 @@ static int hex_digit(char c)
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* the bytes of a word of hex with runs, padded with zeroes */
-static void parse_bytes(const char *text, unsigned char *data, size_t size)
+/* the bytes of a word of hex with runs, padded with zeroes; returns how many there are */
+static size_t parse_bytes(const char *text, unsigned char *data, size_t size)
 {
 	size_t used = 0;
 
@@ -48,6 +48,7 @@ static void parse_bytes(const char *text, unsigned char *data, size_t size)
 		while (count-- && used < size)
 			data[used++] = byte;
 	}
+	return used;
 }
 
 static void fill_pattern(unsigned char *bytes, size_t size, unsigned seed)
