@@ -20,6 +20,7 @@ class KvmError(OSError):
 
     ``errno`` is the errno that the VMM gets. ``register`` is the register's name or None, ``mode`` the
     vCPU's mode at that time, ``reason`` the rule that failed and ``hint`` how to avoid it (both can be empty).
+    ``modelled`` is False where a kernel may do something else: kvmabi does not model it.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class KvmError(OSError):
         register: str | Named | None = None,
         mode: object = "",
         hint: str = "",
+        modelled: bool = True,
     ) -> None:
         super().__init__(errno, reason or _errno.errorcode.get(errno, str(errno)))
         self._register = register
         self._mode = mode
         self.reason = reason
         self.hint = hint
+        self.modelled = modelled
 
     @property
     def register(self) -> str | None:

@@ -22,6 +22,7 @@ from kvmabi.model.refusal import Refusal
 KEPT = 10_000
 MOST_ASKED = 64
 """How many origins a thread's carrier may leave unfilled before the oldest are forgotten."""
+NOT_MODELLED = "kvmabi does not model this"
 NO_VALUES: Mapping[int, bytes] = {}
 MP_STATE = 1 << 64
 VCPU_EVENTS = MP_STATE + 1
@@ -101,7 +102,8 @@ class Event:
 
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
     ``vcpu`` are None where there is none. ``register`` is the register's ID and ``data`` what was read or written of
-    it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. ``mode`` is the vCPU's mode before the
+    it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may
+    answer otherwise, or do more: ``reason`` says what kvmabi does not model. ``mode`` is the vCPU's mode before the
     ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is
     when it happened on the monotonic clock, for an event that is recorded later; None: it happens now.
     """
@@ -114,6 +116,7 @@ class Event:
         "hint",
         "kind",
         "mode",
+        "modelled",
         "number",
         "origin",
         "reason",
@@ -147,7 +150,7 @@ class Event:
         self.vcpu = vcpu
         self.mode = mode
         self.svcr = svcr
-        self.errno, self.reason, self.hint = refusal or (0, "", "")
+        self.errno, self.reason, self.hint, self.modelled = refusal or (0, "", "", True)
         self.register = register
         self.data = data
         self.origin: Origin | None = None
@@ -208,6 +211,7 @@ class Event:
             value = f" {int.from_bytes(self.data, 'little')}"
         answer = errno.errorcode.get(self.errno, "OK")
         text = f"{self.number}{self._place()} {self.what}{register}{value}: {answer}"
+        text += "" if self.modelled else f": {NOT_MODELLED}"
         for part in (self.reason, self.hint):
             text += f": {part}" if part else ""
         if self.effects:

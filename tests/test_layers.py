@@ -45,13 +45,28 @@ HEIGHTS = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # From the ground up, and the order in which to read them: a file sees only those before it. Rooms have rooms.
 INSIDE = {
     "model": (
-        *("effects", "mode", "refusal", "state", "facts", "vgic", "eventfds", "vmstate", "row", "registermap"),
+        *(
+            "effects",
+            "mode",
+            "refusal",
+            "state",
+            "facts",
+            "vgic",
+            "eventfds",
+            "smcccfilter",
+            "stats",
+            "dirtypages",
+            "slots",
+            "vmstate",
+            "row",
+            "registermap",
+        ),
         *("core", "vls", "sve", "pmu", "timer", "cache", "idreg", "firmware", "demux", "reset", "sme", "sysreg"),
-        *("system", "vcpu", "vm", "interrupts", "lifecycle", "vcpuattrs", "run", "plan"),
+        *("system", "vcpu", "vm", "interrupts", "enabling", "lifecycle", "vcpuattrs", "run", "plan"),
     ),
     "device": (
-        *("lifetime", "memory", "structs", "usercopy", "file", "attr", "eventfds", "interrupts"),
-        *("mark", "vgic", "vcpu", "vcpuattrs", "vm", "descriptors", "system"),
+        *("lifetime", "memory", "structs", "usercopy", "file", "attr", "eventfds", "interrupts", "plainfiles", "slots"),
+        *("mark", "vgic", "vcpuevents", "vcpu", "vcpuattrs", "vmattrs", "vm", "descriptors", "system"),
     ),
     "order": (
         *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "pairing"),

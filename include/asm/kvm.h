@@ -152,6 +152,8 @@ struct kvm_arm_counter_offset {
 #define KVM_ARM_FEATURE_ID_RANGE_SIZE	(3 * 8 * 8)
 #define KVM_ARM_FEATURE_ID_RANGE_INDEX(op0, op1, crn, crm, op2) \
 	(((((op1) & 3) - (((op1) & 3) == 3)) << 6) | (((crm) & 7) << 3) | (op2))
+#define KVM_ARM_FEATURE_ID_RANGE_IDX(op0, op1, crn, crm, op2) \
+	KVM_ARM_FEATURE_ID_RANGE_INDEX(op0, op1, crn, crm, op2)
 
 struct reg_mask_range {
 	__u64 addr;		/* buffer for KVM_ARM_FEATURE_ID_RANGE_SIZE masks of 64 bits */

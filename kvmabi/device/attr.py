@@ -51,9 +51,10 @@ Attributes = Mapping[tuple[int, int | None], Attribute]
 
 
 class HasAttributes(Protocol):
-    """A file with the ``attributes`` that its kernel has."""
+    """A file with the ``attributes`` that its kernel has, except those of the groups that are not modelled."""
 
     attributes: Attributes
+    unmodelled_groups: frozenset[int]
 
 
 def absent(_file: object) -> bool:
@@ -72,7 +73,9 @@ def _find(file: HasAttributes, call: Call) -> tuple[Attribute, UserValue]:
     _flags, group, attr, addr = ATTR.unpack(call.read(call.arg, ATTR.size))
     attribute = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
     if attribute is None:
-        raise KvmError(errno.ENXIO, f"group {group} has no attribute {attr:#x}, or kvmabi does not model it")
+        known = group not in file.unmodelled_groups
+        reason = f"group {group} has no attribute {attr:#x}" if known else f"the registers of attribute group {group}"
+        raise KvmError(errno.ENXIO, reason, modelled=known)
     return attribute, UserValue(call, addr, attribute.size_bytes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from kvmabi import regid
 from kvmabi.device.lifetime import Kept
@@ -63,9 +63,12 @@ class PlainFile(NamedTuple):
 
 
 class Call:
-    """One ioctl under way: its argument, the caller's memory, and what its event reports."""
+    """One ioctl under way: its argument, the caller's memory, and what its event reports.
 
-    __slots__ = ("arg", "data", "effects", "memory", "register")
+    ``unmodelled`` is what a kernel does in it and kvmabi does not ("" for nothing).
+    """
+
+    __slots__ = ("arg", "data", "effects", "memory", "register", "unmodelled")
 
     def __init__(self, arg: int, memory: Memory) -> None:
         self.arg = arg
@@ -73,6 +76,7 @@ class Call:
         self.register: int | None = None
         self.data: bytes | None = None
         self.effects: Iterable[Effect] = ()
+        self.unmodelled = ""
 
     def read(self, addr: int, size: int) -> bytes:
         """``size`` bytes of the caller's memory. Raises KvmError, EFAULT."""
@@ -101,13 +105,15 @@ class DeviceFile(Kept):
     """A KVM file descriptor's other side. ``kind`` is "system", "vm", "vcpu" or "device".
 
     ``fd_place`` is where in the struct of the ioctl that opened it its number goes (None: the number is the result),
-    ``unknown_errno`` what ioctls that this kind of file does not have fail with. ``vm_number`` and ``vcpu_number`` are
+    ``unknown_errno`` what ioctls that this kind of file does not have fail with, ``unmodelled_groups`` the groups of
+    attributes that a kernel has and kvmabi does not model. ``vm_number`` and ``vcpu_number`` are
     those that events report, ``damage`` what the next event reports as a WARNING.
     """
 
     kind: ClassVar[str]
     fd_place: ClassVar[int | None] = None
     unknown_errno: ClassVar[int] = errno.EINVAL
+    unmodelled_groups: frozenset[int] = frozenset()
     table: ClassVar[Mapping[int, tuple[str, Handler]]]
     vm_number: int | None = None
     vcpu_number: int | None = None
@@ -127,7 +133,7 @@ class DeviceFile(Kept):
         try:
             outcome = self.denies(memory) or handler(self, call)
         except KvmError as error:
-            outcome = Refusal(error.errno or errno.EIO, error.reason, error.hint)
+            outcome = Refusal(error.errno or errno.EIO, error.reason, error.hint, error.modelled)
         return self.done(name, call, before, outcome)
 
     def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
@@ -139,6 +145,8 @@ class DeviceFile(Kept):
         log.count += 1
         if log.watchers or log.kept:
             refusal = outcome if type(outcome) is Refusal else outcome.then if type(outcome) is Wait else None
+            if call.unmodelled and refusal is None:
+                refusal = Refusal(0, call.unmodelled, modelled=False)
             log.append(
                 Event(
                     log.count,
@@ -208,9 +216,21 @@ Answer = int | DeviceFile | PlainFile | Refused | Wait
 Handler = Callable[[Any, Call], Outcome]
 
 
-def unknown(file: DeviceFile, _call: Call) -> Refusal:
+class HasErrno(Protocol):
+    """A file, as far as it refuses ioctls that it does not have."""
+
+    unknown_errno: ClassVar[int]
+
+
+def unknown(file: HasErrno, _call: Call) -> Refusal:
     """An ioctl that this kind of file does not have."""
-    return Refusal(file.unknown_errno, "this file does not have this ioctl, or kvmabi does not emulate it")
+    return Refusal(file.unknown_errno, "no arm64 kernel up to this one has this ioctl on this file")
+
+
+def refused(size_bytes: int, file: DeviceFile, call: Call) -> Refusal:
+    """An ioctl that an arm64 kernel refuses after it has read the struct of this size."""
+    call.read(call.arg, size_bytes)
+    return unknown(file, call)
 
 
 def no_argument(call: Call) -> None:

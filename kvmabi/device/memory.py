@@ -24,9 +24,13 @@ pread, pwrite = libc.pread, libc.pwrite
 
 
 class Memory(Protocol):
-    """The memory of a caller. ``address_space`` is its identity: a VM belongs to the one that created it."""
+    """The memory of a caller. ``address_space`` is its identity: a VM belongs to the one that created it.
+
+    ``pid`` is the caller's process.
+    """
 
     address_space: Hashable
+    pid: int
 
     def read(self, addr: int, size: int) -> bytes:
         """The bytes from ``addr`` up to the first that cannot be read: fewer than ``size`` is a fault."""
@@ -115,6 +119,7 @@ class OwnMemory:
 
     def __init__(self) -> None:
         self.address_space: Hashable = object()
+        self.pid = os.getpid()
         self.forks = forks.count
         self._scratches: dict[int, MemFd] = {}
 

@@ -54,7 +54,7 @@ class SystemFile(DeviceFile):
         if call.arg != bits or (bits and not IPA_BITS_LEAST <= bits <= most):
             raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
         vm = Vm(self.system, next(self._numbers), bits or IPA_BITS)
-        return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes, self._eventfds)
+        return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes, self._eventfds, call.memory.pid)
 
     def _check_extension(self, call: Call) -> int:
         return self.system.check_extension(call.arg, on_vm=False)

@@ -7,17 +7,19 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
-from kvmabi.device import attr, usercopy
-from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Wait, no_argument
-from kvmabi.device.memory import Memory
+from kvmabi.device import attr, plainfiles, usercopy, vcpuevents
+from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, PlainFile, Wait, no_argument, refused
+from kvmabi.device.memory import PAGE_BYTES, Memory
 from kvmabi.device.structs import layout
+from kvmabi.device.vcpuevents import PendingSError
 from kvmabi.errors import KvmError
 from kvmabi.events import MP_STATE as MP_STATE_ID
 from kvmabi.events import VCPU_EVENTS, Kind
-from kvmabi.model import lifecycle, run
+from kvmabi.model import lifecycle, run, stats
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.row import Buffer
@@ -40,9 +42,7 @@ RUN_FIELDS = {
     name: (field.offset, uapi.ffi.sizeof(field.type)) for name, field in uapi.ffi.typeof(KVM_RUN).fields if name
 }
 """Place and size in bytes of the fields of struct kvm_run."""
-EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")
-SERROR_PENDING = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_pending")
-SERROR_HAS_ESR = uapi.ffi.offsetof("struct kvm_vcpu_events", "exception", "serror_has_esr")
+RING_OFFSET = uapi.KVM_DIRTY_LOG_PAGE_OFFSET * PAGE_BYTES
 MP_STATES = frozenset({uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED, uapi.KVM_MP_STATE_SUSPENDED})
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 GET, SET = "KVM_GET_ONE_REG", "KVM_SET_ONE_REG"
@@ -68,9 +68,8 @@ class VcpuFile(DeviceFile):
         self.sigmask: bytes | None = None
         self.stolen_time = UNSET_ADDRESS
         self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
-        self._has_esr = vcpu.system.check_extension(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR, on_vm=True)
-        self._events = bytearray(EVENTS_BYTES)
-        self._events[SERROR_HAS_ESR] = self._has_esr
+        self.serror = PendingSError()
+        self.has_esr = vcpu.system.check_extension(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR, on_vm=True)
 
     @property
     def run_fd(self) -> int:
@@ -78,7 +77,7 @@ class VcpuFile(DeviceFile):
         if self._run_fd is None:
             fd = os.memfd_create("kvm-vcpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
-                os.ftruncate(fd, self.vcpu.system.kernel.vcpu_mmap_bytes)
+                os.ftruncate(fd, self._mapped_bytes)
                 fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             except OSError:
                 os.close(fd)
@@ -91,6 +90,12 @@ class VcpuFile(DeviceFile):
         assert self._run_fd is None
         self._run_fd = fd
         self.vcpu.move_registers(registers)
+
+    @property
+    def _mapped_bytes(self) -> int:
+        """The size of what a VMM can map: struct kvm_run, and the dirty ring if there is one."""
+        ring = self.vm.vm.dirty_ring_bytes
+        return RING_OFFSET + ring if ring else self.vcpu.system.kernel.vcpu_mmap_bytes
 
     def denies(self, memory: Memory) -> Refusal | None:
         """See VmFile.denies."""
@@ -113,7 +118,7 @@ class VcpuFile(DeviceFile):
 
     def pseudo_values(self) -> Mapping[int, bytes]:
         """See DeviceFile.pseudo_values."""
-        return {MP_STATE_ID: MP_STATE.pack(self._mp_state), VCPU_EVENTS: bytes((self._events[SERROR_PENDING],))}
+        return {MP_STATE_ID: MP_STATE.pack(self._mp_state), VCPU_EVENTS: bytes((self.serror.pending,))}
 
     def on_close(self) -> None:
         """Report the end of the vCPU's use, while it still has its registers."""
@@ -199,6 +204,7 @@ class VcpuFile(DeviceFile):
     def _init(self, call: Call) -> int:
         target, *features = INIT.unpack(call.read(call.arg, INIT.size))
         lifecycle.init(self.vcpu, target, features)
+        self.serror.reset()
         off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1 or "power_off" in self.vcpu.mode.features
         self._mp_state = uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE
         return 0
@@ -245,19 +251,10 @@ class VcpuFile(DeviceFile):
         call.data = MP_STATE.pack(state)
         return 0
 
-    def _get_events(self, call: Call) -> int:
-        self.vcpu.require_init()
-        call.write(call.arg, bytes(self._events))
-        return 0
-
-    def _set_events(self, call: Call) -> int:
-        self.vcpu.require_init()
-        events = call.read(call.arg, EVENTS_BYTES)
-        self._events = bytearray(EVENTS_BYTES)
-        self._events[SERROR_PENDING] = bool(events[SERROR_PENDING])
-        self._events[SERROR_HAS_ESR] = self._has_esr
-        call.data = bytes((self._events[SERROR_PENDING],))
-        return 0
+    def _get_stats_fd(self, _call: Call) -> PlainFile:
+        return plainfiles.read_only(
+            "kvm-vcpu-stats", stats.contents(stats.OF_A_VCPU, f"{self.vm.stats_id}/vcpu-{self.vcpu.index}")
+        )
 
     def __repr__(self) -> str:
         return f"<VcpuFile {self.vcpu_number} of VM {self.vm_number}>"
@@ -272,7 +269,9 @@ class VcpuFile(DeviceFile):
         uapi.KVM_SET_SIGNAL_MASK: ("KVM_SET_SIGNAL_MASK", _set_signal_mask),
         uapi.KVM_GET_MP_STATE: ("KVM_GET_MP_STATE", _get_mp_state),
         uapi.KVM_SET_MP_STATE: ("KVM_SET_MP_STATE", _set_mp_state),
-        uapi.KVM_GET_VCPU_EVENTS: ("KVM_GET_VCPU_EVENTS", _get_events),
-        uapi.KVM_SET_VCPU_EVENTS: ("KVM_SET_VCPU_EVENTS", _set_events),
+        uapi.KVM_GET_STATS_FD: ("KVM_GET_STATS_FD", _get_stats_fd),
+        uapi.KVM_SET_REGS: ("KVM_SET_REGS", partial(refused, uapi.ffi.sizeof("struct kvm_regs"))),
+        uapi.KVM_TRANSLATE: ("KVM_TRANSLATE", partial(refused, uapi.ffi.sizeof("struct kvm_translation"))),
+        **vcpuevents.IOCTLS,
         **attr.IOCTLS,
     }

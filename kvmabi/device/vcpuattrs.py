@@ -33,7 +33,7 @@ def _set_stolen_time(file: VcpuFile, value: UserValue) -> None:
         raise KvmError(errno.EINVAL, "the address is not a multiple of 64")
     if file.stolen_time != UNSET_ADDRESS:
         raise KvmError(errno.EEXIST, "the address is set already")
-    if not any(slot.guest <= address < slot.guest + slot.size for slot in file.vm.slots.values()):
+    if not file.vm.slots.holds(address):
         raise KvmError(errno.EINVAL, "the address is not in a memory slot", hint="KVM_SET_USER_MEMORY_REGION first")
     file.stolen_time = address
 

@@ -43,6 +43,15 @@ class ControlFile(DeviceFile):
 class VgicFile(ControlFile):
     """A vGICv3."""
 
+    unmodelled_groups = frozenset(
+        {
+            uapi.KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
+            uapi.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS,
+            uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS,
+            uapi.KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO,
+        }
+    )
+
     def __init__(self, vm: VmFile, vgic: Vgic) -> None:
         super().__init__(vm)
         self.vgic = vgic
@@ -57,6 +66,8 @@ class VgicFile(ControlFile):
 
 class ItsFile(ControlFile):
     """An ITS."""
+
+    unmodelled_groups = frozenset({uapi.KVM_DEV_ARM_VGIC_GRP_ITS_REGS})
 
     def __init__(self, vm: VmFile) -> None:
         super().__init__(vm)

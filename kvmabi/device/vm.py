@@ -5,46 +5,50 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Hashable
-from typing import ClassVar, NamedTuple
+from functools import partial
+from typing import ClassVar
 
 from kvmabi import uapi
-from kvmabi.device import interrupts
+from kvmabi.device import interrupts, plainfiles, slots, vmattrs
 from kvmabi.device.attr import Attributes
 from kvmabi.device.eventfds import EventFds
-from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, no_descriptor, unknown
+from kvmabi.device.file import (
+    Answer,
+    Call,
+    DeviceFile,
+    Handler,
+    Outcome,
+    PlainFile,
+    no_descriptor,
+    refused,
+    unknown,
+)
 from kvmabi.device.mark import LABEL_BYTES, Mark, mark_of
-from kvmabi.device.memory import PAGE_BYTES, Memory
+from kvmabi.device.memory import Memory
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ItsFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
+from kvmabi.model import enabling, stats, timer
 from kvmabi.model.eventfds import IoEventFds
 from kvmabi.model.refusal import Refusal
+from kvmabi.model.slots import GuestMemfd, Slots
+from kvmabi.model.smcccfilter import SmcccFilter
 from kvmabi.model.vm import Vm
 
 CREATE_DEVICE = layout("struct kvm_create_device")
 ENABLE_CAP = layout("struct kvm_enable_cap")
 MASK_RANGE = layout("struct reg_mask_range")
-SLOT = layout("struct kvm_userspace_memory_region")
+COUNTER_OFFSET = layout("struct kvm_arm_counter_offset")
+MTE_TAGS_BYTES = uapi.ffi.sizeof("struct kvm_arm_copy_mte_tags")
 DEVICE_ADDR = layout("struct kvm_arm_device_addr")
 MASKS_BYTES = uapi.ffi.sizeof("__u64") * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
 DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS})
-READONLY = uapi.KVM_MEM_READONLY
-SLOT_FLAGS = uapi.KVM_MEM_LOG_DIRTY_PAGES | READONLY
 CHECK_EXTENSION = "KVM_CHECK_EXTENSION"
 
 FOREIGN_MEMORY = Refusal(errno.EIO, "a VM can be used only from the address space that created it")
 DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
-
-
-class Slot(NamedTuple):
-    """A memory slot: guest-physical address, size in bytes, address in the VMM, and whether the guest can only read."""
-
-    guest: int
-    size: int
-    user: int
-    readonly: bool
 
 
 class VmFile(DeviceFile):
@@ -53,7 +57,7 @@ class VmFile(DeviceFile):
     kind = "vm"
 
     def __init__(
-        self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes, eventfds: EventFds
+        self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes, eventfds: EventFds, pid: int
     ) -> None:
         super().__init__(log)
         self.eventfds = eventfds
@@ -61,7 +65,11 @@ class VmFile(DeviceFile):
         self.vm = vm
         self.vm_number = vm.number
         self.address_space = address_space
-        self.slots: dict[int, Slot] = {}
+        self.slots = Slots()
+        self.memfds: dict[slots.Identity, GuestMemfd] = {}
+        self.smccc_filter = SmcccFilter()
+        self.attributes = vmattrs.ATTRIBUTES
+        self.stats_id = f"kvm-{pid}"
         self.vcpus: list[VcpuFile] = []
         self.vcpu_attributes = vcpu_attributes
 
@@ -143,32 +151,28 @@ class VmFile(DeviceFile):
         call.read(call.arg, DEVICE_ADDR.size)
         raise KvmError(errno.ENODEV, "the VM has no such device; registers belong to a vCPU's file")
 
-    def _set_memory_region(self, call: Call) -> int:
-        slot, flags, guest, size, user = SLOT.unpack(call.read(call.arg, SLOT.size))
-        if flags & ~SLOT_FLAGS or (guest | size | user) % PAGE_BYTES or slot >> 16 or guest + size >= 1 << 64:
-            raise KvmError(errno.EINVAL, "a memory slot needs page-aligned addresses, a valid number and known flags")
-        if not size:
-            if self.slots.pop(slot, None) is None:
-                raise KvmError(errno.EINVAL, f"memory slot {slot} does not exist, so it cannot be removed")
-            return 0
-        old = self.slots.get(slot)
-        if old is not None and (old.size, old.user, old.readonly) != (size, user, bool(flags & READONLY)):
-            raise KvmError(errno.EINVAL, "a memory slot can be moved and logged, but not resized or given other memory")
-        for number, other in self.slots.items():
-            if number != slot and guest < other.guest + other.size and other.guest < guest + size:
-                raise KvmError(errno.EEXIST, f"the memory slot overlaps slot {number}")
-        self.slots[slot] = Slot(guest, size, user, bool(flags & READONLY))
+    def _enable_cap(self, call: Call) -> int:
+        capability, flags, argument, *_ = ENABLE_CAP.unpack(call.read(call.arg, ENABLE_CAP.size))
+        enabling.enable(self.vm, self.slots, capability, flags, argument)
         return 0
 
-    def _enable_cap(self, call: Call) -> int:
-        capability, flags, *args, _padding = ENABLE_CAP.unpack(call.read(call.arg, ENABLE_CAP.size))
-        modelled = capability == uapi.KVM_CAP_ARM_WRITABLE_IMP_ID_REGS
-        if not modelled or flags or any(args) or not self.vm.system.check_extension(capability, on_vm=True):
-            raise KvmError(errno.EINVAL, f"capability {capability} cannot be enabled with these arguments")
-        if self.vm.vcpus:
-            raise KvmError(errno.EINVAL, "this capability can be enabled only before the first vCPU is created")
-        self.vm.enabled.add(capability)
+    def _reset_dirty_rings(self, _call: Call) -> int:
+        """No guest dirties a page, so none is reset."""
+        if not self.vm.dirty_ring_bytes:
+            raise KvmError(errno.EINVAL, "the VM has no dirty rings", hint="enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL")
         return 0
+
+    def _set_counter_offset(self, call: Call) -> Outcome:
+        if not self.vm.system.check_extension(uapi.KVM_CAP_COUNTER_OFFSET, on_vm=True):
+            return unknown(self, call)
+        offset, reserved = COUNTER_OFFSET.unpack(call.read(call.arg, COUNTER_OFFSET.size))
+        if reserved:
+            raise KvmError(errno.EINVAL, "the reserved field of struct kvm_arm_counter_offset is zero")
+        timer.set_offset(self.vm, offset)
+        return 0
+
+    def _get_stats_fd(self, _call: Call) -> PlainFile:
+        return plainfiles.read_only("kvm-vm-stats", stats.contents(stats.OF_A_VM, self.stats_id))
 
     def _writable_masks(self, call: Call) -> Outcome:
         if not self.vm.system.kernel.switches.writable_masks_ioctl:
@@ -190,10 +194,15 @@ class VmFile(DeviceFile):
         uapi.KVM_CHECK_EXTENSION: (CHECK_EXTENSION, _check_extension),
         uapi.KVM_ARM_PREFERRED_TARGET: ("KVM_ARM_PREFERRED_TARGET", _preferred_target),
         uapi.KVM_GET_ONE_REG: ("KVM_ARM_SET_DEVICE_ADDR", _set_device_addr),
-        uapi.KVM_SET_USER_MEMORY_REGION: ("KVM_SET_USER_MEMORY_REGION", _set_memory_region),
         uapi.KVM_ENABLE_CAP: ("KVM_ENABLE_CAP", _enable_cap),
         uapi.KVM_ARM_GET_REG_WRITABLE_MASKS: ("KVM_ARM_GET_REG_WRITABLE_MASKS", _writable_masks),
+        uapi.KVM_RESET_DIRTY_RINGS: ("KVM_RESET_DIRTY_RINGS", _reset_dirty_rings),
+        uapi.KVM_ARM_SET_COUNTER_OFFSET: ("KVM_ARM_SET_COUNTER_OFFSET", _set_counter_offset),
+        uapi.KVM_ARM_MTE_COPY_TAGS: ("KVM_ARM_MTE_COPY_TAGS", partial(refused, MTE_TAGS_BYTES)),
+        uapi.KVM_GET_STATS_FD: ("KVM_GET_STATS_FD", _get_stats_fd),
         **interrupts.IOCTLS,
+        **slots.IOCTLS,
+        **vmattrs.IOCTLS,
     }
 
 

@@ -40,7 +40,7 @@ MIX: dict[str, int] = {
     "capability": 4,
     "query": 6,
     "struct": 6,
-    "device": 2,
+    "device": 10,
     "attribute": 12,
     "vm_call": 20,
 }

@@ -88,7 +88,11 @@ class Facts:
             if feature.capability == capability:
                 return int(name in self.features)
         capabilities = self.host.capabilities_vm if on_vm else self.host.capabilities_system
-        value = 0 if capability in self._others else capabilities.get(capability, 0)
+        value = (
+            0
+            if capability in self._others or capability in self.kernel.without_capabilities
+            else capabilities.get(capability, 0)
+        )
         if value < 0:
             raise Refusal(errno.EINVAL, f"the kernel does not answer for capability {capability}").error()
         return value

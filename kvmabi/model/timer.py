@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from kvmabi import regid
 from kvmabi.model.row import Buffer, Outcome, Owner, Row
+from kvmabi.model.vmstate import VmState
 
 ISTATUS = 1 << 2
 MASK = (1 << 64) - 1
 CNTVCT_ID = regid.parse("cntvct_el0")
+CNTPCT_ID = regid.parse("cntpct_el0")
 # The count and the compare value from which the status in a timer's control register follows.
 COMPARES = {
     regid.parse("cntv_ctl_el0"): (CNTVCT_ID, regid.parse("cntv_cval_el0")),
-    regid.parse("cntp_ctl_el0"): (regid.parse("cntpct_el0"), regid.parse("cntp_cval_el0")),
+    regid.parse("cntp_ctl_el0"): (CNTPCT_ID, regid.parse("cntp_cval_el0")),
 }
 
 
@@ -29,9 +32,17 @@ def get_counter(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
 
 
 def set_counter(vcpu: Owner, row: Row, data: bytes) -> Outcome:
-    """Set a free-running counter, for all vCPUs of the VM."""
+    """Set a free-running counter, for all vCPUs of the VM; ignored once their offsets are fixed."""
+    if vcpu.vm.fixed_counters:
+        return None
     vcpu.vm.counter_offsets[row.id] = now(vcpu.system.host.counter_hz) - int.from_bytes(data, "little") & MASK
     return None
+
+
+def set_offset(vm: VmState[Any], offset: int) -> None:
+    """KVM_ARM_SET_COUNTER_OFFSET: what is subtracted from the host's counter for both of the guest's, from now on."""
+    vm.fixed_counters = True
+    vm.counter_offsets.update({CNTVCT_ID: offset, CNTPCT_ID: offset})
 
 
 def set_control(vcpu: Owner, row: Row, data: bytes) -> Outcome:

@@ -38,7 +38,8 @@ class Kernel:
     register id. ``firmware_bitmaps`` are the values after INIT, ``firmware_bitmap_bits`` what can be set.
     ``psci_versions`` are those that can be set, ``psci_latest``/``psci_without`` PSCI_VERSION with and
     without the PSCI_0_2 feature. ``pmu_attrs`` counts the attributes of a vCPU's PMU, ``timer_irqs`` are the PPIs of
-    its timers before userspace sets them, ``vgic_groups`` the groups of a vGICv3's attributes. ``run_loads`` names the
+    its timers before userspace sets them, ``vgic_groups`` the groups of a vGICv3's attributes,
+    ``without_capabilities`` those that a host recorded under a later kernel reports there only. ``run_loads`` names the
     registers that KVM_RUN passes through the CPU.
     """
 
@@ -70,6 +71,7 @@ class Kernel:
     pmu_attrs: int
     timer_irqs: tuple[int, ...]
     vgic_groups: frozenset[int]
+    without_capabilities: frozenset[int]
     switches: Switches
 
     def __repr__(self) -> str:
@@ -135,6 +137,7 @@ def kernel_of(name: str, table: Table) -> Kernel:
         pmu_attrs=read.number("pmu_attrs", most=16),
         timer_irqs=_numbers(read, "timer_irqs"),
         vgic_groups=frozenset(_numbers(read, "vgic_groups")),
+        without_capabilities=frozenset(_numbers(read, "without_capabilities")),
         switches=switches.load(read),
     )
 

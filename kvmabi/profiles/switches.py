@@ -51,6 +51,8 @@ class Switches:
     user_copy_mops: bool
     irq_line_wants_vgic_first: bool
     irqfd_in_one_vm: bool
+    vm_attributes: bool
+    wide_user_addresses: bool
 
 
 class Switch(NamedTuple):

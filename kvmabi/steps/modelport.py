@@ -36,6 +36,7 @@ class ModelMemory:
 
     def __init__(self, address_space: Hashable = "steps") -> None:
         self.address_space = address_space
+        self.pid = os.getpid()
         self._sizes = {ARGUMENT: 0x1_0000, PAYLOAD: 0x1_0000, ARRAY: 8 * (1 + MAX_IDS), EDGE - EDGE_BYTES: EDGE_BYTES}
         self._held = dict.fromkeys(self._sizes, b"")
         self._edge = EDGE - EDGE_BYTES

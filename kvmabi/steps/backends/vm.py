@@ -40,13 +40,17 @@ class VmBackend(Backend):
 
     def answers(self, steps: Iterable[str]) -> list[str]:
         """See Backend.answers."""
-        return [whole(answer, self._lists) for answer in self._guest.ask(list(steps))]
+        asked = list(steps)
+        answers = zip(asked, self._guest.ask(asked), strict=True)
+        return [whole(answer, self._lists) if step.startswith(LIST) else answer for step, answer in answers]
 
     def close(self) -> None:
         """See Backend.close."""
         self._guest.close()
 
 
+LIST = "L "
+"""How a step begins whose answer is a list."""
 LISTS_KEPT = 64
 """How many different lists of IDs the executor abbreviates when they repeat."""
 
