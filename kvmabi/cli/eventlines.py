@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
+from collections import Counter, deque
 from types import TracebackType
 from typing import TextIO
 
@@ -14,6 +14,7 @@ from kvmabi.events import Event, Kind
 PROBES = {"KVM_GET_REG_LIST": (errno.E2BIG,)}
 """Errors that a VMM asks for; of other ioctls it is EINTR."""
 REFUSALS_KEPT = WARNINGS_KEPT = 5
+UNMODELLED_KEPT = 100
 
 
 class Refusals:
@@ -38,6 +39,24 @@ class Warnings:
         """Take in an event."""
         if event.kind is Kind.WARNING and len(self.first) < WARNINGS_KEPT:
             self.first.append(event)
+
+
+class Unmodelled:
+    """Watches events and counts what kvmabi does not model: a kernel may answer otherwise, or do more."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def watch(self, event: Event) -> None:
+        """Take in an event."""
+        if not event.modelled and event.kind is Kind.IOCTL:
+            what = f"{event.what}: {event.reason}"
+            if what in self.counts or len(self.counts) < UNMODELLED_KEPT:
+                self.counts[what] += 1
+
+    def lines(self) -> list[str]:
+        """A line for each, with how often it came."""
+        return [f"{what} ({count} time{'s' if count != 1 else ''})" for what, count in self.counts.items()]
 
 
 class LogFile:

@@ -14,7 +14,7 @@ from pathlib import Path
 from kvmabi import cli, regid, wholefile
 from kvmabi.cli import common, formats, github, runreport
 from kvmabi.cli.command import Command, ExitStatus
-from kvmabi.cli.eventlines import LogFile, Refusals, Warnings
+from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
@@ -100,8 +100,8 @@ def run(args: Namespace) -> int:
         return _run_only(argv, args.log, host, kernel)
     ignored = map(regid.parse, common.words(args.ignore))
     checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
-    refusals, warnings, log = Refusals(), Warnings(), EventLog(kept=0)
-    log.watchers += [checker.watch, refusals.watch, warnings.watch]
+    refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
+    log.watchers += [checker.watch, refusals.watch, warnings.watch, unmodelled.watch]
     log.any_origin = False
     with ExitStack() as stack:
         if args.log:
@@ -118,7 +118,14 @@ def run(args: Namespace) -> int:
     warned = [str(event) for event in warnings.first]
     program = shutil.which(argv[0]) or argv[0]
     report = runreport.render(
-        verdict, args.format, warned, refused, program=program, fails=args.fail_on, strict=args.strict
+        verdict,
+        args.format,
+        warned,
+        refused,
+        unmodelled=unmodelled.lines(),
+        program=program,
+        fails=args.fail_on,
+        strict=args.strict,
     )
     _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:

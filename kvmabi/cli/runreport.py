@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import formats, github, junit, sarif, sources
+from kvmabi.events import NOT_MODELLED
 from kvmabi.order import FAILING, Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
@@ -26,6 +27,7 @@ def render(
     warnings: Sequence[str],
     refused: Sequence[str],
     *,
+    unmodelled: Sequence[str] = (),
     program: str = "",
     fails: Collection[Severity] = FAILING,
     strict: bool = False,
@@ -33,17 +35,20 @@ def render(
     """Returns the report in a form, without a final newline.
 
     ``warnings`` are lines about damage that a kernel would have done, ``refused`` the last errors of a program that
-    failed. ``program`` is the path of the program that ran: SARIF names it where no line of a source is known.
+    failed, ``unmodelled`` what it asked for that kvmabi does not model. ``program`` is the path of the program that ran: SARIF names it where no line of a source is known.
     ``fails`` are the severities that fail a JUnit test case; ``strict``: a restore that was not judged fails one, too.
     """
     if form == formats.JSON:
-        return json.dumps(verdict.as_dict() | {"warnings": list(warnings), "refused": list(refused)}, indent=2)
+        more = {"warnings": list(warnings), "refused": list(refused), "not_modelled": list(unmodelled)}
+        return json.dumps(verdict.as_dict() | more, indent=2)
     if form == formats.JUNIT:
-        output = "\n".join(_sections(warnings, refused))
+        output = "\n".join(_sections(warnings, refused, unmodelled))
         return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails, strict)), output))
     if form == formats.SARIF:
-        return sarif.write(_sarif(verdict, warnings, refused, program, strict=strict))
-    return "\n".join([f"kvmabi: {verdict}", *_sections(warnings, refused)])
+        return sarif.write(
+            _sarif(verdict, [*warnings, *map(_not_modelled, unmodelled)], refused, program, strict=strict)
+        )
+    return "\n".join([f"kvmabi: {verdict}", *_sections(warnings, refused, unmodelled)])
 
 
 def summary(verdict: Verdict, path: str) -> str:
@@ -74,8 +79,14 @@ def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Anno
         yield github.Annotation(github.Level.ERROR, "kvmabi: a restore was not judged", _unjudged(one))
 
 
-def _sections(warnings: Sequence[str], refused: Sequence[str]) -> list[str]:
+def _not_modelled(line: str) -> str:
+    return f"{NOT_MODELLED}: {line}"
+
+
+def _sections(warnings: Sequence[str], refused: Sequence[str], unmodelled: Sequence[str]) -> list[str]:
     lines = []
+    if unmodelled:
+        lines += [f"{NOT_MODELLED}; a kernel may answer otherwise:", *(f"  {line}" for line in unmodelled)]
     if warnings:
         lines += ["kvmabi: warnings:", *(f"  {event}" for event in warnings)]
     if refused:
