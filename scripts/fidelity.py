@@ -90,9 +90,10 @@ def traces(results: Table) -> Iterator[str]:
 
 def devices(results: Table) -> Iterator[str]:
     """The recordings about devices, one line per kernel."""
-    yield "## Measured: devices and attributes"
+    yield "## Measured: devices, attributes, interrupts and memory"
     yield ""
-    yield "KVM_CREATE_DEVICE, the attributes of a vGIC, an ITS and a vCPU, and runs: scripts and random sequences."
+    yield "KVM_CREATE_DEVICE, the attributes of a vGIC, an ITS and a vCPU, and runs: scripts and random sequences. Also"
+    yield "irqfds, ioeventfds, routes, memory slots, dirty logs, capabilities, all ioctls on each file."
     yield ""
     yield row("kernel", "steps", "mismatches")
     yield "|---|---:|---:|"

@@ -35,7 +35,8 @@ def render(
     """Returns the report in a form, without a final newline.
 
     ``warnings`` are lines about damage that a kernel would have done, ``refused`` the last errors of a program that
-    failed, ``unmodelled`` what it asked for that kvmabi does not model. ``program`` is the path of the program that ran: SARIF names it where no line of a source is known.
+    failed, ``unmodelled`` what it asked for that kvmabi does not model. ``program`` is the path of the program that
+    ran: SARIF names it where no line of a source is known.
     ``fails`` are the severities that fail a JUnit test case; ``strict``: a restore that was not judged fails one, too.
     """
     if form == formats.JSON:

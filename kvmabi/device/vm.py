@@ -45,6 +45,8 @@ MTE_TAGS_BYTES = uapi.ffi.sizeof("struct kvm_arm_copy_mte_tags")
 DEVICE_ADDR = layout("struct kvm_arm_device_addr")
 MASKS_BYTES = uapi.ffi.sizeof("__u64") * uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE
 DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_ITS})
+NOT_MODELLED = frozenset({uapi.KVM_DEV_TYPE_VFIO})
+"""Devices that arm64 kernels have."""
 CHECK_EXTENSION = "KVM_CHECK_EXTENSION"
 
 FOREIGN_MEMORY = Refusal(errno.EIO, "a VM can be used only from the address space that created it")
@@ -125,7 +127,9 @@ class VmFile(DeviceFile):
     def _create_device(self, call: Call) -> int | DeviceFile:
         kind, fd, flags = CREATE_DEVICE.unpack(call.read(call.arg, CREATE_DEVICE.size))
         if kind not in DEVICES:
-            raise KvmError(errno.ENODEV, f"this kernel has no device of type {kind}, or kvmabi does not model it")
+            known = kind not in NOT_MODELLED
+            reason = f"this kernel has no device of type {kind}" if known else f"a device of type {kind}"
+            raise KvmError(errno.ENODEV, reason, modelled=known)
         result: int | DeviceFile = 0
         if not flags & uapi.KVM_CREATE_DEVICE_TEST:
             its = kind == uapi.KVM_DEV_TYPE_ARM_VGIC_ITS

@@ -26,6 +26,7 @@ class LabMemory:
     """Memory with one struct, and a buffer that is partly mapped and may be read-only."""
 
     address_space = "lab"
+    pid = 1
 
     def __init__(self) -> None:
         self.struct = bytearray(128)

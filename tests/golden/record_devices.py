@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Records what real kernels answer about devices: KVM_CREATE_DEVICE and the attributes of a vGIC, its ITS and a vCPU.
 
+Also recorded are the ioctls of VMs and vCPUs that are not about registers: interrupts, memory slots, capabilities.
+
     python -m golden.record_devices IMAGE...
 
 boots arm64 kernels in QEMU (scripts and random sequences of the steps that kvmabi.steps.grammar describes) and
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 from golden import packs
@@ -20,6 +23,7 @@ from kvmabi.capture import capture, origin
 from kvmabi.fuzz import devices
 from kvmabi.steps.backends.vm import VmBackend
 
+CALLS = "calls.txt"
 SEED, RANDOM_SEQUENCES, LENGTH = 2, 500, 30
 SANE_SHARE = 0.5
 DIST, REDIST, INIT = "o d0 0 2 8000000", "o d0 0 3 80a0000", "o d0 4 0 0"
@@ -133,17 +137,18 @@ def _other(chance: Random) -> str:
 
 
 def sequences() -> Iterator[list[str]]:
-    """The scripts, then the random ones."""
+    """The scripts, then the random ones, then the ioctls of VMs and vCPUs, which the pack has as a list of steps."""
     for script in SCRIPTS:
         yield script.split("; ")
     chance = Random(SEED)
     for _ in range(RANDOM_SEQUENCES):
         yield random_sequence(chance)
+    yield Path(packs.path("devices", CALLS)).read_text("ascii").splitlines()
 
 
 def main(images: list[str]) -> None:
     """Record with every image."""
-    members = []
+    members = [(CALLS, Path(packs.path("devices", CALLS)).read_bytes())]
     for image in images:
         backend = VmBackend(image)
         lines = []

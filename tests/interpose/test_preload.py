@@ -45,6 +45,12 @@ def test_run(start: Start) -> None:
     assert start("run") == (0, 0)
 
 
+def test_eventfds(preload: Path, build: Build, log: EventLog) -> None:
+    """Irqfds and ioeventfds go by the program's own descriptors; statistics and a guest_memfd are files of its own."""
+    system = open_system(load_host("neoverse-v1"), load_kernel("linux-7.3"), log)
+    assert run([str(build("eventfds"))], system, preload=preload) == (0, 0)
+
+
 def test_devices(preload: Path, build: Build, log: EventLog) -> None:
     """A VMM creates a vGIC, whose fd is in the ioctl's struct, and a PMU, and runs."""
     system = open_system(load_host("qemu-max"), load_kernel("linux-7.3"), log)
