@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno as _errno
 from typing import Protocol
 
+NOT_MODELLED = "kvmabi does not model this"
+
 
 class Named(Protocol):
     """Something with a name, such as a row of the register map."""
@@ -59,7 +61,8 @@ class KvmError(OSError):
         register = f"{self.register}: " if self.register else ""
         mode = f" [{self.mode}]" if self.mode else ""
         hint = f": {self.hint}" if self.hint else ""
-        return f"{self.name}: {register}{self.reason or 'refused'}{mode}{hint}"
+        unmodelled = "" if self.modelled else f"{NOT_MODELLED}: "
+        return f"{self.name}: {unmodelled}{register}{self.reason or 'refused'}{mode}{hint}"
 
 
 class UsageError(Exception):

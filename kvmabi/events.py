@@ -16,13 +16,13 @@ from threading import get_ident
 from typing import Protocol
 
 from kvmabi import hexruns, regid
+from kvmabi.errors import NOT_MODELLED
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 
 KEPT = 10_000
 MOST_ASKED = 64
 """How many origins a thread's carrier may leave unfilled before the oldest are forgotten."""
-NOT_MODELLED = "kvmabi does not model this"
 NO_VALUES: Mapping[int, bytes] = {}
 MP_STATE = 1 << 64
 VCPU_EVENTS = MP_STATE + 1

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import formats, github, junit, sarif, sources
-from kvmabi.events import NOT_MODELLED
+from kvmabi.errors import NOT_MODELLED
 from kvmabi.order import FAILING, Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"

@@ -34,7 +34,7 @@ class Refused(NamedTuple):
         """The refusal as an exception, with the register's name and the mode."""
         register = None if self.register is None else regid.name_of(self.register)
         why = self.refusal
-        return KvmError(why.errno, why.reason, register=register, mode=self.mode, hint=why.hint)
+        return KvmError(why.errno, why.reason, register=register, mode=self.mode, hint=why.hint, modelled=why.modelled)
 
 
 class Wait(NamedTuple):
