@@ -18,7 +18,8 @@ set-partial V REG N SEED
 list V [N], list-partial V N M       N and M are numbers, or a bound name: ``$all-1``
 ioctl F IOCTL ARG,                   an ioctl by its name, or its number in 0x...
 ioctl-struct F IOCTL
-ioctl-bytes F IOCTL FIELD=VALUE ...  the fields of the ioctl's struct (kvmabi.steps.arguments), the others 0
+ioctl-bytes F IOCTL FIELD=VALUE ...  the fields of the ioctl's struct (kvmabi.steps.arguments), the others 0;
+                                     or bytes=DATA, the argument of the step itself
 save V NAME                          read every register of the list, in its order
 restore V NAME [first R,R...]        write them to a vCPU in that order, some of them first
 restore V NAME plan                  FINALIZE the vCPU and write them in the order that loses nothing

@@ -7,6 +7,7 @@ from kvmabi import hexruns, regid, uapi
 from kvmabi.errors import UsageError
 from kvmabi.fuzz.hunt import Finding
 from kvmabi.profiles import Kernel
+from kvmabi.steps.arguments import WHOLE
 from kvmabi.steps.grammar import LETTERS, ON_REGISTER
 from kvmabi.steps.hostfeatures import HostFeatures
 
@@ -47,7 +48,9 @@ def _step(step: str, host_features: HostFeatures, kernel: Kernel) -> str:
         words[1] = _register(id)
         if letter == "S":
             words[2] = _value(words[2], uapi.KVM_REG_SIZE(id))
-    if letter in "XA":
+    if letter == "Y":
+        words[2] = f"{WHOLE}{words[2]}"
+    if letter in "XAY":
         words[1] = uapi.IOCTL_NAMES.get(int(words[1], 16), f"0x{words[1]}")
         if letter == "X":
             words[2] = f"0x{words[2]}"

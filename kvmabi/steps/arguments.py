@@ -18,12 +18,20 @@ from kvmabi.steps.grammar import BEHIND
 
 NEXT = "|"
 """A word that begins the next element of the struct's flexible array."""
+WHOLE = "bytes="
+"""How the word begins that has the whole argument."""
 BEHIND_KEY = "behind"
 """The key of bytes that follow the struct."""
 
 
 def argument(ioctl: str, words: Iterable[str]) -> str:
-    """The argument of ``ioctl-bytes`` for an ioctl; ValueError for a field or a value that does not exist."""
+    """The argument of ``ioctl-bytes`` for an ioctl; ValueError for a field or a value that does not exist.
+
+    The one word ``bytes=…`` is the argument itself, for any ioctl.
+    """
+    words = list(words)
+    if len(words) == 1 and words[0].startswith(WHOLE):
+        return words[0].removeprefix(WHOLE)
     if ioctl not in uapi.IOCTL_ARGUMENTS:
         raise ValueError(f"{ioctl} is not an ioctl with a struct")
     ctype = uapi.ffi.typeof(uapi.IOCTL_ARGUMENTS[ioctl])

@@ -42,7 +42,7 @@ class VmBackend(Backend):
         """See Backend.answers."""
         asked = list(steps)
         answers = zip(asked, self._guest.ask(asked), strict=True)
-        return [whole(answer, self._lists) if step.startswith(LIST) else answer for step, answer in answers]
+        return [whole(step, answer, self._lists) for step, answer in answers]
 
     def close(self) -> None:
         """See Backend.close."""
@@ -55,8 +55,10 @@ LISTS_KEPT = 64
 """How many different lists of IDs the executor abbreviates when they repeat."""
 
 
-def whole(answer: str, lists: list[str]) -> str:
-    """Returns an answer with its list of IDs: the executor sends a repeated list as an index into ``lists``."""
+def whole(step: str, answer: str, lists: list[str]) -> str:
+    """Returns a step's answer with its list of IDs: the executor sends a repeated one as an index into ``lists``."""
+    if not step.startswith(LIST):
+        return answer
     result, count, ids = ([*answer.split(" ", 2), "", ""])[:3]
     if result != "OK" or not ids:
         return answer

@@ -46,7 +46,7 @@ class Interposed(Backend):
         for step in steps:
             self.process.stdin.write(step + "\n")
             self.process.stdin.flush()
-            answers.append(whole(self.process.stdout.readline().rstrip("\n"), self.lists))
+            answers.append(whole(step, self.process.stdout.readline().rstrip("\n"), self.lists))
         return answers
 
     def close(self) -> None:
