@@ -110,6 +110,9 @@ class Kvm:
         is changed in place, or bytes: then the changed bytes are the result. Raises KvmError with the errno that the
         kernel gives, EBADF for a foreign descriptor.
 
+        KVM_GET_STATS_FD and KVM_CREATE_GUEST_MEMFD return a descriptor without ioctls, which the caller closes with
+        ``os.close``; the argument of the latter is then not bytes, whose result would be the struct.
+
         >>> import kvmabi
         >>> from kvmabi import uapi
         >>> with kvmabi.open() as kvm:
