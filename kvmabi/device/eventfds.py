@@ -13,9 +13,10 @@ import os
 import re
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 
+from kvmabi.device.file import no_descriptor
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
 from kvmabi.model.eventfds import IrqFds
@@ -83,17 +84,29 @@ class EventFds:
                 os.dup2(self._parked, self._seat, inheritable=False)
 
     def _reserve(self) -> None:
-        if self._alive is None:
-            self._parked = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            self._seat = os.dup(self._parked)
-            self._alive = select.epoll()
+        """Take the descriptors that are needed for good. Raises KvmError, EMFILE."""
+        if self._alive is not None:
+            return
+        with ExitStack() as undo:
+            try:
+                self._parked = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                undo.callback(os.close, self._parked)
+                self._seat = os.dup(self._parked)
+                undo.callback(os.close, self._seat)
+                self._alive = select.epoll()
+            except OSError as error:
+                raise no_descriptor(error) from None
+            undo.pop_all()
 
 
 def _number(here: int, fd: int) -> int:
     """The number of the eventfd that is ``here``, the caller's ``fd``."""
     if os.readlink(f"/proc/self/fd/{here}") == LINK:
-        with open(f"/proc/self/fdinfo/{here}", encoding="ascii") as lines:
-            found = NUMBER.search(lines.read())
+        try:
+            with open(f"/proc/self/fdinfo/{here}", encoding="ascii") as lines:
+                found = NUMBER.search(lines.read())
+        except OSError as error:
+            raise no_descriptor(error) from None
         if found:
             return int(found[1])
     raise KvmError(errno.EINVAL, NOT_AN_EVENTFD.format(fd))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 
 import pytest
@@ -162,3 +163,23 @@ def test_routes_are_replaced_whole_or_not_at_all(kvm: Kvm) -> None:
     with pytest.raises(KvmError):
         kvm.ioctl(vm.fd, uapi.KVM_SET_GSI_ROUTING, bad)
     assert list(model.routes) == [5]
+
+
+def test_without_a_free_descriptor(kvm: Kvm, eventfd: int) -> None:
+    """EMFILE, whichever descriptor is the one too many; afterwards all is as before."""
+    vm = with_vgic(kvm)
+    before = len(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    top = os.dup(eventfd)
+    os.close(top)
+    for free in range(4):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + free, hard))
+        try:
+            with pytest.raises(KvmError) as error:
+                irqfd(kvm, vm, eventfd, 32)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert error.value.errno == errno.EMFILE
+        if free < 3:
+            assert len(os.listdir("/proc/self/fd")) == before
+    irqfd(kvm, vm, eventfd, 32)
