@@ -58,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return _flush_errors(status)
     except UsageError as error:
-        complain(error)
+        common.complain(error)
         return misuse
     except BrokenPipeError:
         _forget_output()
         return ExitStatus.READER_LEFT
     except OSError as error:  # of our own output: all other failures are UsageErrors
         _forget_output()
-        complain(f"cannot go on: {error}")
+        common.complain(f"cannot go on: {error}")
         return misuse
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
@@ -79,12 +79,6 @@ def _run(command: str, words: Sequence[str]) -> int:
     formats.settle(args)
     status: int = args.run(args)
     return status
-
-
-def complain(what: object) -> None:
-    """Report an error on stderr, in one line."""
-    line = common.printable(str(what)).replace("\n", "\\n")
-    print(f"kvmabi: {line}", file=sys.stderr)
 
 
 def _flush_errors(status: int) -> int:

@@ -7,12 +7,14 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kvmabi import wholefile
 from kvmabi.cli import blob_options, formats
 from kvmabi.cli.command import Command
 from kvmabi.errors import UsageError
+from kvmabi.snapshot import restoring
 from kvmabi.snapshot.formats import json_, own, text
 from kvmabi.snapshot.snapshot import Snapshot
 
@@ -21,10 +23,18 @@ EXAMPLE = """\
   kvmabi blob convert guest.blob --to text | grep svcr
 
 exit status: 0 converted, 2 misuse or not readable"""
+
+
+def _with_lengths(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with its vector lengths as registers, for a format that holds nothing else."""
+    vcpus = [replace(vcpu, registers=restoring.written(snapshot, vcpu)) for vcpu in snapshot.vcpus]
+    return replace(snapshot, vcpus=vcpus)
+
+
 WRITERS: dict[str, Callable[[Snapshot], bytes]] = {
     "blob": own.write,
     "json": lambda snapshot: json_.write(snapshot).encode(),
-    "text": lambda snapshot: text.write(snapshot).encode(),
+    "text": lambda snapshot: text.write(_with_lengths(snapshot)).encode(),
 }
 
 
@@ -46,6 +56,8 @@ def run(args: Namespace) -> int:
     if not args.out:
         _print(content, args.to)
         return 0
+    if os.path.exists(args.out) and os.path.samefile(args.file, args.out):
+        raise UsageError(f"{args.out}: is the file that is read: name another one with --out")
     wholefile.replace(Path(args.out), content)
     report = {
         "file": args.out,

@@ -7,10 +7,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from kvmabi.cli import common, formats
+from kvmabi.cli import blob_options, common, formats
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.snapshot import page
-from kvmabi.snapshot.comparing import loglines, sides
+from kvmabi.snapshot.comparing import sides
 from kvmabi.snapshot.comparing.diff import diff
 from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect
 from kvmabi.snapshot.comparing.sides import Side
@@ -34,6 +34,7 @@ def options(parser: ArgumentParser) -> None:
         "first", metavar="A", help="a snapshot, a list of registers, a VMM's log (- for stdin), or a register's number"
     )
     parser.add_argument("second", metavar="B", nargs="?", help="another one, as the destination of a migration from A")
+    blob_options.add_force(parser)
     parser.add_argument("--host", metavar="H", help="instead of B: a built-in host or a file")
     parser.add_argument("--kernel", metavar="K", help="its kernel (default: the host's)")
     parser.add_argument("--features", metavar="F,…", help="its vCPU's features (default: those of A)")
@@ -42,10 +43,10 @@ def options(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print the differences."""
     features = None if args.features is None else common.words(args.features)
-    first = _side(args.first)
+    first = _side(args.first, args.force)
     found = diff(
         first,
-        None if args.second is None else _side(args.second),
+        None if args.second is None else _side(args.second, args.force),
         host=args.host,
         kernel=args.kernel,
         features=features,
@@ -59,10 +60,11 @@ def run(args: Namespace) -> int:
     return ExitStatus.SUCCESS if found.equal or not found.b else ExitStatus.DIFFERENT
 
 
-def _side(text: str) -> Side:
-    if text == STDIN:
-        return sides.of_found(loglines.read(sys.stdin), "stdin")
-    return sides.side_of(text)
+def _side(text: str, force: bool) -> Side:
+    side = sides.of_stream(sys.stdin.buffer, "stdin") if text == STDIN else sides.side_of(text)
+    if side.snapshot is not None and not force:
+        blob_options.refuse_damaged(text, side.snapshot)
+    return side
 
 
 def _page(first: Side, found: Diff) -> Page:

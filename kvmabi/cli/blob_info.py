@@ -24,7 +24,8 @@ EXAMPLE = """\
   kvmabi blob info guest.qemu --format html > guest.html
 
 exit status: 0 whole, 1 damaged, 2 misuse or not readable"""
-SHOWN = ("pc", "sp", "pstate", "svcr", "midr_el1", "mpidr_el1")
+SHOWN = {"pc": "pc", "sp": "sp_el0", "sp_el1": "sp_el1", "pstate": "pstate", "svcr": "svcr", "midr_el1": "midr_el1"}
+"""The registers that are always shown, and what they are called there: the core register sp is SP_EL0."""
 OPTIONS = {Fact.VECTOR_LENGTHS: "--sve, --sme", Fact.FEATURES: "--features"}
 MOST_ITEMS = 32
 WIDTH = 100
@@ -120,7 +121,8 @@ def _vcpu_lines(vcpu: VcpuSnapshot, registers: bool) -> Iterator[str]:
     )
     if vcpu.serror is not None and vcpu.serror[0]:
         yield f"  an SError is pending{f', ESR {vcpu.serror[2]:#x}' if vcpu.serror[1] else ''}"
-    shown = [(name, vcpu.value(name)) for name in SHOWN]
+    shown = [(label, vcpu.value(name)) for name, label in SHOWN.items()]
+    shown += [(key, value) for key, value in vcpu.facts.items() if type(value) is int]
     values = [f"{name} = {value:#x}" for name, value in shown if value is not None]
     if values:
         yield from _wrapped("  ", "  ".join(values))

@@ -52,9 +52,9 @@ def add_target(parser: ArgumentParser) -> None:
 
 def profiles(args: Namespace) -> tuple[Host | None, Kernel | None]:
     """The destination, None where it is not given. Raises UsageError."""
-    host = load_host(args.host) if args.host else None
-    kernel = args.kernel or (host.kernel if host else "")
-    return host, load_kernel(kernel) if kernel else None
+    host = None if args.host is None else load_host(args.host)
+    kernel = args.kernel if args.kernel is not None or host is None else host.kernel
+    return host, None if kernel is None else load_kernel(kernel)
 
 
 def read(path: str, args: Namespace) -> Snapshot:
@@ -65,10 +65,16 @@ def read(path: str, args: Namespace) -> Snapshot:
 def read_whole(path: str, args: Namespace) -> Snapshot:
     """As ``read``, for commands that use the registers: a wrong checksum is an error unless --force is given."""
     snapshot = read(path, args)
-    damage = next((problem for problem in snapshot.problems if problem.rule == DAMAGE), None)
-    if damage is not None and not args.force:
-        raise UsageError(f"{path}: {damage.text} (--force goes on with what is there)")
+    if not args.force:
+        refuse_damaged(path, snapshot)
     return snapshot
+
+
+def refuse_damaged(path: str, snapshot: Snapshot) -> None:
+    """Raises UsageError for a snapshot whose checksum is wrong."""
+    damage = next((problem for problem in snapshot.problems if problem.rule == DAMAGE), None)
+    if damage is not None:
+        raise UsageError(f"{path}: {damage.text} (--force goes on with what is there)")
 
 
 def completed(snapshot: Snapshot, args: Namespace) -> Snapshot:

@@ -12,6 +12,7 @@ from kvmabi.cli import blob_options, formats
 from kvmabi.cli.command import Command
 from kvmabi.errors import UsageError
 from kvmabi.model.plan import Plan, Stage, stage_of
+from kvmabi.snapshot import restoring
 from kvmabi.snapshot.snapshot import Snapshot, VcpuSnapshot
 
 EXAMPLE = """\
@@ -50,7 +51,7 @@ def run(args: Namespace) -> int:
 def _plans(snapshot: Snapshot, chosen: list[VcpuSnapshot]) -> Iterator[tuple[VcpuSnapshot, Plan]]:
     """The plan of each vCPU; VM-wide registers are in that of the first one of the VM only."""
     for vcpu in chosen:
-        yield vcpu, Plan.of(vcpu.registers, first_vcpu=vcpu is snapshot.vcpus[0])
+        yield vcpu, Plan.of(restoring.written(snapshot, vcpu), first_vcpu=vcpu is snapshot.vcpus[0])
 
 
 def _as_dict(vcpu: VcpuSnapshot, plan: Plan) -> dict[str, Any]:
@@ -65,6 +66,8 @@ def _as_dict(vcpu: VcpuSnapshot, plan: Plan) -> dict[str, Any]:
 def _text_lines(snapshot: Snapshot, chosen: list[VcpuSnapshot]) -> Iterator[str]:
     for vcpu, plan in _plans(snapshot, chosen):
         yield f"vCPU {vcpu.index}: {len(plan.ids)} registers"
+        if plan.vector and not any(stage_of(id) is Stage.LENGTHS for id in plan.ids):
+            yield "  (the vector lengths are not known: without --sve and --sme the guest gets all of the host's)"
         number = 0
         for stage in Stage:
             ids = [id for id in plan.ids if stage_of(id) is stage]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -65,8 +64,20 @@ def run(args: Namespace) -> int:
         raise UsageError("--out and --scheduler belong to --manifest")
     if not args.files:
         raise UsageError("blob validate: name a file, or --manifest")
-    judged = [(path, snapshot, judge(snapshot, args, target)) for path, snapshot in _read(args)]
-    print(blob_report.render(judged, args.format, _failing(args.fail_on)))
+    judged: list[blob_report.Judged] = []
+    unreadable: list[UsageError] = []
+    for path in args.files:
+        try:
+            snapshot = opening.read(path, numbers=args.numbers)
+            judged.append((path, snapshot, judge(snapshot, args, target)))
+        except UsageError as error:
+            unreadable.append(error)
+    if judged:
+        print(blob_report.render(judged, args.format, _failing(args.fail_on)))
+    for failure in unreadable[:-1]:
+        common.complain(failure)
+    if unreadable:  # after the report on the others: a file that cannot be read hides none of them
+        raise unreadable[-1]
     worst = any(blob_report.fails(report, _failing(args.fail_on)) for _, _, report in judged)
     return ExitStatus.DIFFERENT if worst else ExitStatus.SUCCESS
 
@@ -79,10 +90,6 @@ def judge(snapshot: Snapshot, args: Namespace, target: Target) -> Report:
         hint = damage[0].rule._replace(fix=f"{damage[0].rule.fix}; --force judges the rest as it is")
         return Report(report.subject, [replace(finding, rule=hint) for finding in damage])
     return report
-
-
-def _read(args: Namespace) -> Iterator[tuple[str, Snapshot]]:
-    return ((path, opening.read(path, numbers=args.numbers)) for path in args.files)
 
 
 def _target(args: Namespace) -> Target:
@@ -103,18 +110,28 @@ def _run_shard(args: Namespace, target: Target) -> int:
         raise UsageError("--manifest needs --out, the file for the results")
     if args.format not in formats.DATA:
         raise UsageError(f"the summary of a manifest has the forms {' and '.join(formats.DATA)}")
-    processes = args.processes or os.cpu_count() or 1
+    processes = (os.cpu_count() or 1) if args.processes is None else args.processes
     if not 0 < processes <= MOST_PROCESSES or args.timeout <= 0 or args.memory <= 0:
         raise UsageError(f"--processes is 1 to {MOST_PROCESSES}; --timeout and --memory are more than 0")
+    if not 0 <= args.fail_above <= 100:
+        raise UsageError("--fail-above is a percentage, 0 to 100")
     limits = Limits(args.timeout, args.memory << 20)
     judge_one = partial(judge, args=args, target=target)
-    bar = common.Progress("validating", shard.count(args.manifest))
+    bar = common.Progress("validating", shard.count(args.manifest) if os.path.isfile(args.manifest) else 0)
     try:
         if args.scheduler:
-            judged = partial(cluster.run, args.scheduler, options=_words(args))
+            limited = [f"--timeout={args.timeout}", f"--memory={args.memory}", f"--fail-on={args.fail_on}"]
+            judged = partial(cluster.run, args.scheduler, options=[*_words(args), *limited])
         else:
             judged = partial(shard.on_this_machine, validate=judge_one, processes=processes, limits=limits)
-        summary = shard.run(args.manifest, args.out, judged, failing=_failing(args.fail_on), progress=bar.update)
+        summary = shard.run(
+            args.manifest,
+            args.out,
+            judged,
+            failing=_failing(args.fail_on),
+            against=" ".join(_words(args)),
+            progress=bar.update,
+        )
     finally:
         bar.close()
     _print_summary(summary, args)
@@ -130,12 +147,10 @@ def _print_summary(summary: Summary, args: Namespace) -> None:
 
 
 def _words(args: Namespace) -> list[str]:
-    """The options that a cluster's workers need."""
-    words = [f"--timeout={args.timeout}", f"--memory={args.memory}", f"--fail-on={args.fail_on}"]
-    words += [
-        f"--{name}={value}" for name in ("host", "kernel", "sve", "sme", "features") if (value := vars(args)[name])
-    ]
-    return [*words, "--force"] if args.force else words
+    """The options that say what files are judged against, and how they are read."""
+    names = ("host", "kernel", "sve", "sme", "features")
+    words = [f"--{name}={value}" for name in names if (value := vars(args)[name]) is not None]
+    return [*words, *(f"--{name}" for name in ("numbers", "force") if vars(args)[name])]
 
 
 COMMAND = Command(

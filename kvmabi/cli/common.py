@@ -35,6 +35,12 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def complain(what: object) -> None:
+    """Report an error on stderr, in one line."""
+    line = printable(str(what)).replace("\n", "\\n")
+    print(f"kvmabi: {line}", file=sys.stderr)
+
+
 def printable(text: str) -> str:
     """A text for a terminal: what a file has put into it that does not print, escape sequences above all, is escaped.
 

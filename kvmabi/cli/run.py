@@ -11,7 +11,7 @@ from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from kvmabi import cli, regid, wholefile
+from kvmabi import regid, wholefile
 from kvmabi.cli import common, formats, github, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
@@ -110,7 +110,7 @@ def run(args: Namespace) -> int:
             sysroot = None if args.sysroot is None else Path(args.sysroot)
             status = launch.run(argv, open_system(host, kernel, log), sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
-            cli.complain(error)
+            common.complain(error)
             return error.code
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
@@ -132,7 +132,7 @@ def run(args: Namespace) -> int:
         github.show(runreport.annotated(verdict, strict=args.strict))
     elif args.output is not None and (verdict.findings or verdict.unseen):
         with suppress(OSError):  # stderr is closed
-            cli.complain(runreport.summary(verdict, args.output))
+            common.complain(runreport.summary(verdict, args.output))
     if others is not None:
         _keep(others, checker, argv, wanted=args.saves is not None)
     if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
@@ -150,7 +150,7 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> 
         try:
             return launch.run(argv, open_system(host, kernel, log)).code
         except CannotRun as error:
-            cli.complain(error)
+            common.complain(error)
             return error.code
 
 

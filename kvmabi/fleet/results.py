@@ -18,6 +18,7 @@ PART = ".part"
 PARQUET = ".parquet"
 JUDGED = frozenset({"clean", "errors"})
 """The statuses that are kept when a shard is run again: other failures may not happen again."""
+MOST_LINE_BYTES = 1 << 20
 SYNC_EVERY = 1000
 """How many results may have to be judged again after a crash of the machine."""
 
@@ -27,14 +28,17 @@ class Results:
 
     Lines go to a file with ``.part`` at the end of its name, which gets its own name when all are there. Opened again,
     it goes on after the last whole line. A finished file is opened again, too: results of files whose URL and etag have
-    not changed stay. Raises UsageError if it cannot be read or written.
+    not changed stay. ``against`` says what the files are judged against: results of other options are not used. Raises
+    UsageError if it cannot be read or written, and for a file that holds anything else.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, against: str = "") -> None:
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + PART)
+        self.against = against
         self._unsynced = 0
         try:
+            _check_is_results(self.path)
             self._old = self.path.open("rb") if self.path.exists() and self.path.suffix != PARQUET else None
             self._offsets = {} if self._old is None else _offsets(self._old)
             self._file: IO[bytes] = self.part.open("ab+")
@@ -56,22 +60,30 @@ class Results:
         """The results that the interrupted run left, in their order."""
         self._file.seek(0)
         for _ in range(self._done):
-            yield json.loads(self._file.readline())
+            result: Result = json.loads(self._file.readline())
+            if result["against"] != self.against:
+                was, now = result["against"] or "no options", self.against or "none"
+                raise UsageError(f"{self.part}: was begun with {was}, now there are {now}: remove it to begin anew")
+            yield result
         self._file.seek(0, os.SEEK_END)
 
     def known(self, entry: Entry) -> Result | None:
-        """The result of a file that an earlier, finished run judged; None if it is another version, new, or failed."""
+        """The result of a file that an earlier, finished run judged; None if it is another version, new, or failed.
+
+        A file without an etag is judged again: what is in it may have changed.
+        """
         offset = self._offsets.get(_key(entry.url, entry.etag))
         if offset is None or self._old is None:
             return None
         self._old.seek(offset)
         found: Result = json.loads(self._old.readline())
-        same = (found["url"], found["etag"]) == entry.key
+        same = entry.etag and (found["url"], found["etag"], found["against"]) == (*entry.key, self.against)
         return found if same and found["status"] in JUDGED else None
 
     def add(self, result: Result) -> None:
         """Append a result."""
         try:
+            result = result | {"against": self.against}
             self._file.write(json.dumps(result, separators=(",", ":")).encode() + b"\n")
             self._unsynced += 1
             if self._unsynced >= SYNC_EVERY:
@@ -109,6 +121,16 @@ class Results:
         return count
 
 
+def _check_is_results(path: Path) -> None:
+    """Fail for a path at which something else is: it would be lost. Raises UsageError and OSError."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        first = file.readline(MOST_LINE_BYTES) if path.is_file() else b"-"
+    if first and _parsed(first) is None and not (path.suffix == PARQUET and first.startswith(b"PAR1")):
+        raise UsageError(f"{path}: is there, and does not hold results: name another file for them")
+
+
 def _key(url: str, etag: str) -> int:
     return hash((url, etag))
 
@@ -119,7 +141,9 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and {"url", "etag", "status", "findings"} <= found.keys() else None
+    return (
+        found if isinstance(found, dict) and {"url", "etag", "status", "findings", "against"} <= found.keys() else None
+    )
 
 
 def _offsets(file: IO[bytes]) -> dict[int, int]:
@@ -158,7 +182,7 @@ def _to_parquet(lines: Path, target: Path) -> None:
         {
             **dict.fromkeys(("url", "etag"), text),
             "size": number,
-            **dict.fromkeys(("status", "reason", "format", "host", "kernel"), text),
+            **dict.fromkeys(("status", "reason", "against", "format", "host", "kernel"), text),
             "vcpus": number,
             "findings": pyarrow.list_(finding),
             "seconds": pyarrow.float64(),

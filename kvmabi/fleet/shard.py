@@ -22,16 +22,18 @@ def run(
     judge: Callable[[Iterator[Todo]], Iterator[Result]],
     *,
     failing: frozenset[str],
+    against: str = "",
     progress: Callable[[int], None] = lambda _: None,
 ) -> Summary:
     """Judge every file of a manifest; returns the summary of all results.
 
-    ``judge`` returns the results of entries in their order; ``failing`` are the severities of findings that fail.
+    ``judge`` returns the results of entries in their order; ``failing`` are the severities of findings that fail,
+    ``against`` is what ``judge`` judges against, in words.
     Files that an interrupted run has judged are not judged again; nor are those of a finished run whose URL and etag
-    are the same. Raises UsageError, also if the interrupted run was one of another manifest.
+    are the same, and what they are judged against. Raises UsageError, also if the interrupted run was another one.
     """
     summary = Summary(failing)
-    with Results(results_path) as results:
+    with Results(results_path, against) as results:
         entries = manifest.read(manifest_path)
         for old in results.taken_over():
             entry = next(entries, None)

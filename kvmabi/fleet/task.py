@@ -69,6 +69,7 @@ def result(entry: Entry, status: str, **known: Any) -> Result:
         "size": entry.size_bytes,
         "status": status,
         "reason": "",
+        "against": "",
         "format": "",
         "host": "",
         "kernel": "",

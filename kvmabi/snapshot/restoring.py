@@ -130,7 +130,7 @@ def restore(
     words = _words(chosen, vcpus.kvm)
     wanted_target = next((known for known in (target, snapshot.target) if known is not None), GENERIC)
     parts = [
-        _Restore(access, vcpu, _registers(snapshot, vcpu, chosen), chosen, first_vcpu=place == 0)
+        _Restore(access, vcpu, written(snapshot, vcpu, chosen), chosen, first_vcpu=place == 0)
         for place, (access, vcpu) in enumerate(zip(accesses, snapshot.vcpus, strict=True))
     ]
     for part in parts:
@@ -176,8 +176,16 @@ def _words(features: frozenset[str], kvm: Kvm | None) -> tuple[int, ...]:
     return tuple(feature_words(bits))
 
 
-def _registers(snapshot: Snapshot, vcpu: VcpuSnapshot, features: frozenset[str]) -> dict[int, bytes]:
-    """What is written: the saved registers, and vector lengths that the snapshot has only as sets."""
+def written(snapshot: Snapshot, vcpu: VcpuSnapshot, features: frozenset[str] | None = None) -> dict[int, bytes]:
+    """What a restore writes: the saved registers, and before them vector lengths that are known only as sets.
+
+    ``features`` are INIT's; None: the snapshot's, or those that the registers show.
+
+    >>> [id == SVE_VLS for id in written(Snapshot("", [], sve_bits=(128,)), VcpuSnapshot(0, {}), frozenset({"sve"}))]
+    [True]
+    """
+    if features is None:
+        features = snapshot.features if snapshot.features is not None else infer.features_of(vcpu.registers)
     sets = (("sve", SVE_VLS, snapshot.sve_bits), ("sme", SME_VLS, snapshot.sme_bits))
     lengths = {id: vls_of(bits) for feature, id, bits in sets if bits and feature in features}
     return {**lengths, **vcpu.registers}

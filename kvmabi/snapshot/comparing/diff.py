@@ -28,10 +28,12 @@ from kvmabi.snapshot.comparing.difference import Diff, Difference, Effect, Kind,
 from kvmabi.snapshot.comparing.hostside import LENGTH_FACTS, host_side
 from kvmabi.snapshot.comparing.meaning import number_text
 from kvmabi.snapshot.comparing.sides import Side, SideKind, SideVcpu, side_of
-from kvmabi.snapshot.snapshot import Origin, Snapshot, mp_state_text
+from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot, mp_state_text
 
 What = str | Path | Snapshot | Iterable[int] | Side
 EXCHANGED = "the two have each other's values: KVM gives CNTVCT_EL0 and CNTV_CVAL_EL0 each other's encodings as IDs"
+HELD_BY = {"firmware_bitmap": Fact.FIRMWARE_BITMAPS, "sve": Fact.SVE, "sme": Fact.SME}
+"""What a format must be able to hold for a family of registers to be in it."""
 MODAL = frozenset({"core", "sve", "sme"})
 """Families whose registers depend on the mode, under TCG as under KVM."""
 COUNT, COMPARE = regid.parse("cntvct_el0"), regid.parse("cntv_cval_el0")
@@ -144,14 +146,20 @@ def _presence(a: Side, b: Side, one: SideVcpu, other: SideVcpu, vcpus: tuple[int
                 effect=Effect.REFUSED,
                 consequence=fate.OTHER_WIDTH,
             )
-        elif not b.partial:
+        elif not b.partial and not _cannot_hold(b, id):
             yield _only_a(id, one.registers[id], vcpus, other.refused.get(id, ""))
     known = {sizeless(id) for id in mine}
     for id in theirs:
-        if sizeless(id) not in known and (not a.partial or id in a.missing):
+        if sizeless(id) not in known and (not a.partial or id in a.missing) and not _cannot_hold(a, id):
             yield _only_b(id, other.registers[id], vcpus)
     for id in a.missing & other.registers.keys() & one.registers.keys():
         yield _only_b(id, other.registers[id], vcpus)
+
+
+def _cannot_hold(side: Side, id: int) -> bool:
+    """Whether the format of a snapshot has no place for a register, so that its absence says nothing."""
+    fact = HELD_BY.get(regid.decode(id).family)
+    return fact is not None and side.snapshot is not None and fact in side.snapshot.unknown
 
 
 def _only_a(id: int, data: bytes | None, vcpus: tuple[int, ...], refused: str) -> Difference:
@@ -201,6 +209,10 @@ def _notes(a: Side, b: Side) -> list[str]:
     notes = [*_messages(a), *_messages(b), *a.notes, *b.notes]
     if _lists_differ_by_origin(a, b):
         notes.append("the lists of system registers are not compared, as TCG's is not a kernel's; everything else is")
+    for side in (a, b):
+        lost = [fact.value for fact in HELD_BY.values() if side.snapshot is not None and fact in side.snapshot.unknown]
+        if lost:
+            notes.append(f"{'; '.join(lost)} are not compared: {side.name} cannot hold them")
     lengths = {name for side in (a, b) if side.snapshot for name in LENGTH_FACTS.values() if side.facts[name] is None}
     if lengths:
         notes.append(

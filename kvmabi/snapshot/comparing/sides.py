@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kvmabi import regid
 from kvmabi.errors import UsageError
@@ -16,9 +16,11 @@ from kvmabi.snapshot import opening
 from kvmabi.snapshot.comparing import loglines
 from kvmabi.snapshot.comparing.loglines import Found
 from kvmabi.snapshot.snapshot import Origin, Snapshot
+from kvmabi.snapshot.source import BadBlob
 from kvmabi.snapshot.wording import count
 
 MOST_TEXT_BYTES = 4 << 20
+MOST_PIPED_BYTES = 32 << 20
 """How much of a file is looked at as a list or a log."""
 
 
@@ -148,7 +150,14 @@ def _of_text(text: str) -> Side:
         raise UsageError(f"{text}: no such file, and not a register or message that is known{hint}")
     if os.path.isdir(text):
         return of_snapshot(opening.read(text), text)
-    found = _lines_of(text)
+    try:
+        if not os.path.isfile(text):
+            with open(text, "rb") as pipe:
+                return of_stream(pipe, text)
+        with open(text, "rb") as file:
+            found = _found_in(file.read(MOST_TEXT_BYTES))
+    except OSError as error:
+        raise UsageError(f"{text}: cannot be read: {error.strerror or error}") from None
     if found.listed:
         return of_found(found, text)
     try:
@@ -157,6 +166,22 @@ def _of_text(text: str) -> Side:
         if found:
             return of_found(found, text)
         raise
+
+
+def of_stream(stream: BinaryIO, name: str) -> Side:
+    """The side that comes from a pipe, which is read once: whatever a file can hold. Raises UsageError."""
+    data = stream.read(MOST_PIPED_BYTES + 1)
+    if len(data) > MOST_PIPED_BYTES:
+        raise UsageError(f"{name}: more than {MOST_PIPED_BYTES >> 20} MiB come from a pipe: compare a file instead")
+    found = _found_in(data[:MOST_TEXT_BYTES])
+    if found.listed:
+        return of_found(found, name)
+    try:
+        return of_snapshot(opening.read_bytes(data, name), name)
+    except BadBlob as error:
+        if found:
+            return of_found(found, name)
+        raise UsageError(f"{name}: {error.text}") from None
 
 
 def _hint(text: str) -> str:
@@ -169,13 +194,8 @@ def _hint(text: str) -> str:
     return ""
 
 
-def _lines_of(path: str) -> Found:
+def _found_in(data: bytes) -> Found:
     """What a file names if it is text, or a struct kvm_reg_list; nothing for any other."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_TEXT_BYTES)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     ids = loglines.read_list(data)
     if ids:
         return Found(ids=ids, listed=True)

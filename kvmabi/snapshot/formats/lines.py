@@ -48,6 +48,6 @@ def lines(source: Source, most_bytes: int) -> Iterator[Line]:
 
 def _decoded(part: bytes, start: int) -> str:
     try:
-        return part.rstrip(b"\r").decode("utf-8")
+        return part.rstrip(b"\r").decode("utf-8" if start else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadBlob("is not text", start + error.start) from None

@@ -54,7 +54,7 @@ AARCH32_SUBSECTIONS: Final = frozenset(
 """Subsections of CPUs that are not arm64 vCPUs of a VM."""
 
 FPSR_MASK: Final = 0xF800009F
-FPCR_MASK: Final = 0x07F79F00
+FPCR_MASK: Final = 0x07FF9F00
 PSTATE_AARCH32: Final = 1 << 4
 AARCH32_MODE: Final = 0x1F
 AARCH32_BANKS: Final = {0x10: 0, 0x1F: 0, 0x13: 1, 0x17: 2, 0x1B: 3, 0x12: 4, 0x11: 5, 0x1A: 6, 0x16: 7}

@@ -21,12 +21,14 @@ from kvmabi.model.row import size_of
 from kvmabi.snapshot.formats.format import HEAD_BYTES, Format
 from kvmabi.snapshot.formats.gathering import MOST_VCPUS, Gathered, Held, Problems, finished
 from kvmabi.snapshot.formats.lines import Line, lines
-from kvmabi.snapshot.snapshot import Fact, Snapshot
+from kvmabi.snapshot.snapshot import Fact, Origin, Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 
 MOST_BYTES = 64 << 20
 """400 vCPUs with ZA take as much."""
 COMMENT = "#"
+TCG = "# the registers of TCG"
+"""The comment that says whose registers they are, if they are not a kernel's."""
 _VCPU = re.compile(r"\[\s*vcpu\s+([0-9]{1,4})\s*\]", re.IGNORECASE)
 _REGISTER = re.compile(r"\s*([^\s=:#]+)(?:\s*[=:]\s*|\s+)([^#]*)")
 _BARE_ID = re.compile(r"[0-9a-fA-F]{16}")
@@ -37,7 +39,7 @@ UNKNOWN = frozenset({Fact.FEATURES, Fact.HOST, Fact.KERNEL, Fact.MP_STATE, Fact.
 def recognises(head: bytes) -> bool:
     """Whether one of the first lines is a register that is known, or all that is shown is a comment."""
     try:
-        text = head.decode("utf-8")
+        text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if error.start < len(head) - 4:
             return False
@@ -56,7 +58,10 @@ def read(source: Source, *, numbers: bool = False) -> Snapshot:
     problems = Problems()
     vcpus = {0: Gathered(0, problems)}
     vcpu, held = vcpus[0], Held()
+    origin = Origin.UNKNOWN
     for line in lines(source, MOST_BYTES):
+        if line.text == TCG:
+            origin = Origin.TCG
         text = line.text.partition(COMMENT)[0].strip()
         if not text:
             continue
@@ -71,7 +76,7 @@ def read(source: Source, *, numbers: bool = False) -> Snapshot:
     if not found:
         why = f": {problems[0].text}" if problems else ""
         raise BadBlob(f"is text without a register{why}", 0, "no-vcpu")
-    return finished(Snapshot("text", found, unknown=UNKNOWN, problems=problems))
+    return finished(Snapshot("text", found, origin, unknown=UNKNOWN, problems=problems))
 
 
 def read_numbers(source: Source) -> Snapshot:
@@ -143,7 +148,7 @@ _LONGEST_NAME = 64
 def write(snapshot: Snapshot, *, named: bool = False) -> str:
     """The text of a snapshot: ``id=hex`` lines, or (``named``) ``name=hex``; ``[vcpu N]`` where vCPU 0 is not alone."""
     indices = [vcpu.index for vcpu in snapshot.vcpus]
-    out = []
+    out = [f"{TCG}\n"] if snapshot.origin is Origin.TCG else []
     for vcpu in snapshot.vcpus:
         if indices != [0]:
             out.append(f"[vcpu {vcpu.index}]\n")

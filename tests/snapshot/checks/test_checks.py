@@ -115,6 +115,13 @@ def rows(saved: Snapshot, count: int) -> Snapshot:
     return saved
 
 
+def without(saved: Snapshot, name: str) -> Snapshot:
+    """The snapshot without a register."""
+    for vcpu in saved.vcpus:
+        vcpu.registers.pop(regid.parse(name))
+    return saved
+
+
 def without_bitmaps() -> Snapshot:
     """A snapshot as crosvm's, which drops the bitmaps."""
     names = ("std_bmap", "std_hyp_bmap", "vendor_hyp_bmap", "vendor_hyp_bmap_2")
@@ -264,6 +271,10 @@ BROKEN: dict[str, list[Wrong]] = {
         Wrong(lambda: exchanged(snapshot()), "cntvct_el0 cntv_cval_el0"),
         Wrong(lambda: exchanged(due_later(snapshot())), "cntvct_el0 cntv_cval_el0", None),
         Wrong(lambda: put(due_later(snapshot()), "cntv_ctl_el0", 5), "cntvct_el0 cntv_cval_el0", None),
+    ],
+    "svcr-missing": [
+        Wrong(lambda: without(snapshot(svcr=2), "svcr"), "svcr"),
+        Wrong(lambda: without(snapshot(svcr=2), "svcr"), "svcr", None),
     ],
     "order-svcr": [
         Wrong(
