@@ -61,6 +61,7 @@ static void read_statistics(int vm)
     CHECK(strcmp(id, wanted) == 0);
     CHECK(lseek(fd, 0, SEEK_END) == STATS_BYTES);
     CHECK(FAILS(write(fd, id, 1), EBADF));
+    CHECK(FAILS(ioctl(fd, KVM_GET_API_VERSION, 0UL), ENOTTY)); /* a regular file, but not a vCPU's */
     CHECK(FAILS(irqfd(vm, fd, SPI, 0), EINVAL));
     close(fd);
 }
