@@ -92,6 +92,11 @@ class VcpuFile(DeviceFile):
         self.vcpu.move_registers(registers)
 
     @property
+    def has_dirty_ring(self) -> bool:
+        """Whether a VMM maps a ring of dirty pages behind struct kvm_run."""
+        return bool(self.vm.vm.dirty_ring_bytes)
+
+    @property
     def _mapped_bytes(self) -> int:
         """The size of what a VMM can map: struct kvm_run, and the dirty ring if there is one."""
         ring = self.vm.vm.dirty_ring_bytes

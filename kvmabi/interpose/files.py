@@ -85,7 +85,8 @@ class OpenFiles:
         """A new fd for the file that an ioctl on ``parent`` opened; the caller closes it. Errors: OSError."""
         if not isinstance(device, VcpuFile):
             return self._add_socket(device, owner)
-        place_registers(device)
+        if not device.has_dirty_ring:  # which has the place of what would be shared
+            place_registers(device)
         fd = _open_anew(device.run_fd)
         file = OpenFile(device, _identity(fd), owner)
         self._files[file.identity] = file

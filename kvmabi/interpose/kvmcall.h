@@ -139,7 +139,7 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, const uintpt
     signals = block_signals();
     vcpu = has_kvm_type(number) ? vcpu_behind(fd, request.identity) : NULL;
     answered = exchange_for(vcpu, &request, caller, &reply, &new_fd);
-    if (answered && (reply.flags & KVMABI_FOREIGN) != 0 && known_fd(fd) != NULL && known_fd(fd)->inode != 0) {
+    if (answered && (reply.flags & KVMABI_FOREIGN) != 0 && vcpu != NULL) {
         restore_signals(signals); /* the program closed the fd by other means than the C library's */
         forget_fd(fd);
         errno = saved;

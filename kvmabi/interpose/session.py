@@ -102,7 +102,9 @@ class Session:
     def _own_vcpu(self, identity: bytes) -> VcpuFile | None:
         file = self._files.find(identity)
         device = None if file is None else file.device
-        return device if isinstance(device, VcpuFile) and device.denies(self._memory) is None else None
+        if not isinstance(device, VcpuFile) or device.has_dirty_ring:
+            return None
+        return device if device.denies(self._memory) is None else None
 
     def undo(self) -> int:
         """The client could not install the descriptor of the vCPU that it was sent last."""

@@ -61,7 +61,7 @@ static void read_statistics(int vm)
     CHECK(strcmp(id, wanted) == 0);
     CHECK(lseek(fd, 0, SEEK_END) == STATS_BYTES);
     CHECK(FAILS(write(fd, id, 1), EBADF));
-    CHECK(FAILS(ioctl(fd, KVM_GET_API_VERSION, 0UL), ENOTTY));
+    CHECK(FAILS(ioctl(fd, KVM_GET_API_VERSION, 0UL), ENOTTY)); /* a regular file, but not a vCPU's */
     CHECK(FAILS(irqfd(vm, fd, SPI, 0), EINVAL));
     close(fd);
 }
@@ -86,6 +86,25 @@ static void use_guest_memfd(int vm)
     CHECK(FAILS(ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region), EBADF));
 }
 
+/* The vCPU's file has the ring behind struct kvm_run; nothing in it is dirty, whatever the registers are. */
+static void map_dirty_ring(int system)
+{
+    enum { RING_BYTES = 1 << 20 };
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_DIRTY_LOG_RING_ACQ_REL, .args = {RING_BYTES}};
+    int vm = ioctl(system, KVM_CREATE_VM, 0UL), vcpu;
+    uint64_t value = 0;
+    unsigned char *ring;
+
+    CHECK(vm >= 0 && ioctl(vm, KVM_ENABLE_CAP, &cap) == 0);
+    vcpu = add_vcpu(vm, 0);
+    CHECK(set_reg(vcpu, REG_X(3), ~UINT64_C(0)) == 0 && get_reg(vcpu, REG_X(3), &value) == 0 && ~value == 0);
+    ring = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096);
+    CHECK(ring != MAP_FAILED);
+    for (size_t i = 0; i < RING_BYTES; i++)
+        CHECK(ring[i] == 0);
+    CHECK(ioctl(vm, KVM_RESET_DIRTY_RINGS, 0UL) == 0);
+}
+
 int main(void)
 {
     int system = open_system(), vm = ioctl(system, KVM_CREATE_VM, 0UL);
@@ -101,5 +120,6 @@ int main(void)
     use_eventfds(vm, system);
     read_statistics(vm);
     use_guest_memfd(vm);
+    map_dirty_ring(system);
     return 0;
 }
