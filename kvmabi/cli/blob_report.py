@@ -49,7 +49,9 @@ def fails(report: Report, failing: frozenset[str]) -> bool:
 
 
 def _text(path: str, report: Report) -> str:
-    return "\n".join([f"{path}: {_counted(report)}", *map(str, _judged(report)), *_not_judged(report)])
+    return "\n".join(
+        [f"{path} ({report.subject}): {_counted(report)}", *map(str, _judged(report)), *_not_judged(report)]
+    )
 
 
 def _judged(report: Report) -> list[Finding]:
@@ -78,6 +80,7 @@ def _as_dict(judged: Sequence[Judged], failing: frozenset[str]) -> dict[str, Any
             "file": path,
             "format": snapshot.format,
             "vcpus": len(snapshot.vcpus),
+            "judged": report.subject,
             "fails": fails(report, failing),
             "counts": report.counts,
         }
@@ -88,7 +91,7 @@ def _as_dict(judged: Sequence[Judged], failing: frozenset[str]) -> dict[str, Any
 
 
 def _case(path: str, report: Report, failing: frozenset[str]) -> junit.Case:
-    details = "\n\n".join(map(str, report.findings))
+    details = "\n\n".join([report.subject, *map(str, report.findings)])
     bad = [finding for finding in report.findings if finding.severity in failing]
     if not bad:
         return junit.Case(COMMAND, path, output=details)
@@ -120,7 +123,7 @@ def _page(path: str, snapshot: Snapshot, report: Report) -> Page:
             marks.setdefault(finding.vcpu, {}).update(dict.fromkeys(finding.registers, MARKS[finding.severity]))
     return Page(
         path,
-        [("format", snapshot.format), ("found", _counted(report))],
+        [("format", snapshot.format), ("judged", report.subject), ("found", _counted(report))],
         ("severity", "vCPU", "registers", "what"),
         list(_rows(report)),
         snapshot.vcpus,

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fleet import blobs
 
 from cli.conftest import Kvmabi, one_line
-from kvmabi import regid
+from kvmabi import regid, save
+from kvmabi.kvm import open_kvm
 from kvmabi.snapshot import opening
+from kvmabi.snapshot.formats import own
 
 SVE = regid.parse("id_aa64pfr0_el1")
 CRC = Path(__file__).parents[1] / "snapshot/data/fc15-a57-badcrc.vmstate.xz"
@@ -175,3 +179,74 @@ def test_misuse(kvmabi: Kvmabi, tmp_path: Path, clean: str, words: list[str], re
     names = {"EMPTY": "empty", "FOLDER": "folder", "NOTHING": "nothing", "NONE": "none"}
     paths = {word: str(tmp_path / name) for word, name in names.items()} | {"CLEAN": clean}
     one_line(kvmabi("blob", *(paths.get(word, word) for word in words)), 2, reason)
+
+
+def test_diff_of_a_pipe(kvmabi: Kvmabi, clean: str, tmp_path: Path) -> None:
+    """A pipe is read once, and is a snapshot as a file is."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(pipe.write_bytes, Path(clean).read_bytes())
+        ended = kvmabi("blob", "diff", str(pipe), clean)
+        writing.result(timeout=30)
+    assert ended.status == 0
+    assert "equal in all that was compared" in ended.out
+
+
+def test_diff_names_a_wrong_checksum(kvmabi: Kvmabi) -> None:
+    """A damaged file is not compared unless that is asked for."""
+    one_line(kvmabi("blob", "diff", str(CRC), "--host", "cortex-a57"), 2, "CRC64", "--force")
+    assert kvmabi("blob", "diff", str(CRC), "--host", "cortex-a57", "--force").status in (0, 1)
+
+
+def test_another_mode_is_not_refused(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """ZA that only A has because its SVCR says so is a difference, and no obstacle."""
+    paths = []
+    for svcr in (3, 0):
+        with open_kvm() as kvm:
+            vm = kvm.create_vm()
+            vcpu = vm.create_vcpu(0)
+            vcpu.init({"sve", "sme"})
+            vcpu.finalize()
+            vcpu["svcr"] = svcr
+            paths.append(tmp_path / f"{svcr}.blob")
+            paths[-1].write_bytes(own.write(save(vm)))
+    ended = kvmabi("blob", "diff", *map(str, paths))
+    assert ended.status == 1
+    assert "za.h[0-" in ended.out
+    assert "nothing is refused" in ended.out
+
+
+def test_plan_and_text_have_the_lengths_of_the_options(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """A set of lengths that the file lacks and the options give is restored, and written to text."""
+    path = tmp_path / "novls.txt"
+    path.write_text(re.sub(r"(?m)^0x606000000015ffff=.*\n", "", blobs.text(sve=True)), "utf-8")
+    assert "without --sve and --sme" in kvmabi("blob", "plan", str(path)).out
+    options = ("--sve", "128", "--features", "sve,psci")
+    assert "0x606000000015ffff sve_vls" in kvmabi("blob", "plan", str(path), *options).out
+    assert "0x606000000015ffff=01" in kvmabi("blob", "convert", str(path), "--to", "text", *options).out
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(kvmabi: Kvmabi, wrong: str, tmp_path: Path) -> None:
+    """The report on the others is printed, each that failed is a line on stderr, and the status is 2."""
+    ended = kvmabi("blob", "validate", str(tmp_path / "none"), wrong, str(tmp_path / "nothing"))
+    assert ended.status == 2
+    assert "wrong.txt" in ended.out
+    assert [Path(line.split(":")[1].strip()).name for line in ended.err.splitlines()] == ["none", "nothing"]
+
+
+def test_nothing_that_is_read_is_replaced(kvmabi: Kvmabi, clean: str, tmp_path: Path) -> None:
+    """Neither the converted file, nor a manifest, nor a blob is overwritten by what is written."""
+    before = Path(clean).read_bytes()
+    (tmp_path / "manifest").write_text(f"{clean}\n", "utf-8")
+    one_line(kvmabi("blob", "convert", clean, "--out", clean), 2, "is the file that is read")
+    for out in (clean, str(tmp_path / "manifest"), "/dev/null"):
+        ended = kvmabi("blob", "validate", "--manifest", str(tmp_path / "manifest"), "--out", out)
+        one_line(ended, 2, "does not hold results")
+    assert Path(clean).read_bytes() == before
+
+
+def test_an_empty_host_is_not_none(kvmabi: Kvmabi, clean: str) -> None:
+    """A variable that is unset in a script does not mean that there is no target."""
+    one_line(kvmabi("blob", "validate", clean, "--host", ""), 2)
+    one_line(kvmabi("blob", "validate", clean, "--kernel", ""), 2)

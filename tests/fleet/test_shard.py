@@ -85,6 +85,24 @@ def test_run_again(kvmabi: Kvmabi, tmp_path: Path) -> None:
     assert blobs.statuses(out)[:5] == ["clean", "unreadable", "clean", "clean", "clean"]
 
 
+def test_other_options_and_no_etag(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """A result is used again only for the same target, and only for a file whose version is known."""
+    manifest, out = blobs.folder(tmp_path), tmp_path / "out.jsonl"
+    judge(kvmabi, manifest, out, "--host", "cortex-a57")
+    assert {result["against"] for result in blobs.results(out)} == {"--host=cortex-a57"}
+    judge(kvmabi, manifest, out, "--host", "neoverse-n2")
+    assert blobs.statuses(out)[:2] == ["errors", "errors"]
+    Path(f"{out}{PART}").write_bytes(out.read_bytes().splitlines(keepends=True)[0])
+    ended = kvmabi("blob", "validate", "--manifest", str(manifest), "--out", str(out))
+    assert (ended.status, "was begun with --host=neoverse-n2" in ended.err) == (2, True)
+    Path(f"{out}{PART}").unlink()
+    manifest.write_text(f"{tmp_path}/0.txt\n", "utf-8")
+    judge(kvmabi, manifest, out)
+    (tmp_path / "0.txt").write_text("broken", "utf-8")
+    judge(kvmabi, manifest, out)
+    assert blobs.statuses(out) == ["unreadable"]
+
+
 @pytest.mark.slow
 def test_parquet(kvmabi: Kvmabi, tmp_path: Path) -> None:
     """The same columns as the lines."""

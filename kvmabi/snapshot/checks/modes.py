@@ -10,10 +10,9 @@ from kvmabi.model.mode import SVCR_SM, SVCR_ZA
 from kvmabi.model.plan import SVCR
 from kvmabi.snapshot.checks.case import SME, Case
 from kvmabi.snapshot.checks.findings import Seen
-from kvmabi.snapshot.lengths import SME_VLS
 from kvmabi.snapshot.snapshot import Fact
-from kvmabi.snapshot.wording import count
 
+ZA_AND_ZT0 = (*sme.ZA_IDS, sme.ZT0_ID)
 V_IN_STRUCT = frozenset({"cloud-hypervisor", "crosvm"})
 """Formats that keep V in a struct, where it is zero on a vCPU that has Z."""
 
@@ -23,7 +22,6 @@ def check(case: Case) -> Iterator[Seen]:
     yield from _svcr(case)
     for rule, ids in misplaced(case).items():
         yield Seen(rule, _mode(case), ids)
-    yield from _missing_svcr(case)
     yield from _missing_za(case)
     yield from _missing_z(case)
 
@@ -31,7 +29,7 @@ def check(case: Case) -> Iterator[Seen]:
 def misplaced(case: Case) -> dict[str, tuple[int, ...]]:
     """The registers that do not exist in the mode of the snapshot, by rule."""
     places = {
-        "za-while-off": () if case.za or SVCR not in case.registers else case.present((*sme.ZA_IDS, sme.ZT0_ID)),
+        "za-while-off" if SVCR in case.registers else "svcr-missing": () if case.za else case.present(ZA_AND_ZT0),
         "v-on-sve": _v(case),
         "z-without-sve": () if case.has_z else case.present((*sve.Z_IDS, *sve.P_IDS, sve.FFR_ID)),
         "ffr-in-streaming": _ffr(case),
@@ -44,13 +42,6 @@ def _svcr(case: Case) -> Iterator[Seen]:
     reserved = 0 if data is None else int.from_bytes(data, "little") & ~(SVCR_SM | SVCR_ZA)
     if reserved:
         yield Seen("svcr-reserved", f"{int.from_bytes(data or b'', 'little'):#x}: reserved are {reserved:#x}", (SVCR,))
-
-
-def _missing_svcr(case: Case) -> Iterator[Seen]:
-    """svcr is missing where other registers show that the vCPU has SME."""
-    shown = case.present((*sme.ZA_IDS, sme.ZT0_ID, SME_VLS))
-    if shown and SVCR not in case.registers and not case.lacks(Fact.SME):
-        yield Seen("svcr-missing", f"{count(len(shown), 'register')} of SME, and no svcr", (SVCR,))
 
 
 def _mode(case: Case) -> str:

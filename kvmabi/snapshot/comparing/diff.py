@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kvmabi import regid
 from kvmabi.errors import UsageError
-from kvmabi.model.plan import LENGTHS
+from kvmabi.model.plan import LENGTHS, SVCR
 from kvmabi.order.values import same
 from kvmabi.profiles import Host, Kernel
 from kvmabi.profiles import features as feature_rules
@@ -146,14 +146,25 @@ def _presence(a: Side, b: Side, one: SideVcpu, other: SideVcpu, vcpus: tuple[int
                 effect=Effect.REFUSED,
                 consequence=fate.OTHER_WIDTH,
             )
+        elif b.kind is SideKind.SNAPSHOT and _by_mode(one, other, id):
+            yield _alone(Kind.ONLY_A, id, vcpus, Effect.NONE, fate.OF_MODE, ())
         elif not b.partial and not _cannot_hold(b, id):
             yield _only_a(id, one.registers[id], vcpus, other.refused.get(id, ""))
     known = {sizeless(id) for id in mine}
     for id in theirs:
         if sizeless(id) not in known and (not a.partial or id in a.missing) and not _cannot_hold(a, id):
-            yield _only_b(id, other.registers[id], vcpus)
+            if a.kind is SideKind.SNAPSHOT and _by_mode(one, other, id):
+                yield _alone(Kind.ONLY_B, id, vcpus, Effect.NONE, fate.OF_MODE, ())
+            else:
+                yield _only_b(id, other.registers[id], vcpus)
     for id in a.missing & other.registers.keys() & one.registers.keys():
         yield _only_b(id, other.registers[id], vcpus)
+
+
+def _by_mode(one: SideVcpu, other: SideVcpu, id: int) -> bool:
+    """Whether only one of two vCPUs has a vector register because their modes differ: svcr brings it."""
+    modes = one.registers.get(SVCR), other.registers.get(SVCR)
+    return None not in modes and modes[0] != modes[1] and id not in LENGTHS and regid.decode(id).family in MODAL
 
 
 def _cannot_hold(side: Side, id: int) -> bool:

@@ -34,6 +34,7 @@ CACHE: Final = frozenset({"clidr"})
 GONE = "KVM_SET_ONE_REG of a register that the destination lacks fails, and QEMU ends the migration"
 KEPT = "A does not hold it, so it keeps the value that it has after reset, without a message"
 CUT = "accepted without an error, but the destination then has another value (B above)"
+OF_MODE = "the two vCPUs are in different modes: a restore of A's svcr decides whether the register exists"
 OTHER_WIDTH = "the same register under an ID of another size: to the destination it is an unknown register"
 FOR_KVM = "VMMs that restore every register of their snapshot fail with ENOENT"
 
