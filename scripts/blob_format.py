@@ -9,11 +9,11 @@ The tables come from the definition of the format (kvmabi/snapshot/formats/own_l
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import written_page
 from construct import Array, Bytes, Const, FormatField, SizeofError, Struct, Terminated
 
 from kvmabi.snapshot.formats import own, own_layout
@@ -104,16 +104,5 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Write or check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    args = parser.parse_args()
-    if args.check:
-        return int(not PAGE.exists() or PAGE.read_text("utf-8") != page())
-    PAGE.write_text(page(), "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(written_page.main(PAGE, page(), __doc__))

@@ -8,9 +8,9 @@ The rules come from kvmabi/snapshot/checks/rules.toml. Exits with 0, or with 1 i
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+
+import written_page
 
 from kvmabi.snapshot.checks import rules
 from kvmabi.snapshot.checks.rules import Severity
@@ -47,18 +47,5 @@ def text() -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Write or check the page."""
-    options = argparse.ArgumentParser(description="Write docs/reference/blob-rules.md.")
-    options.add_argument("--check", action="store_true", help="only check that the page is current")
-    if not options.parse_args().check:
-        PAGE.write_text(text(), "utf-8")
-        return 0
-    current = PAGE.exists() and PAGE.read_text("utf-8") == text()
-    if not current:
-        print(f"{PAGE} is not current: run python scripts/blob_rules.py", file=sys.stderr)
-    return 0 if current else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(written_page.main(PAGE, text(), __doc__))

@@ -9,11 +9,11 @@ scripts/coverage.toml. Exits with 0, or with 1 if --check finds a difference.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+import written_page
 
 from kvmabi import uapi
 from kvmabi.device import vcpuattrs, vgic, vmattrs
@@ -158,18 +158,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Iterato
         yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
 
 
-def main() -> int:
-    """Write or check the page."""
-    options = argparse.ArgumentParser(description="Write docs/reference/coverage.md.")
-    options.add_argument("--check", action="store_true", help="only check that the page is current")
-    if not options.parse_args().check:
-        PAGE.write_text(page(), "utf-8")
-        return 0
-    current = PAGE.exists() and PAGE.read_text("utf-8") == page()
-    if not current:
-        print(f"{PAGE} is not current: run python scripts/coverage_page.py", file=sys.stderr)
-    return 0 if current else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(written_page.main(PAGE, page(), __doc__))

@@ -10,13 +10,14 @@ Exits with 0, or with 1 if --check finds a difference.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import written_page
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "tests/golden/results.json"
@@ -179,17 +180,5 @@ def page() -> str:
     return "\n".join([head, *("\n".join(part) + "\n" for part in parts), fpstate])
 
 
-def main() -> int:
-    """Write or check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    args = parser.parse_args()
-    text = page()
-    if args.check:
-        return int(not PAGE.exists() or PAGE.read_text("utf-8") != text)
-    PAGE.write_text(text, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(written_page.main(PAGE, page(), __doc__))
