@@ -30,7 +30,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             real = realkernel.measured(args.kernel) if args.kernel else realkernel.RECORDED_KERNEL
             measured = sides.measure(sides.sides(Path(folder)), args.rounds)
-            grown = growth.measure(Path(folder), args.rounds)
+            with sides.explained():
+                grown = growth.measure(Path(folder), args.rounds)
     except UsageError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,8 @@ from typing import Final
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 52, 46
 MOST_TICKS = 5
+SMALLEST = 1e-9
+"""An axis that ends below has no scale of its own."""
 STYLE: Final = (
     "text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1a202c}"
     ".h{font-weight:bold}.dim{fill:#4a5568}.m{text-anchor:middle}.e{text-anchor:end}"
@@ -21,7 +23,7 @@ Points = Sequence[tuple[float, float]]
 
 def step(most: float) -> float:
     """The distance of ticks on an axis from 0 to ``most``: 1, 2 or 5 times a power of ten, at most five of them."""
-    if most <= 0:
+    if most < SMALLEST:
         return 1.0
     power = 10.0 ** math.floor(math.log10(most / MOST_TICKS))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor * MOST_TICKS >= most * (1 - 1e-9))
@@ -30,7 +32,7 @@ def step(most: float) -> float:
 def ticks(most: float) -> list[float]:
     """Where the lines of the grid are: from 0 to the first one that is not below ``most``."""
     distance = step(most)
-    return [distance * number for number in range(math.ceil(most / distance - 1e-9) + 1)] or [0.0]
+    return [distance * number for number in range(math.ceil(round(most / distance, 6)) + 1)]
 
 
 def svg(title: str, across: str, up: str, points: Points) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import fastpath
 
-from bench.sides import COUNTED
+from bench.rows import COUNTED
 from kvmabi.model.state import SIZE_BYTES
 
 VCPUS = (1, 64, 128, 256, 512)

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 BARE: Final = ("native, reports off", "ioctl that the kernel answers")
 """The figure that all others are compared with: a system call that the host's kernel answers, in the same run."""
+
+
+COUNTED: Final = re.compile(r"^(save|restore) of (\d+) registers$")
+"""A figure of fastpath.c that says how many registers the vCPU has."""
 
 
 class Row(NamedTuple):

@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,6 @@ STARTS = 5
 """Of ``kvmabi run`` in each round."""
 REPLAYS = 3
 TRACE = "mainline.7.3-nosve.random.trace"
-COUNTED = re.compile(r"^(save|restore) of (\d+) registers$")
 ERROR = re.compile(r"error: |ld: cannot find")
 Side = Callable[[], Figures]
 
@@ -40,10 +40,19 @@ def microseconds(nanoseconds: Figures) -> dict[str, float]:
 
 def program(build: Callable[[], Path], host: Path, way: str) -> Figures:
     """The figures of fastpath.c, compiled by ``build``, under ``kvmabi run``."""
-    try:
+    with explained():
         return microseconds(fastpath.figures(build(), host, way))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A command that fails, or is not there, is a UsageError of one line."""
+    try:
+        yield
     except subprocess.CalledProcessError as error:
         raise UsageError(reason(error)) from None
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no {error.filename}") from None
 
 
 def reason(error: subprocess.CalledProcessError) -> str:
@@ -71,10 +80,8 @@ def static(folder: Path) -> Path:
 
 def objects() -> Figures:
     """The objects of Python, from a process of their own."""
-    try:
+    with explained():
         return side_by_side.run(side_by_side.ROOT, [])
-    except subprocess.CalledProcessError as error:
-        raise UsageError(reason(error)) from None
 
 
 def start_up() -> Figures:
@@ -82,7 +89,10 @@ def start_up() -> Figures:
     took = []
     for _ in range(STARTS):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "kvmabi", "run", "--", "true"], check=True, capture_output=True)
+        with explained():
+            subprocess.run(
+                [sys.executable, "-m", "kvmabi", "run", "--", "true"], check=True, capture_output=True, text=True
+            )
         took.append(time.perf_counter() - start)
     return {"run": sorted(took)[STARTS // 2] * 1e6}
 

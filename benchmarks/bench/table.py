@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bench.rows import BARE, ROWS, Row
+from bench.rows import BARE, COUNTED, ROWS, Row
 
 Figures = Mapping[str, float]
 """Microseconds by name."""
@@ -17,11 +17,15 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Real:
-    """A real kernel's figures: µs by name, and what was measured; ``recorded``: at another time, on another machine."""
+    """A real kernel's figures: µs by name, and what was measured.
+
+    ``recorded``: at another time, on another machine. ``registers``: how many a save and a restore have; 0 if unknown.
+    """
 
     name: str
     figures: Figures
     recorded: bool
+    registers: int = 0
 
 
 @dataclass
@@ -66,7 +70,7 @@ def lines(measured: Measured, real: Real, rows: Iterable[Row] = ROWS) -> list[Li
     for row in rows:
         median = measured.median(row.side, row.figure)
         if median is not None:
-            table.append(_line(row, median, measured.values(row.side, row.figure), bare, real.figures.get(row.real)))
+            table.append(_line(row, median, measured.values(row.side, row.figure), bare, real))
             continue
         reason = measured.missing.get(row.side)
         if reason is None:
@@ -77,7 +81,10 @@ def lines(measured: Measured, real: Real, rows: Iterable[Row] = ROWS) -> list[Li
     return table
 
 
-def _line(row: Row, median: float, found: Sequence[float], bare: float | None, real: float | None) -> Line:
+def _line(row: Row, median: float, found: Sequence[float], bare: float | None, kernel: Real) -> Line:
+    real = kernel.figures.get(row.real)
+    registers = COUNTED.match(row.figure)
+    per_register = kernel.registers / int(registers[2]) if registers and kernel.registers else 1
     return Line(
         row.side,
         row.title,
@@ -88,7 +95,7 @@ def _line(row: Row, median: float, found: Sequence[float], bare: float | None, r
         row.target,
         None if row.target is None else median <= row.target,
         real,
-        median / real if real else None,
+        median / real * per_register if real else None,
     )
 
 
@@ -115,7 +122,8 @@ def text(table: Sequence[Line], real: Real, notes: Iterable[str]) -> str:
         body = "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
         out.append((f"  {line.title}".ljust(TITLE_WIDTH) + body).rstrip())
     star = "* recorded, not of this run: " if real.recorded else "real kernel: "
-    return "\n".join([*out, "", star + real.name, *notes])
+    saves = f", whose vCPU has {real.registers} registers: saves and restores are compared by register"
+    return "\n".join([*out, "", star + real.name + (saves if real.registers else ""), *notes])
 
 
 def _number(value: float | None) -> str:
@@ -129,6 +137,6 @@ def _number(value: float | None) -> str:
 
 def to_json(table: Sequence[Line], real: Real, facts: Mapping[str, Any]) -> str:
     """The table for programs: ``facts`` (how it was measured, growth) are added at the top level."""
-    kernel = {"name": real.name, "recorded": real.recorded}
+    kernel = {"name": real.name, "recorded": real.recorded, "registers": real.registers}
     rows = [asdict(line) for line in table]
     return json.dumps({"unit": "µs", **facts, "real_kernel": kernel, "rows": rows}, indent=2, ensure_ascii=False)

@@ -9,7 +9,7 @@ import pytest
 from bench.__main__ import pictures
 from bench.curves import HEIGHT, WIDTH, svg, ticks
 from bench.growth import Fleet, Growth, Saved
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvmabi.model.state import SIZE_BYTES
@@ -32,6 +32,7 @@ def test_ticks(most: float, expected: list[float]) -> None:
 
 
 @given(st.floats(1e-9, 1e12))
+@example(0.5000000005)
 def test_ticks_cover(most: float) -> None:
     """The largest value is on the axis, which is not much longer."""
     marks = ticks(most)

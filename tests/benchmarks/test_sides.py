@@ -55,10 +55,17 @@ def test_compiler_that_cannot(tmp_path: Path) -> None:
         sides.program(partial(missing_static, tmp_path), fastpath.host(tmp_path), "reports on")
 
 
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without one gets one line."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="there is no cc"):
+        sides.program(partial(sides.native, tmp_path), fastpath.host(tmp_path), "reports on")
+
+
 def test_guest() -> None:
-    """The number of registers is part of the kernel's name, the figures have the names that rows ask for."""
+    """The figures have the names that rows ask for; the number of registers is kept."""
     kernel = real("get, other buffer|4000;save of 276 registers|1057168;restore of 276 registers|9;", "Linux 9", 1.5)
-    assert kernel.name == "Linux 9, a save of 276 registers"
+    assert (kernel.name, kernel.registers) == ("Linux 9", 276)
     assert kernel.figures == {
         rows.OTHER_GET: 4.0,
         rows.SAVE: pytest.approx(1057.168),

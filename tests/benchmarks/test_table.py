@@ -44,6 +44,16 @@ def test_target() -> None:
     assert line(0.5, row=GET._replace(target=None)).met is None
 
 
+def test_saves_are_compared_by_register() -> None:
+    """A kernel whose vCPU has half as many registers and takes half as long is as fast."""
+    kernel = Real("Linux 9", {"save": 50.0, "get": 50.0}, recorded=False, registers=100)
+    figures = Measured({"side": [{"save of 200 registers": 100.0, "get": 100.0}]})
+    saved, got = lines(figures, kernel, [Row("side", "save of 200 registers", "save", None, "save"), GET])
+    assert (saved.real, saved.times_real) == (50, 1)
+    assert got.times_real == 2
+    assert "Linux 9, whose vCPU has 100 registers" in text([saved], kernel, [])
+
+
 def test_no_equivalent_of_a_real_kernel() -> None:
     """A figure that the kernel does not have leaves its columns empty."""
     made = line(0.5, row=GET._replace(real="svcr"))
@@ -92,7 +102,7 @@ def test_json() -> None:
     """The same figures, not rounded, with the facts on how they were measured."""
     loaded = json.loads(to_json([line(1 / 3)], KERNEL, {"rounds": 1}))
     assert loaded["rounds"] == 1
-    assert loaded["real_kernel"] == {"name": "Linux 9 in QEMU", "recorded": False}
+    assert loaded["real_kernel"] == {"name": "Linux 9 in QEMU", "recorded": False, "registers": 0}
     assert loaded["rows"][0]["median"] == 1 / 3
 
 
