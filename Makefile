@@ -61,3 +61,13 @@ golden: $(BIN)/.installed-test
 	GOLDEN=full $(BIN)/python -m pytest -q tests/golden
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m golden.turn_switches
 	$(BIN)/python scripts/fidelity.py --check
+
+# What kvmabi costs, next to a system call and a real kernel: docs/explanation/costs.md. It writes the curves there.
+# make bench FORMAT=json ROUNDS=5 KERNEL=vmlinuz
+FORMAT ?= text
+ROUNDS ?= 3
+KERNEL ?=
+.PHONY: bench
+bench: $(BIN)/.installed-test
+	@PYTHONPATH=benchmarks:tests $(BIN)/python -m bench --format '$(FORMAT)' --rounds '$(ROUNDS)' --kernel '$(KERNEL)' \
+		--pictures docs/pictures

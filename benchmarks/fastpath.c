@@ -77,9 +77,10 @@ static double round_trip(const struct vcpu *vcpu)
 	return median(took, ROUNDS / BATCH);
 }
 
+/* Without SME there is nothing to change. */
 static void set_svcr(const struct vcpu *vcpu, uint64_t svcr)
 {
-	if (set_reg(vcpu, SVCR, &svcr) < 0)
+	if (vcpu->sme && set_reg(vcpu, SVCR, &svcr) < 0)
 		die("svcr");
 }
 
@@ -161,10 +162,28 @@ static void one_vcpu(int kvm)
 	printf("get, other buffer|%.0f\n", one_reg(&vcpu, KVM_GET_ONE_REG, mapped));
 	printf("set, other buffer|%.0f\n", one_reg(&vcpu, KVM_SET_ONE_REG, mapped));
 	printf("round trip to the server|%.0f\n", round_trip(&vcpu));
-	printf("mode change|%.0f\n", mode_change(&vcpu));
+	if (vcpu.sme)
+		printf("mode change|%.0f\n", mode_change(&vcpu));
 	set_svcr(&vcpu, SVCR_SM | SVCR_ZA);
 	printf("save of %zu registers|%.0f\n", state->count, whole(&vcpu, state, 0));
 	printf("restore of %zu registers|%.0f\n", state->count, whole(&vcpu, state, 1));
+}
+
+/* The memory of a process in bytes, with its share of what it shares with others; 0 if that cannot be read. */
+static double memory(pid_t pid)
+{
+	char path[64], line[256];
+	long kib = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
+	file = fopen(path, "r");
+	if (!file)
+		return 0;
+	while (fgets(line, sizeof(line), file) && sscanf(line, "Pss: %ld kB", &kib) != 1)
+		continue;
+	fclose(file);
+	return kib * 1024.0;
 }
 
 /* Make, save and restore as many vCPUs as are asked for. */
@@ -195,6 +214,7 @@ static void many_vcpus(int kvm, int count)
 	for (int i = 0; i < count; i++)
 		write_all(&vcpus[i], state);
 	printf("%d vCPUs made, saved and restored|%.0f\n", count, now() - start);
+	printf("memory of kvmabi and the program, kB|%.0f\n", memory(getppid()) + memory(getpid()));
 }
 
 int main(int argc, char **argv)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from kvmabi.model.system import System
-from kvmabi.profiles import load_host, load_kernel
+from kvmabi.profiles import Host, load_host, load_kernel
 from kvmabi.steps.replay import Result, machine, replay
 from kvmabi.steps.trace import Trace
 
@@ -26,9 +26,11 @@ def rounds(count: int, act: Callable[[], int]) -> tuple[int, list[float]]:
     return counted, taken
 
 
-def main(path: str, host_name: str, times: int) -> None:
-    """Print the rates and their ratio. The first round builds the register maps that later rounds reuse."""
-    host = load_host(host_name)
+def rates(path: str, host: Host, times: int) -> tuple[int, list[float], list[float]]:
+    """The number of steps, and the seconds of each round of replaying and of reading only.
+
+    The first round builds the register maps that later rounds reuse. Prints answers that differ.
+    """
     doer = machine(System(host, load_kernel(host.kernel)))
 
     def replayed() -> int:
@@ -40,6 +42,12 @@ def main(path: str, host_name: str, times: int) -> None:
 
     steps, taken = rounds(times, replayed)
     _, reading = rounds(times, lambda: sum(1 for _ in Trace(path).steps()))
+    return steps, taken, reading
+
+
+def main(path: str, host_name: str, times: int) -> None:
+    """Print the rates and their ratio."""
+    steps, taken, reading = rates(path, load_host(host_name), times)
     print(f"{steps} steps: {steps / min(taken):,.0f} a second, {steps / taken[0]:,.0f} the first time,", end=" ")
     print(f"{steps / min(reading):,.0f} when only read")
     print(f"replaying takes {min(taken) / min(reading):.1f} times as long as reading")
