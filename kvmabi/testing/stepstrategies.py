@@ -60,7 +60,7 @@ class _Words:
             "number": number,
             "hex": st.integers(0, 0xFFFFFFFF).map(_hex),
             "value": st.one_of(st.just("-"), st.integers(0, 0xFFFFFFFF).map(_hex)),
-            "argument": st.lists(st.sampled_from(ARGUMENT_PARTS), max_size=8).map("".join),
+            "argument": st.lists(st.sampled_from(ARGUMENT_PARTS), min_size=1, max_size=8).map("".join),
             "room": st.integers(0, 300),
             "ids": st.integers(0, 40),
         }

@@ -26,7 +26,7 @@ def test_qemus_number(kvmabi: Kvmabi) -> None:
 @pytest.mark.slow
 def test_qemus_log_on_stdin(kvmabi: Kvmabi, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a host that lacks the register."""
-    monkeypatch.setattr("sys.stdin", io.StringIO(LOG))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LOG.encode())))
     ended = kvmabi("blob", "diff", "-", "--host", "cortex-a57")
     assert ended.status == 1
     assert "A -> B fails" in ended.out
