@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from itertools import count, starmap
 
+from kvmabi import memfd
 from kvmabi.interpose.share import ROW, ROWS
 from kvmabi.model.registermap import RegisterMap
 
 MOST_KEPT = 256
 """How many register maps have a number; a VMM that makes more modes than that starts anew."""
-SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class RowFiles:
@@ -36,7 +35,7 @@ class RowFiles:
         """A new descriptor of the map's file; the caller closes it. Errors: OSError."""
         fd = self._fds.get(regmap)
         if fd is None:
-            fd = _sealed(encode(self.number(regmap), regmap))
+            fd = memfd.sealed("kvm-rows", encode(self.number(regmap), regmap))
             self._fds[regmap] = fd
         return os.dup(fd)
 
@@ -56,15 +55,3 @@ def encode(number: int, regmap: RegisterMap) -> bytes:
         if row.plain_get or row.plain_set
     )
     return ROWS.pack(number, len(rows)) + b"".join(starmap(ROW.pack, rows))
-
-
-def _sealed(content: bytes) -> int:
-    """A new file with this content, which can never change. Errors: OSError."""
-    fd = os.memfd_create("kvm-rows", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.write(fd, content)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
