@@ -85,6 +85,8 @@ def completed(snapshot: Snapshot, args: Namespace) -> Snapshot:
         "features": features(vars(args).get("features")),
     }
     added = {name: value for name, value in given.items() if value is not None}
+    if not added:
+        return snapshot
     for name, value in added.items():
         held = getattr(snapshot, name)
         if held is not None and held != value:
