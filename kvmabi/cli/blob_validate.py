@@ -123,7 +123,9 @@ def _run_shard(args: Namespace, target: Target) -> int:
             limited = [f"--timeout={args.timeout}", f"--memory={args.memory}", f"--fail-on={args.fail_on}"]
             judged = partial(cluster.run, args.scheduler, options=[*_words(args), *limited])
         else:
-            judged = partial(shard.on_this_machine, validate=judge_one, processes=processes, limits=limits)
+            judged = partial(
+                shard.on_this_machine, validate=judge_one, processes=processes, limits=limits, numbers=args.numbers
+            )
         summary = shard.run(
             args.manifest,
             args.out,

@@ -49,15 +49,20 @@ def run(
 
 
 def on_this_machine(
-    todo: Iterator[Todo], *, validate: Callable[[Snapshot], Report], processes: int, limits: Limits
+    todo: Iterator[Todo],
+    *,
+    validate: Callable[[Snapshot], Report],
+    processes: int,
+    limits: Limits,
+    numbers: bool = False,
 ) -> Iterator[Result]:
     """The results of entries from processes of this machine."""
-    judge = partial(_judge_or_keep, validate=validate)
+    judge = partial(_judge_or_keep, validate=validate, numbers=numbers)
     return pool.run(judge, todo, processes=processes, limits=limits, failed=_failed)
 
 
-def _judge_or_keep(todo: Todo, validate: Callable[[Snapshot], Report]) -> Result:
-    return task.judge(todo.entry, validate) if todo.known is None else todo.known
+def _judge_or_keep(todo: Todo, validate: Callable[[Snapshot], Report], numbers: bool) -> Result:
+    return task.judge(todo.entry, validate, numbers=numbers) if todo.known is None else todo.known
 
 
 def _failed(todo: Todo, why: str) -> Result:

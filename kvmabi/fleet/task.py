@@ -31,16 +31,16 @@ class Todo(NamedTuple):
     known: Result | None = None
 
 
-def judge(entry: Entry, validate: Callable[[Snapshot], Report]) -> Result:
-    """Read and judge one file; what is wrong with it is in the result."""
+def judge(entry: Entry, validate: Callable[[Snapshot], Report], *, numbers: bool = False) -> Result:
+    """Read and judge one file; what is wrong with it is in the result. ``numbers`` as in ``opening.read``."""
     began = time.perf_counter()
     try:
         path = places.path_of(entry.url)
         if path is not None:
-            snapshot = opening.read(path)
+            snapshot = opening.read(path, numbers=numbers)
         else:
             with places.open_url(entry.url) as stream:
-                snapshot = opening.read_stream(stream, entry.url)
+                snapshot = opening.read_stream(stream, entry.url, numbers=numbers)
         report = validate(snapshot)
     except (UsageError, BadBlob, OSError) as error:
         return result(entry, "unreadable", reason=str(error), seconds=time.perf_counter() - began)

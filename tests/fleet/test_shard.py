@@ -103,6 +103,19 @@ def test_other_options_and_no_etag(kvmabi: Kvmabi, tmp_path: Path) -> None:
     assert blobs.statuses(out) == ["unreadable"]
 
 
+def test_numbers(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """--numbers counts for the files of a manifest as for one that is named: svcr = 2 is ZA, not a reserved bit."""
+    file, manifest, out = tmp_path / "numbers.txt", tmp_path / "manifest", tmp_path / "out.jsonl"
+    file.write_text("svcr=0x0000000000000002\n", "utf-8")
+    manifest.write_text(f"{file}\n", "utf-8")
+    rules = []
+    for options in ((), ("--numbers",)):
+        judge(kvmabi, manifest, out, *options)
+        rules.append({finding["rule"] for finding in blobs.results(out)[0]["findings"]})
+    assert "svcr-reserved" in rules[0]
+    assert "svcr-reserved" not in rules[1]
+
+
 @pytest.mark.slow
 def test_parquet(kvmabi: Kvmabi, tmp_path: Path) -> None:
     """The same columns as the lines."""
