@@ -43,16 +43,21 @@ $(BIN)/.installed-test: $(BUILD_INPUTS) | $(BIN)/python
 	touch $(BIN)/.installed $@
 
 # Fetches QEMU, a cross compiler and Debian's newest arm64 kernel with the system's apt, boots it and compares: the
-# conformance suite, random sequences, and the tests that need a kernel. make oracle SUITE="sid bookworm-security" SEED=7
+# conformance suite and random sequences, from outside and by kvmabi in the VM, and the tests that need a kernel.
+# make oracle SUITE="sid bookworm-security" SEED=7
 SEED ?= 0
 FUZZ_STEPS ?= 20000
+DEVICE_STEPS ?= 5000
+IN_VM = PYTHONPATH=scripts $(BIN)/python -m arm64_vm --folder build/oracle --kernel-image $$image -- kvmabi
 .PHONY: oracle
 oracle: $(BIN)/.installed-test
 	@images=$$(PYTHONPATH=scripts $(BIN)/python -m fetch_kernel --folder build/oracle $(SUITE)) || exit 2; status=0; \
 	for image in $$images; do \
 		$(BIN)/kvmabi conformance --backend vm --kernel-image $$image || status=1; \
 		$(BIN)/kvmabi fuzz --against vm --kernel-image $$image --seed $(SEED) --steps $(FUZZ_STEPS) || status=1; \
-		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/steps tests/fuzz tests/capture || status=1; \
+		$(IN_VM) conformance --backend device || status=1; \
+		$(IN_VM) fuzz --against device --seed $(SEED) --steps $(DEVICE_STEPS) || status=1; \
+		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/steps tests/fuzz tests/capture tests/scripts || status=1; \
 	done; exit $$status
 
 # All golden records and traces, not the sample that `make test` plays, and every switch of the kernel profiles turned.

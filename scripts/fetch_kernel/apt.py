@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from fetch_kernel.sources import for_suite
@@ -82,6 +84,18 @@ class Suite:
         if not found:
             raise UsageError(f"{package}: apt-get downloaded no such package")
         return found[0]
+
+    def closure(self, packages: Iterable[str]) -> list[Path]:
+        """The files of packages and of all that they depend on, fetched unless they are there."""
+        place = self._folder / "cache" / "archives"
+        install = ["--quiet", "--yes", "--no-install-recommends", "--download-only", "install", *packages]
+        run(["apt-get", *self._options(), *install])
+        planned = run(["apt-get", *self._options(), "--simulate", *install])
+        names = re.findall(r"^Inst (\S+) \((\S+)", planned, re.MULTILINE)
+        found = [path for name, version in names for path in place.glob(f"{name}_{version.replace(':', '%3a')}_*.deb")]
+        if len(found) < len(names) or not found:
+            raise UsageError(f"{' '.join(packages)}: apt-get downloaded {len(found)} of {len(names)} packages")
+        return found
 
     def _options(self) -> list[str]:
         """Options on top of the system's configuration, so that its proxies and keys stay in force."""

@@ -80,7 +80,7 @@ class Guest:
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
                     pass_fds=fds,
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=end_with_parent,
                 )
         except OSError as error:
             self._line.close()
@@ -188,7 +188,7 @@ def _memory(name: str, data: bytes = b"") -> BinaryIO:
     return file
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Runs in the child before exec: QEMU dies with the parent (PR_SET_PDEATHSIG)."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -203,9 +203,14 @@ def is_kernel(path: str) -> bool:
     return head[56:60] == IMAGE_MAGIC or head.startswith(GZIP_MAGIC) or (head[:2], head[4:8]) == EFI_MAGIC
 
 
+def machine(cpu: str, memory_mib: int) -> list[str]:
+    """QEMU's options for a machine with EL2 and nothing but a processor, memory and interrupts."""
+    parts = ["-M", MACHINE, "-cpu", cpu, "-accel", "tcg,thread=single", "-smp", "1", "-m", str(memory_mib)]
+    return [*parts, "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"]
+
+
 def _options(kernel: str, cpu: str, arguments: str, line: int, initramfs: int) -> list[str]:
-    machine = ["-M", MACHINE, "-cpu", cpu, "-accel", "tcg,thread=single", "-smp", "1", "-m", str(MEMORY_MIB)]
-    bare = ["-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"]
     serial = ["-chardev", f"socket,id=line,fd={line}", "-serial", "chardev:line"]
     append = f"{KERNEL_ARGUMENTS} {arguments}".strip()
-    return [*machine, *bare, *serial, "-kernel", kernel, "-initrd", f"/proc/self/fd/{initramfs}", "-append", append]
+    start = ["-kernel", kernel, "-initrd", f"/proc/self/fd/{initramfs}", "-append", append]
+    return [*machine(cpu, MEMORY_MIB), *serial, *start]
