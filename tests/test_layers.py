@@ -69,8 +69,8 @@ INSIDE = {
         *("mark", "vgic", "vcpuevents", "vcpu", "vcpuattrs", "vmattrs", "vm", "descriptors", "system"),
     ),
     "order": (
-        *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "pairing"),
-        *("findings", "verdict", "edits", "comparing", "judging", "checker", "kept"),
+        *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "choosing"),
+        *("pairing", "findings", "verdict", "edits", "comparing", "judging", "checker", "kept"),
     ),
     "snapshot": (
         *("snapshot", "source", "packed", "lengths", "infer", "valid", "formats", "opening", "wording"),

@@ -10,6 +10,8 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import pytest
+
 import kvmabi
 from kvmabi import Kvm, KvmError, regid
 from kvmabi.kvm import Vcpu, Vm
@@ -141,3 +143,9 @@ def opened(of: Host | str = "sme-demo") -> Iterator[Kvm]:
     """/dev/kvm of a host, closed afterwards."""
     with kvmabi.open(host=of) as kvm:
         yield kvm
+
+
+def run(vcpu: Vcpu, *, immediate_exit: bool = False) -> None:
+    """KVM_RUN, which ends at once."""
+    with pytest.raises(KvmError, match="EINTR"):
+        vcpu.run(immediate_exit=immediate_exit)

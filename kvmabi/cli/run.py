@@ -56,7 +56,11 @@ def options(parser: ArgumentParser) -> None:
         metavar="S,…",
         help="the severities that decide the exit status, of lost, changed, latent (default: lost,changed)",
     )
-    parser.add_argument("--strict", action="store_true", help="a restore that could not be judged is a failure, too")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="a restore that was not judged is a failure, too, or a run without any",
+    )
     parser.add_argument(
         "--pair",
         type=_pair,
@@ -130,7 +134,7 @@ def run(args: Namespace) -> int:
     _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:
         github.show(runreport.annotated(verdict, strict=args.strict))
-    elif args.output is not None and (verdict.findings or verdict.unseen):
+    elif args.output is not None and (verdict.findings or verdict.unseen or (args.strict and verdict.is_vacuous)):
         with suppress(OSError):  # stderr is closed
             common.complain(runreport.summary(verdict, args.output))
     if others is not None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import formats, github, junit, sarif, sources
 from kvmabi.errors import NOT_MODELLED
-from kvmabi.order import FAILING, Finding, NotJudged, Pair, Severity, Verdict
+from kvmabi.order import FAILING, NOTHING_JUDGED, Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
 """The severities of findings that fail a JUnit test case."""
@@ -49,7 +49,8 @@ def render(
         return sarif.write(
             _sarif(verdict, [*warnings, *map(_not_modelled, unmodelled)], refused, program, strict=strict)
         )
-    return "\n".join([f"kvmabi: {verdict}", *_sections(warnings, refused, unmodelled)])
+    lines = [f"kvmabi: {verdict}", *([f"kvmabi: --strict: {NOTHING_JUDGED}"] if strict and verdict.is_vacuous else [])]
+    return "\n".join([*lines, *_sections(warnings, refused, unmodelled)])
 
 
 def summary(verdict: Verdict, path: str) -> str:
@@ -64,13 +65,14 @@ def summary(verdict: Verdict, path: str) -> str:
     found = f"{count} finding{'s' if count != 1 else ''} ({parts})" if count else "no findings"
     unseen = len(verdict.unseen)
     unjudged = f", {unseen} restored vCPU{'s' if unseen != 1 else ''} not judged" if unseen else ""
-    return f"{found}{unjudged}: the report is in {path}"
+    nothing = ", and nothing was judged" if verdict.is_vacuous else ""
+    return f"{found}{unjudged}{nothing}: the report is in {path}"
 
 
 def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Annotation]:
     """Returns an annotation for each finding, at a line of a source if one is known.
 
-    ``strict``: also for each restore that was not judged.
+    ``strict``: also for each restore that was not judged, and where nothing was.
     """
     for finding in verdict.findings:
         place = sources.innermost(sources.stacks(finding)) or sarif.Place("")
@@ -78,6 +80,8 @@ def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Anno
         yield github.Annotation(level, f"kvmabi: {finding.title}", _message(finding), place.path, place.line)
     for one in verdict.unseen if strict else ():
         yield github.Annotation(github.Level.ERROR, "kvmabi: a restore was not judged", _unjudged(one))
+    if strict and verdict.is_vacuous:
+        yield github.Annotation(github.Level.ERROR, "kvmabi: nothing was judged", NOTHING_JUDGED)
 
 
 def _not_modelled(line: str) -> str:
@@ -133,7 +137,9 @@ def _cases(verdict: Verdict, fails: Collection[Severity], strict: bool) -> Itera
             yield junit.Case(COMMAND, _vcpu(one), failure=why, kind="not-judged")
         else:
             yield junit.Case(COMMAND, _vcpu(one), skipped=why)
-    if not verdict.judged and not verdict.findings and not verdict.not_judged:
+    if strict and verdict.is_vacuous:
+        yield junit.Case(COMMAND, "the program", failure=NOTHING_JUDGED, kind="not-judged")
+    elif not verdict.judged and not verdict.findings and not verdict.not_judged:
         why = "no save and restore was seen" if verdict.events else "/dev/kvm was never used"
         yield junit.Case(COMMAND, "the program", skipped=f"nothing was judged: {why}")
 
@@ -166,6 +172,7 @@ def _sarif(
             sarif.Notice(sarif.Level.ERROR if strict and one.is_restore else sarif.Level.NOTE, _unjudged(one))
             for one in verdict.not_judged
         ),
+        *([sarif.Notice(sarif.Level.ERROR, NOTHING_JUDGED)] if strict and verdict.is_vacuous else []),
     ]
     return sarif.Report(COMMAND, list(rules.values()), [_result(found, program) for found in verdict.findings], notices)
 

@@ -4,6 +4,18 @@
 from kvmabi.order.causes import Severity
 from kvmabi.order.checker import Open, OrderChecker
 from kvmabi.order.findings import Finding, Loss, Pair
-from kvmabi.order.verdict import FAILING, NotJudged, Place, Verdict
+from kvmabi.order.verdict import FAILING, NOTHING_JUDGED, NotJudged, Place, Verdict
 
-__all__ = ["FAILING", "Finding", "Loss", "NotJudged", "Open", "OrderChecker", "Pair", "Place", "Severity", "Verdict"]
+__all__ = [
+    "FAILING",
+    "NOTHING_JUDGED",
+    "Finding",
+    "Loss",
+    "NotJudged",
+    "Open",
+    "OrderChecker",
+    "Pair",
+    "Place",
+    "Severity",
+    "Verdict",
+]

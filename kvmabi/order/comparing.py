@@ -56,6 +56,7 @@ class Comparison:
         self._counter_hz = counter_hz
         self._siblings = [other for other in others if other.vcpu != save.vcpu]
         self._older = [other for other in others if other.vcpu == save.vcpu and other is not save]
+        self._older = [other for other in self._older if not other.went_on_in(save)]
 
     def differences(self) -> list[Difference]:
         """What was lost, in the order of the save's state."""

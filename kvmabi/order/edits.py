@@ -76,8 +76,13 @@ class Edits:
 
     @cached_property
     def _end(self) -> int:
-        """The number of the last event that wrote a register as it was saved."""
-        return max(self._as_saved, default=0)
+        """The number of the last event that wrote a register as it was saved, also one that had that value."""
+        back = (
+            event.number
+            for id, event in self._writes.written_back.items()
+            if event.data is not None and id in self._save.state and same(id, self._save.state[id], event.data)
+        )
+        return max((*self._as_saved, *back), default=0)
 
     @cached_property
     def _tail(self) -> int:

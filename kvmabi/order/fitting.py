@@ -89,7 +89,8 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
     """How well what was written fits a save; None if much of it cannot come from there."""
     save, weights = shape.save, shape.weights
     attempts, after, state = writes.evidence, save.after, save.state
-    later = [id for id, attempt in attempts.items() if attempt.event.number > after]
+    own = save.place == writes.place and not save.from_run
+    later = [id for id, attempt in attempts.items() if attempt.event.number > after and (own or id not in RUNNING)]
     if not later:
         return None
     if sum(id in weights for id in later) < KNOWN_IDS * len(later):
@@ -243,15 +244,21 @@ def differing(writes: Writes, save: Save) -> int:
     return sum(not same(id, value, writes.state.get(id)) for id, value in save.state.items())
 
 
+def unequal(writes: Writes, save: Save) -> set[int]:
+    """The registers that do not have the value of the save."""
+    return {id for id, value in save.state.items() if not same(id, value, writes.state.get(id))}
+
+
 def eligible(writes: Writes, save: Save) -> bool:
     """Whether a save was made early enough: before the last write, of the vCPU itself before what was written began.
 
-    Another run's save can be restored after INIT only.
+    Another run's save can be restored after INIT only. What an INIT undid began with the INIT before.
     """
     if save.from_run:
         return writes.fresh
     if save.place == writes.place:
-        return save.first_event < writes.start
+        undone = writes.wiped if not writes.attempts else None
+        return save.first_event < (undone or writes).start
     last = writes.last.number if writes.last is not None else writes.end
     return save.first_event < last
 

@@ -10,10 +10,11 @@ from functools import cached_property
 from kvmabi import regid
 from kvmabi.events import Origin
 from kvmabi.order.causes import CAUSES, Severity
+from kvmabi.order.choosing import choose
 from kvmabi.order.comparing import Comparison, Difference, writes_time
 from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
-from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of
-from kvmabi.order.pairing import Pairing, choose
+from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of, unequal
+from kvmabi.order.pairing import Pairing
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
 from kvmabi.order.rounds import is_set_up_anew, registers_set, rounds
 from kvmabi.order.saves import Save
@@ -82,7 +83,7 @@ class Judge:
             else:
                 self._judge_alone(of)
         self._count_the_rest(writes, set_up, forgotten)
-        return Verdict(events, tuple(self._findings), tuple(self._judged), tuple(self._not_judged))
+        return Verdict(events, tuple(self._findings), tuple(self._judged), tuple(self._not_judged), len(self._saves))
 
     # --- pairs
 
@@ -153,7 +154,7 @@ class Judge:
             differences, notes = self._until_given_up(comparison, differences)
         elif writes.vm in self._given_up and not writes.entered:  # the VMM gave up at another vCPU of the VM
             differences = [difference for difference in differences if difference.loss.id in writes.attempts]
-        differences = self._sure(writes, differences)
+        differences = differences if declared else self._sure(writes, save, differences)
         pair = Pair(
             writes.vm,
             writes.vcpu,
@@ -177,17 +178,19 @@ class Judge:
             why = f"{names}: written with another value after the saved one, or as the last of the restore"
             self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, EDIT, is_restore=True))
 
-    def _sure(self, writes: Writes, differences: list[Difference]) -> list[Difference]:
+    def _sure(self, writes: Writes, pair: Save, differences: list[Difference]) -> list[Difference]:
         """The differences from every save that may have been meant; the other registers are named as not judged."""
         meant = self._pairing.unsure.get(id(writes), ())
-        lost = [_differing(writes, save) - self._ignored for save in meant]
-        sure, any_lost = set.intersection(*lost) if lost else set(), set().union(*lost)
-        if sure == any_lost:
+        if not any(save is pair for save in meant):
             return differences
-        names = regid.ranges(name_of(id) for id in any_lost - sure)
+        lost = [unequal(writes, save) - self._ignored for save in meant]
+        unsure = frozenset[int]().union(*lost) - frozenset.intersection(*map(frozenset, lost))
+        if not unsure:
+            return differences
+        names = regid.ranges(name_of(id) for id in unsure)
         why = f"{names}: which of {len(meant)} saves of the source was meant is not to be seen"
         self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, DECLARE, is_restore=True))
-        return [difference for difference in differences if difference.loss.id in sure]
+        return [difference for difference in differences if difference.loss.id not in unsure]
 
     def _counts(self, difference: Difference) -> bool:
         return difference.loss.id not in self._ignored
@@ -260,11 +263,6 @@ class Judge:
             last = writes[0].end if writes else 0
             why = f"{forgotten} saves or series of writes before event {last} are too many to remember"
             self._not_judged.append(NotJudged(0, 0, 0, why))
-
-
-def _differing(writes: Writes, save: Save) -> set[int]:
-    """The registers that do not have the value of a save."""
-    return {id for id, value in save.state.items() if not same(id, value, writes.state.get(id))}
 
 
 def _score(writes: Writes, save: Save) -> float:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from copy import copy
 
+from kvmabi.order.choosing import choose, rivals
 from kvmabi.order.fitting import (
     FEW,
     Fit,
@@ -20,10 +21,9 @@ from kvmabi.order.fitting import (
     shape_of,
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
-from kvmabi.order.restores import ALL_BUT_FEW, FEWEST_ALIKE, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
+from kvmabi.order.restores import ALL_BUT_FEW, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
 from kvmabi.order.rounds import is_set_up_anew, rounds
 from kvmabi.order.saves import Save
-from kvmabi.order.values import RUNNING, is_cut, is_reversed, same
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 FEWEST_EQUAL = 4
@@ -102,8 +102,22 @@ class Pairing:
         if is_set_up_anew(restored):
             restored = [of for of in restored if of.wiped is None]  # the rest was restored before
         found = {id(of): save for of in restored if (save := self._save_of(of, source, alone=alone)) is not None}
-        self._add_siblings(restored, source, found, self._agree(restored, source, found))
+        passes = self._agree(restored, source, found)
+        self._add_siblings(restored, source, found, passes)
+        for writes in restored:
+            if id(writes) in found and id(writes) not in self.unsure:
+                self._doubt(writes, found[id(writes)], of_vcpu(passes, found[id(writes)].vcpu), alone=alone)
         return found
+
+    def _doubt(self, writes: Writes, chosen: Save, passing: Sequence[Save], *, alone: bool) -> None:
+        """Notes the other saves that may as well have been meant, unless the other vCPUs of the VM decide it."""
+        fits = [found.save for found in self._fits[id(writes)] if found.save.from_run == chosen.from_run]
+        saves = [save for save in fits if save.vcpu == chosen.vcpu and (alone or save.vm == chosen.vm)]
+        if any(save is chosen for save in passing):
+            saves = [save for save in saves if any(save is one for one in passing)]
+        others = rivals(writes, chosen, saves)
+        if others:
+            self.unsure[id(writes)] = [chosen, *others]
 
     def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
         """The VM whose saves fit best; of equal ones one of this run, one that was attempted wholly, the nearest."""
@@ -144,18 +158,18 @@ class Pairing:
         if elsewhere and saved and not alone:
             near = choose(writes, elsewhere)
             if chosen is None or is_exact(writes, near):
-                return self._together(near, saved)
+                return self._together(near, saved, writes.end)
         if not from_source and saved and writes.fresh:  # it has the state of a vCPU of yet another VM
             return saved[-1]
         return chosen or choose(writes, from_source or fits)
 
-    def _together(self, near: Save, saves: Sequence[Save]) -> Save | None:
+    def _together(self, near: Save, saves: Sequence[Save], before: int) -> Save | None:
         """Of the saves of one vCPU the one that belongs to a save of another vCPU of its VM."""
-        others = [save for save in self._by_vm[near.from_run, near.vm] if save.place == near.place and save.is_large]
-        large = [save for save in saves if save.is_large]
-        if near in others and len(large) == len(others):  # all vCPUs are saved each time
-            return large[others.index(near)]
-        return min(saves, key=lambda save: abs(save.first_event - near.last_event), default=None)
+        passes = moments(self._by_vm[near.from_run, near.vm], before=before)
+        of_near = [moment for moment in passes if any(save is near for save in moment.get(near.vcpu, ()))]
+        together = {id(save) for moment in of_near for turn in moment.values() for save in turn}
+        found = [save for save in saves if id(save) in together] or saves
+        return min(found, key=lambda save: abs(save.first_event - near.last_event), default=None)
 
     def _agree(self, restored: list[Writes], source: tuple[str, int], pairs: dict[int, Save]) -> list[Moment]:
         """The passes over the source's vCPUs that were restored, by the vCPUs that equal a save.
@@ -169,14 +183,19 @@ class Pairing:
         passes = moments(self._by_vm[source], before=last)
         if len(passes) < 2:
             return passes
-        equal = {id(of): [save for save in of_vcpu(passes, pairs[id(of)].vcpu) if is_exact(of, save)] for of in paired}
+        saves = [save for moment in passes for turn in moment.values() for save in turn]
+        equal = {id(of): [save for save in saves if is_exact(of, save)] for of in paired}
         best = agreed(passes, equal.values()) or agreed(passes, [[pairs[id(of)]] for of in paired])
         for writes in paired:
-            if not equal[id(writes)]:
-                allowed = of_vcpu(best, pairs[id(writes)].vcpu)
-                fits = [found for found in self._all[id(writes)] if any(found.save is save for save in allowed)]
-                if fits:
-                    pairs[id(writes)] = _nearer(writes, choose(writes, fits), pairs[id(writes)])
+            pair = pairs[id(writes)]
+            if any(save.vcpu == pair.vcpu for save in equal[id(writes)]):
+                continue
+            allowed = of_vcpu(best, pair.vcpu)
+            fits = [found for found in self._all[id(writes)] if any(found.save is save for save in allowed)]
+            if fits:
+                pairs[id(writes)] = _nearer(writes, choose(writes, fits), pair)
+            elif allowed and not any(pair is save for save in allowed):  # another vCPU's state, of the same pass
+                pairs[id(writes)] = allowed[-1]
         return best
 
     def _add_siblings(
@@ -199,9 +218,12 @@ class Pairing:
                 found[id(writes)] = save
 
     def _add_rolled_back(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
-        """The other vCPUs of a VM that was rolled back in place, if most of a save was written to them."""
+        """The other vCPUs of a VM that was rolled back in place meanwhile, if they were dealt with, too."""
+        back = [writes for writes in restored if id(writes) in found and not writes.fresh]
         for writes in restored:
             if writes.fresh or not writes.entered or id(writes) in found or source != ("", writes.vm):
+                continue
+            if not any(of.vcpu != writes.vcpu and of.first < writes.end and writes.first < of.end for of in back):
                 continue
             save = self._restored_little(writes, source, ())
             if save is not None:
@@ -212,7 +234,7 @@ class Pairing:
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
         known = {id(found.save): found for found in self._all[id(writes)]}
-        fits = (known.get(id(shape.save)) or (fit(writes, shape) if writes.fresh else None) for shape in shapes)
+        fits = (known.get(id(shape.save)) or fit(writes, shape) for shape in shapes)
         likely = [found for found in fits if found is not None and is_likely(writes, found)]
         together = of_vcpu(passes, writes.vcpu)
         passing = [found for found in likely if any(found.save is save for save in together)]
@@ -233,7 +255,7 @@ class Pairing:
                 self.unsure[id(writes)] = saved
             return saved[-1] if saved else None
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.first_event < latest]
-        return self._together(near, saved)
+        return self._together(near, saved, latest)
 
 
 def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:
@@ -243,50 +265,3 @@ def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:
 def _nearer(writes: Writes, save: Save, other: Save) -> Save:
     """The save that a vCPU differs less from, the first of equally near ones."""
     return save if save is other or differing(writes, save) <= differing(writes, other) else other
-
-
-def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
-    """Among saves of one vCPU: the newest that it equals, or whose own values are there, or else the nearest."""
-    if len(fits) == 1:
-        return fits[0].save
-    fits = [found for found in fits if found.unlike <= found.alike + found.left] or list(fits)
-    if all(found.save.first_event < writes.first for found in fits):  # nothing was restored before one of the saves
-        least = min(found.unlike for found in fits)
-        fits = [found for found in fits if found.unlike <= FEW * least + NEARLY_NONE]
-    clear = [found for found in fits if not found.unlike and not found.superseded]
-    fits = [found for found in clear if found.alike_ids >= FEWEST_ALIKE] or fits
-    least = min(found.mismatch for found in fits)
-    if least <= NEARLY_NONE:
-        fits = [found for found in fits if found.mismatch <= FEW * least + NEARLY_NONE]
-    fits = [found for found in fits if found.coverage >= HALF] or fits
-    newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
-    exact = next((found.save for found in newest_first if is_exact(writes, found.save)), None)
-    if exact is not None:
-        return exact
-    owned = (found.save for found in newest_first if _own_share(writes, found.save, fits) >= OWN_VALUES)
-    return next(owned, None) or min(newest_first, key=lambda found: (differing(writes, found.save), found.unlike)).save
-
-
-def _own_share(writes: Writes, save: Save, fits: Sequence[Fit]) -> float:
-    """The share of a save's own values (no other save has them) that were written last: of groups or of registers.
-
-    What a write of SVCR has destroyed since is no sign of it: it may be of the save that was restored before.
-    """
-    own = written = 0.0
-    own_ids = written_ids = 0
-    for id, weight in shape_of(save).weights.items():
-        value = save.value_read(id)
-        if value is None or id in RUNNING:
-            continue
-        if any(same(id, value, other.save.value_read(id)) for other in fits if other.save is not save):
-            continue
-        own += weight
-        own_ids += 1
-        attempt = writes.attempts.get(id)
-        last = attempt.last if attempt is not None and attempt.gone is None and id in writes.state else None
-        if last is None or last.data is None or last.number <= save.after:
-            continue
-        if same(id, value, last.data) or is_cut(value, last.data) or is_reversed(value, last.data):
-            written += weight
-            written_ids += 1
-    return max(written / own, written_ids / own_ids) if own_ids else 0.0

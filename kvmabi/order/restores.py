@@ -6,7 +6,7 @@ docs/explanation/verdicts.md is the prose of this file and of kvmabi.order.pairi
 
 from __future__ import annotations
 
-from kvmabi.order.fitting import FEW, Fit, is_exact
+from kvmabi.order.fitting import FEW, Fit, differing, is_exact
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 HALF, MOST, NEARLY_ALL, ALL_BUT_FEW = 0.5, 0.8, 0.9, 0.98
@@ -20,11 +20,12 @@ FEWEST_ALIKE = 16
 def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
     own = found.save.place == writes.place and not found.save.from_run
-    if len(writes.evidence) < FEWEST_WRITES and not (own and _is_rollback(found)):
+    if len(writes.evidence) < FEWEST_WRITES and not ((own or found.alike_ids) and _is_rollback(found)):
         return False
     if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
         agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
         agrees = agrees and (found.unlike <= NEARLY_NONE or found.coverage >= MOST)  # else of the same guest image
+        agrees = agrees or (found.alike_ids >= FEWEST_ALIKE and _is_near(writes, found))
     else:
         agrees = found.alike_ids >= FEWEST_ALIKE or found.coverage >= MOST
     if not agrees:
@@ -44,6 +45,12 @@ def _is_rollback(found: Fit) -> bool:
     return found.ids >= 1 or (found.ids >= ALL_BUT_FEW and not found.mismatch)
 
 
+def _is_near(writes: Writes, found: Fit) -> bool:
+    """Whether all of a save was attempted, and a tenth of its registers at most has other values."""
+    attempted = found.written >= NEARLY_ALL and found.ids >= ALL_BUT_FEW
+    return attempted and differing(writes, found.save) <= (1 - NEARLY_ALL) * len(found.save.state)
+
+
 def _is_left_alone(found: Fit) -> bool:
     """Whether many values of a vCPU's own save were written, no other ones, and most of it was equal when looked at."""
     return found.alike_ids >= FEWEST_ALIKE and found.coverage >= MOST and found.mismatch <= NEARLY_NONE
@@ -59,7 +66,7 @@ def is_likely(writes: Writes, found: Fit) -> bool:
     if not writes.entered:
         return _is_complete(found)
     if not writes.fresh:
-        return found.written >= HALF and found.save.is_large
+        return (found.written >= HALF or found.ids >= NEARLY_ALL) and found.save.is_large
     return found.coverage >= HALF or not found.unlike
 
 

@@ -69,6 +69,11 @@ class Save:
         old = ((id, value) for id, value in self.earlier.items() if id not in self.reads and id in self.state)
         return any(not same(id, self.state[id], value) for id, value in old)
 
+    def went_on_in(self, other: Save) -> bool:
+        """Whether the reads went on in a later state, without repetition: it is the beginning of a torn save."""
+        went_on = self.known <= other.earlier.keys() and not self.reads.keys() & other.reads.keys()
+        return self.place == other.place and went_on
+
     def value_read(self, id: int) -> bytes | None:
         """The value of a register that the VMM got, which is an older one where the save is torn."""
         return self.state.get(id) if id in self.reads else self.earlier.get(id)

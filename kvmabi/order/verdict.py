@@ -14,6 +14,10 @@ WORST_FIRST = tuple(Severity)
 MOST_LINES = 8
 FAILING = (Severity.LOST, Severity.CHANGED)
 """The severities that make a run or a test fail unless it is told otherwise."""
+NOTHING_JUDGED = (
+    "registers were saved or written, and nothing was judged: "
+    "declare what was restored (--pair), or give --strict to the run that restores"
+)
 Place = tuple[int, int | None]
 """A VM and a vCPU, or None for all vCPUs of the VM."""
 
@@ -50,12 +54,13 @@ class NotJudged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the events of a run show. ``str()`` is the report as text."""
+    """What the events of a run show; ``saves`` is how many saves they have. ``str()`` is the report as text."""
 
     events: int
     findings: tuple[Finding, ...]
     judged: tuple[Pair, ...]
     not_judged: tuple[NotJudged, ...]
+    saves: int = 0
 
     @property
     def worst(self) -> Severity | None:
@@ -67,9 +72,20 @@ class Verdict:
         """The vCPUs that look restored and were not judged: what a strict verdict does not accept."""
         return tuple(vcpu for vcpu in self.not_judged if vcpu.is_restore)
 
+    @property
+    def is_vacuous(self) -> bool:
+        """Whether registers were saved or written, and nothing was judged or seen to need it: no strict verdict."""
+        if self.judged or self.findings or self.unseen:
+            return False
+        return self.saves > 0 or any(vcpu.writes for vcpu in self.not_judged)
+
     def fails(self, fail_on: Collection[Severity] = FAILING, *, strict: bool = False) -> bool:
-        """Whether it is a failure: it has a finding of one of these severities, or, strict, leaves a restore out."""
-        return any(finding.severity in fail_on for finding in self.findings) or (strict and bool(self.unseen))
+        """Whether it is a failure: it has a finding of one of these severities, or, strict, leaves a restore out.
+
+        Strict, it is one also if registers were saved or written and nothing was judged.
+        """
+        found = any(finding.severity in fail_on for finding in self.findings)
+        return found or (strict and (bool(self.unseen) or self.is_vacuous))
 
     @property
     def word(self) -> str:

@@ -81,15 +81,21 @@ class Attempt:
         """The value that the VMM tried to write last; None if the kernel refused before it read a value."""
         return self.refused.data if self.refused is not None else self.written
 
+    def values(self, after: int) -> list[bytes]:
+        """The values that the VMM tried to write after an event."""
+        events = [*self.good, self.refused] if self.refused is not None else self.good
+        return [event.data for event in events if event.data is not None and event.number > after]
+
 
 @dataclass(eq=False)
 class Writes:
     """What a VMM wrote to one vCPU from ``start`` (the event of an INIT or a guest entry) on.
 
     ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
-    before the last write, by register ID, ``undone`` those of registers that a write has destroyed since; ``seen`` is
-    the event at which the VMM had read half of the registers of one state. ``wiped`` are the writes that an INIT undid
-    before the guest was entered. ``first`` is the number of the first write's event, ``last`` is the last write.
+    before the last write, by register ID, ``undone`` those of registers that a write has destroyed since, and
+    ``written_back`` the last writes of what was read, which change nothing and are no attempts. ``seen`` is the event
+    at which the VMM had read half of the registers of one state. ``wiped`` are the writes that an INIT undid before the
+    guest was entered. ``first`` is the number of the first write's event, ``last`` is the last write.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
@@ -105,6 +111,7 @@ class Writes:
     attempts: dict[int, Attempt] = field(default_factory=dict)
     looked: dict[int, Event] = field(default_factory=dict)
     undone: dict[int, Event] = field(default_factory=dict)
+    written_back: dict[int, Event] = field(default_factory=dict)
     reads_since_write: dict[int, Event] = field(default_factory=dict)
     first: int = 0
     last: Event | None = None
@@ -135,6 +142,7 @@ class Writes:
         self.first = self.first or event.number
         seen, attempt = self.looked.get(id), self.attempts.get(id)
         if seen is not None and _is_written_back(id, seen, attempt, event):
+            self.written_back[id] = event
             return
         if attempt is None:
             attempt = self.attempts[id] = Attempt()

@@ -12,7 +12,7 @@ from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import Event
 from kvmabi.kvm import Kvm, Vcpu, open_kvm
-from kvmabi.order import Finding, Verdict
+from kvmabi.order import NOTHING_JUDGED, Finding, Verdict
 from kvmabi.profiles import Host, load_host
 from kvmabi.testing import settings
 
@@ -103,6 +103,7 @@ class Case:
         lines = [f"{finding.severity}: {finding.title}: {_registers(finding)}" for finding in findings]
         if self.settings.strict:
             lines += [f"not judged: {vcpu}" for vcpu in verdict.unseen]
+            lines += [NOTHING_JUDGED] if verdict.is_vacuous else []
         return "\n".join([f"kvmabi: {lines[0]}", *lines[1:]])
 
     def add_run(self, argv: Iterable[str], status: int, verdict: Verdict, events: Iterable[Event]) -> None:

@@ -196,6 +196,21 @@ def test_strict() -> None:
     assert summary(verdict, "f") == "no findings, 1 restored vCPU not judged: the report is in f"
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_strict_where_nothing_was_judged(form: str) -> None:
+    """Registers were saved, or written, and nothing was judged: a strict report says so, and the verdict fails."""
+    set_up = replace(UNJUDGED, is_restore=False)
+    for verdict in (Verdict(9, (), (), (), saves=1), Verdict(9, (), (), (set_up,))):
+        assert verdict.fails(strict=True)
+        assert not verdict.fails()
+        assert ("nothing was judged: declare" in render(verdict, form, [], [], strict=True)) is (form != "json")
+        assert "nothing was judged: declare" not in render(verdict, form, [], [])
+        assert [one.title for one in annotated(verdict, strict=True)] == ["kvmabi: nothing was judged"]
+        assert summary(verdict, "f") == "no findings, and nothing was judged: the report is in f"
+    for verdict in (Verdict(9, (), (PAIR,), (), saves=1), Verdict(9, (), (), ())):
+        assert not verdict.fails(strict=True)
+
+
 def test_sarif_levels_rules_and_places() -> None:
     """Severities as levels, kinds as rules, vCPU and registers as logical locations, the innermost line as place."""
     origin = origin_of(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from vmms import (
     HOSTS,
@@ -19,31 +17,19 @@ from vmms import (
     registers_lost,
     restore,
     restored,
+    run,
     save,
     vcpu_of,
 )
 
 import kvmabi
 from kvmabi import Kvm, KvmError
-from kvmabi.kvm import Vcpu
 from kvmabi.profiles import kernel_names
 
 MODES = [(name, svcr) for name, of in HOSTS.items() for svcr in ((0, 1, 2, 3) if of.sme_vector_bits else (0,))]
 Z, P, V = ({f"{bank}{n}" for n in range(count)} for bank, count in (("z", 32), ("p", 16), ("v", 32)))
 STREAMING = {*Z, *P, "ffr", "fpsr"}
 ZA = {*(f"za.h[{n}]" for n in range(128)), "zt0"}
-
-
-@pytest.fixture
-def kvm() -> Iterator[Kvm]:
-    with opened() as opened_kvm:
-        yield opened_kvm
-
-
-def run(vcpu: Vcpu) -> None:
-    """KVM_RUN, which ends at once."""
-    with pytest.raises(KvmError, match="EINTR"):
-        vcpu.run()
 
 
 # --- right VMMs

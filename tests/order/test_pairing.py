@@ -3,28 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from vmms import VLS, Saved, differing, fill, guest, in_order, lost, opened, restore, restored, save, vcpu_of
+from vmms import VLS, Saved, differing, fill, guest, in_order, lost, opened, restore, restored, run, save, vcpu_of
 
-from kvmabi import Kvm, KvmError
+from kvmabi import Kvm
 from kvmabi.kvm import Vcpu
 from kvmabi.order import OrderChecker, Severity
 
 X = {f"x{number}" for number in range(31)}
-
-
-@pytest.fixture
-def kvm() -> Iterator[Kvm]:
-    with opened() as opened_kvm:
-        yield opened_kvm
-
-
-def run(vcpu: Vcpu, *, immediate_exit: bool = False) -> None:
-    """KVM_RUN, which ends at once."""
-    with pytest.raises(KvmError, match="EINTR"):
-        vcpu.run(immediate_exit=immediate_exit)
 
 
 def causes(kvm: Kvm) -> dict[str, set[str]]:

@@ -3,25 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-from vmms import VLS, Saved, differing, fill, guest, host, in_order, lost, opened, restore, restored, save, vcpu_of
+from vmms import VLS, Saved, differing, fill, guest, host, in_order, lost, opened, restore, restored, run, save, vcpu_of
 
 from kvmabi import Kvm, KvmError
 from kvmabi.kvm import Vcpu
-
-
-@pytest.fixture
-def kvm() -> Iterator[Kvm]:
-    with opened() as opened_kvm:
-        yield opened_kvm
-
-
-def run(vcpu: Vcpu) -> None:
-    """KVM_RUN, which ends at once."""
-    with pytest.raises(KvmError, match="EINTR"):
-        vcpu.run()
 
 
 def put(vcpu: Vcpu, saved: Saved) -> None:

@@ -116,8 +116,12 @@ def features_of(kvm: Kvm) -> frozenset[str]:
 
 
 def enter(vcpu: Vcpu) -> None:
-    """Enters the guest, which a signal ends at once. Raises KvmError where the kernel does not get that far."""
+    """Enters the guest, which a signal ends after it has taken a pending SError.
+
+    Raises KvmError where the kernel does not get that far.
+    """
     _interrupted(vcpu, immediate_exit=False)
+    vcpu.kvm.vcpu_file(vcpu.fd).serror.reset()  # KVM_SET_VCPU_EVENTS cannot: 0 leaves it pending
 
 
 def kick(vcpu: Vcpu) -> None:

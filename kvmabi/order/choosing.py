@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Which of several saves a VMM meant, by what it tried to write.
+
+What a vCPU has in the end shows what was lost; what its VMM tried shows what was meant, also where the kernel refused
+it or a later write destroyed it. Two saves differ in some registers, and only those decide between them: if a quarter
+of what was tried there is the newer one's, that one was meant, because its values come from nowhere else, while those
+of the older one may be left in a buffer. If nothing was tried there, values do not decide.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kvmabi.order.fitting import Fit, differing, is_exact
+from kvmabi.order.saves import FEWEST_READS, Save
+from kvmabi.order.values import group_of, is_cut, is_reversed, same
+from kvmabi.order.writes import Writes
+
+NEWER_SHARE = 0.25
+"""The share of what was tried where two saves differ, registers or groups, that shows that the newer was meant."""
+
+
+def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
+    """Among saves of one vCPU: the newest that it equals, or else the one that was meant by what was tried.
+
+    Where that does not decide: the one that read the registers that were written, then the one that the vCPU differs
+    least from, then the newest.
+    """
+    newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
+    saves = [found.save for found in newest_first]
+    if len(saves) == 1:
+        return saves[0]
+    best = next((save for save in saves if is_exact(writes, save)), None)
+    if best is not None:
+        return best
+    best = saves[0]
+    for older in saves[1:]:
+        decided = _is_newer_meant(writes, best, older)
+        if decided is None:
+            decided = differing(writes, best) <= differing(writes, older)
+        if not decided:
+            best = older
+    return best
+
+
+def rivals(writes: Writes, chosen: Save, saves: Sequence[Save]) -> list[Save]:
+    """The other saves that may as well have been meant: neither values nor the registers that were read decide.
+
+    None if the vCPU has the state of the chosen one.
+    """
+    if is_exact(writes, chosen):
+        return []
+    others = (save for save in saves if save is not chosen)
+    return [save for save in others if _is_newer_meant(writes, chosen, save) is None]
+
+
+def _is_newer_meant(writes: Writes, newer: Save, older: Save) -> bool | None:
+    """Whether the newer of two saves was meant rather than the older one; None if that is not to be seen."""
+    if older.went_on_in(newer) or newer.went_on_in(older):
+        return older.went_on_in(newer)
+    tried: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    last: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for id, attempt in writes.evidence.items():
+        one, other = _value(newer, id), _value(older, id)
+        if one is None or other is None or same(id, one, other):
+            continue
+        values = attempt.values(newer.after)
+        of_newer = any(_is_from(id, one, value) for value in values)
+        if of_newer is not any(_is_from(id, other, value) for value in values):
+            tried[of_newer][group_of(id)] += 1
+        elif of_newer:  # both
+            last[_is_from(id, one, values[-1])][group_of(id)] += 1
+    if not any(tried.values()):
+        tried = last
+    if tried[True] or tried[False]:
+        registers = tried[True].total() / (tried[True] + tried[False]).total()
+        groups = len(tried[True]) / (len(tried[True]) + len(tried[False]))
+        return max(registers, groups) >= NEWER_SHARE
+    better = _misfit(writes, older) - _misfit(writes, newer)
+    return better > 0 if abs(better) > FEWEST_READS else None
+
+
+def _value(save: Save, id: int) -> bytes | None:
+    """The value that the VMM has of a register, or else the one that there was."""
+    value = save.value_read(id)
+    return save.state.get(id) if value is None else value
+
+
+def _is_from(id: int, saved: bytes, tried: bytes) -> bool:
+    """Whether a value is the saved one or made of it."""
+    return same(id, saved, tried) or is_cut(saved, tried) or is_reversed(saved, tried)
+
+
+def _misfit(writes: Writes, save: Save) -> int:
+    """How many registers a save read that were neither written nor found equal, or were written and not read."""
+    left_out = save.reads.keys() - writes.evidence.keys()
+    unequal = sum(
+        seen is None or not same(id, save.state.get(id, b""), seen.data)
+        for id, seen in ((id, writes.looks.get(id)) for id in left_out)
+    )
+    written = (id for id, attempt in writes.evidence.items() if attempt.event.number > save.after)
+    return unequal + sum(id not in save.reads for id in written)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""Which of several saves a VMM meant: what was tried decides it, and where nothing was, it is not judged."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from vmms import Saved, differing, guest, in_order, lost, restore, run, save, vcpu_of
+
+from kvmabi import Kvm
+from kvmabi.kvm import Vcpu
+
+SCALAR = ("x", "sp", "pc", "elr", "tpidr")
+
+
+def put(vcpu: Vcpu, saved: Saved) -> None:
+    """A restore in the right order of all that FINALIZE leaves."""
+    restore(vcpu, saved, in_order(saved))
+
+
+def unjudged(kvm: Kvm) -> list[str]:
+    """Why restores were not judged."""
+    return [each.why for each in kvm.verdict().not_judged if each.is_restore]
+
+
+def two_vcpus(kvm: Kvm) -> tuple[Vcpu, Vcpu]:
+    """A VM of two vCPUs whose guests have run."""
+    vm = kvm.create_vm()
+    first, second = (guest(vm, 3, index, seed=50 * index) for index in range(2))
+    run(first)
+    run(second)
+    return first, second
+
+
+def test_destroyed_values_show_the_save(kvm: Kvm) -> None:
+    """A debugger looks and edits z3; svcr comes last in the restore and destroys it: z3 is lost, too.
+
+    An edit afterwards differs from both states.
+    """
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    before = source["z3"]
+    source["z3"] = bytes(256)
+    save(source)
+    source["z3"] = before
+    saved = save(source)
+    target = vcpu_of(kvm.create_vm())
+    restore(target, saved, [*(name for name in in_order(saved) if name != "svcr"), "svcr"])
+    missing = differing(target, saved)
+    target["x0"] = 99
+    run(target)
+    assert "z3" in missing
+    assert lost(kvm) == missing
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["one vCPU", "two VMs"])
+def test_nothing_written_decides_between_two_saves(kvm: Kvm, elsewhere: bool) -> None:
+    """Two saves differ in z3 only, 0 in the newer one; no z is restored: z3 is named, the others are reported."""
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    old = save(source)
+    if elsewhere:
+        source = vcpu_of(kvm.create_vm())
+        put(source, old)
+    run(source)
+    source["z3"] = bytes(256)
+    saved = save(source)
+    target = vcpu_of(kvm.create_vm())
+    restore(target, saved, [name for name in in_order(saved) if not (name[0] == "z" and name[1:].isdigit())])
+    missing = differing(target, saved)
+    run(target)
+    assert "z3" in differing(target, old)
+    assert lost(kvm) == missing
+    (why,) = unjudged(kvm)
+    assert why.startswith("z3: which of 2 saves")
+
+
+def test_the_save_whose_registers_were_restored(kvm: Kvm) -> None:
+    """A debugger reads vectors and edits one, then the VMM saves the others: the look was not restored."""
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    source["p1"] = bytes(len(source["p1"]))
+    save(source, [name for name in source.names() if name.startswith((*SCALAR, "z", "fpsr"))])
+    source["p1"] = bytes([5] * len(source["p1"]))
+    saved = save(source, [name for name in source.names() if name.startswith(SCALAR)])
+    target = vcpu_of(kvm.create_vm())
+    put(target, saved)
+    target["x0"] = 99
+    run(target)
+    assert {"p1", "p2", "z1"} <= lost(kvm)
+
+
+def test_counters_written_back_restore_nothing(kvm: Kvm) -> None:
+    """A VMM writes back all that it read of two VMs: the counters, which have run on, show no restore."""
+    vcpus = [vcpu_of(kvm.create_vm()) for _ in range(2)]
+    for number, vcpu in enumerate(vcpus):
+        for name in (*(f"x{index}" for index in range(5)), "sp"):
+            vcpu[name] = number + 1
+    for vcpu in reversed(vcpus):
+        put(vcpu, save(vcpu))
+        kvm.close(vcpu.fd)
+    assert kvm.verdict().findings == ()
+
+
+def test_swapped_states_of_the_pass_that_was_restored(kvm: Kvm) -> None:
+    """vCPU 0 has two saves in three passes, vCPU 1 three; the first ones are restored into each other.
+
+    In the second pass vCPU 0 has the x5 that vCPU 1 had in the first one.
+    """
+    vcpus = two_vcpus(kvm)
+    first = [save(vcpu) for vcpu in vcpus]
+    for number in (1, 2):
+        for vcpu in vcpus:
+            run(vcpu)
+        vcpus[0]["x5"] = first[1]["x5"]
+        vcpus[1]["x6"] = number
+        for vcpu in vcpus:
+            save(vcpu)
+    vm = kvm.create_vm()
+    targets = [vcpu_of(vm, index) for index in range(2)]
+    for vcpu, saved in zip(targets, reversed(first), strict=True):
+        put(vcpu, saved)
+    missing = [differing(vcpu, saved) for vcpu, saved in zip(targets, first, strict=True)]
+    for vcpu in targets:
+        run(vcpu)
+    found = [{name for of in kvm.findings() if of.vcpu == index for name in of.registers} for index in range(2)]
+    assert "x5" in missing[0]
+    assert found == missing
+
+
+def test_vcpu_that_was_looked_at_in_a_rollback(kvm: Kvm) -> None:
+    """vCPU 0 is rolled back; of vCPU 1 the VMM reads all, and leaves three changed registers as they are."""
+    vcpus = two_vcpus(kvm)
+    saves = [save(vcpu) for vcpu in vcpus]
+    for vcpu in vcpus:
+        run(vcpu)
+    for name in ("z3", "z4", "fpsr"):
+        vcpus[1][name] = bytes(len(vcpus[1][name]))
+    put(vcpus[0], saves[0])
+    save(vcpus[1])
+    vcpus[1]["cntvct_el0"] = saves[1]["cntvct_el0"]
+    for vcpu in vcpus:
+        run(vcpu)
+    assert {(of.vcpu, name) for of in kvm.findings() for name in of.registers} == {(1, "z3"), (1, "z4"), (1, "fpsr")}
+
+
+def test_reads_that_go_on_are_no_older_save(kvm: Kvm) -> None:
+    """The guest runs on in the middle of a save; an edit after the restore is one, though x30 was so before."""
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    source["x30"], names = 0, source.names()
+    at = names.index("x30")
+    early = save(source, names[:at])
+    run(source)
+    changed = {f"x{number}" for number in (4, 5, 6, 7, 8, 9, 30)}
+    for name in changed:
+        source[name] = 77
+    target = vcpu_of(kvm.create_vm())
+    put(target, early | save(source, names[at:]))
+    target["x30"] = 0
+    run(target)
+    assert lost(kvm) == changed - {"x30"}
+
+
+def test_all_was_restored_and_a_tenth_is_other(kvm: Kvm) -> None:
+    """A stretch of system registers has the next one's value, INIT's or a common one; all else is as saved."""
+    source = guest(kvm.create_vm())
+    run(source)
+    names = (
+        "tcr",
+        "esr",
+        "far",
+        "mair",
+        "amair",
+        "vbar",
+        "contextidr",
+        "tpidr",
+        "afsr0",
+        "par",
+        "elr",
+        "sp",
+        "cntkctl",
+    )
+    system = [f"{name}_el1" for name in names]
+    for number, name in enumerate(system):
+        source[name] = 0x800 * (number % 2)
+    for number in range(32):
+        source[f"z{number}"] = bytes(256)
+    saved = save(source)
+    target = vcpu_of(kvm.create_vm())
+    put(target, saved | {name: saved[other] for name, other in pairwise(system)})
+    missing = differing(target, saved)
+    run(target)
+    assert missing == set(system[:-1])
+    assert lost(kvm) == missing
+
+
+def test_old_value_in_a_restore_of_what_is_there_already(kvm: Kvm) -> None:
+    """A standby has the last checkpoint and gets it again, x7 as in the one before: it is lost, not edited."""
+    source, standby = guest(kvm.create_vm(), 3), vcpu_of(kvm.create_vm())
+    run(source)
+    old = save(source)
+    put(standby, old)
+    run(source)
+    source["x7"], source["x8"] = 7, 8
+    saved = save(source)
+    put(standby, saved)
+    save(standby)
+    run(source)
+    source["x9"] = 9
+    last = save(source)
+    put(standby, last | {"x7": old["x7"]})
+    run(standby)
+    assert lost(kvm) == {"x7"}
