@@ -63,7 +63,7 @@ def _is_newer_meant(writes: Writes, newer: Save, older: Save) -> bool | None:
     last: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for id, attempt in writes.evidence.items():
         one, other = _value(newer, id), _value(older, id)
-        if one is None or other is None or same(id, one, other):
+        if one is other or (one is not None and same(id, one, other)):
             continue
         values = attempt.values(newer.after)
         of_newer = any(_is_from(id, one, value) for value in values)
@@ -87,9 +87,9 @@ def _value(save: Save, id: int) -> bytes | None:
     return save.state.get(id) if value is None else value
 
 
-def _is_from(id: int, saved: bytes, tried: bytes) -> bool:
-    """Whether a value is the saved one or made of it."""
-    return same(id, saved, tried) or is_cut(saved, tried) or is_reversed(saved, tried)
+def _is_from(id: int, saved: bytes | None, tried: bytes) -> bool:
+    """Whether a value is the saved one or made of it; a save of another mode may not have the register."""
+    return saved is not None and (same(id, saved, tried) or is_cut(saved, tried) or is_reversed(saved, tried))
 
 
 def _misfit(writes: Writes, save: Save) -> int:

@@ -213,3 +213,20 @@ def test_old_value_in_a_restore_of_what_is_there_already(kvm: Kvm) -> None:
     put(standby, last | {"x7": old["x7"]})
     run(standby)
     assert lost(kvm) == {"x7"}
+
+
+def test_registers_that_only_one_save_has(kvm: Kvm) -> None:
+    """A checkpoint with ZA is restored, then x3 gets the value of a newer one without: the rows of ZA decide."""
+    source = guest(kvm.create_vm(), 2)
+    run(source)
+    old = save(source)
+    run(source)
+    source["svcr"], source["x3"] = 0, 3
+    save(source)
+    target = vcpu_of(kvm.create_vm())
+    put(target, old)
+    target["x3"] = 3
+    run(target)
+    verdict = kvm.verdict()
+    assert verdict.findings == ()
+    assert [pair.edited for pair in verdict.judged] == [("x3",)]
