@@ -33,7 +33,7 @@ FLOORS = (
     ("events", "guests"),
     ("model",),
     ("fpstate", "profiles"),
-    ("regid",),
+    ("gicnames", "regid"),
     ("memfd",),
     ("build_uapi", "environment", "forks", "hexruns", "tables", "uapi", "waiting", "wholefile"),
     ("errors",),
