@@ -51,7 +51,9 @@ INSIDE = {
             "refusal",
             "state",
             "facts",
+            "gicstate",
             "vgic",
+            "gicframes",
             "eventfds",
             "smcccfilter",
             "stats",
@@ -62,7 +64,7 @@ INSIDE = {
             "registermap",
         ),
         *("core", "vls", "sve", "pmu", "timer", "cache", "idreg", "firmware", "demux", "reset", "sme", "sysreg"),
-        *("system", "vcpu", "vm", "interrupts", "enabling", "lifecycle", "vcpuattrs", "run", "plan"),
+        *("system", "vcpu", "affinity", "timerlines", "vm", "interrupts", "enabling", "lifecycle", "vcpuattrs", "vgicattrs", "run", "plan"),
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr", "eventfds", "interrupts", "plainfiles", "slots"),

@@ -19,7 +19,7 @@ ENTRY = layout("struct kvm_irq_routing_entry")
 PIN = layout("struct kvm_irq_routing_irqchip")
 IRQFD = layout("struct kvm_irqfd")
 IOEVENTFD = layout("struct kvm_ioeventfd")
-LEVEL = layout("__u32")
+NUMBER = layout("__u32")
 LEVEL_BYTES = uapi.ffi.sizeof("struct kvm_irq_level")
 MSI = layout("struct kvm_msi")
 DEASSIGN, RESAMPLE = int(uapi.KVM_IRQFD_FLAG_DEASSIGN), int(uapi.KVM_IRQFD_FLAG_RESAMPLE)
@@ -72,17 +72,21 @@ def _ioeventfd(file: HasInterrupts, call: Call) -> int:
 
 
 def _irq_line(file: HasInterrupts, call: Call) -> int:
-    (line,) = LEVEL.unpack_from(call.read(call.arg, LEVEL_BYTES))
-    interrupts.set_line(file.vm, line)
+    _line(file, call.read(call.arg, LEVEL_BYTES))
     return 0
 
 
 def _irq_line_status(file: HasInterrupts, call: Call) -> int:
     """KVM_IRQ_LINE that writes the struct back, with the result in the place of the interrupt: always 0 on arm64."""
     level = call.read(call.arg, LEVEL_BYTES)
-    interrupts.set_line(file.vm, *LEVEL.unpack_from(level))
-    call.write(call.arg, LEVEL.pack(0) + level[LEVEL.size :])
+    _line(file, level)
+    call.write(call.arg, NUMBER.pack(0) + level[NUMBER.size :])
     return 0
+
+
+def _line(file: HasInterrupts, level: bytes) -> None:
+    """Set the line that a struct kvm_irq_level names: its number, and behind that the level."""
+    interrupts.set_line(file.vm, *NUMBER.unpack_from(level), *NUMBER.unpack_from(level, NUMBER.size))
 
 
 def _signal_msi(file: HasInterrupts, call: Call) -> int:
