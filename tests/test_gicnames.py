@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -69,4 +71,4 @@ def test_what_is_not_a_name(name: str) -> None:
 def test_registers_do_not_overlap(group: int) -> None:
     """The tables are in the order of offsets, and no two registers share a byte."""
     ranges = gicnames.FRAMES[group]
-    assert all(one.end <= other.offset for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one.end <= other.offset for one, other in pairwise(ranges))

@@ -36,7 +36,8 @@ TYPER_PLPIS, TYPER_LAST = 1 << 0, 1 << 4
 VCPU_SHIFT, VCPU_MASK = 8, 0xFFFF
 PRIORITY_MASK: Final = 0xF8F8F8F8
 """A priority has 5 bits."""
-ROUTER_MASK: Final = 0xFFFFFF
+AFFINITY_MASK: Final = 0xFFFFFF
+"""Aff2 to Aff0: KVM's GIC has no Aff3."""
 PROPBASER_RES0: Final = 0x1F << 59 | 0xF << 52 | 0x3 << 5
 PENDBASER_RES0: Final = 1 << 63 | 1 << 62 | 0x7 << 59 | 0xF << 52 | 0xF << 12 | 0x7F
 """Bit 62, PTZ, is written only."""
@@ -168,7 +169,7 @@ def _router(access: Access) -> int:
 def _set_router(access: Access, value: int) -> None:
     irq = access.place.first_irq
     if irq > LAST_PRIVATE and not access.place.high:
-        access.vgic.state.routers[irq] = value & ROUTER_MASK
+        access.vgic.state.routers[irq] = value & AFFINITY_MASK
 
 
 # --- the distributor
@@ -226,7 +227,7 @@ def _gicr_iidr(_access: Access) -> int:
 
 def _gicr_typer(access: Access) -> int:
     if access.place.high:
-        return access.affinity
+        return access.affinity & AFFINITY_MASK
     vgic = access.vgic
     flags = (TYPER_PLPIS if vgic.state.has_its else 0) | (TYPER_LAST if vgic.is_last(access.vcpu) else 0)
     return (access.vcpu & VCPU_MASK) << VCPU_SHIFT | flags

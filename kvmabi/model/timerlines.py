@@ -28,10 +28,12 @@ def follow(vcpu: Vcpu, vgic: Vgic) -> None:
 
 
 def reset(vcpu: Vcpu) -> None:
-    """INIT: the timers' interrupts are neither pending nor active."""
+    """INIT: the timers' lines are low, and what is the host's is neither pending nor active."""
     vgic = vcpu.vm.vgic
     if vgic is None or not vcpu.timers_enabled:
         return
     redistributor = vgic.state.redistributor(vcpu.index)
     irqs, others = redistributor.irqs, ~redistributor.mapped
-    irqs.latch, irqs.active, irqs.line = irqs.latch & others, irqs.active & others, irqs.line & others
+    irqs.latch, irqs.active = irqs.latch & others, irqs.active & others
+    for irq, _ in zip(vcpu.vm.timer_irqs, timer.COMPARES, strict=False):
+        irqs.inject(irq, level=False)
