@@ -145,23 +145,23 @@ FRAME_NAMES: Final = {DIST: "gicd", REDIST: "gicr"}
 
 
 class Place(NamedTuple):
-    """A word of a register: the range, the register's number in it from 0 on, and whether it is the upper word."""
+    """A word of a register: the range, the register's number in it from 0 on, and whether it is the upper word.
+
+    ``first_irq`` is the first interrupt that it is about, 0 if there is none.
+    """
 
     range: Range
     number: int
     high: bool
-
-    @property
-    def first_irq(self) -> int:
-        """The first interrupt that the word is about."""
-        return self.number * 8 * self.range.size_bytes // self.range.irq_bits if self.range.irq_bits else 0
+    first_irq: int
 
 
 def _places(ranges: tuple[Range, ...]) -> Iterator[tuple[int, Place]]:
     for range_ in ranges:
         for offset in range(range_.offset, range_.end, WORD_BYTES):
             number, within = divmod(offset - range_.offset, range_.size_bytes)
-            yield offset, Place(range_, number, within > 0)
+            irq = number * 8 * range_.size_bytes // range_.irq_bits if range_.irq_bits else 0
+            yield offset, Place(range_, number, within > 0, irq)
 
 
 @cache

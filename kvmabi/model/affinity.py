@@ -12,10 +12,13 @@ from operator import and_, or_
 from typing import Final
 
 from kvmabi import regid
+from kvmabi.model import state
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vmstate import VmState
+from kvmabi.profiles import sysregs
 
 MPIDR_ID: Final = regid.parse("mpidr_el1")
+OFFSET: Final = state.sysreg_offset(sysregs.by_id()[MPIDR_ID].slot)
 MOST_BITS: Final = 10
 """A table with more bits would not fit into a page of 4 KiB."""
 
@@ -24,7 +27,7 @@ def affinity(vcpu: Vcpu) -> int:
     """A vCPU's affinity as attributes of a vGIC have it: Aff3 to Aff0 in 32 bits."""
     if vcpu.map is None:
         return 0
-    mpidr = vcpu.system.sysreg_value(vcpu.memory, MPIDR_ID)
+    mpidr = int.from_bytes(vcpu.memory[OFFSET : OFFSET + 8], "little")
     return mpidr >> 8 & 0xFF000000 | mpidr & 0xFFFFFF
 
 
@@ -35,7 +38,12 @@ def find(vm: VmState[Vcpu], wanted: int) -> Vcpu | None:
         vcpu = vm.vcpus.get(by_bits.get(wanted & mask, next(iter(vm.vcpus))))
         if vcpu is not None and affinity(vcpu) == wanted:
             return vcpu
-    return next((vcpu for vcpu in vm.vcpus.values() if affinity(vcpu) == wanted), None)
+    lowest = (wanted & 0xFF).to_bytes(1, "little")
+    for vcpu in vm.vcpus.values():  # a VM may have hundreds, and a VMM asks for hundreds of registers of each
+        likely = vcpu.map is None or vcpu.memory[OFFSET : OFFSET + 1] == lowest
+        if likely and affinity(vcpu) == wanted:
+            return vcpu
+    return None
 
 
 def fix(vm: VmState[Vcpu]) -> None:

@@ -58,7 +58,7 @@ FIXED_FEATURES = Refusal(
 
 
 class Access(NamedTuple):
-    """An access to a word of a register: in the vGIC, at the vCPU with an ID and an affinity."""
+    """An access to a word of a register: in the vGIC, at the vCPU with an ID, by the affinity that the VMM gave."""
 
     vgic: Vgic
     place: Place

@@ -83,7 +83,7 @@ def _access(vm: Vm, vgic: Vgic, group: int, attr: int, vcpu: Vcpu) -> Access | N
     early = vgic.ids_before_init and place is not None and place.range.name in IDENTIFICATION
     if not vgic.initialized and not early:
         raise NOT_READY.error()
-    return None if place is None else Access(vgic, place, vcpu.index, affinity.affinity(vcpu))
+    return None if place is None else Access(vgic, place, vcpu.index, attr >> AFFINITY_SHIFT)
 
 
 # --- the level of lines
