@@ -3,7 +3,7 @@
 
 From a vCPU's first KVM_RUN on, its timers drive their lines: each KVM_RUN sets them to what the timers say. With VHE
 both are interrupts of the host's timers, without it only the virtual one; userspace cannot change whether such an
-interrupt is active. Measured with VHE, on a vCPU without EL2; tests/golden/vgic.
+interrupt is active. Measured on a host with VHE and one without, on vCPUs without EL2; tests/golden/vgic is with VHE.
 """
 
 from __future__ import annotations
