@@ -195,7 +195,7 @@ def _iidr(access: Access) -> int:
 
 
 def _set_iidr(access: Access, value: int) -> None:
-    """The revision alone can be set, and gives way to nothing that a guest could not see."""
+    """Set the revision, the only field that can change."""
     revision = (value & REVISION_MASK) >> REVISION_SHIFT
     if value & ~REVISION_MASK != IIDR or revision not in REVISIONS:
         raise NOT_THIS_GIC.error()

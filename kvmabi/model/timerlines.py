@@ -23,7 +23,7 @@ def connect(vcpu: Vcpu, vgic: Vgic) -> None:
 def follow(vcpu: Vcpu, vgic: Vgic) -> None:
     """Set the lines to what the timers say now."""
     irqs = vgic.state.redistributor(vcpu.index).irqs
-    for irq, control in zip(vcpu.vm.timer_irqs, timer.COMPARES, strict=False):
+    for irq, control in _claimed(vcpu):
         irqs.inject(irq, level=timer.fires(vcpu, control))
 
 
@@ -33,7 +33,14 @@ def reset(vcpu: Vcpu) -> None:
     if vgic is None or not vcpu.timers_enabled:
         return
     redistributor = vgic.state.redistributor(vcpu.index)
-    irqs, others = redistributor.irqs, ~redistributor.mapped
-    irqs.latch, irqs.active = irqs.latch & others, irqs.active & others
-    for irq, _ in zip(vcpu.vm.timer_irqs, timer.COMPARES, strict=False):
+    irqs = redistributor.irqs
+    for irq, _ in _claimed(vcpu):
         irqs.inject(irq, level=False)
+        others = ~(redistributor.mapped & 1 << irq)
+        irqs.latch, irqs.active = irqs.latch & others, irqs.active & others
+
+
+def _claimed(vcpu: Vcpu) -> list[tuple[int, int]]:
+    """The interrupts of the vCPU's timers, unless a VMM gave them others later, and each timer's control register."""
+    pairs = zip(vcpu.vm.timer_irqs, timer.COMPARES, strict=False)
+    return [(irq, control) for irq, control in pairs if irq in vcpu.irq_owners]

@@ -11,7 +11,7 @@ from golden.devices import differences
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", packs.devices())
-@pytest.mark.parametrize("pack", ["devices", "vgic"])
+@pytest.mark.parametrize("pack", packs.OF_DEVICES)
 def test_every_answer_is_the_kernels(pack: str, name: str) -> None:
     """Creation, addresses, interrupts, initialisation, bad pointers, and what becomes of KVM_RUN and of the VM.
 

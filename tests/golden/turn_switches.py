@@ -81,7 +81,7 @@ def device_fails(kernel: Kernel, profile: str) -> Iterator[str]:
     """What was recorded about devices under this kernel."""
     name = f"{profile}.steps"
     if name in packs.devices():
-        for pack in ("devices", "vgic"):
+        for pack in packs.OF_DEVICES:
             yield from devices.differences(kernel, name, pack)[1]
 
 
