@@ -8,20 +8,24 @@ import re
 import shutil
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvmabi import regid, wholefile
-from kvmabi.cli import common, formats, github, runreport
+from kvmabi.cli import common, formats, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
-from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import FAILING, OrderChecker, Place, Severity, kept
+from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
 from kvmabi.profiles import Host, Kernel
+
+if TYPE_CHECKING:
+    from kvmabi.device import DeviceFile
 
 MOST_STATUS = 255
 NO_SAVES = "none"
@@ -112,7 +116,7 @@ def run(args: Namespace) -> int:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         try:
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            status = launch.run(argv, open_system(host, kernel, log), sysroot=sysroot, transport=args.transport)
+            status = launch.run(argv, _system(host, kernel, log), sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
             common.complain(error)
             return error.code
@@ -133,7 +137,7 @@ def run(args: Namespace) -> int:
     )
     _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:
-        github.show(runreport.annotated(verdict, strict=args.strict))
+        _annotate(verdict, strict=args.strict)
     elif args.output is not None and (verdict.findings or verdict.unseen or (args.strict and verdict.is_vacuous)):
         with suppress(OSError):  # stderr is closed
             common.complain(runreport.summary(verdict, args.output))
@@ -152,10 +156,21 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> 
             log.watchers.append(stack.enter_context(LogFile(path)).watch)
             log.any_origin = False
         try:
-            return launch.run(argv, open_system(host, kernel, log)).code
+            return launch.run(argv, _system(host, kernel, log)).code
         except CannotRun as error:
             common.complain(error)
             return error.code
+
+
+def _system(host: Host, kernel: Kernel, log: EventLog) -> Callable[[], DeviceFile]:
+    """What opens /dev/kvm when the program first does: the rooms that answer it are imported then."""
+
+    def opened() -> DeviceFile:
+        from kvmabi.device import open_system
+
+        return open_system(host, kernel, log)
+
+    return opened
 
 
 def _check(args: Namespace) -> None:
@@ -199,6 +214,14 @@ def _write(report: str, path: str | None) -> None:
             print(report, file=sys.stderr, flush=True)
     else:
         wholefile.replace(Path(path), report + "\n")
+
+
+def _annotate(verdict: Verdict, *, strict: bool) -> None:
+    """Annotate the job that this run is part of, if there is something to say."""
+    if verdict.findings or verdict.unseen:
+        from kvmabi.cli import github, runforms  # here: a start of the command costs less without them
+
+        github.show(runforms.annotated(verdict, strict=strict))
 
 
 def _status(text: str) -> int:
