@@ -120,10 +120,12 @@ class Server:
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
         poll, backlog = self._poll.poll, self._files.backlog
-        # clients under a filter get this processor when the server sleeps
-        end = time.monotonic() + (SPIN_SECONDS if self._notified is None else 0)
-        while not (happened := poll(0)) and time.monotonic() < end:
-            os.sched_yield()
+        happened = poll(0)
+        if not happened and self._notified is None:  # clients under a filter get this processor when the server sleeps
+            end = time.monotonic() + SPIN_SECONDS
+            while not happened and time.monotonic() < end:
+                os.sched_yield()
+                happened = poll(0)
         if backlog and not happened:
             happened = poll(REST_SECONDS)
             while backlog and not happened:
