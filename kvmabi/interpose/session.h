@@ -113,6 +113,11 @@ static void session_setup(void)
     pthread_atfork(NULL, NULL, begin_anew_after_fork);
 }
 
+static bool send_message(int fd, const void *message, size_t size)
+{
+    return syscall(SYS_sendto, fd, message, size, MSG_NOSIGNAL, NULL, 0) == (long)size;
+}
+
 static bool send_calls(int fd, const struct kvmabi_request *request) __attribute__((noinline));
 
 /* Send where this call came from, behind a request or (NULL) alone. Its stack is for calls that need it. */
@@ -125,17 +130,16 @@ static bool send_calls(int fd, const struct kvmabi_request *request)
     size_t size = capture_backtrace(&message.trace);
 
     if (request == NULL)
-        return syscall(SYS_sendto, fd, &message.trace, size, MSG_NOSIGNAL, NULL, 0) == (long)size;
+        return send_message(fd, &message.trace, size);
     message.request = *request;
-    size += sizeof(message.request);
-    return syscall(SYS_sendto, fd, &message, size, MSG_NOSIGNAL, NULL, 0) == (long)size;
+    return send_message(fd, &message, sizeof(message.request) + size);
 }
 
 static bool send_request(int fd, const struct kvmabi_request *request)
 {
-    if ((request->message & KVMABI_CALLED) != 0)
-        return send_calls(fd, request);
-    return syscall(SYS_sendto, fd, request, sizeof(*request), MSG_NOSIGNAL, NULL, 0) == (long)sizeof(*request);
+    bool called = (request->message & KVMABI_CALLED) != 0;
+
+    return called ? send_calls(fd, request) : send_message(fd, request, sizeof(*request));
 }
 
 /* Receive a reply and its fd (-1: none). `flags` are those of recvmsg(). */
