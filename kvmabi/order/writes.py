@@ -162,7 +162,8 @@ class Writes:
         if id == SVCR:
             self.svcr_write = event
             event.ask_origin()
-        for lost in event.effects:
+        known = self.attempts.keys() | self.looked.keys() if self.looked else self.attempts
+        for lost in event.effects_on(known):
             looked = self.looked.pop(lost.id, None)
             if looked is not None:
                 self.undone[lost.id] = looked
