@@ -64,11 +64,13 @@ class Entrance:
 
     def step(self, timeout: float | None = None) -> bool:
         """Wait until something happens, at most ``timeout`` seconds, and serve it; True if a watched fd ended it."""
-        if self._server is None:
+        server = self._server
+        if server is None:
             ready = [fd for fd, _events in self._poll.poll(timeout)]
             if self._listener.fileno() not in ready:
                 return bool(ready)
-        return self.server().step(timeout)
+            server = self.server()
+        return server.step(timeout)
 
     def close(self) -> None:
         """Hang up on every client and release every file."""

@@ -120,8 +120,10 @@ class Server:
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
         poll, backlog = self._poll.poll, self._files.backlog
+        if self._notified is not None and not backlog:
+            return poll(timeout)  # clients under a filter get this processor when the server sleeps
         happened = poll(0)
-        if not happened and self._notified is None:  # clients under a filter get this processor when the server sleeps
+        if not happened and self._notified is None:
             end = time.monotonic() + SPIN_SECONDS
             while not happened and time.monotonic() < end:
                 os.sched_yield()
