@@ -8,10 +8,8 @@ import re
 import shutil
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kvmabi import regid, wholefile
 from kvmabi.cli import common, formats, runreport
@@ -23,9 +21,6 @@ from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
 from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
 from kvmabi.profiles import Host, Kernel
-
-if TYPE_CHECKING:
-    from kvmabi.device import DeviceFile
 
 MOST_STATUS = 255
 NO_SAVES = "none"
@@ -116,7 +111,7 @@ def run(args: Namespace) -> int:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         try:
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            status = launch.run(argv, _system(host, kernel, log), sysroot=sysroot, transport=args.transport)
+            status = launch.run(argv, launch.opener(host, kernel, log), sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
             common.complain(error)
             return error.code
@@ -156,21 +151,10 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> 
             log.watchers.append(stack.enter_context(LogFile(path)).watch)
             log.any_origin = False
         try:
-            return launch.run(argv, _system(host, kernel, log)).code
+            return launch.run(argv, launch.opener(host, kernel, log)).code
         except CannotRun as error:
             common.complain(error)
             return error.code
-
-
-def _system(host: Host, kernel: Kernel, log: EventLog) -> Callable[[], DeviceFile]:
-    """What opens /dev/kvm when the program first does: the rooms that answer it are imported then."""
-
-    def opened() -> DeviceFile:
-        from kvmabi.device import open_system
-
-        return open_system(host, kernel, log)
-
-    return opened
 
 
 def _check(args: Namespace) -> None:
@@ -217,8 +201,8 @@ def _write(report: str, path: str | None) -> None:
 
 
 def _annotate(verdict: Verdict, *, strict: bool) -> None:
-    """Annotate the job that this run is part of, if there is something to say."""
-    if verdict.findings or verdict.unseen:
+    """Annotate the job that this run is part of, if there can be something to say."""
+    if strict or verdict.findings or verdict.unseen:
         from kvmabi.cli import github, runforms  # here: a start of the command costs less without them
 
         github.show(runforms.annotated(verdict, strict=strict))

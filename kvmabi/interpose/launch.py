@@ -24,6 +24,8 @@ from kvmabi.interpose.transports import Order, chosen
 
 if TYPE_CHECKING:
     from kvmabi.device import DeviceFile
+    from kvmabi.events import EventLog
+    from kvmabi.profiles import Host, Kernel
 
 OWN_FAILURE = 125
 SIGNALLED = 128
@@ -86,6 +88,17 @@ def run(
         signals.pass_to(None)
         _serve_rest(entrance, descendants, signals)
     return ExitStatus(status, entrance.failures)
+
+
+def opener(host: Host, kernel: Kernel, log: EventLog) -> Callable[[], DeviceFile]:
+    """A ``system`` for `run`: the rooms that answer for /dev/kvm are imported when the program first opens it."""
+
+    def opened() -> DeviceFile:
+        from kvmabi.device import open_system
+
+        return open_system(host, kernel, log)
+
+    return opened
 
 
 def _serve_program(entrance: Entrance, pid: int) -> int:
