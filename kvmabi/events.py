@@ -165,6 +165,11 @@ class Event:
             self._effects = tuple(self._effects)
         return self._effects
 
+    @property
+    def may_have_effects(self) -> bool:
+        """Whether the ioctl is of those that can change other registers: cheaper than to look for effects."""
+        return bool(self._effects)
+
     def effects_on(self, ids: Container[int]) -> Iterable[Effect]:
         """The effects on registers of ``ids``: cheaper than all of them where few are of interest."""
         if isinstance(self._effects, Effects):
