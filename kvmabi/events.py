@@ -10,14 +10,14 @@ import errno
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from enum import Enum
 from threading import get_ident
 from typing import Protocol
 
 from kvmabi import gicnames, hexruns, regid
 from kvmabi.errors import NOT_MODELLED
-from kvmabi.model.effects import Effect
+from kvmabi.model.effects import Effect, Effects
 from kvmabi.model.refusal import Refusal
 
 KEPT = 10_000
@@ -168,6 +168,17 @@ class Event:
         if not isinstance(self._effects, tuple):
             self._effects = tuple(self._effects)
         return self._effects
+
+    @property
+    def may_have_effects(self) -> bool:
+        """Whether the ioctl is of those that can change other registers: cheaper than to look for effects."""
+        return bool(self._effects)
+
+    def effects_on(self, ids: Container[int]) -> Iterable[Effect]:
+        """The effects on registers of ``ids``: cheaper than all of them where few are of interest."""
+        if isinstance(self._effects, Effects):
+            return self._effects.among(ids)
+        return (effect for effect in self.effects if effect.id in ids)
 
     @property
     def registers(self) -> Mapping[int, bytes]:

@@ -12,15 +12,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kvmabi import regid, wholefile
-from kvmabi.cli import common, formats, github, runreport
+from kvmabi.cli import common, formats, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
-from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import FAILING, OrderChecker, Place, Severity, kept
+from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
 from kvmabi.profiles import Host, Kernel
 
 MOST_STATUS = 255
@@ -112,7 +111,7 @@ def run(args: Namespace) -> int:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         try:
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            status = launch.run(argv, open_system(host, kernel, log), sysroot=sysroot, transport=args.transport)
+            status = launch.run(argv, launch.opener(host, kernel, log), sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
             common.complain(error)
             return error.code
@@ -133,7 +132,7 @@ def run(args: Namespace) -> int:
     )
     _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:
-        github.show(runreport.annotated(verdict, strict=args.strict))
+        _annotate(verdict, strict=args.strict)
     elif args.output is not None and (verdict.findings or verdict.unseen or (args.strict and verdict.is_vacuous)):
         with suppress(OSError):  # stderr is closed
             common.complain(runreport.summary(verdict, args.output))
@@ -152,7 +151,7 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> 
             log.watchers.append(stack.enter_context(LogFile(path)).watch)
             log.any_origin = False
         try:
-            return launch.run(argv, open_system(host, kernel, log)).code
+            return launch.run(argv, launch.opener(host, kernel, log)).code
         except CannotRun as error:
             common.complain(error)
             return error.code
@@ -199,6 +198,14 @@ def _write(report: str, path: str | None) -> None:
             print(report, file=sys.stderr, flush=True)
     else:
         wholefile.replace(Path(path), report + "\n")
+
+
+def _annotate(verdict: Verdict, *, strict: bool) -> None:
+    """Annotate the job that this run is part of, if there can be something to say."""
+    if strict or verdict.findings or verdict.unseen:
+        from kvmabi.cli import github, runforms  # here: a start of the command costs less without them
+
+        github.show(runforms.annotated(verdict, strict=strict))
 
 
 def _status(text: str) -> int:

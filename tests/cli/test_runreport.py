@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cli.readers import run_of, suite_of
 from cli.schemas import validate
 from kvmabi.cli import github
-from kvmabi.cli.runreport import annotated, render, summary
+from kvmabi.cli.runforms import annotated
+from kvmabi.cli.runreport import render, summary
 from kvmabi.events import Origin
 from kvmabi.order import Finding, Loss, NotJudged, Pair, Severity, Verdict
 from kvmabi.order.causes import CAUSES
