@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
         formats.print_json(rows)
         return 0
     listed = sum(row["listed"] is not None for row in rows)
-    print(f"host {host.name}, kernel {kernel.name}: {listed} registers listed")
+    print(f"host {host.name}, kernel {kernel.label}: {listed} registers listed")
     header = ("list", "register", "id", "bytes", "valid", "get", "set")
     common.print_table(header, (["-" if cell is None else cell for cell in row.values()] for row in rows))
     return 0

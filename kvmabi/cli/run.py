@@ -103,7 +103,7 @@ def run(args: Namespace) -> int:
     if args.format == formats.NONE:
         return _run_only(argv, args.log, host, kernel)
     ignored = map(regid.parse, common.words(args.ignore))
-    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
+    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz, kernel=kernel)
     refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch, unmodelled.watch]
     log.any_origin = False
@@ -127,6 +127,7 @@ def run(args: Namespace) -> int:
         warned,
         refused,
         unmodelled=unmodelled.lines(),
+        notes=_notes(kernel),
         program=program,
         fails=args.fail_on,
         strict=args.strict,
@@ -142,6 +143,11 @@ def run(args: Namespace) -> int:
     if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
+
+
+def _notes(kernel: Kernel) -> list[str]:
+    """What bears on the whole run."""
+    return [f"the kernel {kernel.name} is a forecast: {kernel.forecast}"] if kernel.forecast else []
 
 
 def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> int:

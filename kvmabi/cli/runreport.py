@@ -28,6 +28,7 @@ def render(
     refused: Sequence[str],
     *,
     unmodelled: Sequence[str] = (),
+    notes: Sequence[str] = (),
     program: str = "",
     fails: Collection[Severity] = FAILING,
     strict: bool = False,
@@ -35,22 +36,28 @@ def render(
     """Returns the report in a form, without a final newline.
 
     ``warnings`` are lines about damage that a kernel would have done, ``refused`` the last errors of a program that
-    failed, ``unmodelled`` what it asked for that kvmabi does not model. ``program`` is the path of the program that
-    ran: SARIF names it where no line of a source is known.
+    failed, ``unmodelled`` what it asked for that kvmabi does not model, ``notes`` what else bears on the whole run,
+    such as a kernel that does not exist. ``program`` is the path of the program that ran: SARIF names it where no line
+    of a source is known.
     ``fails`` are the severities that fail a JUnit test case; ``strict``: a restore that was not judged fails one, too.
     """
     if form == formats.JSON:
-        more = {"warnings": list(warnings), "refused": list(refused), "not_modelled": list(unmodelled)}
+        more = {
+            "warnings": list(warnings),
+            "refused": list(refused),
+            "not_modelled": list(unmodelled),
+            "notes": list(notes),
+        }
         return json.dumps(verdict.as_dict() | more, indent=2)
     if form == formats.JUNIT:
-        output = "\n".join(_sections(warnings, refused, unmodelled))
+        output = "\n".join(_sections(warnings, refused, unmodelled, notes))
         return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails, strict)), output))
     if form == formats.SARIF:
         return sarif.write(
-            _sarif(verdict, [*warnings, *map(_not_modelled, unmodelled)], refused, program, strict=strict)
+            _sarif(verdict, [*warnings, *map(_not_modelled, unmodelled)], [*refused, *notes], program, strict=strict)
         )
     lines = [f"kvmabi: {verdict}", *([f"kvmabi: --strict: {NOTHING_JUDGED}"] if strict and verdict.is_vacuous else [])]
-    return "\n".join([*lines, *_sections(warnings, refused, unmodelled)])
+    return "\n".join([*lines, *_sections(warnings, refused, unmodelled, notes)])
 
 
 def summary(verdict: Verdict, path: str) -> str:
@@ -88,7 +95,9 @@ def _not_modelled(line: str) -> str:
     return f"{NOT_MODELLED}: {line}"
 
 
-def _sections(warnings: Sequence[str], refused: Sequence[str], unmodelled: Sequence[str]) -> list[str]:
+def _sections(
+    warnings: Sequence[str], refused: Sequence[str], unmodelled: Sequence[str], notes: Sequence[str]
+) -> list[str]:
     lines = []
     if unmodelled:
         lines += [f"{NOT_MODELLED}; a kernel may answer otherwise:", *(f"  {line}" for line in unmodelled)]
@@ -96,7 +105,7 @@ def _sections(warnings: Sequence[str], refused: Sequence[str], unmodelled: Seque
         lines += ["kvmabi: warnings:", *(f"  {event}" for event in warnings)]
     if refused:
         lines += ["kvmabi: the program failed; what was refused last:", *(f"  {event}" for event in refused)]
-    return lines
+    return [*lines, *(f"kvmabi: note: {note}" for note in notes)]
 
 
 def _vcpu(one: Finding | NotJudged | Pair) -> str:
@@ -115,9 +124,10 @@ def _message(finding: Finding) -> str:
     """Returns a finding in a few sentences: the registers, the first one's reason, and the fix."""
     names = " ".join(finding.registers[:NAMES_SHOWN])
     more = len(finding.losses) - NAMES_SHOWN
-    text = f"{finding.title}: {_vcpu(finding)}: {names}{f' and {more} more' if more > 0 else ''}."
+    text = f"{finding.title}: {_vcpu(finding)}"
     if finding.losses:
-        text += f" {finding.losses[0].why}."
+        text += f": {names}{f' and {more} more' if more > 0 else ''}. {finding.losses[0].why}"
+    text = ". ".join([text, *(finding.notes if not finding.losses else ())]) + "."
     return f"{text} Fix: {finding.fix}."
 
 
@@ -162,12 +172,12 @@ def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -
 
 
 def _sarif(
-    verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str, *, strict: bool
+    verdict: Verdict, warnings: Sequence[str], notes: Sequence[str], program: str, *, strict: bool
 ) -> sarif.Report:
     rules = {_rule(found): sarif.Rule(_rule(found), found.title, found.rule, found.fix) for found in verdict.findings}
     notices = [
         *(sarif.Notice(sarif.Level.WARNING, text) for text in warnings),
-        *(sarif.Notice(sarif.Level.NOTE, text) for text in refused),
+        *(sarif.Notice(sarif.Level.NOTE, text) for text in notes),
         *(
             sarif.Notice(sarif.Level.ERROR if strict and one.is_restore else sarif.Level.NOTE, _unjudged(one))
             for one in verdict.not_judged

@@ -65,10 +65,10 @@ class PlainFile(NamedTuple):
 class Call:
     """One ioctl under way: its argument, the caller's memory, and what its event reports.
 
-    ``unmodelled`` is what a kernel does in it and kvmabi does not ("" for nothing).
+    ``argument`` is the event's. ``unmodelled`` is what a kernel does in it and kvmabi does not ("" for nothing).
     """
 
-    __slots__ = ("arg", "data", "effects", "memory", "register", "unmodelled")
+    __slots__ = ("arg", "argument", "data", "effects", "memory", "register", "unmodelled")
 
     def __init__(self, arg: int, memory: Memory) -> None:
         self.arg = arg
@@ -76,6 +76,7 @@ class Call:
         self.register: int | None = None
         self.data: bytes | None = None
         self.effects: Iterable[Effect] = ()
+        self.argument: int | None = None
         self.unmodelled = ""
 
     def read(self, addr: int, size: int) -> bytes:
@@ -161,6 +162,7 @@ class DeviceFile(Kept):
                     call.data,
                     call.effects,
                     self,
+                    call.argument,
                 )
             )
         while self.damage:
