@@ -120,11 +120,25 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return lambda name: files.get(name, name)
 
 
-def run(machine: str, folder: Path, command: str) -> tuple[int, str, dict[str, Any]]:
+def run(machine: str, folder: Path, command: str, kernel: str = "sme-v12") -> tuple[int, str, dict[str, Any]]:
     """A replica under kvmabi run: exit status, its output, and the report."""
     report = folder / "report.json"
     name, *words = command.split()
-    words = ["--host", machine, "--saves", "none", "--report", "json", "--output", str(report), "--", name, *words]
+    words = [
+        "--host",
+        machine,
+        "--kernel",
+        kernel,
+        "--saves",
+        "none",
+        "--report",
+        "json",
+        "--output",
+        str(report),
+        "--",
+        name,
+        *words,
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "kvmabi", "run", *words],
         capture_output=True,
@@ -201,6 +215,18 @@ def test_other_builds(tmp_path: Path, how: str) -> None:
         assert [cause for cause, _ in found(run("sme-demo", tmp_path, command)[2])] == [cause]
     for name in NAMES:
         assert run("sme-demo", tmp_path, f"{name} --fixed")[0] == 0
+
+
+@pytest.mark.slow
+def test_forecast(tmp_path: Path) -> None:
+    """Compiled with SME's forecast numbers, they lose and keep the same on the kernel that may have them."""
+    build(tmp_path, "native", ("-std=c11", *STRICT, "-include", "kvmabi/sme_forecast.h"))
+    for command, cause in (("qemu", "not-saved"), ("firecracker", "vls-late"), ("cloud_hypervisor", "destroyed")):
+        assert [cause for cause, _ in found(run("sme-demo", tmp_path, command, "sme-forecast")[2])] == [cause]
+    for name in NAMES:
+        status, _, report = run("sme-demo", tmp_path, f"{name} --fixed", "sme-forecast")
+        assert (status, found(report)) == (0, [])
+        assert "is a forecast" in report["notes"][0]
 
 
 @pytest.mark.parametrize("compiler", [CC, pytest.param(CROSS_CC, marks=NEEDS_QEMU[:1])], ids=["native", "arm64"])

@@ -10,7 +10,7 @@ from random import Random
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 DEMO = "sme-demo"
-SME_KERNELS = ("sme-v12",)
+SME_KERNELS = ("sme-v12", "sme-forecast")
 OTHER_KERNELS = ("linux-7.3", "linux-7.2", "linux-6.12", "linux-6.1")
 OTHER_HOSTS = (DEMO, DEMO, "neoverse-v1", "neoverse-n2", "cortex-a57", "qemu-max")
 SME_SHARE = 0.75
