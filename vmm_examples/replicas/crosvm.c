@@ -3,8 +3,8 @@
  * The order of crosvm.
  *
  * What it does: a save reads the core registers that it knows by name, V0-31 among them, then every system register
- * and firmware register of the list. A restore writes them in the same order. It never gives a vCPU SVE: V does not
- * exist there. The authors set the SME feature without SVE, and call KVM_ARM_VCPU_FINALIZE.
+ * and firmware register of the list. A restore writes them in the same order. A vCPU with SVE cannot be saved: it has
+ * no V. So the authors set the SME feature without SVE, and call KVM_ARM_VCPU_FINALIZE.
  *
  * The traps: ZA and ZT0 are in no group, so with SVCR.ZA = 1 they are lost, and nobody is told; so are the vector
  * lengths, and the guest gets those of the destination. With SVCR.SM = 1 there is no V: EINVAL, the save fails.
