@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         try:
             rows = _rows(kvm, common.words(args.features), sum({SVCR_BITS[bit] for bit in bits}), args.not_finalized)
         except KvmError as error:
-            raise UsageError(f"host {host.name} under kernel {kernel.name} refuses that: {error}") from None
+            raise UsageError(f"host {host.name} under kernel {kernel.label} refuses that: {error}") from None
     if args.format == formats.JSON:
         formats.print_json(rows)
         return 0

@@ -10,7 +10,7 @@ from random import Random
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 
 DEMO = "sme-demo"
-SME_KERNELS = ("sme-v12", "sme-forecast")
+SME_KERNELS = ("sme-v12",)
 OTHER_KERNELS = ("linux-7.3", "linux-7.2", "linux-6.12", "linux-6.1")
 OTHER_HOSTS = (DEMO, DEMO, "neoverse-v1", "neoverse-n2", "cortex-a57", "qemu-max")
 SME_SHARE = 0.75
@@ -47,10 +47,11 @@ def vector_bits(rng: Random) -> tuple[int, ...]:
     return tuple(sorted(rng.sample(lengths, rng.randint(1, len(lengths)))))
 
 
-def draw(rng: Random) -> tuple[Host, Kernel]:
-    """A host and the kernel that runs on it."""
+def draw(rng: Random, sme_kernel: str = "") -> tuple[Host, Kernel]:
+    """A host and the kernel that runs on it; ``sme_kernel`` takes the place of one with SME, and changes no draw."""
     with_sme = rng.random() < SME_SHARE
-    kernel = _kernel(rng.choice(SME_KERNELS if with_sme else OTHER_KERNELS))
+    drawn = rng.choice(SME_KERNELS if with_sme else OTHER_KERNELS)
+    kernel = _kernel(sme_kernel if with_sme and sme_kernel else drawn)
     name = DEMO if with_sme else rng.choice(OTHER_HOSTS)
     if name != DEMO:
         return _host(name), kernel
