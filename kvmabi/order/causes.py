@@ -15,9 +15,9 @@ class Severity(StrEnum):
     LOST = "lost"
     """The interface took the value: destroyed, refused, cut, never written, of the wrong vCPU or an older save."""
     CHANGED = "changed"
-    """The VMM wrote another value than was saved, and it is there: a mistake or an edit."""
+    """The VMM wrote another value than was saved, and it is there, or got another feature: a mistake or an edit."""
     LATENT = "latent"
-    """Equal here by luck."""
+    """Right here by luck."""
 
 
 class Cause(NamedTuple):

@@ -111,6 +111,6 @@ class FeatureBits:
         if not suspect.here:
             return f"{asked}, which {self._kernel.name} does not know"
         number = self._kernel.features[suspect.here].capability
-        checked = "" if number is None else f", without asking for its capability, {number}"
+        unchecked = "" if number is None else f" without asking for its capability, {number}"
         got = "and was refused" if suspect.event.errno else "and the vCPU has it"
-        return f"{asked}: on {self._kernel.name} that is {suspect.here.upper()}, {got}{checked}"
+        return f"{asked}{unchecked}: on {self._kernel.name} that is {suspect.here.upper()}, {got}"
