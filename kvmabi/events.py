@@ -102,16 +102,18 @@ class Event:
 
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
     ``vcpu`` are None where there is none. ``register`` is the register's ID, ``attribute`` the kind of file, group and
-    number of an attribute, and ``data`` what was read or written of it. ``errno`` is 0 for success, otherwise
-    ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may answer otherwise, or do more: ``reason`` says
-    what kvmabi does not model. ``mode`` is the vCPU's mode before the ioctl, ``svcr`` the value of SVCR afterwards.
-    ``origin`` is None unless a watcher asked for it. ``seconds`` is when it happened on the monotonic clock, for an
-    event that is recorded later; None: it happens now.
+    number of an attribute, and ``data`` what was read or written of it. ``argument`` is a number that the ioctl is
+    about: the capability of KVM_CHECK_EXTENSION, the feature bits of KVM_ARM_VCPU_INIT. ``errno`` is 0 for success,
+    otherwise ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may answer otherwise, or do more:
+    ``reason`` says what kvmabi does not model. ``mode`` is the vCPU's mode before the ioctl, ``svcr`` the value of SVCR
+    afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is when it happened on the monotonic
+    clock, for an event that is recorded later; None: it happens now.
     """
 
     __slots__ = (
         "_effects",
         "_source",
+        "argument",
         "attribute",
         "data",
         "errno",
@@ -145,7 +147,9 @@ class Event:
         effects: Iterable[Effect] = (),
         source: Source | None = None,
         attribute: tuple[str, int, int] | None = None,
+        argument: int | None = None,
     ) -> None:
+        self.argument = argument
         self.number = number
         self.kind = kind
         self.what = what

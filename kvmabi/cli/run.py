@@ -15,6 +15,7 @@ from kvmabi import regid, wholefile
 from kvmabi.cli import common, formats, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
+from kvmabi.cli.remarks import Remarks
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
@@ -102,7 +103,7 @@ def run(args: Namespace) -> int:
     if args.format == formats.NONE:
         return _run_only(argv, args.log, host, kernel)
     ignored = map(regid.parse, common.words(args.ignore))
-    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
+    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz, kernel=kernel)
     refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch, unmodelled.watch]
     log.any_origin = False
@@ -117,19 +118,14 @@ def run(args: Namespace) -> int:
             return error.code
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
-    refused = [str(event) for event in refusals.last] if status.program else []
-    warned = [str(event) for event in warnings.first]
-    program = shutil.which(argv[0]) or argv[0]
-    report = runreport.render(
-        verdict,
-        args.format,
-        warned,
-        refused,
-        unmodelled=unmodelled.lines(),
-        program=program,
-        fails=args.fail_on,
-        strict=args.strict,
+    remarks = Remarks(
+        warnings=[str(event) for event in warnings.first],
+        refused=[str(event) for event in refusals.last] if status.program else [],
+        not_modelled=unmodelled.lines(),
+        notes=_notes(kernel),
     )
+    program = shutil.which(argv[0]) or argv[0]
+    report = runreport.render(verdict, args.format, remarks, program=program, fails=args.fail_on, strict=args.strict)
     _write(report, args.output)
     if args.output is None and args.format == formats.TEXT:
         _annotate(verdict, strict=args.strict)
@@ -141,6 +137,11 @@ def run(args: Namespace) -> int:
     if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
+
+
+def _notes(kernel: Kernel) -> list[str]:
+    """What bears on the whole run."""
+    return [f"the kernel {kernel.name} is a forecast: {kernel.forecast}"] if kernel.forecast else []
 
 
 def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import github, junit, sarif, sources
+from kvmabi.cli.remarks import Remarks
 from kvmabi.errors import NOT_MODELLED
 from kvmabi.order import NOTHING_JUDGED, Finding, NotJudged, Pair, Severity, Verdict
 
@@ -23,18 +24,9 @@ def as_junit(verdict: Verdict, output: str, fails: Collection[Severity], *, stri
     return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails, strict)), output))
 
 
-def as_sarif(
-    verdict: Verdict,
-    warnings: Sequence[str],
-    refused: Sequence[str],
-    unmodelled: Sequence[str],
-    program: str,
-    *,
-    strict: bool,
-) -> str:
-    """Returns the report as SARIF."""
-    texts = [*warnings, *(f"{NOT_MODELLED}: {line}" for line in unmodelled)]
-    return sarif.write(_sarif(verdict, texts, refused, program, strict=strict))
+def as_sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) -> str:
+    """Returns the report as SARIF; ``program`` is named where no line of a source is known."""
+    return sarif.write(_sarif(verdict, remarks, program, strict=strict))
 
 
 def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Annotation]:
@@ -68,9 +60,10 @@ def _message(finding: Finding) -> str:
     """Returns a finding in a few sentences: the registers, the first one's reason, and the fix."""
     names = " ".join(finding.registers[:NAMES_SHOWN])
     more = len(finding.losses) - NAMES_SHOWN
-    text = f"{finding.title}: {_vcpu(finding)}: {names}{f' and {more} more' if more > 0 else ''}."
+    text = f"{finding.title}: {_vcpu(finding)}"
     if finding.losses:
-        text += f" {finding.losses[0].why}."
+        text += f": {names}{f' and {more} more' if more > 0 else ''}. {finding.losses[0].why}"
+    text = ". ".join([text, *(finding.notes if not finding.losses else ())]) + "."
     return f"{text} Fix: {finding.fix}."
 
 
@@ -114,13 +107,13 @@ def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -
 # --- SARIF: a rule for each kind and cause, a result for each finding
 
 
-def _sarif(
-    verdict: Verdict, warnings: Sequence[str], refused: Sequence[str], program: str, *, strict: bool
-) -> sarif.Report:
+def _sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) -> sarif.Report:
     rules = {_rule(found): sarif.Rule(_rule(found), found.title, found.rule, found.fix) for found in verdict.findings}
+    unmodelled = [f"{NOT_MODELLED}: {line}" for line in remarks.not_modelled]
+    faults = [f"a fault that was asked for: {line}" for line in remarks.faults]
     notices = [
-        *(sarif.Notice(sarif.Level.WARNING, text) for text in warnings),
-        *(sarif.Notice(sarif.Level.NOTE, text) for text in refused),
+        *(sarif.Notice(sarif.Level.WARNING, text) for text in (*remarks.warnings, *unmodelled)),
+        *(sarif.Notice(sarif.Level.NOTE, text) for text in (*faults, *remarks.refused, *remarks.notes)),
         *(
             sarif.Notice(sarif.Level.ERROR if strict and one.is_restore else sarif.Level.NOTE, _unjudged(one))
             for one in verdict.not_judged

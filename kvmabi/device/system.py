@@ -57,6 +57,7 @@ class SystemFile(DeviceFile):
         return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes, self._eventfds, call.memory.pid)
 
     def _check_extension(self, call: Call) -> int:
+        call.argument = call.arg
         return self.system.check_extension(call.arg, on_vm=False)
 
     def _get_vcpu_mmap_size(self, call: Call) -> int:
