@@ -16,6 +16,7 @@ from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Plain
 from kvmabi.device.memory import PAGE_BYTES, Memory
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpuevents import PendingSError
+from kvmabi.device.watched import WatchedMemory
 from kvmabi.errors import KvmError
 from kvmabi.events import MP_STATE as MP_STATE_ID
 from kvmabi.events import VCPU_EVENTS, Kind
@@ -37,6 +38,7 @@ FEATURE = layout("int")
 MASK_LENGTH = layout("struct kvm_signal_mask")
 SIGSET_BYTES = 8
 KVM_RUN = "struct kvm_run"
+RUN_BYTES = uapi.ffi.sizeof(KVM_RUN)
 IMMEDIATE_EXIT = uapi.ffi.offsetof(KVM_RUN, "immediate_exit")
 RUN_FIELDS = {
     name: (field.offset, uapi.ffi.sizeof(field.type)) for name, field in uapi.ffi.typeof(KVM_RUN).fields if name
@@ -230,6 +232,8 @@ class VcpuFile(DeviceFile):
         for field, value in exit.written.items():
             offset, size_bytes = RUN_FIELDS[field]
             os.pwrite(self.run_fd, value.to_bytes(size_bytes, "little"), offset)
+        if type(call.memory) is WatchedMemory:
+            call.memory.detail.run = os.pread(self.run_fd, RUN_BYTES, 0)
         if exit.waits and isinstance(exit.result, Refusal):
             return Wait(exit.result, self.sigmask)
         return exit.result
