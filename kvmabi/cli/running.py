@@ -66,8 +66,12 @@ def check_names(args: Namespace, names: Sequence[str]) -> None:
             raise UsageError(f"--{name} takes a name, which is empty")
 
 
-def run(args: Namespace, argv: Sequence[str], host: Host, kernel: Kernel, log: EventLog) -> ExitStatus | int:
+def run(
+    args: Namespace, argv: Sequence[str], host: Host, kernel: Kernel, log: EventLog, *, real: bool = False
+) -> ExitStatus | int:
     """Runs the program, with a record if one is wanted; returns how it ended, or why it did not begin as a status.
+
+    ``real``: it has the machine's own /dev/kvm; ``host`` and ``kernel`` are those that the record names.
 
     A record that cannot be begun is a UsageError, before the program starts; one that is not complete is reported, and
     counts as a failure of kvmabi's own.
@@ -80,7 +84,8 @@ def run(args: Namespace, argv: Sequence[str], host: Host, kernel: Kernel, log: E
                 record = stack.enter_context(RecordFile(args.record, host, kernel, source))
                 record.watch(log)
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            ended = launch.run(argv, open_system(host, kernel, log), sysroot=sysroot, transport=args.transport)
+            system = open_system(host, kernel, log)
+            ended = launch.run(argv, system, sysroot=sysroot, transport=args.transport, real=real)
         except CannotRun as error:
             common.complain(error)
             return error.code

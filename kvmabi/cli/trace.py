@@ -16,6 +16,7 @@ from kvmabi.cli import common, formats, running
 from kvmabi.cli.command import Command
 from kvmabi.errors import UsageError
 from kvmabi.events import Event, EventLog, Kind
+from kvmabi.steps.backends import realkvm
 from kvmabi.tracing import filters
 from kvmabi.tracing.lines import Lines
 
@@ -23,6 +24,7 @@ EXAMPLE = """\
   kvmabi trace -- ./my-vmm --restore snapshot
   kvmabi trace -e set,run --vcpu 0 -o trace.txt -- ./my-vmm
   kvmabi trace -e failed --format json -- ./my-vmm
+  kvmabi trace --real -- ./my-vmm   # on an arm64 machine with KVM
   kvmabi trace --record bug.trace -- ./my-vmm; kvmabi replay bug.trace
 
 exit status: the program's own (128 + S if signal S ended it); 125 for a failure
@@ -50,6 +52,12 @@ def options(parser: ArgumentParser) -> None:
         help="seconds since the start, since the line before, or the time of day before each line (default: none)",
     )
     parser.add_argument("--full", action="store_true", help="do not shorten long values")
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="run on the machine's own /dev/kvm, an arm64 one, instead of an emulated one; --host and --kernel are the "
+        "profiles that a record names",
+    )
     running.add(parser)
     running.add_program(parser)
 
@@ -59,6 +67,8 @@ def run(args: Namespace) -> int:
     argv = running.program(args)
     running.check_names(args, ("output", *running.NAMES))
     host, kernel = common.profiles(args.host, args.kernel)
+    if args.real:
+        kernel = realkvm.check(args.kernel)
     shown = [filters.by_what(common.words(args.events))]
     if args.vcpu is not None:
         shown.append(filters.by_vcpu(args.vcpu))
@@ -70,7 +80,7 @@ def run(args: Namespace) -> int:
         form = _json(lines) if args.format == formats.JSON else _text(lines, args.times)
         shower = Shower(stream, form, filters.both(shown))
         log.watchers.append(shower.watch)
-        ended = running.run(args, argv, host, kernel, log)
+        ended = running.run(args, argv, host, kernel, log, real=args.real)
         shower.flush()
     if shower.failed:
         common.complain(f"{args.output or 'stderr'}: cannot be written: {shower.failed}; the trace is not complete")

@@ -40,6 +40,10 @@ class WatchedMemory:
         self.detail.accesses.append(Access(addr, len(data), data[:done], writes=True))
         return done
 
+    def take_own(self, fd: int) -> int:
+        """Memory.take_fd without a note."""
+        return self._memory.take_fd(fd)
+
     def take_fd(self, fd: int) -> int:
         """See Memory.take_fd."""
         try:

@@ -18,12 +18,14 @@ from kvmabi.errors import UsageError
 from kvmabi.interpose.descendants import Descendants
 from kvmabi.interpose.libraries import PRELOAD
 from kvmabi.interpose.program import check, find
+from kvmabi.interpose.protocol import REAL_SOCKET
 from kvmabi.interpose.server import Server
 from kvmabi.interpose.signals import Signals
 from kvmabi.interpose.transports import TRANSPORTS as TRANSPORTS
-from kvmabi.interpose.transports import Order, chosen
+from kvmabi.interpose.transports import Order, chosen, watched
 
 OWN_FAILURE = 125
+SOCKET = "socket"
 SIGNALLED = 128
 SOCKET_PATH_BYTES = 107
 """What struct sockaddr_un holds, less the final zero."""
@@ -53,26 +55,28 @@ def run(
     arm64: Path | None = None,
     sysroot: Path | None = None,
     transport: str | None = None,
+    real: bool = False,
 ) -> ExitStatus:
     """Run a program whose /dev/kvm is ``system``; returns when it ended and its descendants no longer use KVM.
 
     ``environment`` is the program's, by default this process's. ``preload`` and ``arm64`` are the interposers for
     programs of this machine and for arm64 programs on it, which have their libraries below ``sysroot``; None: kvmabi's
-    own, the system's. ``transport`` is "preload" or "seccomp", None: by the kind of program. Errors: CannotRun (126 or
-    127), UsageError.
+    own, the system's. ``transport`` is "preload" or "seccomp", None: by the kind of program. ``real``: the program has
+    the machine's own /dev/kvm, and what it does there goes to the log of ``system``. Errors: CannotRun (126 or 127),
+    UsageError.
     """
     if not argv:
         raise UsageError("no program to run")
     variables = dict(os.environ if environment is None else environment)
     file = find(argv[0], variables.get("PATH", os.defpath))
     way = check(file)
-    start = chosen(way, transport)
+    start = watched(way, transport) if real else chosen(way, transport)
     if not preload.is_file():
         raise UsageError(f"{preload} does not exist: the interposer was not built")
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         folder = stack.enter_context(_socket_folder())
-        server = Server(folder / "socket", system)
+        server = Server(folder / (REAL_SOCKET if real else SOCKET), system)
         stack.callback(server.close)
         descendants = stack.enter_context(Descendants())
         pid = start(Order(file, argv, variables, way, folder, server, preload, arm64, sysroot))
@@ -119,7 +123,7 @@ def _socket_folder() -> Iterator[Path]:
         except OSError:
             continue
         try:
-            if len(os.fsencode(folder / "socket")) <= SOCKET_PATH_BYTES:
+            if len(os.fsencode(folder / SOCKET)) <= SOCKET_PATH_BYTES:
                 yield folder
                 return
         finally:

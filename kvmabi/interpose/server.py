@@ -20,6 +20,8 @@ from kvmabi.interpose.backtraces import Backtraces
 from kvmabi.interpose.clients import Client, Disconnect, peer_credentials
 from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.notified import Notified
+from kvmabi.interpose.protocol import REAL_SOCKET
+from kvmabi.interpose.real import RealKernel
 
 BACKLOG = 256
 SWEEP_SECONDS = 0.05
@@ -47,11 +49,13 @@ class Served(Protocol):
 class Server:
     """Serves a device file on a Unix socket at ``path``, to processes of the same user.
 
+    With the name REAL_SOCKET it watches what they do on the machine's own /dev/kvm instead.
     ``failures`` counts errors of kvmabi itself, each printed on standard error; clients see them as EIO.
     """
 
     def __init__(self, path: Path, system: DeviceFile) -> None:
         self.failures = 0
+        self.path = path
         self._said: set[str] = set()
         self._poll = select.epoll()
         self._spare: int | None = _spare_fd()
@@ -59,6 +63,8 @@ class Server:
         self._clients: dict[int, Served] = {}
         self._notified: Notified | None = None
         self._files = OpenFiles(system, self._poll, self._complain)
+        if path.name == REAL_SOCKET:
+            self._files.real = RealKernel(system.log, self._complain)
         self._traces = Backtraces(system.log)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._listener.bind(os.fspath(path))

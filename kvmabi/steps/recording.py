@@ -178,6 +178,8 @@ class Recorder:
             yield _with_number(event, file, detail.argument)
             return
         entered = (event.vm, event.vcpu) in self._entering
+        if entered and not event.errno:
+            yield f"{INEXACT}the guest ran until an exit; what it did is not in this record"
         yield f"{'E' if entered else 'R'} {file}\t{_answer(event)}"
 
     # --- registers

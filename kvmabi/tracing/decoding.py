@@ -84,8 +84,7 @@ class Decoder:
 
 def struct(ctype: str, data: bytes) -> dict[str, Value]:
     """The fields of a struct, without padding; a flexible array is left out."""
-    kind = uapi.ffi.typeof(ctype)
-    return _struct(kind, uapi.ffi.cast(f"{ctype} *", uapi.ffi.from_buffer(data))[0])
+    return _struct(uapi.ffi.typeof(ctype), data)
 
 
 def register_text(id: int, data: bytes) -> str:
@@ -115,12 +114,16 @@ def value_text(data: bytes) -> str:
 
 def exit_of(run: bytes) -> tuple[str, dict[str, Value]]:
     """The exit reason of struct kvm_run by name, and the member of its union that belongs to it."""
-    whole = uapi.ffi.from_buffer(f"{RUN} *", run.ljust(uapi.ffi.sizeof(RUN), b"\0"))
-    reason = int(whole.exit_reason)
+    kind = uapi.ffi.typeof(RUN)
+    whole = run.ljust(uapi.ffi.sizeof(kind), b"\0")
+    reason = int.from_bytes(_bytes_of(kind, "exit_reason", whole), "little")
     name = uapi.EXIT_NAMES.get(reason, number(reason)).removeprefix("KVM_EXIT_")
     member = EXITS.get(reason)
-    details = {} if member is None else _struct(uapi.ffi.typeof(getattr(whole, member)), getattr(whole, member))
-    return name, details
+    if member is None:
+        return name, {}
+    place = uapi.ffi.offsetof(kind, member)
+    ctype = _member(kind, member)
+    return name, _struct(ctype, whole[place : place + uapi.ffi.sizeof(ctype)])
 
 
 def _is_read(detail: Detail) -> bool:
@@ -136,28 +139,45 @@ def _elements(name: str, detail: Detail) -> dict[str, Value]:
     return {field: [struct(ctype, data[at : at + size_bytes]) for at in range(0, len(data), size_bytes)]}
 
 
-def _struct(ctype: Any, whole: Any) -> dict[str, Value]:
+def _member(ctype: Any, name: str) -> Any:
+    """The type of a field, perhaps one of an unnamed union."""
+    for field_name, field in ctype.fields:
+        if field_name == name:
+            return field.type
+        if not field_name and name in dict(field.type.fields or ()):
+            return dict(field.type.fields)[name].type
+    raise KeyError(name)
+
+
+def _bytes_of(ctype: Any, name: str, data: bytes) -> bytes:
+    place = uapi.ffi.offsetof(ctype, name)
+    return data[place : place + uapi.ffi.sizeof(_member(ctype, name))]
+
+
+def _struct(ctype: Any, data: bytes) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, field in ctype.fields:
-        if PADDING.fullmatch(name or "pad"):
+        if PADDING.fullmatch(name):
             continue
-        if field.type.kind == "array" and not field.type.length:
-            continue
-        found[name] = _value(field.type, getattr(whole, name), meaning(ctype.cname, name))
+        if not name:  # a union or a struct without a name: its first field stands for it
+            inner, kind = next(iter(field.type.fields))
+            found[inner] = _value(kind.type, data[field.offset :], meaning(ctype.cname, inner))
+        elif not (field.type.kind == "array" and not field.type.length):
+            found[name] = _value(field.type, data[field.offset :], meaning(ctype.cname, name))
     return found
 
 
-def _value(ctype: Any, value: Any, means: Meaning | None) -> Value:
-    if ctype.kind in ("primitive", "enum"):
-        plain = int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
+def _value(ctype: Any, data: bytes, means: Meaning | None) -> Value:
+    """A value at the beginning of some bytes."""
+    data = data[: uapi.ffi.sizeof(ctype)]
+    if ctype.kind in ("primitive", "enum", "pointer"):
+        signed = ctype.kind != "pointer" and int(uapi.ffi.cast(ctype, -1)) < 0
+        plain = int.from_bytes(data, "little", signed=signed)
         return means.text(plain) if means else number(plain)
-    if ctype.kind == "array" and uapi.ffi.sizeof(ctype.item) == 1:
-        return hexruns.compress(bytes(uapi.ffi.buffer(value)))
-    if ctype.kind == "array":
-        items = [_value(ctype.item, item, means) for item in value]
+    if ctype.kind == "array" and uapi.ffi.sizeof(ctype.item) > 1:
+        step = uapi.ffi.sizeof(ctype.item)
+        items = [_value(ctype.item, data[at : at + step], means) for at in range(0, len(data), step)]
         while len(items) > 1 and items[-1] == "0":
             items.pop()
         return items
-    if ctype.kind == "struct":
-        return _struct(ctype, value)
-    return hexruns.compress(bytes(uapi.ffi.buffer(value)))
+    return _struct(ctype, data) if ctype.kind == "struct" else hexruns.compress(data)

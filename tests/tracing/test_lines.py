@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvmabi import KvmError, regid, uapi
+from kvmabi.detail import Detail, size_of_argument
 from kvmabi.errors import UsageError
 from kvmabi.events import Event, Kind
 from kvmabi.kvm import Kvm, open_kvm
@@ -127,6 +128,25 @@ def test_an_exit_has_its_details() -> None:
     assert reason == "MMIO"
     assert (details["phys_addr"], details["len"], details["is_write"]) == ("0x9000000", "4", "1")
     assert decoding.exit_of(b"\xff" * 12)[0] == "0xffffffff"
+
+
+@pytest.mark.parametrize("name", [name for name in uapi.IOCTL_ARGUMENTS if uapi.IOCTL_ARGUMENTS[name]])
+def test_every_struct_can_be_decoded(name: str) -> None:
+    """Of any bytes, readable or not, on a file of any kind."""
+    decoder = decoding.Decoder({})
+    request = vars(uapi)[name]
+    for kind in ("system", "vm", "vcpu", "device"):
+        for fill in (b"\0", b"\xff", b"\5"):
+            before = fill * size_of_argument(request)
+            assert decoder.argument(name, Detail(request, 16, kind, before=before, after=before))
+        assert decoder.argument(name, Detail(request, 16, kind)) == "0x10"
+
+
+def test_every_exit_can_be_decoded() -> None:
+    """Of any bytes."""
+    for reason in (*uapi.EXIT_NAMES, 12345):
+        run = uapi.ffi.new("struct kvm_run *", {"exit_reason": reason})
+        assert decoding.exit_of(bytes(uapi.ffi.buffer(run)))[0]
 
 
 def test_names_of_attributes_exist() -> None:
