@@ -63,7 +63,8 @@ class Detail:
     ``kind`` is that of the file it was made on, ``device`` the device's number in its VM in the order of creation.
     ``before`` are the bytes of the argument's struct when the ioctl began, as many as can be read (none if its number
     encodes no size), ``after`` those when it ended, if the kernel writes them. ``run`` is the beginning of the vCPU's
-    struct kvm_run after a KVM_RUN. ``result`` is None for a failure.
+    struct kvm_run after a KVM_RUN, ``offered`` what a KVM_SET_ONE_REG that failed before the kernel read it was to
+    write. ``result`` is None for a failure.
     """
 
     request: int
@@ -75,6 +76,7 @@ class Detail:
     accesses: list[Access] = field(default_factory=list)
     descriptors: list[Descriptor] = field(default_factory=list)
     run: bytes = b""
+    offered: bytes = b""
     result: int | None = None
     opened: Opened | None = None
 

@@ -23,7 +23,7 @@ from kvmabi.events import VCPU_EVENTS, Kind
 from kvmabi.model import lifecycle, run, stats
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import Refusal
-from kvmabi.model.row import Buffer
+from kvmabi.model.row import Buffer, size_of
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
 from kvmabi.model.vgic import UNSET_ADDRESS
 
@@ -194,7 +194,10 @@ class VcpuFile(DeviceFile):
         if self.vcpu.map is None:
             return VCPU_NOT_INITIALIZED
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
-        return self._set(call, id, self._buffer(call.memory, addr))
+        outcome = self._set(call, id, self._buffer(call.memory, addr))
+        if type(call.memory) is WatchedMemory and call.data is None:
+            call.memory.detail.offered = call.memory.peek(addr, size_of(id))
+        return outcome
 
     def _get_reg_list(self, call: Call) -> int:
         regmap = self.vcpu.require_final()

@@ -217,7 +217,7 @@ class Recorder:
                 yield f"{INEXACT}the {mapped} bytes that were mapped were {hexruns.compress(data)}"
             yield f"s {file} {id:x} {mapped} {data[0]}\t{_answer(event)}"
             return
-        yield f"S {file} {id:x} {hexruns.compress(event.data or b'') or '00'}\t{_answer(event)}"
+        yield f"S {file} {id:x} {hexruns.compress(event.data or detail.offered) or '00'}\t{_answer(event)}"
 
     def _list(self, event: Event, detail: Detail, file: str) -> Lines:
         if len(detail.before) < COUNT.size:

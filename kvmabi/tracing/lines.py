@@ -55,7 +55,7 @@ class Lines:
             argument = None if detail is None else self._decoder.argument(event.what, detail)
             found |= {
                 "argument": None if event.register is not None else argument,
-                "register": None if event.register is None else _register(event.register, event.data),
+                "register": None if event.register is None else _register(event.register, _data(event)),
                 "result": None if detail is None else detail.result,
                 "errno": errno.errorcode.get(event.errno, str(event.errno)) if event.errno else None,
                 "opened": None if detail is None or detail.opened is None else _opened(detail.opened),
@@ -69,11 +69,11 @@ class Lines:
 
     def _argument(self, event: Event) -> list[str]:
         if event.register is not None:
-            name = regid.name_of(event.register)
-            if not event.data:
+            name, data = regid.name_of(event.register), _data(event)
+            if not data:
                 return [name]
-            text = self._shortened(register_text(event.register, event.data))
-            return [name, "=", f"{text}({len(event.data)} bytes)" if text.endswith(CUT) else text]
+            text = self._shortened(register_text(event.register, data))
+            return [name, "=", f"{text}({len(data)} bytes)" if text.endswith(CUT) else text]
         if event.detail is None:
             return []
         argument = self._decoder.argument(event.what, event.detail)
@@ -135,6 +135,12 @@ def _flat(value: Value) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_flat, value))}]"
     return "{" + ", ".join(f"{name}={_flat(part)}" for name, part in value.items()) + "}"
+
+
+def _data(event: Event) -> bytes | None:
+    """The register's bytes, also of a set that failed before the kernel read them."""
+    offered = b"" if event.detail is None else event.detail.offered
+    return offered or None if event.data is None else event.data
 
 
 def _register(id: int, data: bytes | None) -> dict[str, Any]:

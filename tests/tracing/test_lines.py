@@ -138,8 +138,9 @@ def test_every_struct_can_be_decoded(name: str) -> None:
     for kind in ("system", "vm", "vcpu", "device"):
         for fill in (b"\0", b"\xff", b"\5"):
             before = fill * size_of_argument(request)
-            assert decoder.argument(name, Detail(request, 16, kind, before=before, after=before))
-        assert decoder.argument(name, Detail(request, 16, kind)) == "0x10"
+            assert decoder.argument(name, Detail(request, 16, kind, before=before, after=before)) is not None
+        if size_of_argument(request):
+            assert decoder.argument(name, Detail(request, 16, kind)) == "0x10"
 
 
 def test_every_exit_can_be_decoded() -> None:
