@@ -153,6 +153,10 @@ class Doer:
         self._fds.vcpus = self._fds.devices = 0
         return "OK"
 
+    def _close_all(self) -> str:
+        self.close_vms()
+        return "OK"
+
     def _new(self, vcpus: int) -> str:
         self.close_vms()
         created = self._create_vm(0)
@@ -351,6 +355,7 @@ METHODS = {
     "C": "_create_vm",
     "U": "_use_vm",
     "c": "_close_vm",
+    "Z": "_close_all",
     "V": "_create_vcpu",
     "W": "_enable_cap",
     "I": "_init",

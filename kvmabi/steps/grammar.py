@@ -60,6 +60,7 @@ OPS: Final = (
     _op("C", "create-vm", "type:hex", "KVM_CREATE_VM of a type; v, vCPUs and devices are this VM's, others stay open"),
     _op("U", "use-vm", "vm:count", "no ioctl: v, vCPUs and devices are those of a VM, by the order of creation from 0"),
     _op("c", "close-vm", "", "no ioctl: close the VM, its vCPUs and devices"),
+    _op("Z", "close-all", "", "no ioctl: close everything; VMs count from 0 again"),
     _op("V", "create-vcpu", "id:number", "KVM_CREATE_VCPU"),
     _op("W", "enable-cap", "capability:number", "KVM_ENABLE_CAP on the VM"),
     _op("I", "init", "file target:number features:hex", "KVM_ARM_VCPU_INIT with one word of features"),

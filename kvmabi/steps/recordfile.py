@@ -41,7 +41,13 @@ class RecordFile:
         except OSError as error:
             raise UsageError(f"{self._part}: cannot be written: {error.strerror}") from None
         origin = source.encode("unicode_escape").decode("ascii")
-        head = [f"# host {host.name}", f"# kernel {kernel.name}", f"# recorded by {origin}", f"# seq {SEQUENCE}"]
+        head = [
+            f"# host {host.name}",
+            f"# kernel {kernel.name}",
+            f"# recorded by {origin}",
+            f"# seq {SEQUENCE}",
+            "Z\tOK",
+        ]
         for line in head:
             self._write(line)
         if self.failed:

@@ -19,7 +19,7 @@ from kvmabi.steps.trace import Trace
 
 SHOWN = 10
 TICK_STEPS = 4096
-LIFE_STEPS = frozenset("NCUcVIiFRELl")
+LIFE_STEPS = frozenset("NCUcZVIiFRELl")
 SME_SYSREGS = frozenset({"svcr", "smcr_el1", "tpidr2_el0", "smpri_el1", "smidr_el1", "fpmr"})
 FIRMWARE = frozenset({"firmware", "firmware_bitmap"})
 ALL_BITS = (1 << 64) - 1

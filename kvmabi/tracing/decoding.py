@@ -123,7 +123,7 @@ def exit_of(run: bytes) -> tuple[str, dict[str, Value]]:
         return name, {}
     place = uapi.ffi.offsetof(kind, member)
     ctype = _member(kind, member)
-    return name, _struct(ctype, whole[place : place + uapi.ffi.sizeof(ctype)])
+    return name, _struct(ctype, whole[place : place + uapi.ffi.sizeof(ctype)], f"exit {member}")
 
 
 def _is_read(detail: Detail) -> bool:
@@ -154,16 +154,17 @@ def _bytes_of(ctype: Any, name: str, data: bytes) -> bytes:
     return data[place : place + uapi.ffi.sizeof(_member(ctype, name))]
 
 
-def _struct(ctype: Any, data: bytes) -> dict[str, Value]:
+def _struct(ctype: Any, data: bytes, called: str = "") -> dict[str, Value]:
+    """The fields of a struct, which is ``called`` so in the table of meanings if not by its own name."""
     found: dict[str, Value] = {}
     for name, field in ctype.fields:
         if PADDING.fullmatch(name):
             continue
         if not name:  # a union or a struct without a name: its first field stands for it
             inner, kind = next(iter(field.type.fields))
-            found[inner] = _value(kind.type, data[field.offset :], meaning(ctype.cname, inner))
+            found[inner] = _value(kind.type, data[field.offset :], meaning(called or ctype.cname, inner))
         elif not (field.type.kind == "array" and not field.type.length):
-            found[name] = _value(field.type, data[field.offset :], meaning(ctype.cname, name))
+            found[name] = _value(field.type, data[field.offset :], meaning(called or ctype.cname, name))
     return found
 
 

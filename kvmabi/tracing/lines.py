@@ -18,8 +18,8 @@ from kvmabi.errors import NOT_MODELLED
 from kvmabi.events import Event, Kind
 from kvmabi.tracing.decoding import Decoder, Value, exit_of, register_text
 
-SHORT = 60
-"""The most characters of a value, unless all are wanted."""
+SHORT, STRUCT_SHORT = 60, 160
+"""The most characters of a register's value and of a struct, unless all are wanted."""
 CUT = "…"
 KVM = "KVM_"
 RUN = "KVM_RUN"
@@ -77,7 +77,7 @@ class Lines:
         if event.detail is None:
             return []
         argument = self._decoder.argument(event.what, event.detail)
-        return [] if argument is None else [self._shortened(_flat(argument))]
+        return [] if argument is None else [self._shortened(_flat(argument), STRUCT_SHORT)]
 
     def _remarks(self, event: Event) -> list[str]:
         found = [] if event.modelled else [NOT_MODELLED]
@@ -92,8 +92,8 @@ class Lines:
             found.append(f"{'changed' if any(any(effect.after) for effect in changed) else 'zeroed'} {names}")
         return found
 
-    def _shortened(self, text: str) -> str:
-        return text if self._full or len(text) <= SHORT else text[: SHORT - 1] + CUT
+    def _shortened(self, text: str, most: int = SHORT) -> str:
+        return text if self._full or len(text) <= most else text[: most - 1] + CUT
 
 
 def place(event: Event) -> str:

@@ -57,6 +57,7 @@ def test_a_program_that_does_everything_replays(record: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        r"Z\tOK",
         r"C 28\tOK",
         r"U 1\tOK",
         r"V 1\tOK",
@@ -77,6 +78,14 @@ def test_a_program_that_does_everything_replays(record: Path) -> None:
 def test_what_the_program_did_is_in_the_record(record: Path, line: str) -> None:
     """Each kind of thing has its step."""
     assert re.search(f"^{line}$", record.read_text("utf-8"), re.MULTILINE)
+
+
+def test_a_record_replays_after_other_steps(record: Path, tmp_path: Path) -> None:
+    """It begins by closing everything: a backend that has VMs open counts its own."""
+    text = record.read_text("utf-8")
+    path = tmp_path / "a.trace"
+    path.write_text(text.replace("# seq record\n", "# seq other\nN 2\tOK\nC 0\tOK\n# seq record\n"))
+    assert not replayed(path).first
 
 
 def test_eventfds_have_names(record: Path) -> None:

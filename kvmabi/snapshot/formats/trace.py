@@ -3,8 +3,7 @@
 
 A vCPU's registers are what the KVM_GET_ONE_REG after its last KVM_GET_REG_LIST returned, in that order. If several VMs
 were read, the one that was listed last and read counts: in a trace, ``new`` and ``create-vm`` begin another
-one. A vCPU that was only
-written to is not in the snapshot.
+one. A vCPU that was only written to is not in the snapshot.
 
 >>> from kvmabi.snapshot import opening
 >>> log = b"6 VM 1 vCPU 0 KVM_GET_REG_LIST: OK\\n7 VM 1 vCPU 0 KVM_GET_ONE_REG svcr = 0200*7.: OK\\n"
@@ -160,6 +159,10 @@ class _TraceVms:
         """``new``: the numbers begin anew."""
         self.current = self._last = self._first = self._last + 1
 
+    def close(self) -> None:
+        """``close-all``."""
+        self._first = self._last + 1
+
     def create(self) -> None:
         """``create-vm``."""
         self.current = self._last = self._last + 1
@@ -182,6 +185,8 @@ def _take_step(reads: _Reads, line: Line, vms: _TraceVms) -> None:
         return
     if letter == "N":
         vms.new()
+    elif letter == "Z":
+        vms.close()
     elif letter == "C":
         vms.create()
     elif letter == "U" and type(words[0]) is int:

@@ -408,6 +408,7 @@ static void step(char *line)
 	case 'C': new_vm_of_type(line); break;
 	case 'U': use_vm(line); break;
 	case 'c': close_vm(); say("OK"); break;
+	case 'Z': close_all(); say("OK"); break;
 	case 'V': say_result(create_vcpu(number(&line, 10))); break;
 	case 'I': init(line, 1); break;
 	case 'i': init(line, 7); break;
