@@ -134,8 +134,12 @@ class DeviceFile(Kept):
         request &= REQUEST_MASK
         name, handler = self.table.get(request) or (f"ioctl {request:#x}", unknown)
         log = self.log
-        call = Call(arg, self._watched(request, arg, memory) if log.detailed else memory)
-        before = self.mode if log.watchers or log.kept else None
+        before = None
+        if log.watchers or log.kept:
+            before = self.mode
+            if log.detailed:
+                memory = self._watched(request, arg, memory)
+        call = Call(arg, memory)
         try:
             outcome = self.denies(memory) or handler(self, call)
         except KvmError as error:

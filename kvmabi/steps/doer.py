@@ -62,12 +62,11 @@ Plan = Callable[[], str]
 """What a step's text comes to: how it is done, with its words."""
 
 
-class _Files(dict[File, int]):
+class _Vm:
     """The descriptors that steps name while one VM is used: /dev/kvm's and those of the VM."""
 
     def __init__(self, kvm: int) -> None:
-        super().__init__()
-        self["s"] = kvm
+        self.fds: dict[File, int] = {"s": kvm}
         self.vcpus = self.devices = 0
 
 
@@ -80,8 +79,8 @@ class Doer:
     def __init__(self, port: Port) -> None:
         self.port = port
         self.memory = port.memory
-        self._fds = _Files(port.kvm)
-        self._vms: list[_Files] = []
+        self._vms: list[_Vm] = []
+        self._use(_Vm(port.kvm))
         self._plans: dict[str, Plan] = {}
         self._ioctl = port.ioctl
         self._poke, self._peek = port.memory.poke, port.memory.peek
@@ -98,11 +97,11 @@ class Doer:
 
     def close_vms(self) -> None:
         """Close every VM, their vCPUs and devices."""
-        for fds in self._vms:
-            self._fds = fds
+        for vm in self._vms:
+            self._use(vm)
             self._close_vm()
-        self._fds = _Files(self.port.kvm)
         self._vms.clear()
+        self._use(_Vm(self.port.kvm))
 
     def close(self) -> None:
         """Close everything."""
@@ -122,6 +121,9 @@ class Doer:
         """The descriptor of a file; -1, which no ioctl takes, if there is none."""
         return self._fds.get(file, -1)
 
+    def _use(self, vm: _Vm) -> None:
+        self._vm, self._fds = vm, vm.fds
+
     def _on_struct(self, file: File, request: int, argument: bytes) -> int:
         """An ioctl on a struct."""
         self._poke(self._argument, argument)
@@ -134,15 +136,15 @@ class Doer:
             return "EMFILE"
         vm = self._ioctl(self.port.kvm, uapi.KVM_CREATE_VM, kind)
         if vm >= 0:
-            self._fds = _Files(self.port.kvm)
+            self._vms.append(_Vm(self.port.kvm))
+            self._use(self._vms[-1])
             self._fds["v"] = vm
-            self._vms.append(self._fds)
         return name_of(vm)
 
     def _use_vm(self, vm: int) -> str:
         if vm >= len(self._vms):
             return "EBADF"
-        self._fds = self._vms[vm]
+        self._use(self._vms[vm])
         return "OK"
 
     def _close_vm(self) -> str:
@@ -150,7 +152,7 @@ class Doer:
             self.port.close(self._fds.pop(name))
         if "v" in self._fds:
             self.port.close(self._fds.pop("v"))
-        self._fds.vcpus = self._fds.devices = 0
+        self._vm.vcpus = self._vm.devices = 0
         return "OK"
 
     def _close_all(self) -> str:
@@ -172,8 +174,8 @@ class Doer:
         fd = self._ioctl(self._fd("v"), uapi.KVM_CREATE_VCPU, index & LONG_MASK)
         if fd < 0:
             return name_of(fd)
-        self._fds[self._fds.vcpus] = fd
-        self._fds.vcpus += 1
+        self._fds[self._vm.vcpus] = fd
+        self._vm.vcpus += 1
         return "OK"
 
     def _enable_cap(self, capability: int) -> str:
@@ -271,9 +273,9 @@ class Doer:
         _, fd, flags = CREATE_DEVICE.unpack(self._peek(self._argument, CREATE_DEVICE.size))
         if flags & uapi.KVM_CREATE_DEVICE_TEST:
             return "OK"
-        if self._fds.devices < MAX_DEVICES:
-            self._fds[f"d{self._fds.devices}"] = fd
-            self._fds.devices += 1
+        if self._vm.devices < MAX_DEVICES:
+            self._fds[f"d{self._vm.devices}"] = fd
+            self._vm.devices += 1
         else:
             self.port.close(fd)
         return "OK"

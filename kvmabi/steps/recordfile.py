@@ -21,6 +21,8 @@ from kvmabi.steps.trace import PACKED
 
 PART = ".part"
 SEQUENCE = "record"
+NOTHING_OPEN = "Z\tOK"
+"""The first step: what a backend did before does not count."""
 
 
 class RecordFile:

@@ -96,7 +96,7 @@ FIELDS: Final[dict[str, Meaning]] = {
     "kvm_guest_debug.control": Flags("KVM_GUESTDBG_"),
     "kvm_irq_routing_entry.type": Enumeration("KVM_IRQ_ROUTING_"),
     "kvm_msi.flags": Flags("KVM_MSI_"),
-    "exit system_event.type": Enumeration("KVM_SYSTEM_EVENT_"),
+    "exit system_event.type": Enumeration("KVM_SYSTEM_EVENT_", ("FLAG",)),
     "exit memory_fault.flags": Flags("KVM_MEMORY_EXIT_FLAG_"),
 }
 """The fields whose numbers have names, also of the members of struct kvm_run's union (``exit``).
