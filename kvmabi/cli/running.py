@@ -20,6 +20,7 @@ from kvmabi.interpose.program import CannotRun
 from kvmabi.profiles import Host, Kernel
 from kvmabi.steps.recordfile import RecordFile
 
+CAPTURED = "captured"
 NAMES = ("record", "sysroot")
 """The options that take the name of a file or folder."""
 
@@ -71,7 +72,7 @@ def run(
 ) -> ExitStatus | int:
     """Runs the program, with a record if one is wanted; returns how it ended, or why it did not begin as a status.
 
-    ``real``: it has the machine's own /dev/kvm; ``host`` and ``kernel`` are those that the record names.
+    ``real``: it has the machine's own /dev/kvm, of which the record names the host CAPTURED unless --host names one.
 
     A record that cannot be begun is a UsageError, before the program starts; one that is not complete is reported, and
     counts as a failure of kvmabi's own.
@@ -80,8 +81,9 @@ def run(
         record: RecordFile | None = None
         try:
             if args.record is not None:
+                name = CAPTURED if real and args.host == common.DEMO_HOST else host.name
                 source = f"kvmabi {kvmabi.__version__}: {shlex.join(argv)}"
-                record = stack.enter_context(RecordFile(args.record, host, kernel, source))
+                record = stack.enter_context(RecordFile(args.record, name, kernel.name, source))
                 record.watch(log)
             sysroot = None if args.sysroot is None else Path(args.sysroot)
             system = open_system(host, kernel, log)

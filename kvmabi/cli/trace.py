@@ -55,8 +55,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--real",
         action="store_true",
-        help="run on the machine's own /dev/kvm, an arm64 one, instead of an emulated one; --host and --kernel are the "
-        "profiles that a record names",
+        help="run on the machine's own /dev/kvm, an arm64 one, instead of an emulated one; a record "
+        "names the host captured, or that of --host",
     )
     running.add(parser)
     running.add_program(parser)

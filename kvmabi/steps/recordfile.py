@@ -15,7 +15,6 @@ from types import TracebackType
 from kvmabi import wholefile
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
-from kvmabi.profiles import Host, Kernel
 from kvmabi.steps.recording import Recorder
 from kvmabi.steps.trace import PACKED
 
@@ -28,11 +27,11 @@ NOTHING_OPEN = "Z\tOK"
 class RecordFile:
     """A record under way; the end of the context finishes it. Raises UsageError if it cannot be written.
 
-    ``source`` is one line that says what is recorded, and by what.
+    ``host`` and ``kernel`` are names of profiles, ``source`` is one line that says what is recorded, and by what.
     ``failed`` says in one line why the record is not complete, "" if it is: a full disk ends the record, not the run.
     """
 
-    def __init__(self, path: str, host: Host, kernel: Kernel, source: str) -> None:
+    def __init__(self, path: str, host: str, kernel: str, source: str) -> None:
         self.failed = ""
         self._path = Path(path)
         self._part = Path(f"{path}{PART}")
@@ -44,8 +43,8 @@ class RecordFile:
             raise UsageError(f"{self._part}: cannot be written: {error.strerror}") from None
         origin = source.encode("unicode_escape").decode("ascii")
         head = [
-            f"# host {host.name}",
-            f"# kernel {kernel.name}",
+            f"# host {host}",
+            f"# kernel {kernel}",
             f"# recorded by {origin}",
             f"# seq {SEQUENCE}",
             "Z\tOK",

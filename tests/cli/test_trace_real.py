@@ -97,7 +97,9 @@ def test_the_record_is_the_same_as_of_an_emulated_one(kvmabi: Kvmabi, tmp_path: 
         [address.sub("", line) for line in (tmp_path / name).read_text("utf-8").splitlines() if line[0] not in "cUGL"]
         for name in ("real.trace", "a.trace")
     ]
-    assert records[0] == records[1]
+    assert records[0][:4] == ["# host captured", "# kernel sme-v12", records[1][2], "# seq record"]
+    assert records[0][4:] == records[1][4:]
+    (tmp_path / "captured.toml").write_bytes((ROOT / "kvmabi/profiles/hosts/sme-demo.toml").read_bytes())
     ended = kvmabi("replay", str(tmp_path / "real.trace"))
     assert ended.out.endswith(" 0 mismatches\n"), ended.out
 
