@@ -93,10 +93,6 @@ class Detail:
             end += max((access.wanted for access in self.accesses if access.address == end), default=0)
         return [access for access in self.accesses if not start <= access.address < end]
 
-    def what(self, number: int) -> str:
-        """The file behind a descriptor of the caller's, "" if it was not looked at or there is none."""
-        return next((found.what for found in self.descriptors if found.number == number), "")
-
 
 def size_of_argument(request: int) -> int:
     """The size in bytes that an ioctl's number encodes."""

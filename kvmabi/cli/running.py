@@ -77,9 +77,9 @@ def run(
     A record that cannot be begun is a UsageError, before the program starts; one that is not complete is reported, and
     counts as a failure of kvmabi's own.
     """
-    with ExitStack() as stack:
-        record: RecordFile | None = None
-        try:
+    record: RecordFile | None = None
+    try:
+        with ExitStack() as stack:
             if args.record is not None:
                 name = CAPTURED if real and args.host == common.DEMO_HOST else host.name
                 source = f"kvmabi {kvmabi.__version__}: {shlex.join(argv)}"
@@ -88,9 +88,9 @@ def run(
             sysroot = None if args.sysroot is None else Path(args.sysroot)
             system = open_system(host, kernel, log)
             ended = launch.run(argv, system, sysroot=sysroot, transport=args.transport, real=real)
-        except CannotRun as error:
-            common.complain(error)
-            return error.code
+    except CannotRun as error:
+        common.complain(error)
+        return error.code
     if record is not None and record.failed:
         common.complain(record.failed)
         return ended._replace(failures=ended.failures + 1)

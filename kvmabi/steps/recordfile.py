@@ -25,7 +25,9 @@ NOTHING_OPEN = "Z\tOK"
 
 
 class RecordFile:
-    """A record under way; the end of the context finishes it. Raises UsageError if it cannot be written.
+    """A record under way; the end of the context finishes it, or drops it after a UsageError.
+
+    Raises UsageError if it cannot be written.
 
     ``host`` and ``kernel`` are names of profiles, ``source`` is one line that says what is recorded, and by what.
     ``failed`` says in one line why the record is not complete, "" if it is: a full disk ends the record, not the run.
@@ -35,8 +37,8 @@ class RecordFile:
         self.failed = ""
         self._path = Path(path)
         self._part = Path(f"{path}{PART}")
-        if self._path.is_dir():
-            raise UsageError(f"{path}: is a folder")
+        if self._path.exists() and not self._path.is_file():
+            raise UsageError(f"{path}: is not a regular file")
         try:
             self._fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -47,7 +49,7 @@ class RecordFile:
             f"# kernel {kernel}",
             f"# recorded by {origin}",
             f"# seq {SEQUENCE}",
-            "Z\tOK",
+            NOTHING_OPEN,
         ]
         for line in head:
             self._write(line)
@@ -82,6 +84,10 @@ class RecordFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, UsageError):  # nothing was run: a record that is there stays
+            os.close(self._fd)
+            self._part.unlink(missing_ok=True)
+            return
         try:
             os.fsync(self._fd)
             os.close(self._fd)

@@ -114,7 +114,8 @@ def test_a_program_without_kvm(kvmabi: Kvmabi, tmp_path: Path) -> None:
         ("--vcpu x", "is not a vCPU"),
         ("-o /nowhere/x", "cannot be written"),
         ("--record /nowhere/x", "cannot be written"),
-        ("--record /", "is a folder"),
+        ("--record /", "is not a regular file"),
+        ("--record /dev/null", "is not a regular file"),
         ("--host nothing", "nothing"),
         ("--times never", "--times"),
     ],
@@ -135,9 +136,12 @@ def test_an_empty_name(kvmabi: Kvmabi, command: str, option: str) -> None:
 
 
 def test_a_program_that_is_not_found(kvmabi: Kvmabi, tmp_path: Path) -> None:
-    """127, and no record is left."""
-    ended = kvmabi("trace", "--record", str(tmp_path / "a"), "--", str(tmp_path / "nothing"))
-    assert ended.status == 127
+    """127; a record that was there stays."""
+    path = tmp_path / "a.trace"
+    path.write_text("before")
+    assert kvmabi("trace", "--record", str(path), "--", str(tmp_path / "nothing")).status == 127
+    one_line(kvmabi("run", "--record", str(path), "--transport", "preload", "--", "/nowhere/x"), 127, "/nowhere/x")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.trace", "before")]
 
 
 def test_a_record_survives_the_programs_death(waits: Path, tmp_path: Path, kvmabi: Kvmabi) -> None:
