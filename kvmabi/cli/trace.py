@@ -105,7 +105,7 @@ class Shower:
         try:
             self._stream.write(self._form(event) + "\n")
             self._stream.flush()
-        except (OSError, ValueError) as error:
+        except Exception as error:  # also a mistake here must not become an answer to the program
             self._fail(error)
 
     def flush(self) -> None:

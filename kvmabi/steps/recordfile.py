@@ -14,7 +14,7 @@ from types import TracebackType
 
 from kvmabi import wholefile
 from kvmabi.errors import UsageError
-from kvmabi.events import EventLog
+from kvmabi.events import Event, EventLog
 from kvmabi.steps.recording import Recorder
 from kvmabi.steps.trace import PACKED
 
@@ -59,7 +59,19 @@ class RecordFile:
     def watch(self, log: EventLog) -> None:
         """Record what happens from now on."""
         log.detailed = True
-        log.watchers.append(Recorder(self._write).watch)
+        recorder = Recorder(self._write)
+
+        def watch(event: Event) -> None:
+            if self.failed:
+                return
+            try:
+                recorder.watch(event)
+            except Exception as error:  # a mistake here must not become an answer to the program
+                self.failed = (
+                    f"internal error: {type(error).__name__}: {error}; the record ends at event {event.number}"
+                )
+
+        log.watchers.append(watch)
 
     def _write(self, line: str) -> None:
         if self.failed:

@@ -15,7 +15,7 @@ from typing import Final
 
 from kvmabi import hexruns, uapi
 from kvmabi.detail import DIRECTION_SHIFT as DIRECTION
-from kvmabi.detail import READS, Access, Detail
+from kvmabi.detail import READS, Detail
 from kvmabi.device.vm import FOREIGN_MEMORY
 from kvmabi.device.watched import EVENTFD
 from kvmabi.events import Event, Kind
@@ -36,6 +36,7 @@ from kvmabi.steps.grammar import (
     UNTOUCHED,
     pattern,
 )
+from kvmabi.steps.recordcopies import ADDRESS_MARK, FD_BYTES, around, faults, mapped_bytes, marked, slot_of
 from kvmabi.steps.trace import CANNOT, INEXACT, UNMODELLED
 
 VALUE_BYTES = 8
@@ -46,7 +47,6 @@ FD_FIELDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "KVM_SET_USER_MEMORY_REGION2": (("struct kvm_userspace_memory_region2", "guest_memfd"),),
 }
 """The fields of structs that are descriptors."""
-FD_BYTES = 4
 Lines = Iterator[str]
 
 
@@ -149,7 +149,7 @@ class Recorder:
             vm.vcpus.append(detail.opened.number)
 
     def _create_device(self, event: Event, detail: Detail, file: str) -> Lines:
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         kind, _fd, flags = CREATE_DEVICE.unpack(detail.before)
@@ -160,7 +160,7 @@ class Recorder:
     # --- a vCPU's life
 
     def _init(self, event: Event, detail: Detail, file: str) -> Lines:
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         target, *words = INIT.unpack(detail.before)
@@ -168,7 +168,7 @@ class Recorder:
         yield f"{letter} {file} {target} {' '.join(f'{word:x}' for word in shown)}\t{_answer(event)}"
 
     def _finalize(self, event: Event, detail: Detail, file: str) -> Lines:
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         yield f"F {file} {int.from_bytes(detail.before, 'little', signed=True)}\t{_answer(event)}"
@@ -185,11 +185,11 @@ class Recorder:
     # --- registers
 
     def _get(self, event: Event, detail: Detail, file: str) -> Lines:
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         id, addr = ONE_REG.unpack(detail.before)
-        mapped = _mapped(detail, addr)
+        mapped = mapped_bytes(detail, addr)
         if event.errno == errno.EFAULT and mapped is not None:
             yield f"g {file} {id:x} {mapped}\t{_answer(event)}" if mapped else f"B {file} {id:x}\t{_answer(event)}"
         elif event.errno:
@@ -203,11 +203,11 @@ class Recorder:
             yield f"G {file} {id:x}\tOK {hexruns.compress(event.data[:MAX_REGISTER_BYTES])}"
 
     def _set(self, event: Event, detail: Detail, file: str) -> Lines:
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         id, addr = ONE_REG.unpack(detail.before)
-        mapped = _mapped(detail, addr)
+        mapped = mapped_bytes(detail, addr)
         if event.errno == errno.EFAULT and mapped is not None:
             if not mapped:
                 yield f"b {file} {id:x}\t{_answer(event)}"
@@ -239,7 +239,7 @@ class Recorder:
     # --- attributes
 
     def _attr(self, event: Event, detail: Detail, file: str) -> Lines:
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         flags, group, attr, addr = DEVICE_ATTR.unpack(detail.before)
@@ -275,7 +275,7 @@ class Recorder:
         if not size_bytes or (not detail.accesses and not detail.before):
             yield _with_number(event, file, detail.argument)
             return
-        if _faults(detail):
+        if faults(detail):
             yield _with_number(event, file, UNMAPPED)
             return
         reads = [access for access in detail.accesses if not access.writes]
@@ -297,16 +297,17 @@ class Recorder:
         behind, after = b"", b""
         if detail.pointed:
             start = min(access.address for access in detail.pointed)
-            slot = _slot(detail, start)
-            if slot is None:
-                raise Inexpressible(f"{event.what} with memory behind no field of its struct")
+            slot = slot_of(detail, start)
+            span = max(access.end for access in detail.pointed) - start
+            if slot is None or span > MAX_ARGUMENT_BYTES:
+                raise Inexpressible(f"{event.what} with {span} bytes behind its struct")
             if any(access.faulted for access in detail.pointed):
                 argument[slot : slot + COUNT.size] = COUNT.pack(UNMAPPED)
                 if any(access.data for access in detail.pointed):
                     yield f"{INEXACT}only a part of the memory behind the struct was mapped"
             else:
-                marks[slot] = "@p"
-                behind, after = _around(detail.pointed, start)
+                marks[slot] = ADDRESS_MARK
+                behind, after = around(detail.pointed, start)
         if len(argument) + len(behind) > MAX_ARGUMENT_BYTES:
             raise Inexpressible(f"{event.what} with {len(argument) + len(behind)} bytes")
         result = detail.result
@@ -318,7 +319,7 @@ class Recorder:
         answer = _answer(event)
         if not event.errno:
             answer = f"OK {result} {hexruns.compress(after)}".rstrip()
-        yield f"Y {file} {detail.request:x} {_marked(bytes(argument), marks)}{hexruns.compress(behind)}\t{answer}"
+        yield f"Y {file} {detail.request:x} {marked(bytes(argument), marks)}{hexruns.compress(behind)}\t{answer}"
 
     def _descriptors(self, event: Event, detail: Detail, argument: bytearray) -> Iterator[tuple[int, str]]:
         """Where descriptors stand in the struct, and how the grammar names them."""
@@ -375,44 +376,6 @@ def _with_number(event: Event, file: str, argument: int) -> str:
     result = event.detail.result
     answer = f"OK {result}" if not event.errno and result is not None else _answer(event)
     return f"X {file} {event.detail.request:x} {argument & LONG_MASK:x}\t{answer}"
-
-
-def _faults(detail: Detail) -> bool:
-    """Whether the struct itself cannot be read, or be written."""
-    return len(detail.before) < detail.size_bytes
-
-
-def _mapped(detail: Detail, addr: int) -> int | None:
-    """How many bytes from an address on could be copied, None if all."""
-    ends = [access.end for access in detail.pointed if access.faulted]
-    return max(0, min(ends) - addr) if ends else None
-
-
-def _slot(detail: Detail, address: int) -> int | None:
-    """Where in the struct the address stands."""
-    places = range(0, len(detail.before) - COUNT.size + 1, COUNT.size)
-    found = (place for place in places if COUNT.unpack_from(detail.before, place)[0] & LONG_MASK == address & LONG_MASK)
-    return next(found, None)
-
-
-def _around(accesses: list[Access], start: int) -> tuple[bytes, bytes]:
-    """The bytes from an address on before and after copies from and to them; zeroes where nothing was read."""
-    size_bytes = max(access.address + access.wanted for access in accesses) - start
-    before, after = bytearray(size_bytes), bytearray(size_bytes)
-    for access in accesses:
-        place = access.address - start
-        for memory in (after,) if access.writes else (before, after):
-            memory[place : place + len(access.data)] = access.data
-    return bytes(before), bytes(after)
-
-
-def _marked(data: bytes, marks: dict[int, str]) -> str:
-    """Bytes with descriptors and the address as their marks."""
-    text, done = "", 0
-    for place in sorted(marks):
-        text += hexruns.compress(data[done:place]) + marks[place]
-        done = place + (COUNT.size if marks[place] == "@p" else FD_BYTES)
-    return text + hexruns.compress(data[done:])
 
 
 ATTR_LETTERS: Final = {"KVM_HAS_DEVICE_ATTR": "h", "KVM_SET_DEVICE_ATTR": "o", "KVM_GET_DEVICE_ATTR": "q"}

@@ -14,10 +14,13 @@ from hypothesis import given, settings
 
 from kvmabi.device import open_system
 from kvmabi.events import EventLog
+from kvmabi.kvm import open_kvm
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
+from kvmabi.steps import recording
 from kvmabi.steps.doer import Doer
 from kvmabi.steps.modelport import ModelPort
+from kvmabi.steps.recordfile import RecordFile
 from kvmabi.steps.recording import Recorder
 from kvmabi.steps.replay import Result, agree, machine, replay
 from kvmabi.steps.trace import Trace
@@ -123,3 +126,13 @@ def test_any_sequence_replays(steps: list[str]) -> None:
             step, _, answer = line.partition("\t")
             assert agree(step, answer, again.do(step)), line
     again.close()
+
+
+def test_a_mistake_of_the_recorder_is_no_answer_to_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record ends there, and says so once."""
+    monkeypatch.setitem(recording.METHODS, "KVM_CREATE_VM", lambda *_: 1 / 0)
+    with open_kvm(host=HOST) as kvm, RecordFile(str(tmp_path / "a"), HOST, "sme-v12", "a test") as record:
+        record.watch(kvm.log)
+        kvm.create_vm().create_vcpu(0)
+    assert record.failed.startswith("internal error: ZeroDivisionError")
+    assert (tmp_path / "a").read_text().endswith("Z\tOK\n")
