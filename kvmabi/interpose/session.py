@@ -12,6 +12,7 @@ from kvmabi.device.file import PlainFile, Refused, Wait
 from kvmabi.interpose.backtraces import Callers
 from kvmabi.interpose.files import OpenFile, OpenFiles
 from kvmabi.interpose.protocol import REAL, Message
+from kvmabi.interpose.real import RealKernel
 from kvmabi.model.refusal import Refusal
 
 
@@ -53,11 +54,8 @@ class Session:
         """
         return self._memory.read(address, len(content)) == content
 
-    def report_real(self, message: Message, identity: bytes, request: int, argument: int) -> Answer:
+    def report_real(self, kernel: RealKernel, message: Message, identity: bytes, request: int, argument: int) -> int:
         """An ioctl on the machine's own /dev/kvm, before and after the kernel does it."""
-        kernel = self._files.real
-        if kernel is None:
-            return NOT_OURS
         what, thread = REAL.unpack(identity)
         if message == Message.BEFORE:
             kernel.before(self._memory, what, thread, request, argument)
