@@ -16,6 +16,7 @@ from threading import get_ident
 from typing import Protocol
 
 from kvmabi import gicnames, hexruns, regid
+from kvmabi.detail import Detail
 from kvmabi.errors import NOT_MODELLED
 from kvmabi.model.effects import Effect, Effects
 from kvmabi.model.refusal import Refusal
@@ -37,7 +38,8 @@ class Kind(Enum):
     with kvm_run.immediate_exit there is none. If that KVM_RUN then fails (not with EINTR), the guest was not entered.
     WARNING is what a real kernel would have done to itself or to a VM without an errno. MARK comes after the ioctl
     with which a VMM declares a save or a restore (include/kvmabi/mark.h): ``what`` is "saved" or "restored", ``data``
-    the save's label in 8 bytes, the lowest first. If that vCPU has no state, ``reason`` says why.
+    the save's label in 8 bytes, the lowest first. If that vCPU has no state, ``reason`` says why. RELEASED comes when
+    nothing holds a VM any more, if the log is detailed.
     """
 
     IOCTL = "ioctl"
@@ -45,6 +47,7 @@ class Kind(Enum):
     CLOSED = "closed"
     WARNING = "warning"
     MARK = "mark"
+    RELEASED = "released"
 
 
 STARTING = ("__libc_start", "_start+", "start_thread", "clone", "__clone")
@@ -106,8 +109,9 @@ class Event:
     about: the capability of KVM_CHECK_EXTENSION, the feature bits of KVM_ARM_VCPU_INIT. ``errno`` is 0 for success,
     otherwise ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may answer otherwise, or do more:
     ``reason`` says what kvmabi does not model. ``mode`` is the vCPU's mode before the ioctl, ``svcr`` the value of SVCR
-    afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is when it happened on the monotonic
-    clock, for an event that is recorded later; None: it happens now.
+    afterwards. ``origin`` is None unless a watcher asked for it, ``detail`` unless the log is detailed and the
+    ioctl was more than a plain get or set of a register. ``seconds`` is when it happened on the monotonic clock, for an
+    event that is recorded later; None: it happens now.
     """
 
     __slots__ = (
@@ -116,6 +120,7 @@ class Event:
         "argument",
         "attribute",
         "data",
+        "detail",
         "errno",
         "hint",
         "kind",
@@ -162,6 +167,7 @@ class Event:
         self.attribute = attribute
         self.data = data
         self.origin: Origin | None = None
+        self.detail: Detail | None = None
         self.seconds: float | None = None
         self._effects = effects
         self._source = source
@@ -265,6 +271,8 @@ class EventLog:
         self.any_origin = True
         """Watchers may ask for the origin of any event. Otherwise they ask of a get only when at least 8 were not
         interrupted by a change, and of a set only if it is refused or sets SVCR: others may have none."""
+        self.detailed = False
+        """Events of ioctls have their details (kvmabi.detail)."""
         self.held: list[Event] | None = None
         """Where events go instead, while something else must be recorded before them."""
         self.asked: dict[int, deque[Origin]] = {}

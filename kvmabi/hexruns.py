@@ -12,13 +12,13 @@ _RUN = re.compile(r"((?:[0-9a-fA-F]{2})+?)(?:\*([0-9]{1,9})\.|(?=\Z)|(?=[0-9a-fA
 _REPEATS = re.compile(rb"(.)\1{3,}", re.DOTALL)
 
 
-def expand(text: str) -> bytes:
-    """Returns the bytes of ``text``, at most 4096; ValueError if it is not of this form."""
+def expand(text: str, *, most_bytes: int = MAX_BYTES) -> bytes:
+    """Returns the bytes of ``text``; ValueError if it is not of this form, or has more than ``most_bytes``."""
     if "*" not in text:
         if not _SIMPLE.match(text):
             raise ValueError(f"{text[:40]!r} is not hex")
-        if len(text) > 2 * MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
+        if len(text) > 2 * most_bytes:
+            raise ValueError(f"more than {most_bytes} bytes")
         return bytes.fromhex(text)
     out = bytearray()
     position = 0
@@ -30,9 +30,9 @@ def expand(text: str) -> bytes:
         if match[2] is None:
             out += data
         else:
-            out += data[:-1] + data[-1:] * min(count, MAX_BYTES + 1)
-        if len(out) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
+            out += data[:-1] + data[-1:] * min(count, most_bytes + 1)
+        if len(out) > most_bytes:
+            raise ValueError(f"more than {most_bytes} bytes")
         position = match.end()
     return bytes(out)
 

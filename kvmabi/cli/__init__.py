@@ -18,6 +18,7 @@ from kvmabi.errors import UsageError
 COMMANDS = {
     "demo": "three C programs save and restore an SME guest: one does it correctly",
     "run": "run a VMM on the emulated /dev/kvm and report the state that it lost",
+    "trace": "run a VMM and show every KVM ioctl as it happens, decoded",
     "reg": "decode and encode register ids",
     "regs": "list a vCPU's registers with sizes, valid lengths and errnos",
     "include": "print the compiler flags for the KVM headers that kvmabi ships",
@@ -32,6 +33,9 @@ COMMANDS = {
     "fpstate": "explore the kernel's protocol for the ownership of FP registers, and its bugs",
 }
 
+RUNNERS = ("run", "trace")
+"""The commands that run a program, to which they leave all exit statuses below 125."""
+
 
 class Version(Action):
     """Prints the version."""
@@ -43,10 +47,10 @@ class Version(Action):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status (2 for misuse, 125 for misuse of ``run``)."""
+    """Run a command line; returns the exit status (2 for misuse, 125 for misuse of RUNNERS)."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), "")
-    misuse = ExitStatus.RUN_MISUSE if command == "run" else ExitStatus.MISUSE
+    misuse = ExitStatus.RUN_MISUSE if command in RUNNERS else ExitStatus.MISUSE
     if sys.stdout is None:  # the caller closed it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:

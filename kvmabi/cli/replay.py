@@ -96,7 +96,7 @@ def _report(whole: Result, replayed: Sequence[Replayed], form: str) -> str:
     if form == formats.SARIF:
         results = [_result(mismatch) for one in replayed for mismatch in one.result.first]
         return sarif.write(sarif.Report("kvmabi replay", [RULE] if results else [], results))
-    return "\n".join([*map(str, whole.first), f"{whole.steps} steps, {whole.mismatches} mismatches"])
+    return "\n".join([*map(str, whole.first), *whole.left_out, f"{whole.steps} steps, {whole.mismatches} mismatches"])
 
 
 def _case(replayed: Replayed) -> junit.Case:

@@ -7,19 +7,17 @@ import os
 import re
 import shutil
 import sys
-from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kvmabi import regid, wholefile
-from kvmabi.cli import common, formats, runreport
+from kvmabi.cli import common, formats, running, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
 from kvmabi.cli.remarks import Remarks
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
-from kvmabi.interpose import launch
-from kvmabi.interpose.program import CannotRun
 from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
 from kvmabi.profiles import Host, Kernel
 
@@ -78,30 +76,17 @@ def options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
-    parser.add_argument(
-        "--sysroot",
-        metavar="DIR",
-        help="the root of the libraries of arm64 programs, which run through qemu-user (default: Debian's libc6:arm64 "
-        "or libc6-arm64-cross)",
-    )
-    parser.add_argument(
-        "--transport",
-        choices=("preload", "seccomp"),
-        help="how the program's calls reach kvmabi: through a preloaded library, or through the kernel, as for static "
-        "programs and those that make system calls themselves (default: by the kind of program)",
-    )
-    parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ARGS…", help="the program and its arguments")
+    running.add(parser)
+    running.add_program(parser)
 
 
 def run(args: Namespace) -> int:
     """Run the program, then report."""
-    argv = args.program[1:] if args.program[:1] == ["--"] else args.program
-    if not argv:
-        raise UsageError("no program to run (see kvmabi run --help)")
+    argv = running.program(args)
     _check(args)
     host, kernel = common.profiles(args.host, args.kernel)
     if args.format == formats.NONE:
-        return _run_only(argv, args.log, host, kernel)
+        return _run_only(args, argv, host, kernel)
     ignored = map(regid.parse, common.words(args.ignore))
     checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz, kernel=kernel)
     refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
@@ -110,12 +95,9 @@ def run(args: Namespace) -> int:
     with ExitStack() as stack:
         if args.log:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
-        try:
-            sysroot = None if args.sysroot is None else Path(args.sysroot)
-            status = launch.run(argv, launch.opener(host, kernel, log), sysroot=sysroot, transport=args.transport)
-        except CannotRun as error:
-            common.complain(error)
-            return error.code
+        status = running.run(args, argv, host, kernel, log)
+    if isinstance(status, int):
+        return status
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
     remarks = Remarks(
@@ -144,30 +126,19 @@ def _notes(kernel: Kernel) -> list[str]:
     return [f"the kernel {kernel.name} is a forecast: {kernel.forecast}"] if kernel.forecast else []
 
 
-def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> int:
-    """Run the program without a report. Events are recorded only for a log."""
+def _run_only(args: Namespace, argv: list[str], host: Host, kernel: Kernel) -> int:
+    """Run the program without a report. Events are recorded only for a log or a record."""
     log = EventLog(kept=0)
     with ExitStack() as stack:
-        if path:
-            log.watchers.append(stack.enter_context(LogFile(path)).watch)
-            log.any_origin = False
-        try:
-            return launch.run(argv, launch.opener(host, kernel, log)).code
-        except CannotRun as error:
-            common.complain(error)
-            return error.code
+        if args.log:
+            log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
+        log.any_origin = not (args.log or args.record)
+        return running.code_of(running.run(args, argv, host, kernel, log))
 
 
 def _check(args: Namespace) -> None:
     """Raises UsageError for what would fail only when the program has ended."""
-    for option, value in (
-        ("--output", args.output),
-        ("--saves", args.saves),
-        ("--log", args.log),
-        ("--sysroot", args.sysroot),
-    ):
-        if value == "":
-            raise UsageError(f"{option} takes a name, which is empty")
+    running.check_names(args, ("output", "saves", "log", *running.NAMES))
     if args.format == formats.NONE and args.output is not None:
         raise UsageError("--report none leaves nothing to write to --output")
     if args.output is not None and not os.access(Path(args.output).absolute().parent, os.W_OK | os.X_OK):

@@ -5,7 +5,8 @@ A file is an array of tables ``case`` with ``name``, ``rule`` (in words), ``sour
 kvmabi.conformance.language), and optionally ``needs`` (features and traits of the host, ``!`` before one that it must
 not have, ``sve_vqs>1`` for a host with several lengths), ``kernels`` (patterns of profile names, for a rule that some
 kernels do not have) and ``each``: the case is repeated with each value in place of ``{name}``; ``sve_vqs`` and
-``sme_vqs`` stand for the host's vector lengths.
+``sme_vqs`` stand for the host's vector lengths. A trace (kvmabi.steps.trace) is a file of cases, too: each of its
+sequences is one, and the answers are those of the record.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from pathlib import Path
 
 from kvmabi.conformance.language import Line, needed_features, parse
 from kvmabi.errors import UsageError
+from kvmabi.steps import grammar
 from kvmabi.steps.hostfeatures import HostFeatures
+from kvmabi.steps.trace import PACKED, Trace
 from kvmabi.tables import Reader
 
 FIELDS = ("name", "rule", "source", "needs", "kernels", "each", "steps")
 HOSTS_OWN = ("sve_vqs", "sme_vqs")
 """The names of the host's vector lengths, for a parameter's values and for needs."""
+TRACE_HEAD = "# host "
 SEVERAL = re.compile(rf"({'|'.join(HOSTS_OWN)})>(\d{{1,3}})")
 
 
@@ -42,6 +46,8 @@ class Case:
     each: dict[str, list[str | int] | str]
     steps: str
     file: str = ""
+    recorded: tuple[tuple[str, str], ...] = ()
+    """The steps and answers of a sequence of a trace, which stand in the place of ``steps``."""
 
     @property
     def lines(self) -> list[Line]:
@@ -79,16 +85,36 @@ def load() -> list[Case]:
 
 
 def read_file(path: str) -> list[Case]:
-    """The cases of a file of the user's own; UsageError if it cannot be read or holds none."""
+    """The cases of a file of the user's own, or of a trace; UsageError if it cannot be read or holds none."""
+    if path.endswith(PACKED):
+        return _of_trace(path)
     try:
         text = Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path}: {reason}") from None
+    if text.startswith(TRACE_HEAD):
+        return _of_trace(path)
     cases = read(path, text)
     if not cases:
         raise UsageError(f"{path}: the file has no cases")
     return cases
+
+
+def _of_trace(path: str) -> list[Case]:
+    """The sequences of a trace as cases."""
+    trace = Trace(path)
+    sequences: dict[str, list[tuple[str, str]]] = {}
+    for number, step, answer in trace.steps():
+        try:
+            grammar.parse(step)
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: {error}") from None
+        sequences.setdefault(trace.sequence or Path(path).name, []).append((step, answer))
+    if not sequences:
+        raise UsageError(f"{path}: the trace has no steps")
+    rule, source = "the answers are those of the record", f"{Path(path).name}, host {trace.host}"
+    return [Case(name, rule, source, (), (), {}, "", path, tuple(steps)) for name, steps in sequences.items()]
 
 
 def read(file: str, text: str) -> list[Case]:

@@ -14,6 +14,7 @@ from kvmabi.conformance.language import MACROS, Concrete, Line, concrete
 from kvmabi.errors import UsageError
 from kvmabi.steps import grammar
 from kvmabi.steps.backends.base import Backend
+from kvmabi.steps.replay import agree
 
 SHOWN = 5
 
@@ -73,11 +74,23 @@ def _run_one(backend: Backend, case: Case) -> Outcome:
     if not outcome.skipped:
         start = monotonic()
         try:
-            _Run(backend, outcome).all(case.lines)
+            if case.recorded:
+                _compare_record(backend, outcome)
+            else:
+                _Run(backend, outcome).all(case.lines)
         except (UsageError, ValueError, ArithmeticError) as error:
             raise UsageError(f"{case.file}: case {case.name}: steps: {error}") from None
         outcome.seconds = monotonic() - start
     return outcome
+
+
+def _compare_record(backend: Backend, outcome: Outcome) -> None:
+    """Do the steps of a trace and compare the answers."""
+    recorded = outcome.case.recorded
+    outcome.steps = len(recorded)
+    for (step, answer), got in zip(recorded, backend.answers(step for step, _ in recorded), strict=True):
+        if not agree(step, answer, got) and len(outcome.differences) < SHOWN:
+            outcome.differences.append(Difference(step, step, answer, got))
 
 
 class _Run:

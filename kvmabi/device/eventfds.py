@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,11 +17,11 @@ from threading import RLock
 
 from kvmabi.device.file import no_descriptor
 from kvmabi.device.memory import Memory
+from kvmabi.device.watched import EVENTFD_NUMBER
 from kvmabi.errors import KvmError
 from kvmabi.model.eventfds import IrqFds
 
 LINK = "anon_inode:[eventfd]"
-NUMBER = re.compile(r"^eventfd-id:\s*(-?\d+)", re.MULTILINE)
 NOT_AN_EVENTFD = "file descriptor {} is not an eventfd"
 
 
@@ -104,7 +103,7 @@ def _number(here: int, fd: int) -> int:
     if os.readlink(f"/proc/self/fd/{here}") == LINK:
         try:
             with open(f"/proc/self/fdinfo/{here}", encoding="ascii") as lines:
-                found = NUMBER.search(lines.read())
+                found = EVENTFD_NUMBER.search(lines.read())
         except OSError as error:
             raise no_descriptor(error) from None
         if found:

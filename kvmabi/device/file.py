@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from kvmabi import regid
+from kvmabi import detail, regid
+from kvmabi.detail import Detail, Opened
 from kvmabi.device.lifetime import Kept
 from kvmabi.device.memory import Memory
+from kvmabi.device.watched import WatchedMemory, identity_of
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 
 REQUEST_MASK = (1 << 32) - 1
+MOST_CONTENTS_BYTES = 1 << 16
+"""How much of a file that an ioctl opened is in the ioctl's details."""
 
 
 class Refused(NamedTuple):
@@ -109,8 +114,8 @@ class DeviceFile(Kept):
 
     ``fd_place`` is where in the struct of the ioctl that opened it its number goes (None: the number is the result),
     ``unknown_errno`` what ioctls that this kind of file does not have fail with, ``unmodelled_groups`` the groups of
-    attributes that a kernel has and kvmabi does not model. ``vm_number`` and ``vcpu_number`` are
-    those that events report, ``damage`` what the next event reports as a WARNING.
+    attributes that a kernel has and kvmabi does not model. ``vm_number``, ``vcpu_number``
+    and ``device_number`` are those that events report, ``damage`` what the next event reports as a WARNING.
     """
 
     kind: ClassVar[str]
@@ -120,6 +125,7 @@ class DeviceFile(Kept):
     table: ClassVar[Mapping[int, tuple[str, Handler]]]
     vm_number: int | None = None
     vcpu_number: int | None = None
+    device_number: int | None = None
     damage: list[str] = []  # noqa: RUF012  # always empty here
 
     def __init__(self, log: EventLog, parent: DeviceFile | None = None) -> None:
@@ -130,9 +136,13 @@ class DeviceFile(Kept):
         """Answer an ioctl: a result >= 0, the file that it opened, why it fails, or what it waits for."""
         request &= REQUEST_MASK
         name, handler = self.table.get(request) or (f"ioctl {request:#x}", unknown)
-        call = Call(arg, memory)
         log = self.log
-        before = self.mode if log.watchers or log.kept else None
+        before = None
+        if log.watchers or log.kept:
+            before = self.mode
+            if log.detailed:
+                memory = self._watched(request, arg, memory)
+        call = Call(arg, memory)
         try:
             outcome = self.denies(memory) or handler(self, call)
         except KvmError as error:
@@ -150,27 +160,34 @@ class DeviceFile(Kept):
             refusal = outcome if type(outcome) is Refusal else outcome.then if type(outcome) is Wait else None
             if call.unmodelled and refusal is None:
                 refusal = Refusal(0, call.unmodelled, modelled=False)
-            log.append(
-                Event(
-                    log.count,
-                    Kind.IOCTL,
-                    name,
-                    self.vm_number,
-                    self.vcpu_number,
-                    before,
-                    self.svcr,
-                    refusal,
-                    call.register,
-                    call.data,
-                    call.effects,
-                    self,
-                    call.attribute,
-                    call.argument,
-                )
+            event = Event(
+                log.count,
+                Kind.IOCTL,
+                name,
+                self.vm_number,
+                self.vcpu_number,
+                before,
+                self.svcr,
+                refusal,
+                call.register,
+                call.data,
+                call.effects,
+                self,
+                call.attribute,
+                call.argument,
             )
+            if type(call.memory) is WatchedMemory:
+                event.detail = _finished(call.memory, outcome)
+            log.append(event)
         while self.damage:
             self.report(Kind.WARNING, self.damage.pop(0))
         return Refused(outcome, call.register, self.mode) if isinstance(outcome, Refusal) else outcome
+
+    def _watched(self, request: int, arg: int, memory: Memory) -> Memory:
+        """The caller's memory during an ioctl that is recorded in detail."""
+        size_bytes = detail.size_of_argument(request)
+        before = memory.read(arg, size_bytes) if size_bytes else b""
+        return WatchedMemory(memory, Detail(request, arg, self.kind, self.device_number, before))
 
     def report(self, kind: Kind, reason: str = "") -> None:
         """Record an event that is not an ioctl."""
@@ -212,6 +229,22 @@ class DeviceFile(Kept):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of VM {self.vm_number}, vCPU {self.vcpu_number}>"
+
+
+def _finished(memory: WatchedMemory, outcome: int | DeviceFile | PlainFile | Refusal | Wait) -> Detail:
+    """The detail of an ioctl that is done."""
+    found = memory.detail
+    if found.size_bytes and found.request >> detail.DIRECTION_SHIFT & detail.READS:
+        found.after = memory.peek(found.argument, found.size_bytes)
+    if type(outcome) is int:
+        found.result = outcome
+    elif type(outcome) is PlainFile:
+        contents = os.pread(outcome.fd, MOST_CONTENTS_BYTES, 0)
+        found.opened = Opened("plain", -1, identity_of(outcome.fd), contents)
+    elif isinstance(outcome, DeviceFile):
+        place = {"vm": outcome.vm_number, "vcpu": outcome.vcpu_number, "device": outcome.device_number}
+        found.opened = Opened(outcome.kind, place.get(outcome.kind) or 0)
+    return found
 
 
 Outcome = int | DeviceFile | PlainFile | Refusal | Wait

@@ -16,13 +16,14 @@ from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, Plain
 from kvmabi.device.memory import PAGE_BYTES, Memory
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpuevents import PendingSError
+from kvmabi.device.watched import WatchedMemory
 from kvmabi.errors import KvmError
 from kvmabi.events import MP_STATE as MP_STATE_ID
 from kvmabi.events import VCPU_EVENTS, Kind
 from kvmabi.model import lifecycle, run, stats
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import Refusal
-from kvmabi.model.row import Buffer
+from kvmabi.model.row import Buffer, size_of
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
 from kvmabi.model.vgic import UNSET_ADDRESS
 
@@ -37,6 +38,7 @@ FEATURE = layout("int")
 MASK_LENGTH = layout("struct kvm_signal_mask")
 SIGSET_BYTES = 8
 KVM_RUN = "struct kvm_run"
+RUN_BYTES = uapi.ffi.sizeof(KVM_RUN)
 IMMEDIATE_EXIT = uapi.ffi.offsetof(KVM_RUN, "immediate_exit")
 RUN_FIELDS = {
     name: (field.offset, uapi.ffi.sizeof(field.type)) for name, field in uapi.ffi.typeof(KVM_RUN).fields if name
@@ -192,7 +194,10 @@ class VcpuFile(DeviceFile):
         if self.vcpu.map is None:
             return VCPU_NOT_INITIALIZED
         id, addr = ONE_REG.unpack(call.read(call.arg, ONE_REG.size))
-        return self._set(call, id, self._buffer(call.memory, addr))
+        outcome = self._set(call, id, self._buffer(call.memory, addr))
+        if type(call.memory) is WatchedMemory and call.data is None:
+            call.memory.detail.offered = call.memory.peek(addr, size_of(id))
+        return outcome
 
     def _get_reg_list(self, call: Call) -> int:
         regmap = self.vcpu.require_final()
@@ -231,6 +236,8 @@ class VcpuFile(DeviceFile):
         for field, value in exit.written.items():
             offset, size_bytes = RUN_FIELDS[field]
             os.pwrite(self.run_fd, value.to_bytes(size_bytes, "little"), offset)
+        if type(call.memory) is WatchedMemory:
+            call.memory.detail.run = os.pread(self.run_fd, RUN_BYTES, 0)
         if exit.waits and isinstance(exit.result, Refusal):
             return Wait(exit.result, self.sigmask)
         return exit.result

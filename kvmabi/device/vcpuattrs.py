@@ -67,6 +67,12 @@ PMU: dict[int, Attribute] = {
 NO_PMU_ATTR = _of_pmu(0, vcpuattrs.no_pmu_attr)._replace(present=absent)
 NO_TIMER_ATTR = Attribute(INT_BYTES, set=partial(_set_timer_irq, None), present=absent)
 STOLEN_TIME = Attribute(LONG_BYTES, lambda file, _value: file.stolen_time, _set_stolen_time)
+ALL: Attributes = {
+    **{(uapi.KVM_ARM_VCPU_PMU_V3_CTRL, attr): attribute for attr, attribute in PMU.items()},
+    (uapi.KVM_ARM_VCPU_TIMER_CTRL, ANY): NO_TIMER_ATTR,
+    (uapi.KVM_ARM_VCPU_PVTIME_CTRL, uapi.KVM_ARM_VCPU_PVTIME_IPA): STOLEN_TIME,
+}
+"""Every attribute that some kernel has, for the sizes of their values."""
 
 
 def attributes(kernel: Kernel) -> Attributes:

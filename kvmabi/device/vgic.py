@@ -36,6 +36,8 @@ class ControlFile(DeviceFile):
         super().__init__(vm.log, vm)
         self.vm = vm
         self.vm_number = vm.vm_number
+        self.device_number = vm.devices
+        vm.devices += 1
 
     def denies(self, memory: Memory) -> Refusal | None:
         """See VmFile.denies."""

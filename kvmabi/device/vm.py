@@ -54,7 +54,10 @@ DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
 
 
 class VmFile(DeviceFile):
-    """The file that KVM_CREATE_VM opens. It belongs to the address space that created it."""
+    """The file that KVM_CREATE_VM opens. It belongs to the address space that created it.
+
+    ``devices`` counts those that were created.
+    """
 
     kind = "vm"
 
@@ -73,6 +76,7 @@ class VmFile(DeviceFile):
         self.attributes = vmattrs.ATTRIBUTES
         self.stats_id = f"kvm-{pid}"
         self.vcpus: list[VcpuFile] = []
+        self.devices = 0
         self.vcpu_attributes = vcpu_attributes
 
     def denies(self, memory: Memory) -> Refusal | None:
@@ -83,6 +87,8 @@ class VmFile(DeviceFile):
 
     def release(self) -> None:
         """Release what the VM holds, including the vCPUs' register files."""
+        if self.log.detailed:
+            self.report(Kind.RELEASED)
         self.eventfds.irqfds.close(self.vm.number)
         self.vm.close()
 

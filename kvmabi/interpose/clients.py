@@ -117,6 +117,8 @@ class Client:
             self._answer(session.share(identity, self._callers))
         elif message == Message.MAP:
             self._answer(session.rows(identity))
+        elif message in (Message.BEFORE, Message.AFTER) and self._files.real is not None:
+            self._answer(session.report_real(self._files.real, Message(message), identity, request, argument))
         elif message == Message.DRAIN:
             self._files.backlog.record_all()
             self._answer(0)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvmabi.interpose.protocol import REAL_SOCKET
+
 if TYPE_CHECKING:
     from kvmabi.device import DeviceFile
     from kvmabi.interpose.server import Server
@@ -28,6 +30,7 @@ class Entrance:
     """
 
     def __init__(self, path: Path, opened: Callable[[], DeviceFile]) -> None:
+        self.path = path
         self._opened = opened
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._listener.bind(os.fspath(path))
@@ -59,7 +62,7 @@ class Entrance:
         if self._server is None:
             from kvmabi.interpose.server import Server
 
-            self._server = Server(self._listener, self._poll, self._opened())
+            self._server = Server(self._listener, self._poll, self._opened(), real=self.path.name == REAL_SOCKET)
         return self._server
 
     def step(self, timeout: float | None = None) -> bool:

@@ -23,6 +23,7 @@ from typing import Protocol
 from kvmabi.device import DeviceFile, VcpuFile
 from kvmabi.interpose.backlog import Backlog
 from kvmabi.interpose.protocol import IDENTITY
+from kvmabi.interpose.real import RealKernel
 from kvmabi.interpose.shares import Shares, place_registers
 
 
@@ -52,12 +53,13 @@ class OpenFiles:
     ``shares`` are the vCPUs that clients have mapped, ``backlog`` the events that are not recorded yet.
 
     ``system`` is the file behind /dev/kvm: all opens share it. ``complain`` is called with internal errors of kvmabi
-    when a file is released.
+    when a file is released. ``real`` takes what clients do on the machine's own /dev/kvm, None if theirs is ``system``.
     """
 
     def __init__(self, system: DeviceFile, poll: select.epoll, complain: Callable[[Exception], None]) -> None:
         self.shares = shares = Shares(system.log)
         self.backlog = Backlog(system.log, shares, lambda share: shares.remove(share.device), complain)
+        self.real: RealKernel | None = None
         self._system = system
         self._poll = poll
         self._complain = complain

@@ -18,9 +18,10 @@ from kvmabi.interpose.descendants import Descendants
 from kvmabi.interpose.entrance import Entrance
 from kvmabi.interpose.libraries import PRELOAD
 from kvmabi.interpose.program import check, find
+from kvmabi.interpose.protocol import REAL_SOCKET
 from kvmabi.interpose.signals import Signals
 from kvmabi.interpose.transports import TRANSPORTS as TRANSPORTS
-from kvmabi.interpose.transports import Order, chosen
+from kvmabi.interpose.transports import Order, chosen, watched
 
 if TYPE_CHECKING:
     from kvmabi.device import DeviceFile
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kvmabi.profiles import Host, Kernel
 
 OWN_FAILURE = 125
+SOCKET = "socket"
 SIGNALLED = 128
 SOCKET_PATH_BYTES = 107
 """What struct sockaddr_un holds, less the final zero."""
@@ -57,6 +59,7 @@ def run(
     arm64: Path | None = None,
     sysroot: Path | None = None,
     transport: str | None = None,
+    real: bool = False,
 ) -> ExitStatus:
     """Run a program with an emulated /dev/kvm; returns when it ended and its descendants no longer use KVM.
 
@@ -64,21 +67,23 @@ def run(
 
     ``environment`` is the program's, by default this process's. ``preload`` and ``arm64`` are the interposers for
     programs of this machine and for arm64 programs on it, which have their libraries below ``sysroot``; None: kvmabi's
-    own, the system's. ``transport`` is "preload" or "seccomp", None: by the kind of program. Errors: CannotRun (126 or
-    127), UsageError.
+    own, the system's. ``transport`` is "preload" or "seccomp", None: by the kind of program. ``real``: the program has
+    the machine's own /dev/kvm, and what it does there goes to the log of ``system``. Errors: CannotRun (126 or 127),
+    UsageError.
     """
     if not argv:
         raise UsageError("no program to run")
     variables = dict(os.environ if environment is None else environment)
     file = find(argv[0], variables.get("PATH", os.defpath))
     way = check(file)
-    start = chosen(way, transport)
+    start = watched(way, transport) if real else chosen(way, transport)
     if not preload.is_file():
         raise UsageError(f"{preload} does not exist: the interposer was not built")
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         folder = stack.enter_context(_socket_folder())
-        entrance = Entrance(folder / "socket", system if callable(system) else lambda: system)
+        place = folder / (REAL_SOCKET if real else SOCKET)
+        entrance = Entrance(place, system if callable(system) else lambda: system)
         stack.callback(entrance.close)
         descendants = stack.enter_context(Descendants())
         pid = start(Order(file, argv, variables, way, folder, entrance, preload, arm64, sysroot))
@@ -136,7 +141,7 @@ def _socket_folder() -> Iterator[Path]:
         except OSError:
             continue
         try:
-            if len(os.fsencode(folder / "socket")) <= SOCKET_PATH_BYTES:
+            if len(os.fsencode(folder / SOCKET)) <= SOCKET_PATH_BYTES:
                 yield folder
                 return
         finally:

@@ -228,9 +228,8 @@ class Notified:
         """Put a descriptor into the program, as the result or into the ioctl's struct."""
         how = ADDFD_SEND if answer.place is None else 0
         try:
-            fd = fcntl.ioctl(
-                self._listener, ADDFD, NEW_DESCRIPTOR.pack(call.id, how, answer.fd, 0, flags & os.O_CLOEXEC)
-            )
+            wanted = bytearray(NEW_DESCRIPTOR.pack(call.id, how, answer.fd, 0, flags & os.O_CLOEXEC))
+            number = fcntl.ioctl(self._listener, ADDFD, wanted)  # of bytes it would return the bytes
         except OSError as error:
             process.session.undo()
             return -(error.errno or errno.EMFILE)
@@ -238,7 +237,6 @@ class Notified:
             os.close(answer.fd)
         if answer.place is None:
             return ()
-        number = int.from_bytes(fd, "little") if isinstance(fd, bytes) else fd
         process.memory.write(argument + answer.place, struct.pack("=i", number))
         return 0
 

@@ -18,12 +18,14 @@
 #include "devkvm.h"
 #include "kvmcall.h"
 #include "next.h"
+#include "real.h"
 
 __attribute__((constructor)) static void preload_setup(void)
 {
     int saved = errno;
 
     session_setup();
+    real_setup();
     fastpath_setup();
     errno = saved;
 }
@@ -35,7 +37,7 @@ __attribute__((destructor)) static void preload_end(void)
 
 static bool takes_path(int dirfd, const char *path)
 {
-    return session != NULL && is_dev_kvm(dirfd, path);
+    return is_emulated() && is_dev_kvm(dirfd, path);
 }
 
 static bool takes_open(int dirfd, const char *path, int flags)
@@ -157,6 +159,8 @@ int ioctl(int fd, unsigned long number, ...)
     va_start(list, number);
     argument = va_arg(list, void *);
     va_end(list);
+    if (is_real && has_kvm_type(number))
+        return real_ioctl(NEXT(ioctl), fd, number, argument);
     if (session != NULL && has_kvm_type(number)) {
         if (is_one_reg(number) && fast_one_reg(fd, number, argument, caller))
             return 0;
@@ -166,7 +170,7 @@ int ioctl(int fd, unsigned long number, ...)
     result = NEXT(ioctl)(fd, number, argument);
     if (result == -1 && errno == ENOSYS && has_kvm_type(number)) /* qemu-user, whatever the fd */
         errno = fcntl(fd, F_GETFD) == -1 ? EBADF : ENOTTY;
-    if (result == -1 && session != NULL && session->connected && !has_kvm_type(number) && is_unknown_ioctl(errno))
+    if (result == -1 && is_emulated() && session->connected && !has_kvm_type(number) && is_unknown_ioctl(errno))
         kvm_ioctl(fd, number, argument, caller, &result);
     return result;
 }

@@ -8,7 +8,7 @@ import os
 
 KCMP = {"x86_64": 312, "aarch64": 272}
 """The number of kcmp(2), which the C library does not have."""
-KCMP_VM = 1
+KCMP_FILE, KCMP_VM = 0, 1
 
 
 def status(thread: int) -> dict[str, str]:
@@ -40,5 +40,15 @@ def start_of_stack(pid: int) -> str:
 
 def share_memory(pid: int, other: int) -> bool:
     """Whether two processes have one address space, as after vfork; kcmp(2)."""
+    return _are_same(pid, other, KCMP_VM, 0, 0)
+
+
+def share_file(pid: int, fd: int, other: int, other_fd: int) -> bool:
+    """Whether descriptors of two processes, or of one, are of one open file; kcmp(2)."""
+    return _are_same(pid, other, KCMP_FILE, fd, other_fd)
+
+
+def _are_same(pid: int, other: int, what: int, first: int, second: int) -> bool:
     number = KCMP.get(os.uname().machine)
-    return number is not None and bool(ctypes.CDLL(None).syscall(number, pid, other, KCMP_VM, 0, 0) == 0)
+    arguments = (ctypes.c_long(value) for value in (pid, other, what, first, second))
+    return number is not None and bool(ctypes.CDLL(None).syscall(ctypes.c_long(number), *arguments) == 0)

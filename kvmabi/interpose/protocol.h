@@ -14,6 +14,7 @@
 
 #define KVMABI_PROTOCOL_VERSION 5
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
+#define KVMABI_REAL_SOCKET "real" /* the name of the socket of a server that watches the machine's own /dev/kvm */
 
 enum kvmabi_message {
     KVMABI_HELLO = 1, /* request: the version; identity: the cookie of the address space; argument: its address */
@@ -24,6 +25,8 @@ enum kvmabi_message {
     KVMABI_BACKTRACE = 6, /* where the last ioctl came from: a struct kvmabi_backtrace, cut after `count` addresses */
     KVMABI_MAP = 7,   /* the fd of the rows of a shared vCPU's register map (share.h); identity: the vCPU's */
     KVMABI_DRAIN = 8, /* read the events that were left */
+    KVMABI_BEFORE = 9, /* the kernel is about to do an ioctl (real.h); identity: its fd, and the tid */
+    KVMABI_AFTER = 10, /* it is done; identity: its result or the negative errno, and the tid */
     KVMABI_EVENTS = 1 << 16, /* added to the others: events were left since the last request */
     KVMABI_CALLED = 1 << 17, /* added to IOCTL: a BACKTRACE follows in the same message */
 };

@@ -9,6 +9,7 @@ from enum import IntEnum, IntFlag
 from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
 
 VERSION = 5
+REAL_SOCKET = "real"
 MOST_FRAMES = 32
 """How many addresses a backtrace can have."""
 THREAD_NAME_BYTES = 16
@@ -25,6 +26,8 @@ class Message(IntEnum):
     BACKTRACE = 6
     MAP = 7
     DRAIN = 8
+    BEFORE = 9
+    AFTER = 10
 
 
 class Flag(IntFlag):
@@ -52,6 +55,9 @@ BACKTRACE = struct.Struct(f"=IIII{THREAD_NAME_BYTES}s")
 
 IDENTITY = struct.Struct("=QQ")
 """st_dev and st_ino of the fd that an ioctl is for."""
+
+REAL = struct.Struct("=qQ")
+"""The identity of BEFORE and AFTER: an fd, or a result or the negative errno; and a tid."""
 
 REPLY = struct.Struct("=iiIIQ")
 """result, error (an errno or 0), flags, place, sigmask (one bit per signal, bit 0 for signal 1)."""

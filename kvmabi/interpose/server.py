@@ -18,6 +18,7 @@ from kvmabi.interpose.backtraces import Backtraces
 from kvmabi.interpose.clients import Client, Disconnect, peer_credentials
 from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.notified import Notified
+from kvmabi.interpose.real import RealKernel
 
 SWEEP_SECONDS = 0.05
 """How often the vCPUs of closed VMs are checked: their close is not reported."""
@@ -46,10 +47,11 @@ class Server:
 
     ``poll`` reports the listener, and what else ends a step (entrance.py).
 
+    ``real``: it watches what they do on the machine's own /dev/kvm instead.
     ``failures`` counts errors of kvmabi itself, each printed on standard error; clients see them as EIO.
     """
 
-    def __init__(self, listener: socket.socket, poll: select.epoll, system: DeviceFile) -> None:
+    def __init__(self, listener: socket.socket, poll: select.epoll, system: DeviceFile, *, real: bool = False) -> None:
         self.failures = 0
         self._said: set[str] = set()
         self._poll = poll
@@ -58,6 +60,8 @@ class Server:
         self._clients: dict[int, Served] = {}
         self._notified: Notified | None = None
         self._files = OpenFiles(system, self._poll, self._complain)
+        if real:
+            self._files.real = RealKernel(system.log, self._complain)
         self._traces = Backtraces(system.log)
         self._listener = listener
 

@@ -11,6 +11,8 @@ from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
 from kvmabi.device.file import PlainFile, Refused, Wait
 from kvmabi.interpose.backtraces import Callers
 from kvmabi.interpose.files import OpenFile, OpenFiles
+from kvmabi.interpose.protocol import REAL, Message
+from kvmabi.interpose.real import RealKernel
 from kvmabi.model.refusal import Refusal
 
 
@@ -51,6 +53,15 @@ class Session:
         It does not where addresses differ between the program and its process, as with a guest base of qemu-user.
         """
         return self._memory.read(address, len(content)) == content
+
+    def report_real(self, kernel: RealKernel, message: Message, identity: bytes, request: int, argument: int) -> int:
+        """An ioctl on the machine's own /dev/kvm, before and after the kernel does it."""
+        what, thread = REAL.unpack(identity)
+        if message == Message.BEFORE:
+            kernel.before(self._memory, what, thread, request, argument)
+        else:
+            kernel.after(self._memory, what, thread)
+        return 0
 
     def open(self) -> Answer:
         """open("/dev/kvm")."""

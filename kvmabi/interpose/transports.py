@@ -92,6 +92,22 @@ def chosen(way: Way, wanted: str | None) -> Transport:
     return transport
 
 
+def watched(way: Way, wanted: str | None) -> Transport:
+    """The transport for a program that has the machine's own /dev/kvm. Errors: UsageError if it cannot be reached."""
+    if wanted == SECCOMP:
+        raise UsageError("a program on the machine's own /dev/kvm is reached through the preloaded library only")
+    if way.kind is not Kind.PRELOADABLE:
+        why = way.obstacle or "it runs through qemu-user, which has no KVM"
+        raise UsageError(f"{way.file} cannot be watched on the machine's own /dev/kvm: {why}")
+    return natively
+
+
+def natively(order: Order) -> int:
+    """Starts a program of this machine with the interposer for this machine alone."""
+    library = libraries.preloadable(order.preload.absolute(), order.folder)
+    return spawn(order.file, order.argv, _interposed(order, library))
+
+
 def spawn(file: str, argv: Sequence[str], variables: Mapping[str, str]) -> int:
     """Start the program as execvp(3) would; returns its pid. Errors: CannotRun."""
     try:
@@ -110,7 +126,7 @@ def _interposed(order: Order, library: str) -> dict[str, str]:
     """The environment that preloads the interposer into the program, after the program's own preloads."""
     before = order.variables.get("LD_PRELOAD")
     added = {
-        SOCKET_VARIABLE: str(order.folder / "socket"),
+        SOCKET_VARIABLE: os.fspath(order.entrance.path),
         "LD_PRELOAD": f"{before}:{library}" if before else library,
     }
     sanitizer = order.variables.get("ASAN_OPTIONS", "")

@@ -26,6 +26,7 @@ from kvmabi.steps.grammar import (
     MAX_DEVICES,
     MAX_IDS,
     MAX_REGISTER_BYTES,
+    MAX_VMS,
     OPS,
     UNMAPPED,
     UNTOUCHED,
@@ -61,6 +62,14 @@ Plan = Callable[[], str]
 """What a step's text comes to: how it is done, with its words."""
 
 
+class _Vm:
+    """The descriptors that steps name while one VM is used: /dev/kvm's and those of the VM."""
+
+    def __init__(self, kvm: int) -> None:
+        self.fds: dict[File, int] = {"s": kvm}
+        self.vcpus = self.devices = 0
+
+
 class Doer:
     """Does steps on a port, which it owns.
 
@@ -70,8 +79,8 @@ class Doer:
     def __init__(self, port: Port) -> None:
         self.port = port
         self.memory = port.memory
-        self._fds: dict[File, int] = {"s": port.kvm}
-        self._vcpus = self._devices = 0
+        self._vms: list[_Vm] = []
+        self._use(_Vm(port.kvm))
         self._plans: dict[str, Plan] = {}
         self._ioctl = port.ioctl
         self._poke, self._peek = port.memory.poke, port.memory.peek
@@ -86,17 +95,17 @@ class Doer:
         """Why the last step that was refused was."""
         return self.port.reason
 
-    def close_vm(self) -> None:
-        """Close the VM, its vCPUs and devices."""
-        for name in [name for name in reversed(self._fds) if name not in ("s", "v")]:
-            self.port.close(self._fds.pop(name))
-        if "v" in self._fds:
-            self.port.close(self._fds.pop("v"))
-        self._vcpus = self._devices = 0
+    def close_vms(self) -> None:
+        """Close every VM, their vCPUs and devices."""
+        for vm in self._vms:
+            self._use(vm)
+            self._close_vm()
+        self._vms.clear()
+        self._use(_Vm(self.port.kvm))
 
     def close(self) -> None:
         """Close everything."""
-        self.close_vm()
+        self.close_vms()
         self.port.shut()
 
     def _plan(self, text: str) -> Plan:
@@ -112,6 +121,9 @@ class Doer:
         """The descriptor of a file; -1, which no ioctl takes, if there is none."""
         return self._fds.get(file, -1)
 
+    def _use(self, vm: _Vm) -> None:
+        self._vm, self._fds = vm, vm.fds
+
     def _on_struct(self, file: File, request: int, argument: bytes) -> int:
         """An ioctl on a struct."""
         self._poke(self._argument, argument)
@@ -119,12 +131,39 @@ class Doer:
 
     # --- the VM and its vCPUs
 
+    def _create_vm(self, kind: int) -> str:
+        if len(self._vms) >= MAX_VMS:
+            return "EMFILE"
+        vm = self._ioctl(self.port.kvm, uapi.KVM_CREATE_VM, kind)
+        if vm >= 0:
+            self._vms.append(_Vm(self.port.kvm))
+            self._use(self._vms[-1])
+            self._fds["v"] = vm
+        return name_of(vm)
+
+    def _use_vm(self, vm: int) -> str:
+        if vm >= len(self._vms):
+            return "EBADF"
+        self._use(self._vms[vm])
+        return "OK"
+
+    def _close_vm(self) -> str:
+        for name in [name for name in reversed(self._fds) if name not in ("s", "v")]:
+            self.port.close(self._fds.pop(name))
+        if "v" in self._fds:
+            self.port.close(self._fds.pop("v"))
+        self._vm.vcpus = self._vm.devices = 0
+        return "OK"
+
+    def _close_all(self) -> str:
+        self.close_vms()
+        return "OK"
+
     def _new(self, vcpus: int) -> str:
-        self.close_vm()
-        vm = self._ioctl(self.port.kvm, uapi.KVM_CREATE_VM, 0)
-        if vm < 0:
-            return name_of(vm)
-        self._fds["v"] = vm
+        self.close_vms()
+        created = self._create_vm(0)
+        if created != "OK":
+            return created
         for index in range(vcpus):
             answer = self._create_vcpu(index)
             if answer != "OK":
@@ -135,8 +174,8 @@ class Doer:
         fd = self._ioctl(self._fd("v"), uapi.KVM_CREATE_VCPU, index & LONG_MASK)
         if fd < 0:
             return name_of(fd)
-        self._fds[self._vcpus] = fd
-        self._vcpus += 1
+        self._fds[self._vm.vcpus] = fd
+        self._vm.vcpus += 1
         return "OK"
 
     def _enable_cap(self, capability: int) -> str:
@@ -154,8 +193,13 @@ class Doer:
 
     def _run(self, vcpu: int) -> str:
         fd = self._fd(vcpu)
-        result = self.port.immediate_exit(fd)
+        result = self.port.immediate_exit(fd, True)
         return name_of(result if result < 0 else self._ioctl(fd, uapi.KVM_RUN, 0))
+
+    def _enter(self, vcpu: int) -> str:
+        fd = self._fd(vcpu)
+        result = self.port.immediate_exit(fd, False)
+        return name_of(result if result < 0 else self.port.enter(fd))
 
     # --- registers
 
@@ -229,9 +273,9 @@ class Doer:
         _, fd, flags = CREATE_DEVICE.unpack(self._peek(self._argument, CREATE_DEVICE.size))
         if flags & uapi.KVM_CREATE_DEVICE_TEST:
             return "OK"
-        if self._devices < MAX_DEVICES:
-            self._fds[f"d{self._devices}"] = fd
-            self._devices += 1
+        if self._vm.devices < MAX_DEVICES:
+            self._fds[f"d{self._vm.devices}"] = fd
+            self._vm.devices += 1
         else:
             self.port.close(fd)
         return "OK"
@@ -290,21 +334,30 @@ class Doer:
             return name_of(fd)
         data = self.port.contents(fd, MAX_STATS_BYTES)
         self.port.close(fd)
-        flags, name_size, count, id_offset, desc_offset, data_offset = STATS_HEADER.unpack(data[: STATS_HEADER.size])
-        words = [f"OK {flags} {name_size} {count} {id_offset} {desc_offset} {data_offset} {len(data)}"]
-        for n in range(count):
-            start = desc_offset + n * (STATS_DESC.size + name_size)
-            fields = STATS_DESC.unpack(data[start : start + STATS_DESC.size])
-            name = data[start + STATS_DESC.size : start + STATS_DESC.size + name_size]
-            words.append(":".join([name.rstrip(b"\0").decode("ascii", "replace"), *map(str, fields)]))
-        return " ".join(words)
+        return stats_answer(data)
 
     def _cpu_features(self) -> str:
         return f"OK {self.port.cpu_features()}".rstrip()
 
 
+def stats_answer(data: bytes) -> str:
+    """The answer to ``stats`` from the beginning of its file."""
+    flags, name_size, count, id_offset, desc_offset, data_offset = STATS_HEADER.unpack(data[: STATS_HEADER.size])
+    words = [f"OK {flags} {name_size} {count} {id_offset} {desc_offset} {data_offset} {len(data)}"]
+    for n in range(count):
+        start = desc_offset + n * (STATS_DESC.size + name_size)
+        fields = STATS_DESC.unpack(data[start : start + STATS_DESC.size])
+        name = data[start + STATS_DESC.size : start + STATS_DESC.size + name_size]
+        words.append(":".join([name.rstrip(b"\0").decode("ascii", "replace"), *map(str, fields)]))
+    return " ".join(words)
+
+
 METHODS = {
     "N": "_new",
+    "C": "_create_vm",
+    "U": "_use_vm",
+    "c": "_close_vm",
+    "Z": "_close_all",
     "V": "_create_vcpu",
     "W": "_enable_cap",
     "I": "_init",
@@ -321,6 +374,7 @@ METHODS = {
     "l": "_list_partial",
     "M": "_masks",
     "R": "_run",
+    "E": "_enter",
     "X": "_with_number",
     "A": "_with_struct",
     "D": "_create_device",

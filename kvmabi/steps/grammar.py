@@ -14,7 +14,8 @@ hex         a number in hex, with 0x or without
 bytes       hex, in which ``bb*count.`` is a run of equal bytes
 value       a number in hex, or ``-`` for an unmapped address
 argument    bytes, in which ``@0`` to ``@3`` are descriptors of eventfds, ``@4`` of another kind of file, ``@5`` of the
-            guest_memfd that was created last (4 bytes each), and ``@p`` the address of the bytes behind the struct
+            guest_memfd that was created last, ``@e4.`` and so on of further eventfds (4 bytes each), and ``@p`` the
+            address of the bytes behind the struct
 ==========  ============================================================================================
 
 An answer is ``OK`` or the name of an errno. More follows it where the table says so.
@@ -56,6 +57,10 @@ def _op(letter: str, word: str, words: str, meaning: str) -> Op:
 
 OPS: Final = (
     _op("N", "new", "vcpus:count", "close everything; KVM_CREATE_VM, and KVM_CREATE_VCPU with 0 to vcpus-1"),
+    _op("C", "create-vm", "type:hex", "KVM_CREATE_VM of a type; v, vCPUs and devices are this VM's, others stay open"),
+    _op("U", "use-vm", "vm:count", "no ioctl: v, vCPUs and devices are those of a VM, by the order of creation from 0"),
+    _op("c", "close-vm", "", "no ioctl: close the VM, its vCPUs and devices"),
+    _op("Z", "close-all", "", "no ioctl: close everything; VMs count from 0 again"),
     _op("V", "create-vcpu", "id:number", "KVM_CREATE_VCPU"),
     _op("W", "enable-cap", "capability:number", "KVM_ENABLE_CAP on the VM"),
     _op("I", "init", "file target:number features:hex", "KVM_ARM_VCPU_INIT with one word of features"),
@@ -97,6 +102,7 @@ OPS: Final = (
     ),
     _op("M", "masks", "", "KVM_ARM_GET_REG_WRITABLE_MASKS: OK and id=mask of every mask that is not 0"),
     _op("R", "run", "vcpu", "KVM_RUN with kvm_run.immediate_exit set"),
+    _op("E", "enter", "vcpu", "KVM_RUN with kvm_run.immediate_exit clear; a signal ends it after 10 ms"),
     _op("X", "ioctl", "file request:hex argument:hex", "an ioctl with a number as its argument: OK and the result"),
     _op("A", "ioctl-struct", "file request:hex", "an ioctl on a zeroed struct: OK and the struct afterwards"),
     _op("D", "create-device", "type:number flags:number", "KVM_CREATE_DEVICE on the VM; the first four are d0 to d3"),
@@ -132,8 +138,14 @@ MAX_REGISTER_BYTES: Final = 2048
 """A pattern's length, and how much of a buffer an answer shows."""
 EDGE_BYTES: Final = 65536
 """The most that can be mapped before an edge."""
+MAX_ARGUMENT_BYTES: Final = 16384
+"""The most bytes in one part of an argument."""
 MAX_EVENTFDS: Final = 4
-"""How many eventfds there are for ``ioctl-bytes``."""
+"""How many eventfds have a short name in ``ioctl-bytes``."""
+MORE_EVENTFDS: Final = 1024
+"""How many eventfds there can be, the first ones included."""
+MAX_VMS: Final = 1024
+"""How many VMs there can be since the last ``new``, closed ones included."""
 OTHER_FILE: Final = "4"
 GUEST_MEMFD: Final = "5"
 BEHIND: Final = "p"
@@ -143,7 +155,7 @@ LONG_MASK: Final = (1 << 64) - 1
 
 _DECIMAL = re.compile(r"-?[0-9]+")
 _HEX = re.compile(r"-?(?:0[xX])?[0-9a-fA-F]+")
-_PARTS = re.compile(r"@[0-5p]|[^@]+")
+_PARTS = re.compile(r"@(?:[0-5p]|e(?:[4-9]|[1-9][0-9]{1,2}|10[01][0-9]|102[0-3])\.)|[^@]+")
 _FILE = re.compile(r"[sv]|d?[0-9]{1,9}")
 
 
@@ -223,13 +235,16 @@ def _value(text: str) -> Value:
 
 
 def argument_parts(text: str) -> tuple[bytes | str, ...]:
-    """The parts of an argument: bytes, and the characters that follow an @."""
-    return tuple(part[1] if part[0] == "@" else hexruns.expand(part) for part in _PARTS.findall(text))
+    """The parts of an argument: bytes, and what follows an @."""
+    return tuple(
+        part[1:] if part[0] == "@" else hexruns.expand(part, most_bytes=MAX_ARGUMENT_BYTES)
+        for part in _PARTS.findall(text)
+    )
 
 
 def _argument(text: str) -> str:
     if "".join(_PARTS.findall(text)) != text:
-        raise ValueError(f"{text[:40]!r} is not bytes with @0 to @5 and @p")
+        raise ValueError(f"{text[:40]!r} is not bytes with @0 to @5, @e4. to @e1023. and @p")
     argument_parts(text)
     return text
 

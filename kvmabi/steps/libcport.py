@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import signal
 
 from kvmabi import uapi
 from kvmabi.device.structs import layout
@@ -16,6 +17,8 @@ from kvmabi.steps.named import NamedDescriptors
 PAYLOAD_BYTES = 1 << 15  # the largest size that an ID's size field encodes
 ARGUMENT_BYTES = 4096
 ARRAY_BYTES = layout("__u64").size * (1 + MAX_IDS)
+ENTER_SECONDS = 0.01
+"""How long a guest runs in ``enter`` before a signal ends it."""
 IMMEDIATE_EXIT = uapi.ffi.offsetof("struct kvm_run", "immediate_exit")
 
 
@@ -76,7 +79,7 @@ class LibcPort:
         self._errno = ctypes.get_errno()
         return -self._errno
 
-    def immediate_exit(self, fd: int) -> int:
+    def immediate_exit(self, fd: int, value: bool) -> int:
         """See Port.immediate_exit."""
         if fd not in self._runs:
             size = self.ioctl(self.kvm, uapi.KVM_GET_VCPU_MMAP_SIZE, 0)
@@ -87,8 +90,18 @@ class LibcPort:
             except (OSError, ValueError) as error:
                 self._errno = getattr(error, "errno", 0) or errno.EBADF
                 return -self._errno
-        self._runs[fd][IMMEDIATE_EXIT] = 1
+        self._runs[fd][IMMEDIATE_EXIT] = value
         return 0
+
+    def enter(self, fd: int) -> int:
+        """See Port.enter. The thread that calls it must be the main one, which alone gets Python's signals."""
+        before = signal.signal(signal.SIGALRM, _nothing)
+        signal.setitimer(signal.ITIMER_REAL, ENTER_SECONDS, ENTER_SECONDS)
+        try:
+            return self.ioctl(fd, uapi.KVM_RUN, 0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
     def descriptor(self, name: str) -> int:
         """See Port.descriptor."""
@@ -124,3 +137,7 @@ class LibcPort:
                 return next(features, "")
         except OSError:
             return ""
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """A handler: the signal has done its work by interrupting an ioctl."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Hashable
 from itertools import count
 
+from kvmabi import uapi
 from kvmabi.device import DeviceFile, Memory, SystemFile, VcpuFile
 from kvmabi.device.file import PlainFile, Refused, Wait
 from kvmabi.device.memory import take_own_fd
@@ -136,13 +137,17 @@ class ModelPort:
         """The file behind a descriptor."""
         return self._files[fd]
 
-    def immediate_exit(self, fd: int) -> int:
+    def immediate_exit(self, fd: int, value: bool) -> int:
         """See Port.immediate_exit."""
         file = self._files.get(fd)
         if not isinstance(file, VcpuFile):
             return self._bad_fd(f"file descriptor {fd} is not a vCPU")
-        file.immediate_exit(True)
+        file.immediate_exit(value)
         return 0
+
+    def enter(self, fd: int) -> int:
+        """See Port.enter: what would wait for a signal has had one."""
+        return self.ioctl(fd, uapi.KVM_RUN, 0)
 
     def descriptor(self, name: str) -> int:
         """See Port.descriptor."""

@@ -40,8 +40,11 @@ class Port(Protocol):
     def ioctl(self, fd: int, request: int, argument: int) -> int:
         """Do an ioctl; returns its result, or the negative errno."""
 
-    def immediate_exit(self, fd: int) -> int:
-        """Set kvm_run.immediate_exit of a vCPU; returns 0, or the negative errno."""
+    def immediate_exit(self, fd: int, value: bool) -> int:
+        """Set or clear kvm_run.immediate_exit of a vCPU; returns 0, or the negative errno."""
+
+    def enter(self, fd: int) -> int:
+        """KVM_RUN, which a signal ends if nothing else does; returns its result, or the negative errno."""
 
     def descriptor(self, name: str) -> int:
         """The descriptor that a character stands for in an argument (grammar.argument_parts)."""

@@ -3,7 +3,8 @@
 
 The first line is ``# host NAME``, the host that the kernel ran on. ``# kernel NAME`` may follow it, where that is not
 the kernel of the host's profile. ``# seq NAME`` names the sequence that begins there; other lines with a # are
-comments. All others are a step, a tab and the answer.
+comments. All others are a step, a tab and the answer. In a record of a program (kvmabi.steps.recording) a comment that
+begins as one of LEFT_OUT says where the record is not what the program did.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, cast
 
-from kvmabi.errors import UsageError
+from kvmabi.errors import NOT_MODELLED, UsageError
 
 MAX_LINE = 1 << 20
 """The length limit of a line in characters."""
 BLOCK = 1 << 16
 PACKED = ".xz"
+CANNOT, INEXACT = "# cannot be expressed: ", "# inexact: "
+UNMODELLED = f"# {NOT_MODELLED}: "
+LEFT_OUT = (CANNOT, INEXACT, UNMODELLED)
+MOST_LEFT_OUT = 100
 
 Recorded = tuple[int, str, str]
 """A line's number, its step and the recorded answer."""
@@ -28,12 +33,14 @@ Recorded = tuple[int, str, str]
 class Trace:
     """An open trace: the names of its ``host`` and its ``kernel`` (None if it names none), and its steps.
 
-    ``sequence`` names the sequence of the step that was read last.
+    ``sequence`` names the sequence of the step that was read last, ``left_out`` has the comments of LEFT_OUT that were
+    read until then, each with its line's number, at most MOST_LEFT_OUT.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.sequence = ""
+        self.left_out: list[tuple[int, str]] = []
         self.kernel: str | None = None
         self._lines = self._read()
         number, first = next(((number, line) for number, line in self._lines if line), (0, ""))
@@ -79,6 +86,9 @@ class Trace:
                 yield number, text, answer
             elif line.startswith("# seq "):
                 self.sequence = line[6:].strip()
+            elif line.startswith(LEFT_OUT):
+                if len(self.left_out) < MOST_LEFT_OUT:
+                    self.left_out.append((number, line[2:]))
             elif line and line[0] != "#":
                 raise UsageError(f"{self.path}:{number}: {line[:60]!r} is not a step with an answer")
 

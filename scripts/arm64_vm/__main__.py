@@ -24,6 +24,7 @@ def main() -> int:
     )
     parser.add_argument("--kernel-image", required=True, metavar="FILE", help="an arm64 kernel with KVM built in")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where packages are kept (default: %(default)s)")
+    parser.add_argument("--add", type=Path, action="append", default=[], metavar="FILE", help="add a program as /NAME")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long it may take (default: %(default).0f)")
     parser.add_argument("command", nargs=REMAINDER, metavar="-- COMMAND", help="the command and its arguments")
     args = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> int:
         apt.install_tools()
         suite = apt.Suite(sources.codename(), args.folder)
         suite.update()
-        archive = initramfs.archive(tree.entries(suite.closure(tree.PACKAGES), command))
+        archive = initramfs.archive(tree.entries(suite.closure(tree.PACKAGES), command, args.add))
         return boot.run(args.kernel_image, archive, 60 * args.minutes)
     except UsageError as error:
         print(f"arm64_vm: {error}", file=sys.stderr, flush=True)

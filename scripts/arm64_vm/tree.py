@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import construct
 
 from kvmabi.errors import UsageError
+from kvmabi.interpose import libraries
 from kvmabi.steps.vm.initramfs import DIRECTORY, Entry
 
 PACKAGES = ("python3", "python3-cffi-backend")
@@ -26,8 +27,11 @@ MODULES = "*.py", "*.toml", "*.json", "*.c", "*.h"
 CONSOLE = Entry("dev/console", 0o020600, device=(5, 1))
 
 
-def entries(packages: Iterable[Path], command: Sequence[str]) -> list[Entry]:
-    """The archive's entries; a folder comes before what it holds. Raises UsageError for a package that is damaged."""
+def entries(packages: Iterable[Path], command: Sequence[str], programs: Sequence[Path] = ()) -> list[Entry]:
+    """The archive's entries; a folder comes before what it holds. ``programs`` stand in the root folder.
+
+    Raises UsageError for a package that is damaged, or a program that cannot be read.
+    """
     found: dict[str, Entry] = {"dev": Entry("dev", DIRECTORY), CONSOLE.name: CONSOLE}
     for package in packages:
         for entry in unpacked(package):
@@ -36,6 +40,11 @@ def entries(packages: Iterable[Path], command: Sequence[str]) -> list[Entry]:
         found["lib"] = Entry(LIBRARIES[0], stat.S_IFLNK | 0o777, LIBRARIES[1].encode())
     for place, content in files(command):
         found[place] = Entry(place, stat.S_IFREG | 0o644, content)
+    for program in programs:
+        try:
+            found[program.name] = Entry(program.name, stat.S_IFREG | 0o755, program.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{program}: {error.strerror}") from None
     return sorted([*_folders(found), *found.values()], key=lambda entry: PurePosixPath(entry.name).parts)
 
 
@@ -63,6 +72,8 @@ def files(command: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for pattern in MODULES:
             for path in sorted(folder.rglob(pattern)):
                 yield f"{SOURCE}/{folder.name}/{path.relative_to(folder)}", path.read_bytes()
+    if libraries.ARM64.is_file():  # built where there is a cross compiler; kvmabi trace --real preloads it
+        yield f"{SOURCE}/{libraries.PRELOAD.relative_to(ROOT)}", libraries.ARM64.read_bytes()
     yield "command.json", json.dumps(list(command)).encode()
     yield "init.py", (Path(__file__).parent / "init.py").read_bytes()
 

@@ -57,7 +57,7 @@ OUTPUTS = [
     ("fpstate-explain", "fpstate explain FOREIGN", 0),
     ("fpstate-audit", "fpstate audit --base v5.15 --commits COMMITS --processes 1", 1),
 ]
-ELSEWHERE = {"blob-result", "blob-summary", "demo", "run", "capture", "fpstate-trace"}
+ELSEWHERE = {"blob-result", "blob-summary", "demo", "run", "capture", "fpstate-trace", "trace"}
 """Schemas that other tests check, or that another schema refers to."""
 
 

@@ -72,7 +72,7 @@ class LabVcpu:
         self.lab = lab
         self.fd = fd
         self.memory = lab.memory
-        lab.port.immediate_exit(fd)
+        lab.port.immediate_exit(fd, True)
 
     @property
     def file(self) -> VcpuFile:

@@ -82,10 +82,10 @@ def test_the_same_layout(tmp_path: Path) -> None:
 
 
 def test_the_same_variable(tmp_path: Path) -> None:
-    """The socket's path is passed in the environment variable that C reads."""
-    name = protocol.SOCKET_VARIABLE
-    letters = [f"KVMABI_SOCKET_VARIABLE[{place}]" for place in range(len(name) + 1)]
-    assert bytes(from_c(tmp_path, *letters)) == name.encode() + b"\0"
+    """The socket's path is passed in the environment variable that C reads; its name says which /dev/kvm is meant."""
+    for macro, name in (("SOCKET_VARIABLE", protocol.SOCKET_VARIABLE), ("REAL_SOCKET", protocol.REAL_SOCKET)):
+        letters = [f"KVMABI_{macro}[{place}]" for place in range(len(name) + 1)]
+        assert bytes(from_c(tmp_path, *letters)) == name.encode() + b"\0"
 
 
 def test_the_same_shared_memory(tmp_path: Path) -> None:

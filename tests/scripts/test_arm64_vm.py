@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from arm64_vm import boot, tree
+from ctools import CROSS_CC, INCLUDE, compile_c
 from lacking import needs
 
 from kvmabi.errors import UsageError
@@ -29,7 +30,9 @@ def test_the_files_of_packages_and_of_kvmabi(tmp_path: Path) -> None:
         package(tmp_path, "one", "usr/lib/aarch64-linux-gnu/libone.so"),
         package(tmp_path, "two", "usr/share/doc/two/copyright"),
     ]
-    found = tree.entries(packages, ["kvmabi", "hosts"])
+    program = tmp_path / "my-vmm"
+    program.write_bytes(b"VMM")
+    found = tree.entries(packages, ["kvmabi", "hosts"], [program])
     names = [entry.name for entry in found]
     assert len(names) == len(set(names))
     for number, name in enumerate(names):
@@ -39,6 +42,7 @@ def test_the_files_of_packages_and_of_kvmabi(tmp_path: Path) -> None:
     assert by_name["usr/lib/aarch64-linux-gnu/libone.so"].data == b"IMAGE"
     assert by_name["usr/lib/aarch64-linux-gnu"].mode == DIRECTORY
     assert (stat.S_ISLNK(by_name["lib"].mode), by_name["lib"].data) == (True, b"usr/lib")
+    assert (by_name["my-vmm"].data, by_name["my-vmm"].mode & 0o777) == (b"VMM", 0o755)
     assert by_name["command.json"].data == b'["kvmabi", "hosts"]'
     assert by_name["source/kvmabi/regid.py"].data == (ROOT / "kvmabi" / "regid.py").read_bytes()
     assert "source/construct/core.py" in names
@@ -53,6 +57,8 @@ def test_a_package_that_is_damaged(tmp_path: Path) -> None:
     broken.write_bytes(b"!<arch>\nnothing")
     with pytest.raises(UsageError, match=r"broken\.deb: not a Debian package"):
         tree.entries([broken], ["true"])
+    with pytest.raises(UsageError, match="nothing: No such file"):
+        tree.entries([], ["true"], [tmp_path / "nothing"])
 
 
 @pytest.fixture
@@ -103,9 +109,34 @@ def test_a_vm_that_does_not_end_well(
 def test_a_real_kernel() -> None:
     """kvmabi runs inside, on the kernel's own /dev/kvm."""
     command = [sys.executable, "-m", "arm64_vm", "--kernel-image", str(IMAGE), "--", "kvmabi", "conformance"]
-    words = [*command, "--backend", "device", "--case", "life.*"]
-    done = subprocess.run(
-        words, env={**os.environ, "PYTHONPATH": "scripts"}, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    done = in_vm([*command, "--backend", "device", "--case", "life.*"])
     assert done.returncode == 0, done.stderr
     assert ", 0 failed, " in done.stdout
+
+
+def in_vm(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """How a command ended."""
+    env = {**os.environ, "PYTHONPATH": "scripts"}
+    return subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(IMAGE is None, reason="KVMABI_KERNEL_IMAGE names no arm64 kernel")
+@needs("qemu-system-aarch64", "apt-get", "dpkg-deb", *CROSS_CC)
+def test_a_vmm_is_traced_on_a_real_kernel(tmp_path: Path) -> None:
+    """Its guest writes to a device and switches itself off: ioctls, values and exits are shown."""
+    program = tmp_path / "runs_guest"
+    source = (ROOT / "tests/scripts/programs/runs_guest.c").read_text("utf-8")
+    compile_c(source, [f"-I{INCLUDE}", "-w", "-o", str(program)], compiler=CROSS_CC)
+    command = [sys.executable, "-m", "arm64_vm", "--kernel-image", str(IMAGE), "--add", str(program), "--", "kvmabi"]
+    done = in_vm([*command, "trace", "--real", "--full", "--", f"/{program.name}"])
+    assert done.returncode == 3, done.stdout + done.stderr
+    for line in (
+        "vm1 CREATE_VCPU 0 -> vcpu0",
+        "vm1/vcpu0 ARM_VCPU_INIT {target=5, features=psci_0_2} -> 0",
+        "vm1/vcpu0 SET_ONE_REG pc = 0x10000 -> 0",
+        "vm1/vcpu0 SET_ONE_REG s3_7_c15_c15_7 = 1 -> ENOENT  (No such file or directory)",
+        "vm1/vcpu0 RUN -> 0  (exit MMIO {phys_addr=0x0, data=2a00*7., len=4, is_write=1})",
+    ):
+        assert line in done.stdout.splitlines(), done.stdout
+    assert "RUN -> 0  (exit SYSTEM_EVENT {type=SHUTDOWN" in done.stdout

@@ -86,7 +86,7 @@ def test_a_refusal_is_a_negative_number(port: ModelPort) -> None:
     assert port.ioctl(port.kvm, uapi.KVM_GET_API_VERSION, 1) == -errno.EINVAL
     assert "takes no argument" in port.reason
     assert port.ioctl(99, uapi.KVM_GET_API_VERSION, 0) == -errno.EBADF
-    assert port.immediate_exit(port.kvm) == -errno.EBADF
+    assert port.immediate_exit(port.kvm, True) == -errno.EBADF
 
 
 def test_descriptors_are_numbered_and_closed(port: ModelPort) -> None:
@@ -98,7 +98,7 @@ def test_descriptors_are_numbered_and_closed(port: ModelPort) -> None:
     assert port.ioctl(vm, uapi.KVM_CREATE_DEVICE, port.memory.argument) == 0
     uapi.ffi.buffer(device)[:] = port.memory.peek(port.memory.argument, uapi.ffi.sizeof(device[0]))
     assert len({port.kvm, vm, vcpu, device.fd}) == 4
-    assert port.immediate_exit(vcpu) == 0
+    assert port.immediate_exit(vcpu, True) == 0
     for fd in (vcpu, device.fd, vm):
         port.close(fd)
         assert port.ioctl(fd, uapi.KVM_CHECK_EXTENSION, 0) == -errno.EBADF
@@ -110,7 +110,7 @@ def test_a_real_descriptor_gives_its_errno() -> None:
     port = LibcPort(fd)
     assert port.ioctl(fd, uapi.KVM_GET_API_VERSION, 0) == -errno.ENOTTY
     assert port.reason == os.strerror(errno.ENOTTY)
-    assert port.immediate_exit(fd) < 0
+    assert port.immediate_exit(fd, True) < 0
     port.shut()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)

@@ -2,8 +2,8 @@
 """What a VMM read of its vCPUs: a trace of steps with their answers, or the log of ``kvmabi run --log``.
 
 A vCPU's registers are what the KVM_GET_ONE_REG after its last KVM_GET_REG_LIST returned, in that order. If several VMs
-were read, the one that was listed last and read counts: in a trace, ``new`` begins another one. A vCPU that was only
-written to is not in the snapshot.
+were read, the one that was listed last and read counts: in a trace, ``new`` and ``create-vm`` begin another
+one. A vCPU that was only written to is not in the snapshot.
 
 >>> from kvmabi.snapshot import opening
 >>> log = b"6 VM 1 vCPU 0 KVM_GET_REG_LIST: OK\\n7 VM 1 vCPU 0 KVM_GET_ONE_REG svcr = 0200*7.: OK\\n"
@@ -122,7 +122,7 @@ def read(source: Source) -> Snapshot:
     reads = _Reads()
     snapshot = Snapshot("trace", [], unknown=UNKNOWN, problems=reads.problems)
     is_trace: bool | None = None
-    vm = _TRACE_VM
+    vms = _TraceVms()
     for line in lines(source, MOST_BYTES):
         if not line.text.strip():
             continue
@@ -135,7 +135,7 @@ def read(source: Source) -> Snapshot:
             snapshot.host = _named(line, HOST_LINE) or snapshot.host
             snapshot.kernel = _named(line, KERNEL_LINE) or snapshot.kernel
         else:
-            vm = _take_step(reads, line, vm)
+            _take_step(reads, line, vms)
     latest = reads.latest()
     if not latest:
         raise BadBlob("holds no vCPU: no register was read (KVM_GET_ONE_REG)", 0, "no-vcpu")
@@ -148,22 +148,52 @@ def _named(line: Line, prefix: str) -> str:
     return line.text.removeprefix(prefix).strip()[:200] if line.text.startswith(prefix) else ""
 
 
-def _take_step(reads: _Reads, line: Line, vm: int) -> int:
-    """Take one step; returns the number of the VM after it."""
+class _TraceVms:
+    """The numbers of a trace's VMs: ``current`` is the one that steps are about."""
+
+    def __init__(self) -> None:
+        self.current = self._last = _TRACE_VM
+        self._first = _TRACE_VM + 1
+
+    def new(self) -> None:
+        """``new``: the numbers begin anew."""
+        self.current = self._last = self._first = self._last + 1
+
+    def close(self) -> None:
+        """``close-all``."""
+        self._first = self._last + 1
+
+    def create(self) -> None:
+        """``create-vm``."""
+        self.current = self._last = self._last + 1
+
+    def use(self, number: int) -> None:
+        """``use-vm``."""
+        self.current = self._first + number
+
+
+def _take_step(reads: _Reads, line: Line, vms: _TraceVms) -> None:
+    """Take one step."""
     text, _, answer = line.text.partition("\t")
     try:
         letter, words = grammar.parse(text)
     except ValueError as error:
         reads.problems.report("malformed", f"line {line.number}: {error}", line.start)
-        return vm
+        return
     outcome, _, rest = answer.partition(" ")
     if outcome != _OK:
-        return vm
+        return
     if letter == "N":
-        return vm + 1
+        vms.new()
+    elif letter == "Z":
+        vms.close()
+    elif letter == "C":
+        vms.create()
+    elif letter == "U" and type(words[0]) is int:
+        vms.use(words[0])
     if letter not in "GLIA" or type(words[0]) is not int:
-        return vm
-    vcpu = reads.vcpu(vm, words[0])
+        return
+    vcpu = reads.vcpu(vms.current, words[0])
     if letter == "L":
         vcpu.listed = True
     elif letter == "I" and type(words[1]) is int and type(words[2]) is int:
@@ -175,7 +205,6 @@ def _take_step(reads: _Reads, line: Line, vm: int) -> int:
     elif letter == "A" and words[1] == _GET_MP_STATE:
         data = _octets(reads, rest, line)
         vcpu.mp_state = None if data is None else int.from_bytes(data[:4], "little")
-    return vm
 
 
 def _take_event(reads: _Reads, line: Line) -> None:

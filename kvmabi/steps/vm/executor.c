@@ -21,21 +21,19 @@
 #include <linux/kvm.h>
 
 #include "answer.h"
+#include "machines.h"
 #include "session.h"
 #include "words.h"
 
 #define VERSION		1
-#define MAX_VCPUS	512	/* as many as a VM can have */
-#define MAX_DEVICES	4
 #define MAX_DATA	2048	/* the largest register */
 #define MAX_EVENTFDS	4
+#define MORE_EVENTFDS	1024
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
 
-static int kvm = -1, vm = -1, vcpus[MAX_VCPUS], vcpu_count, devices[MAX_DEVICES], device_count;
-static int eventfds[MAX_EVENTFDS], other_file, guest_memfd = -1;
-static struct kvm_run *runs[MAX_VCPUS];
+static int eventfds[MORE_EVENTFDS], other_file, guest_memfd = -1;
 static unsigned char data[MAX_LINE];
 static unsigned char *edge;	/* the first byte that is not mapped */
 
@@ -50,36 +48,11 @@ static int file(char **line)
 	if (*name == 's')
 		return kvm;
 	if (*name == 'v')
-		return vm;
+		return now->vm;
 	n = strtoul(name + (*name == 'd'), NULL, 10);
 	if (*name == 'd')
-		return n < (unsigned long)device_count ? devices[n] : -1;
-	return n < (unsigned long)vcpu_count ? vcpus[n] : -1;
-}
-
-static void close_all(void)
-{
-	for (int i = 0; i < vcpu_count; i++) {
-		if (runs[i])
-			munmap(runs[i], (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0));
-		runs[i] = NULL;
-		close(vcpus[i]);
-	}
-	while (device_count)
-		close(devices[--device_count]);
-	if (vm >= 0)
-		close(vm);
-	vcpu_count = 0;
-	vm = -1;
-}
-
-static int create_vcpu(unsigned long index)
-{
-	int fd = ioctl(vm, KVM_CREATE_VCPU, index);
-
-	if (fd >= 0 && vcpu_count < MAX_VCPUS)
-		vcpus[vcpu_count++] = fd;
-	return fd;
+		return n < (unsigned long)now->device_count ? now->devices[n] : -1;
+	return n < (unsigned long)now->vcpu_count ? now->vcpus[n] : -1;
 }
 
 static void new_vm(char *line)
@@ -87,13 +60,30 @@ static void new_vm(char *line)
 	uint64_t count = number(&line, 10);
 
 	close_all();
-	vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	for (uint64_t i = 0; vm >= 0 && i < count; i++)
+	if (create_vm(0) < 0) {
+		say_errno();
+		return;
+	}
+	for (uint64_t i = 0; i < count; i++)
 		if (create_vcpu(i) < 0) {
 			say_errno();
 			return;
 		}
-	say_result(vm);
+	say("OK");
+}
+
+static void new_vm_of_type(char *line)
+{
+	say_result(create_vm(number(&line, 16)));
+}
+
+static void use_vm(char *line)
+{
+	uint64_t n = number(&line, 10);
+
+	if (n < machine_count)
+		now = &machines[n];
+	say(n < machine_count ? "OK" : "EBADF");
 }
 
 static void init(char *line, int words)
@@ -205,7 +195,7 @@ static void writable_masks(void)
 	struct reg_mask_range range = { .addr = (uintptr_t)masks };
 
 	memset(masks, 0, sizeof(masks));
-	if (!say_result(ioctl(vm, KVM_ARM_GET_REG_WRITABLE_MASKS, &range)))
+	if (!say_result(ioctl(now->vm, KVM_ARM_GET_REG_WRITABLE_MASKS, &range)))
 		return;
 	for (unsigned i = 0; i < KVM_ARM_FEATURE_ID_RANGE_SIZE; i++)
 		if (masks[i])
@@ -213,26 +203,17 @@ static void writable_masks(void)
 			    (unsigned long long)masks[i]);
 }
 
-static void run(char *line)
+static void run(char *line, int immediately)
 {
 	unsigned long n = number(&line, 10);
+	struct kvm_run *run = run_of(n);
 
-	if (n >= (unsigned long)vcpu_count) {
-		say("EBADF");
+	if (!run) {
+		say_errno();
 		return;
 	}
-	if (!runs[n]) {
-		int size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-		void *map = size > 0 ? mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpus[n], 0) : MAP_FAILED;
-
-		if (map == MAP_FAILED) {
-			say_errno();
-			return;
-		}
-		runs[n] = map;
-	}
-	runs[n]->immediate_exit = 1;
-	say_result(ioctl(vcpus[n], KVM_RUN, 0));
+	run->immediate_exit = immediately;
+	say_result(immediately ? ioctl(now->vcpus[n], KVM_RUN, 0) : enter(n));
 }
 
 static void call_with_number(char *line)
@@ -262,7 +243,7 @@ static void enable_cap(char *line)
 {
 	struct kvm_enable_cap cap = { .cap = (__u32)number(&line, 10) };
 
-	say_result(ioctl(vm, KVM_ENABLE_CAP, &cap));
+	say_result(ioctl(now->vm, KVM_ENABLE_CAP, &cap));
 }
 
 static void create_device(char *line)
@@ -270,10 +251,10 @@ static void create_device(char *line)
 	struct kvm_create_device device = { .type = (__u32)number(&line, 10) };
 
 	device.flags = (__u32)number(&line, 10);
-	if (!say_result(ioctl(vm, KVM_CREATE_DEVICE, &device)) || (device.flags & KVM_CREATE_DEVICE_TEST))
+	if (!say_result(ioctl(now->vm, KVM_CREATE_DEVICE, &device)) || (device.flags & KVM_CREATE_DEVICE_TEST))
 		return;
-	if (device_count < MAX_DEVICES)
-		devices[device_count++] = (int)device.fd;
+	if (now->device_count < MAX_DEVICES)
+		now->devices[now->device_count++] = (int)device.fd;
 	else
 		close((int)device.fd);
 }
@@ -302,7 +283,26 @@ static void append(size_t *used, const void *bytes, size_t size)
 	}
 }
 
-/* bytes with runs, in which @0 to @5 are descriptors and @p is the address behind the struct; returns how many */
+static int eventfd_number(unsigned long n)
+{
+	if (n >= MORE_EVENTFDS)
+		return -1;
+	if (!eventfds[n])
+		eventfds[n] = eventfd(0, EFD_CLOEXEC);
+	return eventfds[n];
+}
+
+/* what follows an @: 0 to 3 or e and a number for an eventfd, 4 for another kind of file, 5 for a guest_memfd */
+static int descriptor(const char *name)
+{
+	if (*name == 'e')
+		return eventfd_number(strtoul(name + 1, NULL, 10));
+	if (*name - '0' < MAX_EVENTFDS)
+		return eventfd_number((unsigned long)(*name - '0'));
+	return *name - '0' == MAX_EVENTFDS ? other_file : guest_memfd;
+}
+
+/* bytes with runs, in which @ and a name are descriptors (see descriptor) and @p is the address behind the struct; returns how many */
 static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 {
 	static unsigned char part[MAX_LINE];
@@ -312,9 +312,8 @@ static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 	memset(data, 0, sizeof(data));
 	while (*text) {
 		char *end = text + strcspn(text, "@"), next = *end;
-		unsigned n = (unsigned)(end[0] && end[1] ? end[1] - '0' : 0);
 		uint64_t address = (uintptr_t)data + struct_size;
-		int fd = n < MAX_EVENTFDS ? eventfds[n] : n == MAX_EVENTFDS ? other_file : guest_memfd;
+		int fd;
 
 		*end = '\0';
 		append(&used, part, parse_bytes(text, part, sizeof(part)));
@@ -324,9 +323,11 @@ static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 			append(&used, &address, sizeof(address));
 			*has_address = 1;
 		} else {
+			fd = descriptor(end + 1);
 			append(&used, &fd, sizeof(fd));
 		}
-		text = end + 2;
+		text = end[1] == 'e' ? end + 2 + strcspn(end + 2, ".") : end + 1;
+		text += *text != '\0';
 	}
 	return used;
 }
@@ -404,6 +405,10 @@ static void step(char *line)
 
 	switch (op) {
 	case 'N': new_vm(line); break;
+	case 'C': new_vm_of_type(line); break;
+	case 'U': use_vm(line); break;
+	case 'c': close_vm(); say("OK"); break;
+	case 'Z': close_all(); say("OK"); break;
 	case 'V': say_result(create_vcpu(number(&line, 10))); break;
 	case 'I': init(line, 1); break;
 	case 'i': init(line, 7); break;
@@ -418,7 +423,8 @@ static void step(char *line)
 	case 'L': reg_list(line); break;
 	case 'l': partial_list(line); break;
 	case 'M': writable_masks(); break;
-	case 'R': run(line); break;
+	case 'R': run(line, 1); break;
+	case 'E': run(line, 0); break;
 	case 'W': enable_cap(line); break;
 	case 'X': call_with_number(line); break;
 	case 'A': call_with_struct(line); break;
@@ -444,8 +450,6 @@ int main(int argc, char **argv)
 	kvm = open(argc > 1 && getpid() != 1 ? argv[1] : "/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0)
 		give_up("/dev/kvm");
-	for (int i = 0; i < MAX_EVENTFDS; i++)
-		eventfds[i] = eventfd(0, EFD_CLOEXEC);
 	other_file = memfd_create("other", MFD_CLOEXEC);
 	if (other_file < 0)
 		give_up("a descriptor");

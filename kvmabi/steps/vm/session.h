@@ -15,7 +15,7 @@
 #include "answer.h"
 
 #define CONSOLE		"/dev/ttyAMA0"
-#define MAX_LINE	16384
+#define MAX_LINE	65536
 
 static void open_console(void)
 {

@@ -14,6 +14,7 @@ from kvmabi.steps.vm.compiler import SOURCE
 
 EXECUTOR = SOURCE.read_text("utf-8")
 ANSWER = SOURCE.with_name("answer.h").read_text("utf-8")
+MACHINES = SOURCE.with_name("machines.h").read_text("utf-8")
 
 
 def defined(name: str, text: str) -> int:
@@ -36,7 +37,10 @@ def test_it_has_every_letter_and_no_other() -> None:
         ("UNMAPPED", EXECUTOR, grammar.UNMAPPED),
         ("UNTOUCHED", EXECUTOR, grammar.UNTOUCHED),
         ("MAX_DATA", EXECUTOR, grammar.MAX_REGISTER_BYTES),
-        ("MAX_DEVICES", EXECUTOR, grammar.MAX_DEVICES),
+        ("MAX_DEVICES", MACHINES, grammar.MAX_DEVICES),
+        ("MAX_VMS", MACHINES, grammar.MAX_VMS),
+        ("MAX_EVENTFDS", EXECUTOR, grammar.MAX_EVENTFDS),
+        ("MORE_EVENTFDS", EXECUTOR, grammar.MORE_EVENTFDS),
         ("PAGE", EXECUTOR, grammar.EDGE_BYTES),
         ("MAX_IDS", ANSWER, grammar.MAX_IDS),
         ("LISTS_KEPT", ANSWER, vm.LISTS_KEPT),

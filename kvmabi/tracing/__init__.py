@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Ioctls as they happen, decoded: as lines of text and as data."""
