@@ -3,15 +3,15 @@
 
 >>> names("device", 0, 2)
 ('VGIC_GRP_ADDR', 'VGIC_V3_ADDR_TYPE_DIST')
->>> names("device", 1, 0x100000008)
-('VGIC_GRP_DIST_REGS', '0x100000008')
+>>> names("device", 5, 0x100000008)
+('VGIC_GRP_REDIST_REGS', 'gicr_typer[cpu1]')
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from kvmabi import uapi
+from kvmabi import gicnames, uapi
 from kvmabi.tracing.names import number
 
 DEVICE, VCPU, VM = "device", "vcpu", "vm"
@@ -54,6 +54,9 @@ def names(kind: str, group: int, attr: int) -> tuple[str, str]:
     """The names of a group and of an attribute on a kind of file; numbers as text where they have none."""
     name = next((name for name in GROUPS.get(kind, ()) if vars(uapi)[name] == group), "")
     member = next((name for name in MEMBERS.get(name, ()) if vars(uapi)[name] == attr), "")
+    register = gicnames.name_of(group, attr) if kind == DEVICE and name and not member else ""
+    if register and not register.startswith(f"{group}/"):
+        return _short(name), register
     return _short(name) or number(group), _short(member) or number(attr)
 
 
