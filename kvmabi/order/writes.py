@@ -167,14 +167,12 @@ class Writes:
 
     def _destroyed_by(self, event: Event) -> None:
         """Note what a write has destroyed of what was written or read before."""
-        known = self.attempts.keys() | self.looked.keys() if self.looked else self.attempts
-        for lost in event.effects_on(known):
-            looked = self.looked.pop(lost.id, None)
-            if looked is not None:
-                self.undone[lost.id] = looked
-            other = self.attempts.get(lost.id)
-            if other is not None and other.good:
-                other.gone = event
+        for lost in event.effects_on(self.looked):
+            self.undone[lost.id] = self.looked.pop(lost.id)
+        for lost in event.effects_on(self.attempts):
+            attempt = self.attempts[lost.id]
+            if attempt.good:
+                attempt.gone = event
 
     def read(self, event: Event) -> None:
         """Process a KVM_GET_ONE_REG that succeeded."""
