@@ -59,6 +59,12 @@ INSIDE = {
             "stats",
             "dirtypages",
             "slots",
+            "guestmemory",
+            "lpis",
+            "itstables",
+            "itscommands",
+            "its",
+            "cpuinterface",
             "vmstate",
             "row",
             "registermap",
@@ -81,7 +87,20 @@ INSIDE = {
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr", "eventfds", "interrupts", "plainfiles", "slots"),
-        *("mark", "vgic", "vcpuevents", "vcpu", "vcpuattrs", "vmattrs", "vm", "descriptors", "system"),
+        *(
+            "guestmemory",
+            "cpuinterface",
+            "mark",
+            "vgic",
+            "its",
+            "vcpuevents",
+            "vcpu",
+            "vcpuattrs",
+            "vmattrs",
+            "vm",
+            "descriptors",
+            "system",
+        ),
     ),
     "order": (
         *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "choosing"),
@@ -110,6 +129,7 @@ INSIDE = {
 CHILDREN = {
     ("kvmabi.device.vcpu", "kvmabi.device.vm"),
     ("kvmabi.device.vgic", "kvmabi.device.vm"),
+    ("kvmabi.device.its", "kvmabi.device.vm"),
 }
 """A child that names its parent's type, for type checkers only: the only circles there are."""
 

@@ -22,6 +22,8 @@ from kvmabi import hexruns, uapi
 from kvmabi.device.structs import layout
 from kvmabi.steps.grammar import (
     BEHIND,
+    GUEST_BYTES,
+    GUEST_MEMORY,
     LONG_MASK,
     MAX_DEVICES,
     MAX_IDS,
@@ -93,6 +95,7 @@ class Doer:
         if "v" in self._fds:
             self.port.close(self._fds.pop("v"))
         self._vcpus = self._devices = 0
+        self.memory.clear_guest()
 
     def close(self) -> None:
         """Close everything."""
@@ -268,7 +271,10 @@ class Doer:
 
     def _with_bytes(self, file: File, request: int, argument: str) -> str:
         size_bytes = request >> 16 & SIZE_MASK
-        values = {BEHIND: COUNT.pack(self._payload + size_bytes)}
+        values = {
+            BEHIND: COUNT.pack(self._payload + size_bytes),
+            GUEST_MEMORY: COUNT.pack(self.memory.guest) if GUEST_MEMORY in argument else b"",
+        }
         parts = argument_parts(argument)
         data = b"".join(
             part if isinstance(part, bytes) else values.get(part) or INT.pack(self.port.descriptor(part))
@@ -298,6 +304,19 @@ class Doer:
             name = data[start + STATS_DESC.size : start + STATS_DESC.size + name_size]
             words.append(":".join([name.rstrip(b"\0").decode("ascii", "replace"), *map(str, fields)]))
         return " ".join(words)
+
+    # --- the memory for slots
+
+    def _write_memory(self, offset: int, data: bytes) -> str:
+        if offset + len(data) > GUEST_BYTES:
+            return "no room"
+        self.memory.write_guest(offset, data)
+        return "OK"
+
+    def _read_memory(self, offset: int, size: int) -> str:
+        if size > min(MAX_REGISTER_BYTES, GUEST_BYTES - offset):
+            return "no room"
+        return "OK " + hexruns.compress(self.memory.read_guest(offset, size))
 
     def _cpu_features(self) -> str:
         return f"OK {self.port.cpu_features()}".rstrip()
@@ -329,6 +348,8 @@ METHODS = {
     "q": "_get_attr",
     "Y": "_with_bytes",
     "T": "_stats",
+    "m": "_write_memory",
+    "r": "_read_memory",
     "Q": "_cpu_features",
 }
 """How each kind of step is done: the method by the step's letter."""

@@ -30,6 +30,7 @@
 #define MAX_DATA	2048	/* the largest register */
 #define MAX_EVENTFDS	4
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
+#define GUEST_BYTES	(2UL << 20)	/* memory for slots */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
 
@@ -38,6 +39,7 @@ static int eventfds[MAX_EVENTFDS], other_file, guest_memfd = -1;
 static struct kvm_run *runs[MAX_VCPUS];
 static unsigned char data[MAX_LINE];
 static unsigned char *edge;	/* the first byte that is not mapped */
+static unsigned char *guest;	/* memory for slots */
 
 /* ---- steps ---- */
 
@@ -71,6 +73,7 @@ static void close_all(void)
 		close(vm);
 	vcpu_count = 0;
 	vm = -1;
+	madvise(guest, GUEST_BYTES, MADV_DONTNEED);
 }
 
 static int create_vcpu(unsigned long index)
@@ -302,7 +305,30 @@ static void append(size_t *used, const void *bytes, size_t size)
 	}
 }
 
-/* bytes with runs, in which @0 to @5 are descriptors and @p is the address behind the struct; returns how many */
+/* the memory for slots: a write of bytes at an offset, and a read */
+static void guest_memory(char *line, int write)
+{
+	uint64_t offset = number(&line, 16), room = offset < GUEST_BYTES ? GUEST_BYTES - offset : 0;
+	char *text = word(&line);
+	uint64_t size = write ? parse_bytes(text, data, sizeof(data)) : strtoull(text, NULL, 10);
+
+	if (size > room || size > (write ? sizeof(data) : MAX_DATA)) {
+		say("no room");
+		return;
+	}
+	say("OK");
+	if (write) {
+		memcpy(guest + offset, data, size);
+	} else {
+		say(" ");
+		say_bytes(guest + offset, size);
+	}
+}
+
+/*
+ * bytes with runs, in which @0 to @5 are descriptors, @p is the address behind the struct and @m that of the memory for
+ * slots; returns how many
+ */
 static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 {
 	static unsigned char part[MAX_LINE];
@@ -320,7 +346,11 @@ static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 		append(&used, part, parse_bytes(text, part, sizeof(part)));
 		if (!next || !end[1])
 			break;
-		if (end[1] == 'p') {
+		if (end[1] == 'm') {
+			uint64_t start = (uintptr_t)guest;
+
+			append(&used, &start, sizeof(start));
+		} else if (end[1] == 'p') {
 			append(&used, &address, sizeof(address));
 			*has_address = 1;
 		} else {
@@ -428,6 +458,8 @@ static void step(char *line)
 	case 'q': device_attr(line, KVM_GET_DEVICE_ATTR); break;
 	case 'Y': call_with_bytes(line); break;
 	case 'T': statistics(line); break;
+	case 'm': guest_memory(line, 1); break;
+	case 'r': guest_memory(line, 0); break;
 	case 'Q': cpu_features(); break;
 	default: say("no such step");
 	}
@@ -453,6 +485,9 @@ int main(int argc, char **argv)
 	if (edge == MAP_FAILED || munmap(edge + PAGE, PAGE))
 		give_up("memory");
 	edge += PAGE;
+	guest = mmap(NULL, GUEST_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (guest == MAP_FAILED)
+		give_up("memory");
 	if (uname(&name))
 		give_up("uname");
 	say("kvmabi-executor %d %s\n", VERSION, name.release);
