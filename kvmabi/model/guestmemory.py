@@ -10,7 +10,7 @@ from kvmabi.model.refusal import Refusal
 
 MOST_BYTES = 64 << 20
 """How much of a guest's memory one ioctl reads. Tables of an ITS can chain much more, and a kernel walks all of it."""
-MOST_STEPS = 1 << 20
+MOST_STEPS = 1 << 18
 """How many table entries, interrupts or commands one ioctl looks at one by one."""
 FAULT = Refusal(errno.EFAULT, "a table of the GIC is not in the guest's memory, or not in memory of the VMM")
 TOO_MUCH = Refusal(

@@ -138,6 +138,8 @@ class Its:
         complete = all(table & VALID for table in (*self._basers, self._cbaser))
         if self.enabled or not value & ENABLE or complete:
             self.enabled = bool(value & ENABLE)
+            if not self.enabled:
+                self._mappings.translated.clear()
             self._process(memory)
 
     def _write_creadr(self, place: int) -> None:
@@ -178,6 +180,10 @@ class Its:
             if len(command) == COMMAND_BYTES:
                 process(self._mappings, self._tables, command, memory)
             self._creadr = (self._creadr + COMMAND_BYTES) % self._queue_bytes
+
+    def has_translated(self, device: int, event: int) -> bool:
+        """Whether a device raised an event before, and its mapping is the same since."""
+        return (device, event) in self._mappings.translated
 
     def signal(self, device: int, event: int) -> int:
         """A message of a device: 1 if its LPI is pending now, 0 if no vCPU takes the event. Errors: EBUSY."""

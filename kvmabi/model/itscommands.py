@@ -108,6 +108,7 @@ def message(mappings: Mappings, device: int, event: int) -> bool | None:
     if not mappings.lpis.tables.redistributor(vcpu).lpis_enabled:
         return None
     mappings.lpis.trigger(found.lpi)
+    mappings.translated.add((device, event))
     return True
 
 
@@ -186,6 +187,7 @@ def _move(mappings: Mappings, _tables: Tables, command: Command, _memory: GuestM
     if collection is not None and collection.mapped:
         event.collection = collection
         event.lpi.target = mappings.vcpu_of(collection.target)
+        mappings.translated.clear()
 
 
 def _move_all(mappings: Mappings, _tables: Tables, command: Command, memory: GuestMemory) -> None:
@@ -202,6 +204,7 @@ def _discard(mappings: Mappings, _tables: Tables, command: Command, memory: Gues
     if device is None or event is None or event.collection is None or not event.collection.mapped:
         return
     mappings.drop_event(device, event)
+    mappings.translated.clear()
     memory.put_number(device.place(event.id), 0)
 
 

@@ -131,7 +131,8 @@ class Mappings:
     """The devices and collections of an ITS, whose events become the VM's ``lpis``.
 
     ``vcpu_of`` finds a vCPU's ID by a target as MAPC has it.
-    ``unmaps_any``: a MAPC that unmaps needs no target that exists.
+    ``unmaps_any``: a MAPC that unmaps needs no target that exists. ``translated`` are devices and events that were
+    raised and whose mapping is the same since: a kernel keeps these translations.
     """
 
     def __init__(self, lpis: Lpis, vcpu_of: Callable[[int], int | None], switches: Switches) -> None:
@@ -139,6 +140,7 @@ class Mappings:
         self.unmaps_any, self._skips_unmapped = switches.its_targets_by_id, switches.its_skips_unmapped
         self._devices: dict[int, list[Device]] = {}
         self.collections: dict[int, Collection] = {}
+        self.translated: set[tuple[int, int]] = set()
 
     # --- devices, collections, events
 
@@ -175,6 +177,7 @@ class Mappings:
         """A device and its events are no longer mapped."""
         same = self._devices[device.id]
         same.remove(device)
+        self.translated.clear()
         if not same:
             del self._devices[device.id]
         for event in list(device.events.values()):
@@ -187,6 +190,7 @@ class Mappings:
 
     def drop_collection(self, id: int, memory: GuestMemory) -> None:
         """A collection no longer exists; its events stay mapped, and reach no vCPU."""
+        self.translated.clear()
         gone = self.collections.pop(id, None)
         if gone is not None:
             for event in self.events():
@@ -196,6 +200,7 @@ class Mappings:
 
     def drop_collections(self) -> None:
         """No collection exists."""
+        self.translated.clear()
         self.collections.clear()
         for event in self.events():
             event.collection = None
