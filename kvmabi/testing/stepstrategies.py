@@ -59,6 +59,7 @@ class _Words:
             "count": st.integers(1, 2),
             "number": number,
             "hex": st.integers(0, 0xFFFFFFFF).map(_hex),
+            "bytes": st.binary(min_size=1, max_size=64).map(hexruns.compress),
             "offset": st.integers(0, GUEST_BYTES - 1).map(_hex),
             "value": st.one_of(st.just("-"), st.integers(0, 0xFFFFFFFF).map(_hex)),
             "argument": st.lists(st.sampled_from(ARGUMENT_PARTS), min_size=1, max_size=8).map("".join),

@@ -15,7 +15,7 @@ import kvmabi
 from kvmabi import uapi
 from kvmabi.device import open_system
 from kvmabi.events import EventLog
-from kvmabi.fuzz.its import COLLECTIONS, DEVICES, EVENTS, PROPERTIES
+from kvmabi.fuzz.its import COLLECTIONS, DEVICES, EVENTS, PENDING, PROPERTIES
 from kvmabi.model import guestmemory
 from kvmabi.profiles import load_host, load_kernel
 from kvmabi.steps.doer import Doer
@@ -59,7 +59,7 @@ def test_tables_lie_in_the_callers_memory() -> None:
         gic, translator = (_create(kvm, vm.fd, kind) for kind in (7, 8))
         for fd, group, number, value in (
             *((gic, 0, 2, 0x8000000), (gic, 0, 3, 0x80A0000), (gic, 4, 0, 0), (translator, 0, 4, 0x8080000)),
-            *((gic, 5, 0x70, GUEST + PROPERTIES | 15), (gic, 5, 0, 1)),
+            *((gic, 5, 0x70, GUEST + PROPERTIES | 15), (gic, 5, 0x78, GUEST + PENDING), (gic, 5, 0, 1)),
             *((translator, 8, 0x100, VALID | GUEST + DEVICES), (translator, 8, 0x108, VALID | GUEST + COLLECTIONS)),
             *((translator, 8, 0x80, VALID | GUEST), (translator, 8, 0, 1)),
         ):

@@ -30,7 +30,7 @@
 #define MAX_DATA	2048	/* the largest register */
 #define MAX_EVENTFDS	4
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
-#define GUEST_BYTES	(2UL << 20)	/* memory for slots */
+#define GUEST_BYTES	0x200000	/* memory for slots */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
 
@@ -305,24 +305,29 @@ static void append(size_t *used, const void *bytes, size_t size)
 	}
 }
 
-/* the memory for slots: a write of bytes at an offset, and a read */
-static void guest_memory(char *line, int write)
+static void write_memory(char *line)
 {
 	uint64_t offset = number(&line, 16), room = offset < GUEST_BYTES ? GUEST_BYTES - offset : 0;
-	char *text = word(&line);
-	uint64_t size = write ? parse_bytes(text, data, sizeof(data)) : strtoull(text, NULL, 10);
+	size_t size = parse_bytes(word(&line), data, sizeof(data));
 
-	if (size > room || size > (write ? sizeof(data) : MAX_DATA)) {
+	if (size > room) {
 		say("no room");
 		return;
 	}
+	memcpy(guest + offset, data, size);
 	say("OK");
-	if (write) {
-		memcpy(guest + offset, data, size);
-	} else {
-		say(" ");
-		say_bytes(guest + offset, size);
+}
+
+static void read_memory(char *line)
+{
+	uint64_t offset = number(&line, 16), size = number(&line, 10);
+
+	if (offset >= GUEST_BYTES || size > GUEST_BYTES - offset || size > MAX_DATA) {
+		say("no room");
+		return;
 	}
+	say("OK ");
+	say_bytes(guest + offset, size);
 }
 
 /*
@@ -458,8 +463,8 @@ static void step(char *line)
 	case 'q': device_attr(line, KVM_GET_DEVICE_ATTR); break;
 	case 'Y': call_with_bytes(line); break;
 	case 'T': statistics(line); break;
-	case 'm': guest_memory(line, 1); break;
-	case 'r': guest_memory(line, 0); break;
+	case 'm': write_memory(line); break;
+	case 'r': read_memory(line); break;
 	case 'Q': cpu_features(); break;
 	default: say("no such step");
 	}
