@@ -30,7 +30,7 @@ same V NAME [but R,R...]             read them from a vCPU and compare, except f
 ===================================  ==============================================================================
 
 The others are ``new``, ``create-vcpu``, ``enable-cap``, ``masks``, ``run``, ``create-device``, ``has-attr``,
-``set-attr``, ``get-attr``, ``stats`` and ``cpu-features``.
+``set-attr``, ``get-attr``, ``stats``, ``write-memory``, ``read-memory`` and ``cpu-features``.
 
 An answer is an errno's name or OK, and after it: a value; ``n`` or ``$name``, a number or bytes, which get that name
 where it is new and must equal it elsewhere; for lists ``with R R ... without R R ...``. ``any`` is any answer,
