@@ -215,6 +215,8 @@ class Mappings:
             self._save_collections(collections, memory)
 
     def _save_devices(self, table: Table, memory: GuestMemory) -> None:
+        for same in self._devices.values():
+            same.reverse()  # a kernel sorts its list first, and devices with one ID change places
         devices = [device for id in sorted(self._devices) for device in self._devices[id]]
         for device, after in zip_longest(devices, devices[1:]):
             memory.step()
