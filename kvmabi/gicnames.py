@@ -160,9 +160,9 @@ FRAME_NAMES: Final = {DIST: "gicd", REDIST: "gicr", ITS: "gits"}
 ENCODING_MASK: Final = int(uapi.KVM_DEV_ARM_VGIC_SYSREG_INSTR_MASK)
 
 
-def _encoding(crn: int, crm: int, op2: int) -> int:
-    """A system register with op0 = 3 and op1 = 0 as attributes have it: the fields of KVM_GET_ONE_REG's IDs."""
-    return int(uapi.ARM64_SYS_REG(3, 0, crn, crm, op2)) & ENCODING_MASK
+def _encoding(crn: int, crm: int, op2: int, op1: int = 0) -> int:
+    """A system register with op0 = 3 as attributes have it: the fields of KVM_GET_ONE_REG's IDs."""
+    return int(uapi.ARM64_SYS_REG(3, op1, crn, crm, op2)) & ENCODING_MASK
 
 
 CPU_REGISTERS: Final = {
@@ -175,8 +175,15 @@ CPU_REGISTERS: Final = {
     "icc_sre_el1": _encoding(12, 12, 5),
     "icc_igrpen0_el1": _encoding(12, 12, 6),
     "icc_igrpen1_el1": _encoding(12, 12, 7),
+    **{f"ich_ap0r{index}_el2": _encoding(12, 8, index, 4) for index in range(4)},
+    **{f"ich_ap1r{index}_el2": _encoding(12, 9, index, 4) for index in range(4)},
+    "icc_sre_el2": _encoding(12, 9, 5, 4),
+    "ich_hcr_el2": _encoding(12, 11, 0, 4),
+    "ich_vtr_el2": _encoding(12, 11, 1, 4),
+    "ich_vmcr_el2": _encoding(12, 11, 7, 4),
+    **{f"ich_lr{index}_el2": _encoding(12, 12 + index // 8, index % 8, 4) for index in range(16)},
 }
-"""The registers of a vCPU's GIC CPU interface, by name."""
+"""The registers of a vCPU's GIC CPU interface, by name; those of EL2 are a hypervisor's in the guest."""
 _CPU_NAMES: Final = {encoding: name for name, encoding in CPU_REGISTERS.items()}
 
 

@@ -27,26 +27,30 @@ class HasVgic(Protocol):
     vgic: Vgic
 
 
-def _find(file: HasVgic, number: int) -> CpuInterface:
-    """The CPU interface that an attribute names. Errors: EINVAL, EBUSY."""
+EL2 = "has_el2"
+
+
+def _find(file: HasVgic, number: int) -> tuple[CpuInterface, bool]:
+    """The CPU interface that an attribute names, and whether the vCPU has EL2. Errors: EINVAL, EBUSY."""
     vcpu = vcpu_of(file.vm.vm, CPU, number)
     if not file.vgic.initialized:
         raise NOT_READY.error()
-    return file.vm.vm.cpu_interface(vcpu.index)
+    return file.vm.vm.cpu_interface(vcpu.index), EL2 in vcpu.mode.features
 
 
 def _get(file: HasVgic, value: UserValue) -> int:
-    return _find(file, value.attr).read(value.attr)
+    cpu, has_el2 = _find(file, value.attr)
+    return cpu.read(value.attr, has_el2=has_el2)
 
 
 def _set(file: HasVgic, value: UserValue) -> None:
-    cpu = _find(file, value.attr)
-    cpu.write(value.attr, value.take())
+    cpu, has_el2 = _find(file, value.attr)
+    cpu.write(value.attr, value.take(), has_el2=has_el2)
 
 
 def _has(file: HasVgic, number: int) -> bool:
-    vcpu_of(file.vm.vm, CPU, number)
-    return has_register(number)
+    vcpu = vcpu_of(file.vm.vm, CPU, number)
+    return has_register(number, has_el2=EL2 in vcpu.mode.features)
 
 
 ATTRIBUTE = Attribute(uapi.ffi.sizeof("__u64"), _get, _set, present=_has)

@@ -22,6 +22,8 @@ MANY_PRIORITIES, ALL_PRIORITIES = 6, 7
 WORD_MASK: Final = (1 << 32) - 1
 PRIORITY_MASK, BINARY_POINT_MASK = 0xFF, 7
 SRE_VALUE, SRE = 7, 1
+EL2_FIXED: Final = {"icc_sre_el2": 0xF, "ich_vtr_el2": 0x9018_0003}
+"""Registers of EL2 that take their own value only: access to them all, and what the virtual interface has."""
 CBPR, EOI_MODE, PRIORITY_SHIFT, ID_SHIFT, FIELD_MASK = 1 << 0, 1 << 1, 8, 11, 7
 SEIS, A3V = 1 << 14, 1 << 15
 """Fields of ICC_CTLR_EL1. The host supports all levels of affinity (A3V), and SEIs are not local (SEIS)."""
@@ -33,13 +35,15 @@ NOT_SUPPORTED = Refusal(
     "ICC_CTLR_EL1 has more priority or ID bits than the vCPU, or another SEIS or A3V than the host",
     "a vCPU keeps the smallest number of bits that was written",
 )
+FIXED = Refusal(errno.EINVAL, "the register takes its own value only")
 NO_SRE = Refusal(errno.EINVAL, "ICC_SRE_EL1.SRE is 1")
 
 
 class CpuInterface:
     """The registers of one vCPU's CPU interface, all 0 at first except for what the host decides.
 
-    ``bpr0`` and ``bpr1`` are the binary points; ``active`` the active priorities of group 0 and of group 1.
+    ``bpr0`` and ``bpr1`` are the binary points; ``active`` the active priorities of group 0 and of group 1; ``el2`` the
+    registers of a vCPU with EL2 that were written, by name.
     """
 
     def __init__(self) -> None:
@@ -48,14 +52,19 @@ class CpuInterface:
         self.priority_bits, self.id_bits = PRIORITY_BITS, ID_BITS
         self.enabled = [0, 0]
         self.active = [[0, 0, 0, 0], [0, 0, 0, 0]]
+        self.el2: dict[str, int] = {}
 
-    def read(self, encoding: int) -> int:
+    def read(self, encoding: int, *, has_el2: bool = False) -> int:
         """The value of a register. Errors: ENOENT, EINVAL."""
-        return _register(encoding).get(self)
+        return _register(encoding, has_el2).get(self)
 
-    def write(self, encoding: int, value: int) -> None:
+    def write(self, encoding: int, value: int, *, has_el2: bool = False) -> None:
         """Write a register. Errors: ENOENT, EINVAL."""
-        _register(encoding).set(self, value)
+        _register(encoding, has_el2).set(self, value)
+
+    def init(self) -> None:
+        """KVM_ARM_VCPU_INIT, which resets the registers of EL2."""
+        self.el2.clear()
 
     def pass_through_cpu(self) -> None:
         """The binary points come back from the CPU, which has smallest ones."""
@@ -71,22 +80,23 @@ class CpuInterface:
 
 
 class Register(NamedTuple):
-    """A register: how it is read and written."""
+    """A register: how it is read and written, and whether only a vCPU with EL2 has it."""
 
     get: Callable[[CpuInterface], int]
     set: Callable[[CpuInterface, int], None]
+    el2: bool = False
 
 
-def has_register(attr: int) -> bool:
-    """Whether there is a register of the encoding that an attribute has."""
-    return attr & ENCODING_MASK in REGISTERS
+def has_register(attr: int, *, has_el2: bool) -> bool:
+    """Whether a vCPU, with EL2 or without, has a register of the encoding that an attribute has."""
+    register = REGISTERS.get(attr & ENCODING_MASK)
+    return register is not None and (has_el2 or not register.el2)
 
 
-def _register(encoding: int) -> Register:
-    register = REGISTERS.get(encoding & ENCODING_MASK)
-    if register is None:
+def _register(encoding: int, has_el2: bool) -> Register:
+    if not has_register(encoding, has_el2=has_el2):
         raise NO_REGISTER.error()
-    return register
+    return REGISTERS[encoding & ENCODING_MASK]
 
 
 def _plain(name: str, mask: int) -> Register:
@@ -108,6 +118,22 @@ def _enable(group: int) -> Register:
         cpu.enabled[group] = value & 1
 
     return Register(lambda cpu: cpu.enabled[group], set)
+
+
+def _of_el2(name: str, index: int = 0) -> Register:
+    """A register of EL2; ``index`` is that of an active priorities register."""
+
+    def get(cpu: CpuInterface) -> int:
+        cpu.active_index(index)
+        return cpu.el2.get(name, EL2_FIXED.get(name, 0))
+
+    def set(cpu: CpuInterface, value: int) -> None:
+        cpu.active_index(index)
+        if value != EL2_FIXED.get(name, value):
+            raise FIXED.error()
+        cpu.el2[name] = value
+
+    return Register(get, set, el2=True)
 
 
 def _get_bpr1(cpu: CpuInterface) -> int:
@@ -154,6 +180,9 @@ REGISTERS: Final[Mapping[int, Register]] = {
         "icc_sre_el1": Register(lambda _cpu: SRE_VALUE, _set_sre),
         "icc_igrpen0_el1": _enable(0),
         "icc_igrpen1_el1": _enable(1),
+        **{name: _of_el2(name) for name in ("icc_sre_el2", "ich_hcr_el2", "ich_vtr_el2", "ich_vmcr_el2")},
+        **{f"ich_ap{group}r{n}_el2": _of_el2(f"ich_ap{group}r{n}_el2", n) for group in range(2) for n in range(4)},
+        **{f"ich_lr{n}_el2": _of_el2(f"ich_lr{n}_el2") for n in range(16)},
     }.items()
 }
 """By encoding."""

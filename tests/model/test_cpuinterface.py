@@ -35,3 +35,19 @@ def test_a_run_raises_binary_points_only() -> None:
     cpu.bpr0, cpu.bpr1 = 6, 7
     cpu.pass_through_cpu()
     assert (cpu.bpr0, cpu.bpr1) == (6, 7)
+
+
+def test_registers_of_el2_need_el2_and_an_init_resets_them() -> None:
+    """They keep all 64 bits, except for those with a fixed value; without EL2 they do not exist."""
+    cpu = CpuInterface()
+    hcr, vtr, second = (CPU_REGISTERS[f"ich_{name}_el2"] for name in ("hcr", "vtr", "ap0r1"))
+    with pytest.raises(KvmError, match="ENOENT"):
+        cpu.read(hcr)
+    cpu.write(hcr, (1 << 64) - 1, has_el2=True)
+    assert cpu.read(hcr, has_el2=True) == (1 << 64) - 1
+    with pytest.raises(KvmError, match="its own value only"):
+        cpu.write(vtr, 0, has_el2=True)
+    with pytest.raises(KvmError, match="too few bits"):
+        cpu.read(second, has_el2=True)
+    cpu.init()
+    assert cpu.read(hcr, has_el2=True) == 0
