@@ -3,8 +3,9 @@
 
     python -m golden.record_its IMAGE...
 
-boots arm64 kernels in QEMU (the scripts of golden.its_scripts, and random sequences) and packs STEP, a tab and the
-answer, one per line, as PROFILE.steps into its.tar.xz. The hosts are those of devices.tar.xz (record_devices.py).
+boots arm64 kernels in QEMU (the scripts of its_register_scripts and its_scripts, and random sequences) and packs STEP,
+a tab and the answer, one per line, as PROFILE.steps into its.tar.xz. The hosts are those of devices.tar.xz
+(record_devices.py).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import sys
 from collections.abc import Iterator
 from random import Random
 
+from golden import its_register_scripts as registers
+from golden import its_scripts as tables
 from golden import packs
-from golden.its_scripts import scripts
 from kvmabi.fuzz import its
 from kvmabi.steps.backends.vm import VmBackend
 
@@ -23,7 +25,12 @@ SEED, RANDOM_SEQUENCES = 5, 100
 
 def sequences(*, careful: bool) -> Iterator[list[str]]:
     """The scripts, then random sequences with one to three vCPUs."""
-    yield from scripts(careful=careful)
+    yield from registers.registers()
+    yield from registers.cpu_interfaces()
+    yield from tables.tables()
+    yield from tables.broken_tables()
+    if not careful:
+        yield from tables.unmapping()
     for number in range(RANDOM_SEQUENCES):
         chance = Random(f"{SEED}.{number}")
         vcpus = chance.randrange(1, 4)
