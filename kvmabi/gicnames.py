@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Attributes of a vGICv3: group and number of KVM_SET_DEVICE_ATTR ↔ names such as ``gicd_isenabler[3]``.
+"""Attributes of a vGICv3 and its ITS: group and number of KVM_SET_DEVICE_ATTR ↔ names such as ``gicd_isenabler[3]``.
 
 Registers have the names of the GIC's specification in lower case. What follows in brackets is the vCPU, where a
 register is a vCPU's own, and the register's index where there are several. ``cpu1`` is the vCPU with the affinity that
@@ -7,6 +7,8 @@ KVM gives the vCPU with the ID 1; any other affinity is four numbers, the highes
 ``.high`` is the upper word of a register of 64 bits. A place without a register is the frame and the offset
 (``gicd+0x14``, ``gicr+0x10[cpu0]``).
 
+>>> name_of(6, 1 << 32 | 0xC230), name_of(8, 0x108)
+('icc_pmr_el1[cpu1]', 'gits_baser[1]')
 >>> name_of(1, 0x10C), name_of(1, 0x6144), name_of(5, 1 << 32 | 8), name_of(7, 32), name_of(4, 0)
 ('gicd_isenabler[3]', 'gicd_irouter[40].high', 'gicr_typer[cpu1]', 'line_level[32]', 'ctrl_init')
 >>> parse("gicr_ipriorityr[cpu1][3]")
@@ -28,6 +30,8 @@ from kvmabi.errors import UsageError
 DIST: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_DIST_REGS)
 REDIST: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS)
 LEVEL: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO)
+CPU: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS)
+ITS: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_ITS_REGS)
 _ADDR: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_ADDR)
 _CTRL: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_CTRL)
 WORD_BYTES: Final = 4
@@ -139,9 +143,48 @@ REDISTRIBUTOR: Final = (
     Range("gicr_nsacr", _SGI + 0xE00),
 )
 """A redistributor's two frames, one behind the other, in the order of offsets."""
-FRAMES: Final[dict[int, tuple[Range, ...]]] = {DIST: DISTRIBUTOR, REDIST: REDISTRIBUTOR}
+TRANSLATOR: Final = (
+    Range("gits_ctlr", 0x0),
+    Range("gits_iidr", 0x4),
+    Range("gits_typer", 0x8, 8),
+    Range("gits_cbaser", 0x80, 8),
+    Range("gits_cwriter", 0x88, 8),
+    Range("gits_creadr", 0x90, 8),
+    Range("gits_baser", 0x100, 8, 8, first=0),
+    *_identification("gits"),
+)
+"""An ITS's frame of registers, in the order of offsets."""
+FRAMES: Final[dict[int, tuple[Range, ...]]] = {DIST: DISTRIBUTOR, REDIST: REDISTRIBUTOR, ITS: TRANSLATOR}
 """The registers of each group."""
-FRAME_NAMES: Final = {DIST: "gicd", REDIST: "gicr"}
+FRAME_NAMES: Final = {DIST: "gicd", REDIST: "gicr", ITS: "gits"}
+ENCODING_MASK: Final = int(uapi.KVM_DEV_ARM_VGIC_SYSREG_INSTR_MASK)
+
+
+def _encoding(crn: int, crm: int, op2: int, op1: int = 0) -> int:
+    """A system register with op0 = 3 as attributes have it: the fields of KVM_GET_ONE_REG's IDs."""
+    return int(uapi.ARM64_SYS_REG(3, op1, crn, crm, op2)) & ENCODING_MASK
+
+
+CPU_REGISTERS: Final = {
+    "icc_pmr_el1": _encoding(4, 6, 0),
+    "icc_bpr0_el1": _encoding(12, 8, 3),
+    **{f"icc_ap0r{index}_el1": _encoding(12, 8, 4 + index) for index in range(4)},
+    **{f"icc_ap1r{index}_el1": _encoding(12, 9, index) for index in range(4)},
+    "icc_bpr1_el1": _encoding(12, 12, 3),
+    "icc_ctlr_el1": _encoding(12, 12, 4),
+    "icc_sre_el1": _encoding(12, 12, 5),
+    "icc_igrpen0_el1": _encoding(12, 12, 6),
+    "icc_igrpen1_el1": _encoding(12, 12, 7),
+    **{f"ich_ap0r{index}_el2": _encoding(12, 8, index, 4) for index in range(4)},
+    **{f"ich_ap1r{index}_el2": _encoding(12, 9, index, 4) for index in range(4)},
+    "icc_sre_el2": _encoding(12, 9, 5, 4),
+    "ich_hcr_el2": _encoding(12, 11, 0, 4),
+    "ich_vtr_el2": _encoding(12, 11, 1, 4),
+    "ich_vmcr_el2": _encoding(12, 11, 7, 4),
+    **{f"ich_lr{index}_el2": _encoding(12, 12 + index // 8, index % 8, 4) for index in range(16)},
+}
+"""The registers of a vCPU's GIC CPU interface, by name; those of EL2 are a hypervisor's in the guest."""
+_CPU_NAMES: Final = {encoding: name for name, encoding in CPU_REGISTERS.items()}
 
 
 class Place(NamedTuple):
@@ -182,6 +225,8 @@ def name_of(group: int, attr: int) -> str:
         own = _cpu(affinity) if affinity or group == REDIST else ""
         place = places(group).get(offset)
         return f"{FRAME_NAMES[group]}+{offset:#x}{own}" if place is None else _register(place, own)
+    if group == CPU and offset in _CPU_NAMES:
+        return f"{_CPU_NAMES[offset]}{_cpu(affinity)}"
     if group == LEVEL and offset < MOST_IRQS:
         return f"{_LINE_LEVEL}{_cpu(affinity) if affinity or offset <= LAST_PRIVATE else ''}[{offset}]"
     return FIXED.get((group, attr), f"{group}/{attr:#x}")
@@ -233,6 +278,8 @@ def _attribute(name: str) -> tuple[int, int] | None:
     index = int(match["index"] or 0)
     if match["name"] == _LINE_LEVEL:
         return LEVEL, affinity << AFFINITY_SHIFT | index
+    if match["name"] in CPU_REGISTERS:
+        return CPU, affinity << AFFINITY_SHIFT | CPU_REGISTERS[match["name"]]
     for group, ranges in FRAMES.items():
         if match["offset"] and match["name"] == FRAME_NAMES[group]:
             return group, affinity << AFFINITY_SHIFT | int(match["offset"], 16)

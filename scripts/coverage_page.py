@@ -16,7 +16,7 @@ from pathlib import Path
 import written_page
 
 from kvmabi import uapi
-from kvmabi.device import vcpuattrs, vgic, vmattrs
+from kvmabi.device import its, vcpuattrs, vgic, vmattrs
 from kvmabi.device.attr import Attributes, absent
 from kvmabi.device.file import DeviceFile
 from kvmabi.device.system import SystemFile
@@ -119,7 +119,7 @@ def _attribute_rows() -> Iterator[tuple[str, str, str, str]]:
         ("VM", vmattrs.ATTRIBUTES, ()),
         ("vCPU", vcpuattrs.attributes(load_kernel(NEWEST)), ()),
         ("vGICv3", vgic.VGIC, vgic.VgicFile.unmodelled_groups),
-        ("ITS", vgic.ITS, vgic.ItsFile.unmodelled_groups),
+        ("ITS", its.ITS, its.ItsFile.unmodelled_groups),
     )
     for file, attributes, unmodelled in tables:
         for (group, attr), attribute in attributes.items():

@@ -13,10 +13,13 @@ from kvmabi import gicnames
 from kvmabi.errors import UsageError
 
 AFFINITIES = st.one_of(st.just(0), st.integers(0, 600).map(gicnames.affinity_of), st.integers(0, 2**32 - 1))
-OFFSETS = st.one_of(st.sampled_from([*gicnames.places(1), *gicnames.places(5)]), st.integers(0, 2**32 - 1))
+OFFSETS = st.one_of(
+    st.sampled_from([*gicnames.places(1), *gicnames.places(5), *gicnames.places(8), *gicnames.CPU_REGISTERS.values()]),
+    st.integers(0, 2**32 - 1),
+)
 
 
-@given(group=st.one_of(st.sampled_from((1, 5, 7)), st.integers(0, 12)), affinity=AFFINITIES, offset=OFFSETS)
+@given(group=st.one_of(st.sampled_from((1, 5, 6, 7, 8)), st.integers(0, 12)), affinity=AFFINITIES, offset=OFFSETS)
 @example(group=6, affinity=0, offset=0xC230)
 def test_a_name_leads_back(group: int, affinity: int, offset: int) -> None:
     """Whatever a VMM asks for has a name, which stands for the same attribute."""
@@ -40,6 +43,10 @@ def test_a_name_leads_back(group: int, affinity: int, offset: int) -> None:
         ("line_level[32]", 7, 32),
         ("line_level[cpu2][0]", 7, 2 << 32),
         ("nr_irqs", 3, 0),
+        ("gits_baser[1]", 8, 0x108),
+        ("gits_cidr[0]", 8, 0xFFF0),
+        ("icc_pmr_el1[cpu1]", 6, 1 << 32 | 0xC230),
+        ("icc_ap1r3_el1[cpu0]", 6, 0xC64B),
     ],
 )
 def test_names(name: str, group: int, attr: int) -> None:
@@ -67,7 +74,7 @@ def test_what_is_not_a_name(name: str) -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("group", [1, 5])
+@pytest.mark.parametrize("group", [1, 5, 8])
 def test_registers_do_not_overlap(group: int) -> None:
     """The tables are in the order of offsets, and no two registers share a byte."""
     ranges = gicnames.FRAMES[group]

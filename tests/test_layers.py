@@ -59,6 +59,12 @@ INSIDE = {
             "stats",
             "dirtypages",
             "slots",
+            "guestmemory",
+            "lpis",
+            "itstables",
+            "itscommands",
+            "its",
+            "cpuinterface",
             "vmstate",
             "row",
             "registermap",
@@ -84,8 +90,11 @@ INSIDE = {
         *(
             "plainfiles",
             "slots",
+            "guestmemory",
+            "cpuinterface",
             "mark",
             "vgic",
+            "its",
             "vcpuevents",
             "vcpu",
             "vcpuattrs",
@@ -122,6 +131,7 @@ INSIDE = {
 CHILDREN = {
     ("kvmabi.device.vcpu", "kvmabi.device.vm"),
     ("kvmabi.device.vgic", "kvmabi.device.vm"),
+    ("kvmabi.device.its", "kvmabi.device.vm"),
 }
 """A child that names its parent's type, for type checkers only: the only circles there are."""
 

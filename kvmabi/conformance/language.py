@@ -30,8 +30,8 @@ same V NAME [but R,R...]             read them from a vCPU and compare, except f
 ===================================  ==============================================================================
 
 The others are ``new``, ``create-vcpu``, ``enable-cap``, ``masks``, ``run``, ``create-device``, ``has-attr``,
-``set-attr``, ``get-attr``, ``stats``, ``cpu-features``, and with several VMs ``create-vm``, ``use-vm``, ``close-vm``,
-``close-all`` and ``enter``.
+``set-attr``, ``get-attr``, ``stats``, ``write-memory``, ``read-memory``, ``cpu-features``, and with several VMs
+``create-vm``, ``use-vm``, ``close-vm``, ``close-all`` and ``enter``.
 
 An answer is an errno's name or OK, and after it: a value; ``n`` or ``$name``, a number or bytes, which get that name
 where it is new and must equal it elsewhere; for lists ``with R R ... without R R ...``. ``any`` is any answer,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kvmabi import uapi
 from kvmabi.device.file import Call, Handler
+from kvmabi.device.memory import Memory
 from kvmabi.device.structs import layout
 from kvmabi.errors import KvmError
 
@@ -25,6 +26,11 @@ class UserValue:
     def __init__(self, call: Call, attr: int, addr: int, size_bytes: int) -> None:
         self._call, self._addr, self._size_bytes = call, addr, size_bytes
         self.attr = attr
+
+    @property
+    def memory(self) -> Memory:
+        """The caller's memory."""
+        return self._call.memory
 
     def take(self) -> int:
         """Read it. Raises KvmError, EFAULT."""

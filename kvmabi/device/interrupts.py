@@ -90,9 +90,8 @@ def _line(file: HasInterrupts, level: bytes) -> None:
 
 
 def _signal_msi(file: HasInterrupts, call: Call) -> int:
-    low, high, _data, flags, _device, _pad = MSI.unpack(call.read(call.arg, MSI.size))
-    interrupts.signal_message(file.vm, high << 32 | low, flags)
-    return 0
+    low, high, data, flags, device, _pad = MSI.unpack(call.read(call.arg, MSI.size))
+    return interrupts.signal_message(file.vm, high << 32 | low, data, flags, device)
 
 
 IOCTLS: dict[int, tuple[str, Handler]] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of KVM_CREATE_DEVICE: the vGICv3 and its ITS."""
+"""The file of a vGICv3, and what the files of all devices share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr
-from kvmabi.device.attr import Attribute, Attributes, absent
+from kvmabi.device.attr import Attribute, Attributes, UserValue, absent
+from kvmabi.device.cpuinterface import ATTRIBUTE as CPU_INTERFACE
 from kvmabi.device.file import DeviceFile, Handler
+from kvmabi.device.guestmemory import MappedSlots
 from kvmabi.device.memory import Memory
-from kvmabi.errors import KvmError
 from kvmabi.gicnames import DIST, LEVEL, REDIST
 from kvmabi.model import vgicattrs
+from kvmabi.model.guestmemory import GuestMemory
 from kvmabi.model.refusal import Refusal
-from kvmabi.model.vgic import UNSET_ADDRESS, Its, Vgic
+from kvmabi.model.vgic import NOTHING_TO_SAVE, UNSET_ADDRESS, Vgic
 
 if TYPE_CHECKING:
     from kvmabi.device.vm import VmFile
@@ -43,11 +45,13 @@ class ControlFile(DeviceFile):
         """See VmFile.denies."""
         return self.vm.denies(memory)
 
+    def memory(self, value: UserValue) -> GuestMemory:
+        """The guest's memory, through the caller's of an access."""
+        return GuestMemory(MappedSlots(self.vm.slots, value.memory))
+
 
 class VgicFile(ControlFile):
     """A vGICv3."""
-
-    unmodelled_groups = frozenset({uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS})
 
     def __init__(self, vm: VmFile, vgic: Vgic) -> None:
         super().__init__(vm)
@@ -60,29 +64,15 @@ class VgicFile(ControlFile):
         """The IDs of the VM's vCPUs."""
         return self.vm.vm.vcpus
 
-
-class ItsFile(ControlFile):
-    """An ITS."""
-
-    unmodelled_groups = frozenset({uapi.KVM_DEV_ARM_VGIC_GRP_ITS_REGS})
-
-    def __init__(self, vm: VmFile) -> None:
-        super().__init__(vm)
-        self.its = Its(vm.vm.ipa_bits)
-        vm.vm.add_its(self.its)
-        self.attributes = ITS_ANY_CONTROL if vm.vm.system.kernel.switches.its_takes_any_control else ITS
+    def save_pending_tables(self, value: UserValue) -> None:
+        """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES. Errors: ENXIO before the vGIC's initialisation, EFAULT."""
+        if not self.vgic.initialized:
+            raise NOTHING_TO_SAVE.error()
+        self.vm.vm.lpis.save_pending(self.memory(value))
 
 
 def _address(value: int | None) -> int:
     return UNSET_ADDRESS if value is None else value
-
-
-def _no_address(*_: object) -> int:
-    raise KvmError(errno.ENODEV, "an ITS has one address, KVM_VGIC_ITS_ADDR_TYPE")
-
-
-def _nothing_to_do(*_: object) -> None:
-    """The controls of an ITS do nothing: its tables are empty."""
 
 
 def _registers(group: int) -> Attribute:
@@ -117,8 +107,9 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
         0, set=lambda file, _value: file.vgic.init()
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, uapi.KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES): Attribute(
-        0, set=lambda file, _value: file.vgic.save_pending_tables()
+        0, set=lambda file, value: file.save_pending_tables(value)
     ),
+    (uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, attr.ANY): CPU_INTERFACE,
     (uapi.KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ, attr.ANY): Attribute(
         WORD_BYTES, lambda file, _value: file.vgic.maint_irq, lambda file, value: file.vgic.set_maint_irq(value.take())
     ),
@@ -131,19 +122,3 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
         lambda _file, attr: vgicattrs.has_level(attr),
     ),
 }
-ITS: dict[tuple[int, int | None], Attribute] = {
-    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, uapi.KVM_VGIC_ITS_ADDR_TYPE): Attribute(
-        LONG_BYTES, lambda file, _value: _address(file.its.base), lambda file, value: file.its.set_base(value.take())
-    ),
-    (uapi.KVM_DEV_ARM_VGIC_GRP_ADDR, attr.ANY): Attribute(LONG_BYTES, _no_address, _no_address, present=absent),
-    **{
-        (uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, control): Attribute(0, set=_nothing_to_do)
-        for control in (
-            uapi.KVM_DEV_ARM_VGIC_CTRL_INIT,
-            uapi.KVM_DEV_ARM_ITS_SAVE_TABLES,
-            uapi.KVM_DEV_ARM_ITS_RESTORE_TABLES,
-            uapi.KVM_DEV_ARM_ITS_CTRL_RESET,
-        )
-    },
-}
-ITS_ANY_CONTROL = ITS | {(uapi.KVM_DEV_ARM_VGIC_GRP_CTRL, attr.ANY): Attribute(0, set=_nothing_to_do, present=absent)}

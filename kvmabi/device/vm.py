@@ -23,11 +23,12 @@ from kvmabi.device.file import (
     refused,
     unknown,
 )
+from kvmabi.device.its import ItsFile
 from kvmabi.device.mark import LABEL_BYTES, Mark, mark_of
 from kvmabi.device.memory import Memory
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpu import VcpuFile
-from kvmabi.device.vgic import ItsFile, VgicFile
+from kvmabi.device.vgic import VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
 from kvmabi.model import enabling, stats, timer

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from kvmabi import hexruns, uapi
-from kvmabi.fuzz import devices, gicregs, vmcalls
+from kvmabi.fuzz import devices, gicregs, its, vmcalls
 from kvmabi.fuzz.world import World
 
 SANE_SHARE = 0.75
@@ -51,6 +51,8 @@ DEVICES_SHARE = 0.15
 """The share of sequences that create devices: a run with a vGIC that is not set up kills the VM."""
 GIC_SHARE, GIC_STEPS_SHARE = 0.12, 0.7
 """The share of sequences that set up a vGIC after the vCPUs, and of their steps that are about its registers."""
+ITS_SHARE = 0.05
+"""The share of sequences that use an ITS."""
 BAD_CALLS = tuple(
     f"{request:x}" for request in (uapi.KVM_ARM_VCPU_INIT, uapi.KVM_ARM_VCPU_FINALIZE, uapi.KVM_GET_REG_LIST)
 )
@@ -92,6 +94,8 @@ class _Sequence:
         with_gic = random.random() < GIC_SHARE
         if with_gic:
             self.steps += gicregs.begin(random, self.vcpus)
+        elif random.random() < ITS_SHARE:
+            self.steps += its.sequence(random, self.vcpus, careful=world.careful_with_its)
         while len(self.steps) < length:
             if with_gic and random.random() < GIC_STEPS_SHARE:
                 self.steps.append(gicregs.step(random))

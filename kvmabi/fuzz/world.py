@@ -52,6 +52,7 @@ class World:
     def __init__(self, host_features: HostFeatures, kernel: Kernel, captured: Mapping[str, Any]) -> None:
         self.target = host_features.target
         self._kernel = kernel
+        self.careful_with_its = not kernel.switches.its_saves_unmapped
         self._vqs = {SVE_VLS: host_features.sve_vqs, SME_VLS: host_features.sme_vqs}
         self._bits = {name: 1 << feature.bit for name, feature in kernel.features.items()}
         self._features = sorted(host_features.features)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from kvmabi import uapi
 from kvmabi.detail import size_of_argument
-from kvmabi.device import vcpuattrs, vgic, vmattrs
+from kvmabi.device import its, vcpuattrs, vgic, vmattrs
 from kvmabi.device.attr import ATTR, Attributes
 from kvmabi.device.interrupts import ENTRY, ROUTING
 from kvmabi.device.slots import CLEAR_DIRTY_LOG, DIRTY_LOG, POINTER
@@ -30,7 +30,7 @@ WORD_GROUPS: Final = frozenset(
 )
 """The groups of a device whose attributes are registers of 32 bits; those of other groups have 64."""
 ATTRIBUTES: Final[dict[str, Attributes]] = {
-    "device": {**vgic.ITS, **vgic.VGIC},
+    "device": {**its.ITS, **vgic.VGIC},
     "vcpu": vcpuattrs.ALL,
     "vm": vmattrs.ATTRIBUTES,
 }

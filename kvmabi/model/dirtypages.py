@@ -30,6 +30,14 @@ class DirtyPages:
         for offset in range(0, bitmap_bytes(self.pages), PART_BYTES):
             yield offset, self._part(offset)
 
+    def mark(self, page: int) -> None:
+        """A page is dirty."""
+        place, bit = divmod(page, 8)
+        offset = place // PART_BYTES * PART_BYTES
+        part = bytearray(self._part(offset))
+        part[place - offset] |= 1 << bit
+        self._parts[offset] = bytes(part)
+
     def clear_all(self) -> None:
         """No page is dirty."""
         self._first = b"\0"

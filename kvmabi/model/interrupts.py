@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kvmabi import uapi
+from kvmabi.model.its import reaches
 from kvmabi.model.refusal import Refusal
-from kvmabi.model.vgic import IRQS_OF_A_VCPU, Its, is_ppi
+from kvmabi.model.vgic import IRQS_OF_A_VCPU, is_ppi
 from kvmabi.model.vm import Vm
 
 MAX_ROUTES = 4096
@@ -43,7 +44,6 @@ BAD_MESSAGE = Refusal(errno.EINVAL, "a message needs a vGIC, and has no flag exc
 NO_ITS = Refusal(errno.ENODEV, "the VM has no ITS")
 NO_DEVICE = Refusal(errno.EINVAL, "a message to an ITS names its device: flag KVM_MSI_VALID_DEVID")
 NO_DOORBELL = Refusal(errno.EINVAL, "the message's address is not an ITS's")
-ITS_OFF = Refusal(errno.EBUSY, "the ITS is not enabled: its guest has not written GITS_CTLR")
 
 
 class Route(NamedTuple):
@@ -134,21 +134,18 @@ def set_line(vm: Vm, line: int, level: int) -> None:
         vm.vgic.state.irqs(irq, vcpu).inject(irq % IRQS_OF_A_VCPU, level=bool(level))
 
 
-def signal_message(vm: Vm, address: int, flags: int) -> None:
-    """KVM_SIGNAL_MSI: a message to the ITS at an address. Errors: EINVAL, ENODEV, EBUSY.
-
-    No guest enables the ITS, so none is ever delivered.
+def signal_message(vm: Vm, address: int, data: int, flags: int, device: int) -> int:
+    """KVM_SIGNAL_MSI: a message to the ITS at an address. Returns 1 if an LPI is pending now, 0 if the event is not
+    mapped to a vCPU. Errors: EINVAL, ENODEV, EBUSY.
     """
     if vm.vgic is None or flags & ~uapi.KVM_MSI_VALID_DEVID:
         raise BAD_MESSAGE.error()
     if not vm.its:
         raise NO_ITS.error()
-    if not flags & uapi.KVM_MSI_VALID_DEVID:
+    its = next((its for its in vm.its if reaches(its, address)), None)
+    known = its is not None and its.has_translated(device, data)  # a kernel finds these before it looks at the flag
+    if not flags & uapi.KVM_MSI_VALID_DEVID and not known:
         raise NO_DEVICE.error()
-    if not any(_takes(its, address) for its in vm.its):
+    if its is None:
         raise NO_DOORBELL.error()
-    raise ITS_OFF.error()
-
-
-def _takes(its: Its, address: int) -> bool:
-    return its.base is not None and its.base <= address < its.base + int(uapi.KVM_VGIC_V3_ITS_SIZE)
+    return its.signal(device, data)

@@ -66,6 +66,8 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     vcpu.vm.el1_32bit = "el1_32bit" in features
     reset(vcpu)
     timerlines.reset(vcpu)
+    if (cpu := vcpu.vm.cpu_interfaces.get(vcpu.index)) is not None:
+        cpu.init()
 
 
 def _check(vcpu: Vcpu, features: frozenset[str]) -> None:

@@ -66,6 +66,8 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> Exit:
     vcpu.vm.has_run = vcpu.has_run = True
     if vgic is not None:
         timerlines.follow(vcpu, vgic)
+        if vcpu.system.kernel.switches.run_passes_gic:
+            vcpu.vm.cpu_interface(vcpu.index).pass_through_cpu()
     _pass_through_cpu(vcpu)
     return IMMEDIATE if immediate_exit else SIGNAL
 

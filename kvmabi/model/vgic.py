@@ -144,11 +144,6 @@ class Vgic:
         """Whether the VM has the interrupt: a PPI, or an SPI below the number of interrupts."""
         return is_ppi(irq) or IRQS_OF_A_VCPU <= irq < self.irqs
 
-    def save_pending_tables(self) -> None:
-        """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES: there are none to save."""
-        if not self.initialized:
-            raise NOTHING_TO_SAVE.error()
-
     def place(self, vcpu: int, vcpus: int) -> None:
         """Assign the next free redistributor, if any, to a vCPU. Errors: EINVAL for frames that are not sound."""
         if vcpu in self._placed:
@@ -201,18 +196,6 @@ class Vgic:
             return False
         dist = self.dist
         return dist is None or not any(region.overlaps(dist, DIST_BYTES, vcpus) for region in self.regions)
-
-
-class Its:
-    """An ITS: its address, on which nothing else depends."""
-
-    def __init__(self, ipa_bits: int) -> None:
-        self.ipa_bits = ipa_bits
-        self.base: int | None = None
-
-    def set_base(self, address: int) -> None:
-        """KVM_VGIC_ITS_ADDR_TYPE."""
-        self.base = placed(self.base, address, int(uapi.KVM_VGIC_V3_ITS_SIZE), self.ipa_bits)
 
 
 def placed(old: int | None, address: int, size_bytes: int, ipa_bits: int) -> int:

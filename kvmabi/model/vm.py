@@ -6,10 +6,12 @@ from __future__ import annotations
 import errno
 
 from kvmabi.model import idreg, pmu, timer
+from kvmabi.model.its import Its
+from kvmabi.model.itstables import Mappings
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.system import System
 from kvmabi.model.vcpu import Vcpu
-from kvmabi.model.vgic import Its, Vgic
+from kvmabi.model.vgic import Vgic
 from kvmabi.model.vmstate import VmState
 
 IPA_BITS = 40
@@ -63,16 +65,26 @@ class Vm(VmState[Vcpu]):
             raise VGIC_TOO_LATE.error()
         early = self.system.kernel.switches.gic_ids_before_init
         self.vgic = Vgic(self.ipa_bits, has_its=bool(self.its), ids_before_init=early)
+        self.lpis.tables = self.vgic.state
         ready = [vcpu for vcpu in self.vcpus.values() if vcpu.map is not None]
         if ready and self.system.kernel.switches.vgic_shows_gic:
             idreg.show_gic(ready[0], shown=True)
         return self.vgic
 
-    def add_its(self, its: Its) -> None:
+    def create_its(self) -> Its:
         """KVM_CREATE_DEVICE of an ITS, which gives the vGIC LPIs."""
+        switches = self.system.kernel.switches
+        its = Its(self.ipa_bits, Mappings(self.lpis, self._vcpu_of, switches), switches)
         self.its.append(its)
         if self.vgic is not None:
             self.vgic.state.add_its()
+        return its
+
+    def _vcpu_of(self, target: int) -> int | None:
+        """The ID of the vCPU that a collection of an ITS has as its target."""
+        if not self.system.kernel.switches.its_targets_by_id:
+            return list(self.vcpus)[target] if target < len(self.vcpus) else None
+        return target if target in self.vcpus else None
 
     def close(self) -> None:
         """Release the memory of every vCPU."""

@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from kvmabi.model.vgic import Its, Vgic
+from kvmabi.model.cpuinterface import CpuInterface
+from kvmabi.model.its import Its
+from kvmabi.model.lpis import Lpis
+from kvmabi.model.vgic import Vgic
 
 VcpuType = TypeVar("VcpuType")
 
@@ -17,13 +20,14 @@ class VmState(Generic[VcpuType]):
     ``features`` is what the first INIT fixed for all vCPUs (None before). ``shared`` holds the VM-wide registers that
     were set, by offset in the register file; ``enabled`` the capabilities that KVM_ENABLE_CAP enabled; ``has_run``: a
     vCPU has entered the guest; ``pmu_counters`` is the number of event counters of the PMU; ``el1_32bit``: EL1 is
-    AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register
-    ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``its``: its ITSs; ``routes`` are those
-    of KVM_SET_GSI_ROUTING, by GSI; ``timer_irqs`` are the PPIs of the vCPUs' timers. ``dirty_ring_bytes`` is the
-    size of each vCPU's dirty ring (0: none); ``fixed_counters``: KVM_ARM_SET_COUNTER_OFFSET fixed the offsets.
-    ``affinities`` is the kernel's table of affinities (kvmabi.model.affinity): the bits that count, and the vCPU's
-    ID by these. A ``dead`` VM fails every ioctl with EIO. ``remaps`` counts how often one of its vCPUs took a register
-    map, or the VM died; ``before_sharing`` is called before a VM-wide register changes.
+    AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register ID
+    of the timer's count. ``vgic`` is the interrupt controller, or None; ``its``: its ITSs; ``lpis``: the interrupts
+    that they map; ``cpu_interfaces``: those of the vCPUs, by ID; ``routes`` are those of KVM_SET_GSI_ROUTING, by GSI;
+    ``timer_irqs`` are the PPIs of the vCPUs' timers. ``dirty_ring_bytes`` is the size of each vCPU's dirty ring (0:
+    none); ``fixed_counters``: KVM_ARM_SET_COUNTER_OFFSET fixed the offsets. ``affinities`` is the kernel's table of
+    affinities (kvmabi.model.affinity): the bits that count, and the vCPU's ID by these. A ``dead`` VM fails every ioctl
+    with EIO. ``remaps`` counts how often one of its vCPUs took a register map, or the VM died; ``before_sharing`` is
+    called before a VM-wide register changes.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class VmState(Generic[VcpuType]):
         self.pmu_counters = pmu_counters
         self.vgic: Vgic | None = None
         self.its: list[Its] = []
+        self.lpis = Lpis()
+        self.cpu_interfaces: dict[int, CpuInterface] = {}
         self.routes: Mapping[int, object] = {}
         self.timer_irqs = list(timer_irqs)
         self.dead = False
@@ -55,6 +61,10 @@ class VmState(Generic[VcpuType]):
         self.fixed_counters = False
         self.affinities: tuple[int, dict[int, int]] | None = None
         self.counter_offsets = counter_offsets
+
+    def cpu_interface(self, index: int) -> CpuInterface:
+        """The GIC's CPU interface of the vCPU with an ID."""
+        return self.cpu_interfaces.setdefault(index, CpuInterface())
 
     def die(self) -> None:
         """From now on every ioctl fails."""

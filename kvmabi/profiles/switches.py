@@ -46,6 +46,11 @@ class Switches:
     ccsidr_made_up: bool
     vgic_shows_gic: bool
     its_takes_any_control: bool
+    its_targets_by_id: bool
+    its_skips_unmapped: bool
+    its_saves_unmapped: bool
+    its_other_table_unmaps: bool
+    run_passes_gic: bool
     vcpu_in_use_first: bool
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kvmabi import hexruns, uapi
-from kvmabi.steps.grammar import BEHIND
+from kvmabi.steps.grammar import ADDRESSES
 
 NEXT = "|"
 """A word that begins the next element of the struct's flexible array."""
@@ -82,7 +82,7 @@ def _text(values: dict[int, tuple[int, str]], size_bytes: int) -> str:
         data += bytes(offset - place)
         place = offset + width
         if value.startswith("@"):
-            if width != (8 if value[1:] == BEHIND else 4):
+            if width != (8 if value[1:] in ADDRESSES else 4):
                 raise ValueError(f"{value} does not fit into a field of {width} bytes")
             text, data = text + hexruns.compress(data) + value, b""
         else:

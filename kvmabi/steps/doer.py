@@ -22,6 +22,8 @@ from kvmabi import hexruns, uapi
 from kvmabi.device.structs import layout
 from kvmabi.steps.grammar import (
     BEHIND,
+    GUEST_BYTES,
+    GUEST_MEMORY,
     LONG_MASK,
     MAX_DEVICES,
     MAX_IDS,
@@ -102,6 +104,7 @@ class Doer:
             self._close_vm()
         self._vms.clear()
         self._use(_Vm(self.port.kvm))
+        self.memory.clear_guest()
 
     def close(self) -> None:
         """Close everything."""
@@ -312,7 +315,10 @@ class Doer:
 
     def _with_bytes(self, file: File, request: int, argument: str) -> str:
         size_bytes = request >> 16 & SIZE_MASK
-        values = {BEHIND: COUNT.pack(self._payload + size_bytes)}
+        values = {
+            BEHIND: COUNT.pack(self._payload + size_bytes),
+            GUEST_MEMORY: COUNT.pack(self.memory.guest) if GUEST_MEMORY in argument else b"",
+        }
         parts = argument_parts(argument)
         data = b"".join(
             part if isinstance(part, bytes) else values.get(part) or INT.pack(self.port.descriptor(part))
@@ -335,6 +341,17 @@ class Doer:
         data = self.port.contents(fd, MAX_STATS_BYTES)
         self.port.close(fd)
         return stats_answer(data)
+
+    def _write_memory(self, offset: int, data: bytes) -> str:
+        if offset + len(data) > GUEST_BYTES:
+            return "no room"
+        self.memory.write_guest(offset, data)
+        return "OK"
+
+    def _read_memory(self, offset: int, size: int) -> str:
+        if size > min(MAX_REGISTER_BYTES, GUEST_BYTES - offset):
+            return "no room"
+        return "OK " + hexruns.compress(self.memory.read_guest(offset, size))
 
     def _cpu_features(self) -> str:
         return f"OK {self.port.cpu_features()}".rstrip()
@@ -383,6 +400,8 @@ METHODS = {
     "q": "_get_attr",
     "Y": "_with_bytes",
     "T": "_stats",
+    "m": "_write_memory",
+    "r": "_read_memory",
     "Q": "_cpu_features",
 }
 """How each kind of step is done: the method by the step's letter."""

@@ -14,8 +14,9 @@ hex         a number in hex, with 0x or without
 bytes       hex, in which ``bb*count.`` is a run of equal bytes
 value       a number in hex, or ``-`` for an unmapped address
 argument    bytes, in which ``@0`` to ``@3`` are descriptors of eventfds, ``@4`` of another kind of file, ``@5`` of the
-            guest_memfd that was created last, ``@e4.`` and so on of further eventfds (4 bytes each), and ``@p`` the
-            address of the bytes behind the struct
+            guest_memfd that was created last, ``@e4.`` and so on of further eventfds (4 bytes each), ``@p`` the
+            address of the bytes behind the struct, and ``@m`` that of the memory for slots (8 bytes each)
+offset      a number in hex, the place in the memory for slots: 2 MiB, zeroes after ``new`` and ``close-all``
 ==========  ============================================================================================
 
 An answer is ``OK`` or the name of an errno. More follows it where the table says so.
@@ -116,6 +117,8 @@ OPS: Final = (
         "an ioctl on a struct of these bytes: OK and the result; with @p, the given bytes behind the struct afterwards",
     ),
     _op("T", "stats", "file", "KVM_GET_STATS_FD: OK, the numbers of the header, and every descriptor with its name"),
+    _op("m", "write-memory", "offset:offset data:bytes", "no ioctl: write bytes to the memory for slots"),
+    _op("r", "read-memory", "offset:offset size:room", "no ioctl: OK and bytes of the memory for slots"),
     _op("Q", "cpu-features", "", "no ioctl: OK and the CPU features that the host's kernel reports"),
 )
 """All kinds of steps. The executor in C (vm/executor.c) has the same letters."""
@@ -149,13 +152,17 @@ MAX_VMS: Final = 1024
 OTHER_FILE: Final = "4"
 GUEST_MEMFD: Final = "5"
 BEHIND: Final = "p"
-"""What stands for other descriptors and for the address in an argument, after the @."""
+GUEST_MEMORY: Final = "m"
+"""What stands for other descriptors and for addresses in an argument, after the @."""
+ADDRESSES: Final = frozenset({BEHIND, GUEST_MEMORY})
+GUEST_BYTES: Final = 2 << 20
+"""The memory that a VM's slots can have."""
 WORD_MASK: Final = (1 << 32) - 1
 LONG_MASK: Final = (1 << 64) - 1
 
 _DECIMAL = re.compile(r"-?[0-9]+")
 _HEX = re.compile(r"-?(?:0[xX])?[0-9a-fA-F]+")
-_PARTS = re.compile(r"@(?:[0-5p]|e(?:[4-9]|[1-9][0-9]{1,2}|10[01][0-9]|102[0-3])\.)|[^@]+")
+_PARTS = re.compile(r"@(?:[0-5pm]|e(?:[4-9]|[1-9][0-9]{1,2}|10[01][0-9]|102[0-3])\.)|[^@]+")
 _FILE = re.compile(r"[sv]|d?[0-9]{1,9}")
 
 
@@ -234,6 +241,13 @@ def _value(text: str) -> Value:
     return text if text == "-" else _hex(text)
 
 
+def _offset(text: str) -> int:
+    value = _hex(text)
+    if not value < GUEST_BYTES:
+        raise ValueError(f"{value:#x} is not below {GUEST_BYTES:#x}")
+    return value
+
+
 def argument_parts(text: str) -> tuple[bytes | str, ...]:
     """The parts of an argument: bytes, and what follows an @."""
     return tuple(
@@ -244,7 +258,7 @@ def argument_parts(text: str) -> tuple[bytes | str, ...]:
 
 def _argument(text: str) -> str:
     if "".join(_PARTS.findall(text)) != text:
-        raise ValueError(f"{text[:40]!r} is not bytes with @0 to @5, @e4. to @e1023. and @p")
+        raise ValueError(f"{text[:40]!r} is not bytes with @0 to @5, @e4. to @e1023., @p and @m")
     argument_parts(text)
     return text
 
@@ -261,6 +275,7 @@ KINDS: Final[dict[str, Callable[[str], Value]]] = {
     "value": _value,
     "room": _up_to(EDGE_BYTES),
     "argument": _argument,
+    "offset": _offset,
     "ids": _up_to(EDGE_BYTES // 8 - 1),
 }
 """How the words of each kind are read."""

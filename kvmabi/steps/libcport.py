@@ -11,7 +11,7 @@ import signal
 
 from kvmabi import uapi
 from kvmabi.device.structs import layout
-from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
+from kvmabi.steps.grammar import EDGE_BYTES, GUEST_BYTES, MAX_IDS
 from kvmabi.steps.named import NamedDescriptors
 
 PAYLOAD_BYTES = 1 << 15  # the largest size that an ID's size field encodes
@@ -33,6 +33,8 @@ class RealMemory:
             raise OSError(ctypes.get_errno(), "mprotect")
         self._edge = start + EDGE_BYTES
         sizes = ARGUMENT_BYTES, PAYLOAD_BYTES, ARRAY_BYTES
+        self._guest = mmap.mmap(-1, GUEST_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.guest = ctypes.addressof(ctypes.c_char.from_buffer(self._guest))
         self._buffers = [ctypes.create_string_buffer(size) for size in sizes]
         self.argument, self.payload, self.array = (ctypes.addressof(buffer) for buffer in self._buffers)
         self._sizes = dict(zip((self.argument, self.payload, self.array), sizes, strict=True))
@@ -50,6 +52,18 @@ class RealMemory:
     def edge(self, size: int) -> int:
         """See StepMemory.edge."""
         return self._edge - size
+
+    def write_guest(self, offset: int, data: bytes) -> None:
+        """See StepMemory.write_guest."""
+        ctypes.memmove(self.guest + offset, data, len(data))
+
+    def read_guest(self, offset: int, size: int) -> bytes:
+        """See StepMemory.read_guest."""
+        return ctypes.string_at(self.guest + offset, size)
+
+    def clear_guest(self) -> None:
+        """See StepMemory.clear_guest."""
+        self._guest.madvise(mmap.MADV_DONTNEED)
 
 
 class LibcPort:

@@ -13,13 +13,14 @@ from kvmabi.device import DeviceFile, Memory, SystemFile, VcpuFile
 from kvmabi.device.file import PlainFile, Refused, Wait
 from kvmabi.device.memory import take_own_fd
 from kvmabi.model.refusal import Refusal
-from kvmabi.steps.grammar import EDGE_BYTES, MAX_IDS
+from kvmabi.steps.grammar import EDGE_BYTES, GUEST_BYTES, MAX_IDS
 from kvmabi.steps.named import NamedDescriptors
 
 ARGUMENT = 0x7F00_0000_0000
 PAYLOAD = ARGUMENT + 0x1_0000
 ARRAY = ARGUMENT + 0x2_0000
 EDGE = ARGUMENT + 0x8_0000
+GUEST = ARGUMENT + 0x20_0000
 SYSTEM = 3
 """The descriptor of /dev/kvm: a process has three others when it opens it."""
 
@@ -34,6 +35,7 @@ class ModelMemory:
     argument = ARGUMENT
     payload = PAYLOAD
     array = ARRAY
+    guest = GUEST
 
     def __init__(self, address_space: Hashable = "steps") -> None:
         self.address_space = address_space
@@ -41,6 +43,7 @@ class ModelMemory:
         self._sizes = {ARGUMENT: 0x1_0000, PAYLOAD: 0x1_0000, ARRAY: 8 * (1 + MAX_IDS), EDGE - EDGE_BYTES: EDGE_BYTES}
         self._held = dict.fromkeys(self._sizes, b"")
         self._edge = EDGE - EDGE_BYTES
+        self._guest = bytearray()
         self.poke: Callable[[int, bytes], None] = self._held.__setitem__
         """See StepMemory.poke."""
 
@@ -63,7 +66,7 @@ class ModelMemory:
             return held[:size]
         start = self._place(addr)
         if start is None:
-            return b""
+            return bytes(self._guest_memory()[addr - GUEST : addr - GUEST + size]) if self._in_guest(addr) else b""
         offset, whole = addr - start, self._sizes[start]
         return self._held[start].ljust(min(offset + size, whole), b"\0")[offset : offset + size]
 
@@ -75,6 +78,10 @@ class ModelMemory:
             self._held[addr] = data if len(held) == size else data + held[size:]
             return size
         start = self._place(addr)
+        if start is None and self._in_guest(addr):
+            done = min(size, GUEST + GUEST_BYTES - addr)
+            self._guest_memory()[addr - GUEST : addr - GUEST + done] = data[:done]
+            return done
         if start is None:
             return 0
         held, offset = self._held[start], addr - start
@@ -85,6 +92,28 @@ class ModelMemory:
     def take_fd(self, fd: int) -> int:
         """See Memory.take_fd: descriptors are this process's."""
         return take_own_fd(fd)
+
+    def write_guest(self, offset: int, data: bytes) -> None:
+        """See StepMemory.write_guest."""
+        self._guest_memory()[offset : offset + len(data)] = data
+
+    def read_guest(self, offset: int, size: int) -> bytes:
+        """See StepMemory.read_guest."""
+        return bytes(self._guest_memory()[offset : offset + size])
+
+    def clear_guest(self) -> None:
+        """See StepMemory.clear_guest."""
+        self._guest = bytearray()
+
+    def _guest_memory(self) -> bytearray:
+        """The memory for slots, which exists from its first use on."""
+        if not self._guest:
+            self._guest = bytearray(GUEST_BYTES)
+        return self._guest
+
+    @staticmethod
+    def _in_guest(addr: int) -> bool:
+        return GUEST <= addr < GUEST + GUEST_BYTES
 
     def _place(self, addr: int) -> int | None:
         """Where the place begins that an address is in."""

@@ -9,12 +9,17 @@ from typing import Protocol
 class StepMemory(Protocol):
     """Buffers that ioctls read and write, by address.
 
-    ``argument`` is for an ioctl's struct, ``payload`` for a register's bytes and ``array`` for a list of IDs.
+    ``argument`` is for an ioctl's struct, ``payload`` for a register's bytes and ``array`` for a list of IDs. ``guest``
+    is the address of GUEST_BYTES that memory slots can have.
     """
 
     argument: int
     payload: int
     array: int
+
+    @property
+    def guest(self) -> int:
+        """The address of the memory for slots."""
 
     def poke(self, addr: int, data: bytes) -> None:
         """Write data to the beginning of a buffer, and zeroes to the rest of it."""
@@ -24,6 +29,15 @@ class StepMemory(Protocol):
 
     def edge(self, size: int) -> int:
         """Returns the address of a buffer of ``size`` bytes, at most EDGE_BYTES, followed by unmapped memory."""
+
+    def write_guest(self, offset: int, data: bytes) -> None:
+        """Write to the memory for slots, all of it inside."""
+
+    def read_guest(self, offset: int, size: int) -> bytes:
+        """Read the memory for slots, all of it inside."""
+
+    def clear_guest(self) -> None:
+        """Fill the memory for slots with zeroes."""
 
 
 class Port(Protocol):

@@ -10,13 +10,13 @@ from kvmabi.kvm import feature_bits, open_kvm
 from kvmabi.model.facts import Facts
 from kvmabi.model.row import size_of
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
-from kvmabi.steps.grammar import MAX_IDS, OPS, Op
+from kvmabi.steps.grammar import GUEST_BYTES, MAX_IDS, OPS, Op
 from kvmabi.uapi import KVM_ARM_VCPU_VEC
 
 MOST_STEPS = 40
 VECTORS = ("sve", "sme")
 FILES = ("0", "0", "0", "1", "v", "s", "d0")
-ARGUMENT_PARTS = ("00*4.", "01000000", "00*8.", "ff*4.", "@0", "@1", "@4", "@5", "@p")
+ARGUMENT_PARTS = ("00*4.", "01000000", "00*8.", "ff*4.", "@0", "@1", "@4", "@5", "@p", "@m")
 Words = st.SearchStrategy[str]
 
 
@@ -59,6 +59,8 @@ class _Words:
             "count": st.integers(1, 2),
             "number": number,
             "hex": st.integers(0, 0xFFFFFFFF).map(_hex),
+            "bytes": st.binary(min_size=1, max_size=64).map(hexruns.compress),
+            "offset": st.integers(0, GUEST_BYTES - 1).map(_hex),
             "value": st.one_of(st.just("-"), st.integers(0, 0xFFFFFFFF).map(_hex)),
             "argument": st.lists(st.sampled_from(ARGUMENT_PARTS), min_size=1, max_size=8).map("".join),
             "room": st.integers(0, 300),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kvmabi.steps.grammar import LETTERS, OPS, WORDS, in_letters, in_words, parse, register_of
 
 SAMPLES = {
-    **dict.fromkeys(("file", "vcpu", "count", "number", "room", "ids"), "0"),
+    **dict.fromkeys(("file", "vcpu", "count", "number", "room", "ids", "offset"), "0"),
     **dict.fromkeys(("hex", "bytes", "value", "argument"), "a0"),
 }
 COMMANDS = Path(__file__).parents[2] / "docs/reference/commands.md"

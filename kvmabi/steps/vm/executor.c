@@ -302,7 +302,35 @@ static int descriptor(const char *name)
 	return *name - '0' == MAX_EVENTFDS ? other_file : guest_memfd;
 }
 
-/* bytes with runs, in which @ and a name are descriptors (see descriptor) and @p is the address behind the struct; returns how many */
+static void write_memory(char *line)
+{
+	uint64_t offset = number(&line, 16), room = offset < GUEST_BYTES ? GUEST_BYTES - offset : 0;
+	size_t size = parse_bytes(word(&line), data, sizeof(data));
+
+	if (size > room) {
+		say("no room");
+		return;
+	}
+	memcpy(guest + offset, data, size);
+	say("OK");
+}
+
+static void read_memory(char *line)
+{
+	uint64_t offset = number(&line, 16), size = number(&line, 10);
+
+	if (offset >= GUEST_BYTES || size > GUEST_BYTES - offset || size > MAX_DATA) {
+		say("no room");
+		return;
+	}
+	say("OK ");
+	say_bytes(guest + offset, size);
+}
+
+/*
+ * bytes with runs, in which @ and a name are descriptors (see descriptor), @p is the address behind the struct and @m
+ * that of the memory for slots; returns how many
+ */
 static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 {
 	static unsigned char part[MAX_LINE];
@@ -319,7 +347,11 @@ static size_t parse_argument(char *text, size_t struct_size, int *has_address)
 		append(&used, part, parse_bytes(text, part, sizeof(part)));
 		if (!next || !end[1])
 			break;
-		if (end[1] == 'p') {
+		if (end[1] == 'm') {
+			uint64_t start = (uintptr_t)guest;
+
+			append(&used, &start, sizeof(start));
+		} else if (end[1] == 'p') {
 			append(&used, &address, sizeof(address));
 			*has_address = 1;
 		} else {
@@ -434,6 +466,8 @@ static void step(char *line)
 	case 'q': device_attr(line, KVM_GET_DEVICE_ATTR); break;
 	case 'Y': call_with_bytes(line); break;
 	case 'T': statistics(line); break;
+	case 'm': write_memory(line); break;
+	case 'r': read_memory(line); break;
 	case 'Q': cpu_features(); break;
 	default: say("no such step");
 	}
@@ -457,6 +491,9 @@ int main(int argc, char **argv)
 	if (edge == MAP_FAILED || munmap(edge + PAGE, PAGE))
 		give_up("memory");
 	edge += PAGE;
+	guest = mmap(NULL, GUEST_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (guest == MAP_FAILED)
+		give_up("memory");
 	if (uname(&name))
 		give_up("uname");
 	say("kvmabi-executor %d %s\n", VERSION, name.release);

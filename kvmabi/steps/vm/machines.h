@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The VMs of a sequence of steps, with the descriptors of their vCPUs and devices; one of them is in use. */
+/* The VMs of a sequence of steps, with the descriptors of their vCPUs and devices, and memory; one of them is in use. */
 #ifndef EXECUTOR_MACHINES_H
 #define EXECUTOR_MACHINES_H
 
@@ -16,6 +16,7 @@
 #define MAX_VMS		1024
 #define MAX_VCPUS	512	/* as many as a VM can have */
 #define MAX_DEVICES	4
+#define GUEST_BYTES	0x200000	/* memory for slots */
 #define ENTER_MICROSECONDS	10000
 
 struct machine {
@@ -26,6 +27,7 @@ struct machine {
 static int kvm = -1;
 static struct machine machines[MAX_VMS], none = { .vm = -1 }, *now = &none;
 static unsigned machine_count;
+static unsigned char *guest;	/* memory for slots */
 
 static int create_vm(unsigned long type)
 {
@@ -77,6 +79,7 @@ static void close_all(void)
 		close_vm();
 	}
 	now = &none;
+	madvise(guest, GUEST_BYTES, MADV_DONTNEED);
 }
 
 /* struct kvm_run of a vCPU, NULL with errno if it cannot be mapped */

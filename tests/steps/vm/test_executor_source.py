@@ -41,6 +41,7 @@ def test_it_has_every_letter_and_no_other() -> None:
         ("MAX_VMS", MACHINES, grammar.MAX_VMS),
         ("MAX_EVENTFDS", EXECUTOR, grammar.MAX_EVENTFDS),
         ("MORE_EVENTFDS", EXECUTOR, grammar.MORE_EVENTFDS),
+        ("GUEST_BYTES", MACHINES, grammar.GUEST_BYTES),
         ("PAGE", EXECUTOR, grammar.EDGE_BYTES),
         ("MAX_IDS", ANSWER, grammar.MAX_IDS),
         ("LISTS_KEPT", ANSWER, vm.LISTS_KEPT),
@@ -62,7 +63,7 @@ def test_it_reads_words_in_the_grammars_bases() -> None:
         body = re.search(rf"static void {call}\(char \*line.*?\n}}", EXECUTOR, re.DOTALL)
         assert body, call
         bases = re.findall(r"number\(&line, (\d+)\)", body[0])
-        kinds = {"number": "10", "count": "10", "vcpu": "10", "room": "10", "ids": "10", "hex": "16"}
+        kinds = {"number": "10", "count": "10", "vcpu": "10", "room": "10", "ids": "10", "hex": "16", "offset": "16"}
         wanted = [kinds[kind] for _, kind in grammar.LETTERS[letter].words if kind in kinds]
         if letter in "iISPF":  # loops, alternatives and strtol
             continue
