@@ -28,6 +28,7 @@ FLOORS = (
     ("capture", "conformance", "fleet", "fuzz"),
     ("snapshot",),
     ("interpose", "kvm", "steps"),
+    ("vcpuruns",),
     ("device", "order"),
     ("callers",),
     ("events", "guests"),
@@ -51,6 +52,7 @@ INSIDE = {
             "refusal",
             "state",
             "facts",
+            "lines",
             "vgic",
             "eventfds",
             "smcccfilter",
@@ -66,7 +68,12 @@ INSIDE = {
     ),
     "device": (
         *("lifetime", "memory", "structs", "usercopy", "file", "attr", "eventfds", "interrupts", "plainfiles", "slots"),
-        *("mark", "vgic", "vcpuevents", "vcpu", "vcpuattrs", "vmattrs", "vm", "descriptors", "system"),
+        *("runpage", "board", "mark", "vgic", "vcpuevents", "vcpu", "vcpuattrs", "vmattrs", "vm"),
+        *("descriptors", "system"),
+    ),
+    "guests": (
+        *("actions", "board", "exits", "guestmemory", "vectors", "sysregs", "cpu", "ownership", "bound", "scripts"),
+        *("psci", "hypercalls", "running"),
     ),
     "order": (
         *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "choosing"),

@@ -18,6 +18,7 @@ from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
+from kvmabi.guests import scripts
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
 from kvmabi.order import FAILING, OrderChecker, Place, Severity, kept
@@ -30,6 +31,7 @@ EXAMPLE = """\
   kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
   kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
   kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
+  kvmabi run --guest guests.py:boots -- ./my-vmm   # a script in KVM_RUN
   kvmabi run --sysroot ~/arm64-root -- ./arm64-vmm   # on any machine, with qemu-user
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
@@ -76,6 +78,11 @@ def options(parser: ArgumentParser) -> None:
         help="keep saves in DIR, the newest 256, and look there for those of other runs (default: a folder that "
         "commands started by one shell or script share, for a week at most; none: neither)",
     )
+    parser.add_argument(
+        "--guest",
+        metavar="FILE.py:NAME",
+        help="what runs on every vCPU: a generator function in a file of Python (default: the guest idles)",
+    )
     parser.add_argument("--output", metavar="FILE", help="write the report into a file instead of stderr")
     parser.add_argument("--log", metavar="FILE", help="write every ioctl with its answer and reason into a file")
     parser.add_argument(
@@ -100,8 +107,9 @@ def run(args: Namespace) -> int:
         raise UsageError("no program to run (see kvmabi run --help)")
     _check(args)
     host, kernel = common.profiles(args.host, args.kernel)
+    script = None if args.guest is None else scripts.load(args.guest)
     if args.format == formats.NONE:
-        return _run_only(argv, args.log, host, kernel)
+        return _run_only(argv, args.log, host, kernel, script)
     ignored = map(regid.parse, common.words(args.ignore))
     checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
     refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
@@ -112,7 +120,8 @@ def run(args: Namespace) -> int:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         try:
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            status = launch.run(argv, open_system(host, kernel, log), sysroot=sysroot, transport=args.transport)
+            system = open_system(host, kernel, log, script)
+            status = launch.run(argv, system, sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
             common.complain(error)
             return error.code
@@ -139,12 +148,23 @@ def run(args: Namespace) -> int:
             common.complain(runreport.summary(verdict, args.output))
     if others is not None:
         _keep(others, checker, argv, wanted=args.saves is not None)
+    if _guest_failed(script):
+        return launch.OWN_FAILURE
     if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
 
 
-def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> int:
+def _guest_failed(script: scripts.Script | None) -> bool:
+    """Whether the guest's script failed on some vCPU; reports where."""
+    failures = () if script is None else script.failures
+    for line in failures:
+        with suppress(OSError):  # stderr is closed
+            common.complain(f"the guest's script failed: {line}")
+    return bool(failures)
+
+
+def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel, script: scripts.Script | None) -> int:
     """Run the program without a report. Events are recorded only for a log."""
     log = EventLog(kept=0)
     with ExitStack() as stack:
@@ -152,7 +172,8 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel) -> 
             log.watchers.append(stack.enter_context(LogFile(path)).watch)
             log.any_origin = False
         try:
-            return launch.run(argv, open_system(host, kernel, log)).code
+            code = launch.run(argv, open_system(host, kernel, log, script)).code
+            return launch.OWN_FAILURE if _guest_failed(script) else code
         except CannotRun as error:
             common.complain(error)
             return error.code

@@ -19,8 +19,8 @@ ENTRY = layout("struct kvm_irq_routing_entry")
 PIN = layout("struct kvm_irq_routing_irqchip")
 IRQFD = layout("struct kvm_irqfd")
 IOEVENTFD = layout("struct kvm_ioeventfd")
-LEVEL = layout("__u32")
-LEVEL_BYTES = uapi.ffi.sizeof("struct kvm_irq_level")
+LEVEL = layout("struct kvm_irq_level")
+IRQ = layout("__u32")
 MSI = layout("struct kvm_msi")
 DEASSIGN, RESAMPLE = int(uapi.KVM_IRQFD_FLAG_DEASSIGN), int(uapi.KVM_IRQFD_FLAG_RESAMPLE)
 
@@ -72,16 +72,16 @@ def _ioeventfd(file: HasInterrupts, call: Call) -> int:
 
 
 def _irq_line(file: HasInterrupts, call: Call) -> int:
-    (line,) = LEVEL.unpack_from(call.read(call.arg, LEVEL_BYTES))
-    interrupts.set_line(file.vm, line)
+    line, level = LEVEL.unpack(call.read(call.arg, LEVEL.size))
+    interrupts.set_line(file.vm, IRQ.unpack(line)[0], level)
     return 0
 
 
 def _irq_line_status(file: HasInterrupts, call: Call) -> int:
     """KVM_IRQ_LINE that writes the struct back, with the result in the place of the interrupt: always 0 on arm64."""
-    level = call.read(call.arg, LEVEL_BYTES)
-    interrupts.set_line(file.vm, *LEVEL.unpack_from(level))
-    call.write(call.arg, LEVEL.pack(0) + level[LEVEL.size :])
+    line, level = LEVEL.unpack(call.read(call.arg, LEVEL.size))
+    interrupts.set_line(file.vm, IRQ.unpack(line)[0], level)
+    call.write(call.arg, LEVEL.pack(bytes(IRQ.size), level))
     return 0
 
 

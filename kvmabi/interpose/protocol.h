@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define KVMABI_PROTOCOL_VERSION 4
+#define KVMABI_PROTOCOL_VERSION 5
 #define KVMABI_SOCKET_VARIABLE "KVMABI_SOCKET"
 
 enum kvmabi_message {
@@ -23,6 +23,7 @@ enum kvmabi_message {
     KVMABI_BACKTRACE = 6, /* where the last ioctl came from: a struct kvmabi_backtrace, cut after `count` addresses */
     KVMABI_MAP = 7,   /* the fd of the rows of a shared vCPU's register map (share.h); identity: the vCPU's */
     KVMABI_DRAIN = 8, /* read the events that were left */
+    KVMABI_RESUME = 9, /* go on with a KVM_RUN that waits; identity: the vCPU's; argument: whether a signal came */
     KVMABI_EVENTS = 1 << 16, /* added to the others: events were left since the last request */
 };
 
@@ -36,7 +37,8 @@ struct kvmabi_request {
 enum kvmabi_flag {
     KVMABI_FD = 1 << 0,      /* the result is the attached fd (SCM_RIGHTS) */
     KVMABI_FOREIGN = 1 << 1, /* the fd is not the server's: pass the ioctl to the kernel */
-    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error */
+    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error; with a `place`, at most so many milliseconds,
+                                and then RESUME */
     KVMABI_SIGMASK = 1 << 3, /* wait with `sigmask`, set by KVM_SET_SIGNAL_MASK */
     KVMABI_STORE = 1 << 4,   /* store the fd in the ioctl's argument at offset `place`; the result is 0 */
     KVMABI_ORIGIN = 1 << 5,  /* the next message is a BACKTRACE */

@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 
 from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
 
-VERSION = 4
+VERSION = 5
 MOST_FRAMES = 32
 """How many addresses a backtrace can have."""
 
@@ -24,6 +24,7 @@ class Message(IntEnum):
     BACKTRACE = 6
     MAP = 7
     DRAIN = 8
+    RESUME = 9
 
 
 class Flag(IntFlag):

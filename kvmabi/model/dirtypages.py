@@ -30,6 +30,13 @@ class DirtyPages:
         for offset in range(0, bitmap_bytes(self.pages), PART_BYTES):
             yield offset, self._part(offset)
 
+    def mark(self, page: int) -> None:
+        """The guest wrote to a page."""
+        offset = page // 8 // PART_BYTES * PART_BYTES
+        part = bytearray(self._part(offset))
+        part[page // 8 - offset] |= 1 << page % 8
+        self._parts[offset] = bytes(part)
+
     def clear_all(self) -> None:
         """No page is dirty."""
         self._first = b"\0"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Interrupts that a VMM raises: the table of routes, interrupt lines and messages. All is checked; no guest sees it.
+"""Interrupts that a VMM raises: the table of routes, interrupt lines and messages. A scripted guest sees the lines.
 
 Source: api.rst, 4.25 KVM_IRQ_LINE, 4.52 KVM_SET_GSI_ROUTING and 4.70 KVM_SIGNAL_MSI, and the answers of Linux 6.1 to
 7.3.
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kvmabi import uapi
+from kvmabi.model.lines import OF_THE_VM
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vgic import IRQS_OF_A_VCPU, Its, is_ppi
 from kvmabi.model.vm import Vm
@@ -92,8 +93,8 @@ def check_irqfd(vm: Vm) -> None:
         raise NOT_READY_FOR_IRQFD.error()
 
 
-def set_line(vm: Vm, line: int) -> None:
-    """KVM_IRQ_LINE: check the interrupt that ``line`` encodes. Errors: ENXIO, EBUSY, EINVAL."""
+def set_line(vm: Vm, line: int, level: int) -> None:
+    """KVM_IRQ_LINE: raise or lower the interrupt that ``line`` encodes. Errors: ENXIO, EBUSY, EINVAL."""
     irq = line & uapi.KVM_ARM_IRQ_NUM_MASK
     kind = line >> uapi.KVM_ARM_IRQ_TYPE_SHIFT & uapi.KVM_ARM_IRQ_TYPE_MASK
     vcpu = line >> uapi.KVM_ARM_IRQ_VCPU_SHIFT & uapi.KVM_ARM_IRQ_VCPU_MASK
@@ -105,6 +106,7 @@ def set_line(vm: Vm, line: int) -> None:
             raise NO_VCPU.error()
         if irq >= CPU_LINES:
             raise NO_IRQ.error()
+        vm.lines.set(vcpu, irq, high=bool(level))
         return
     if kind not in (uapi.KVM_ARM_IRQ_TYPE_SPI, uapi.KVM_ARM_IRQ_TYPE_PPI):
         raise BAD_LINE_TYPE.error()
@@ -124,6 +126,7 @@ def set_line(vm: Vm, line: int) -> None:
         raise wrong.error()
     if not is_private and irq >= vm.vgic.irqs:
         raise NO_IRQ.error()
+    vm.lines.set(vcpu if is_private else OF_THE_VM, irq, high=bool(level))
 
 
 def signal_message(vm: Vm, address: int, flags: int) -> None:

@@ -119,6 +119,14 @@ class Slots:
         """Whether a guest-physical address is in a slot."""
         return self._overlaps(address, address + 1, -1)
 
+    def find(self, address: int) -> Slot | None:
+        """The slot that a guest-physical address is in."""
+        place = bisect_right(self._starts, (address, MAX_SLOTS))
+        if not place:
+            return None
+        slot = self._by_number[self._starts[place - 1][1]]
+        return slot if address < slot.guest + slot.size else None
+
     def check(self, region: Region, limits: Limits) -> None:
         """EINVAL for what no memory slot can be."""
         flags, size, user = region.flags, region.size, region.user

@@ -10,7 +10,7 @@ from kvmabi import regid
 from kvmabi.model.row import Buffer, Outcome, Owner, Row
 from kvmabi.model.vmstate import VmState
 
-ISTATUS = 1 << 2
+ENABLE, IMASK, ISTATUS = 1 << 0, 1 << 1, 1 << 2
 MASK = (1 << 64) - 1
 CNTVCT_ID = regid.parse("cntvct_el0")
 CNTPCT_ID = regid.parse("cntpct_el0")
@@ -58,10 +58,20 @@ def set_control_32bit(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 def get_control_status(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """A timer's control register, with ISTATUS computed from the count and the compare value."""
-    count, compare = COMPARES[row.id]
+    return (vcpu.value(row) | (ISTATUS if _has_passed(vcpu, row.id) else 0)).to_bytes(8, "little")
+
+
+def is_due(vcpu: Owner, control: int) -> bool:
+    """Whether the timer with this control register interrupts the guest now."""
+    row = vcpu.row(control)
+    return row.get is None and vcpu.value(row) & (ENABLE | IMASK) == ENABLE and _has_passed(vcpu, control)
+
+
+def _has_passed(vcpu: Owner, control: int) -> bool:
+    """Whether the timer's count has reached its compare value."""
+    count, compare = COMPARES[control]
     start = vcpu.system.sysreg_offset(compare)
-    due = int.from_bytes(vcpu.memory[start : start + 8], "little") <= _count(vcpu, count)
-    return (vcpu.value(row) | (ISTATUS if due else 0)).to_bytes(8, "little")
+    return int.from_bytes(vcpu.memory[start : start + 8], "little") <= _count(vcpu, count)
 
 
 def _count(vcpu: Owner, id: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
+from kvmabi.model.lines import Lines
 from kvmabi.model.vgic import Its, Vgic
 
 VcpuType = TypeVar("VcpuType")
@@ -19,7 +20,8 @@ class VmState(Generic[VcpuType]):
     vCPU has entered the guest; ``pmu_counters`` is the number of event counters of the PMU; ``el1_32bit``: EL1 is
     AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register
     ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``its``: its ITSs; ``routes`` are those
-    of KVM_SET_GSI_ROUTING, by GSI; ``timer_irqs`` are the PPIs of the vCPUs' timers. ``dirty_ring_bytes`` is the
+    of KVM_SET_GSI_ROUTING, by GSI; ``lines`` are the interrupt lines that are
+    high; ``timer_irqs`` are the PPIs of the vCPUs' timers. ``dirty_ring_bytes`` is the
     size of each vCPU's dirty ring (0: none); ``fixed_counters``: KVM_ARM_SET_COUNTER_OFFSET fixed the offsets. A
     ``dead`` VM fails every ioctl with EIO. ``remaps`` counts how often one of its vCPUs took a register map, or the VM
     died; ``before_sharing`` is called before a VM-wide register changes.
@@ -46,6 +48,7 @@ class VmState(Generic[VcpuType]):
         self.vgic: Vgic | None = None
         self.its: list[Its] = []
         self.routes: Mapping[int, object] = {}
+        self.lines = Lines()
         self.timer_irqs = list(timer_irqs)
         self.dead = False
         self.remaps = 0

@@ -257,7 +257,8 @@ WRONG = {
     "fail_on='lots'": "fail_on: 'lots' is not a severity: take some of lost, changed, latent",
     "strict='yes'": "strict is True or False, not 'yes'",
     "ignore='zz'": "*zz*",
-    "guest='hello'": "'guest' is not an argument: *",
+    "guest='hello'": "'hello' does not name a guest: take FILE.py:NAME",
+    "guest=print": "a guest is a generator function, def guest(cpu) with a yield: print is not",
 }
 
 
