@@ -144,7 +144,9 @@ class VcpuFile(DeviceFile):
             self.report(Kind.CLOSED)
 
     def release(self) -> None:
-        """Close struct kvm_run. The vCPU itself lives as long as its VM."""
+        """Close struct kvm_run, and end the guest's script. The vCPU itself lives as long as its VM."""
+        if self._guest is not None:
+            self._guest.close()
         if self._run_fd is not None:
             os.close(self._run_fd)
             self._run_fd = None

@@ -106,6 +106,10 @@ class Running:
         self._vcpu.starts_at = None
         self._forget()
 
+    def close(self) -> None:
+        """The vCPU was closed: end the script."""
+        self._forget()
+
     def _forget(self) -> None:
         steps, self._steps = self._steps, None
         self._protocol = self._cpu.vectors.access = None
