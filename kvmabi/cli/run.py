@@ -128,7 +128,8 @@ def run(args: Namespace) -> int:
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
     refused = [str(event) for event in refusals.last] if status.program else []
-    warned = [str(event) for event in warnings.first]
+    on_terminal = args.output is None and args.format == formats.TEXT
+    warned = [str(event) for event in warnings.first if not (on_terminal and event.reason.startswith(scripts.FAILED))]
     program = shutil.which(argv[0]) or argv[0]
     report = runreport.render(
         verdict,
@@ -141,27 +142,27 @@ def run(args: Namespace) -> int:
         strict=args.strict,
     )
     _write(report, args.output)
-    if args.output is None and args.format == formats.TEXT:
+    if on_terminal:
         github.show(runreport.annotated(verdict, strict=args.strict))
     elif args.output is not None and (verdict.findings or verdict.unseen or (args.strict and verdict.is_vacuous)):
         with suppress(OSError):  # stderr is closed
             common.complain(runreport.summary(verdict, args.output))
     if others is not None:
         _keep(others, checker, argv, wanted=args.saves is not None)
-    if _guest_failed(script):
+    if script is not None and script.failures:
+        if on_terminal or args.output is not None:
+            _complain_of(script)
         return launch.OWN_FAILURE
     if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
 
 
-def _guest_failed(script: scripts.Script | None) -> bool:
-    """Whether the guest's script failed on some vCPU; reports where."""
-    failures = () if script is None else script.failures
-    for line in failures:
+def _complain_of(script: scripts.Script) -> None:
+    """Report where the guest's script failed, on each vCPU. Other forms of the report have it among the warnings."""
+    for line in script.failures:
         with suppress(OSError):  # stderr is closed
-            common.complain(f"the guest's script failed: {line}")
-    return bool(failures)
+            common.complain(f"{scripts.FAILED}{line}")
 
 
 def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel, script: scripts.Script | None) -> int:
@@ -173,7 +174,10 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel, scr
             log.any_origin = False
         try:
             code = launch.run(argv, open_system(host, kernel, log, script)).code
-            return launch.OWN_FAILURE if _guest_failed(script) else code
+            if script is None or not script.failures:
+                return code
+            _complain_of(script)
+            return launch.OWN_FAILURE
         except CannotRun as error:
             common.complain(error)
             return error.code

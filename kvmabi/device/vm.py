@@ -176,7 +176,7 @@ class VmFile(DeviceFile):
         return 0
 
     def _reset_dirty_rings(self, _call: Call) -> int:
-        """No guest dirties a page, so none is reset."""
+        """No page is pushed to a ring, so none is reset."""
         if not self.vm.dirty_ring_bytes:
             raise KvmError(errno.EINVAL, "the VM has no dirty rings", hint="enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL")
         return 0

@@ -21,7 +21,7 @@ from kvmabi.guests.bound import NeverYields, bounded
 from kvmabi.guests.cpu import PC, REGS, Cpu
 from kvmabi.guests.ownership import Ownership
 from kvmabi.guests.psci import Done
-from kvmabi.guests.scripts import Script, Steps
+from kvmabi.guests.scripts import FAILED, Script, Steps
 from kvmabi.model import lifecycle
 from kvmabi.model.run import Exit
 from kvmabi.model.vcpu import Vcpu
@@ -207,7 +207,7 @@ class Running:
         assert self.script is not None
         self.error = error
         line = self.script.failed(self._cpu.vm, self._cpu.index, error)
-        self._vcpu.warn(f"the guest's script failed: {line}")
+        self._vcpu.warn(f"{FAILED}{line}")
 
     # --- what it yields
 

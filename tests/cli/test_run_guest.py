@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,5 +87,16 @@ def test_a_script_that_fails_later_ends_with_125_and_its_line(
     assert lines == [
         f"kvmabi: the guest's script failed: {tmp_path / 'guest.py'}:5: ValueError: no more (guest of VM 1 vCPU 0)"
     ]
+    assert done.stderr.count("ValueError") == 1
     assert "unexpected exit 17" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_report_for_machines_has_the_failure_among_its_warnings(run: Run, tmp_path: Path) -> None:
+    """And nothing else is on stderr that would break it."""
+    (tmp_path / "guest.py").write_text(f"{PRELUDE}    yield\n    raise ValueError('no more')\n", "utf-8")
+    done = run(f"{tmp_path / 'guest.py'}:guest", options=("--format", "json"))
+    assert done.returncode == 125
+    said, brace, report = done.stderr.partition("{")
+    assert said == "unexpected exit 17\n"
+    assert "guest.py:5: ValueError: no more (guest of VM" in json.loads(brace + report)["warnings"][0]
