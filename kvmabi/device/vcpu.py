@@ -253,8 +253,7 @@ class VcpuFile(DeviceFile):
 
     def _left(self, exit: run.Exit) -> Outcome:
         """What the ioctl comes to: struct kvm_run is written once that is decided."""
-        if not exit.again_ms:
-            RunPage(self.run_fd).write(exit.written)
+        RunPage(self.run_fd).write(run.ENTERED if exit.again_ms else exit.written)
         if exit.waits and isinstance(exit.result, Refusal):
             return Wait(exit.result, self.sigmask, exit.again_ms)
         return exit.result
@@ -282,6 +281,8 @@ class VcpuFile(DeviceFile):
             return Refused(run.INTERRUPTED, None, self.mode)
         call, before = self._entered
         denied = self.denies(call.memory)
+        if interrupted:
+            self._guest.interrupt()
         outcome = denied or self._left(run.SIGNAL._replace(waits=False) if interrupted else self._guest.enter())
         if not isinstance(outcome, Wait) or not outcome.again_ms:
             self._entered = None

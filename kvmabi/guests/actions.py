@@ -22,12 +22,14 @@ class Mmio(NamedTuple):
 
     The yield returns what was loaded, None for a store. In the VMM's memory slots it is an access to memory; a store
     to a read-only slot and what lies outside of them is the VMM's to answer: KVM_EXIT_MMIO, unless an ioeventfd
-    matches.
+    matches. A load also goes to X<register>, if one is given, as soon as it is complete: that is before the guest goes
+    on, where the VMM ends KVM_RUN by immediate_exit.
     """
 
     addr: int
     size: int = 4
     data: int | None = None
+    register: int | None = None
 
 
 class Hypercall(NamedTuple):
@@ -42,7 +44,10 @@ class Hypercall(NamedTuple):
 
 
 class Wfi(NamedTuple):
-    """Wait for an interrupt: KVM_RUN goes on waiting until one is pending. The yield returns those that are."""
+    """Wait for an interrupt: KVM_RUN goes on waiting until one is pending. The yield returns those that are.
+
+    A signal that ends KVM_RUN ends the wait as well, and then there may be none: ``while not (yield Wfi())``.
+    """
 
 
 class Wfe(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kvmabi import uapi
 from kvmabi.guests import exits
-from kvmabi.model import lifecycle
+from kvmabi.model import core, lifecycle
 from kvmabi.model.run import Exit
 from kvmabi.model.vcpu import Vcpu
 
@@ -91,7 +91,10 @@ def _cpu_on(call: Call) -> Done:
         return Done(INVALID)
     if target.mp_state != STOPPED:
         return Done(INVALID if call.version == VERSION_0_1 else ALREADY_ON)
-    target.starts_at = entry, context
+    lifecycle.reset(target)  # a kernel does it before anything can be seen of it
+    for place, value in ((core.PC[2], entry), (core.X_REGISTERS[0][2], context)):
+        target.memory[place : place + 8] = value.to_bytes(8, "little")
+    target.is_new = True
     target.mp_state = RUNNABLE
     return Done(SUCCESS)
 

@@ -18,11 +18,10 @@ from kvmabi.guests import exits, hypercalls, psci
 from kvmabi.guests.actions import Brk, Hypercall, Mmio, Preempt, SoftirqNeon, Wfe, Wfi
 from kvmabi.guests.board import Board, GuestError, MemoryFault
 from kvmabi.guests.bound import NeverYields, bounded
-from kvmabi.guests.cpu import PC, REGS, Cpu
+from kvmabi.guests.cpu import GENERAL, PC, Cpu
 from kvmabi.guests.ownership import Ownership
 from kvmabi.guests.psci import Done
 from kvmabi.guests.scripts import FAILED, Script, Steps
-from kvmabi.model import lifecycle
 from kvmabi.model.run import Exit
 from kvmabi.model.vcpu import Vcpu
 
@@ -60,6 +59,7 @@ class Running:
         self._faulted = False
         self._value: Any = None
         self._mmio: Mmio | None = None
+        self._breakpoint: tuple[int, int] | None = None
         self._thrown: GuestError | None = None
         self._again: Any = None
         self._waits = False
@@ -69,6 +69,7 @@ class Running:
 
     def complete(self) -> None:
         """See model.run.Guest: a load's value comes from kvm_run.mmio.data, and the PC goes on."""
+        self._begin_anew()
         access = self._mmio
         if access is None or self._page.number("exit_reason") != uapi.KVM_EXIT_MMIO:
             return
@@ -76,7 +77,7 @@ class Running:
         data = None
         if access.data is None:
             data = int.from_bytes(self._page.raw("mmio.data", access.size), "little")
-        self._done(data)
+        self._loaded(access, data)
 
     def enter(self) -> Exit:
         """See model.run.Guest."""
@@ -103,8 +104,13 @@ class Running:
 
     def reset(self) -> None:
         """INIT: the script starts anew at the next entry."""
-        self._vcpu.starts_at = None
+        self._vcpu.is_new = False
         self._forget()
+
+    def interrupt(self) -> None:
+        """A signal ends KVM_RUN: WFI is over, as in the kernel, although no interrupt is pending."""
+        if self._waits:
+            self._waited()
 
     def close(self) -> None:
         """The vCPU was closed: end the script."""
@@ -113,7 +119,7 @@ class Running:
     def _forget(self) -> None:
         steps, self._steps = self._steps, None
         self._protocol = self._cpu.vectors.access = None
-        self._mmio = self._value = self.error = self._thrown = self._again = None
+        self._mmio = self._value = self.error = self._thrown = self._again = self._breakpoint = None
         self._waits = self._call = self._faulted = False
         self._ended = self.script is None
         if steps is not None:
@@ -150,8 +156,7 @@ class Running:
         vcpu = self._vcpu
         if vcpu.mp_state == STOPPED:
             return exits.WAITING
-        if vcpu.starts_at is not None:
-            self._start(*vcpu.starts_at)
+        self._begin_anew()
         if vcpu.mp_state == SUSPENDED:
             wakes = self._cpu.interrupts
             return exits.system_event(int(uapi.KVM_SYSTEM_EVENT_WAKEUP)) if wakes else exits.WAITING
@@ -159,23 +164,33 @@ class Running:
             return exits.FAILED
         if self._faulted:
             return exits.FAULTED
+        if self._breakpoint is not None:
+            pc, imm = self._breakpoint
+            if pc == self._cpu.pc and self._stops_at_breakpoints:
+                return exits.breakpoint_(imm)
+            self._breakpoint = None
+            if pc == self._cpu.pc:  # nobody debugs it any more
+                self._done(None)
         if self._mmio is not None:  # the VMM has not completed it: the instruction runs again
             return exits.mmio(self._mmio)
         if self._waits:
-            pending = self._cpu.interrupts
-            if not pending:
+            if not self._cpu.interrupts:
                 return exits.WAITING
-            self._waits = False
-            self._done(psci.SUCCESS if self._call else pending, is_call=self._call)
+            self._waited()
         return exits.ENDED if self._ended else None
 
-    def _start(self, entry: int, context: int) -> None:
-        """Another vCPU's CPU_ON: the vCPU is reset."""
-        self._vcpu.starts_at = None
-        self._forget()
-        lifecycle.reset(self._vcpu)
-        self._cpu.set_word(PC, entry, "pc")
-        self._cpu.set_word(REGS, context, "x0")
+    def _begin_anew(self) -> None:
+        """After another vCPU's CPU_ON."""
+        if self._vcpu.is_new:
+            self.reset()
+
+    def _waited(self) -> None:
+        """WFI, or a call that is treated as such, is over."""
+        self._waits = False
+        if self._call:
+            self._answered(Done(psci.SUCCESS))
+        else:
+            self._done(self._cpu.interrupts)
 
     # --- the script
 
@@ -218,12 +233,8 @@ class Running:
             raise GuestError(f"a guest yields Mmio, Hypercall, Wfi, Wfe, Brk or nothing, not {action!r:.60}")
         return do(self, action)
 
-    def _done(self, value: Any, *, is_call: bool = False) -> None:
-        """The instruction is over: the yield returns ``value``, for a call X0, and the PC is behind it."""
-        if is_call:
-            self._cpu.set_word(REGS, value, "x0")
-            self._call = False
-            value = self._cpu.x[0]
+    def _done(self, value: Any) -> None:
+        """The instruction is over: the yield returns ``value``, and the PC is behind it."""
         self._value = value
         self._cpu.set_word(PC, self._cpu.pc + INSTRUCTION_BYTES & MASK, "pc")
 
@@ -235,20 +246,26 @@ class Running:
         memory, board = self._cpu.memory, self._board
         if memory.is_memory(addr, size, write=data is not None):
             if data is None:
-                self._done(int.from_bytes(memory.read(addr, size), "little"))
+                self._loaded(access, int.from_bytes(memory.read(addr, size), "little"))
             else:
                 memory.write(addr, data.to_bytes(size, "little"))
                 self._done(None)
             return None
         if board.is_frame(addr):
             board.unmodelled(VGIC_FRAME)
-            self._done(0 if data is None else None)
+            self._loaded(access, 0 if data is None else None)
             return None
         if data is not None and board.signals(addr, size, data):
             self._done(None)
             return None
-        self._mmio = Mmio(addr, size, data)
+        self._mmio = access
         return exits.mmio(self._mmio)
+
+    def _loaded(self, access: Mmio, value: int | None) -> None:
+        """An access is complete; ``value`` is what was loaded."""
+        if value is not None and access.register is not None:
+            self._cpu.x[access.register] = value
+        self._done(value)
 
     def _hypercall(self, call: Hypercall) -> Exit | None:
         """HVC leaves the PC behind it, and so does an SMC when KVM has looked at it."""
@@ -263,9 +280,12 @@ class Running:
         return self._answered(done)
 
     def _answered(self, done: Done) -> Exit | None:
-        self._done(self._cpu.x[0] if done.x0 is None else done.x0 & MASK, is_call=True)
-        if done.exit is not None:
-            self._value = FROM_X0  # the VMM may write it
+        """A call is over: its results are in X0 to X3, unless the VMM answers."""
+        self._call = False
+        if done.x0 is not None:
+            for n, value in enumerate((done.x0 & MASK, 0, 0, 0)):
+                self._cpu.x[n] = value
+        self._done(FROM_X0)
         return done.exit
 
     def _wait_for_interrupt(self, _action: Wfi) -> Exit | None:
@@ -279,10 +299,15 @@ class Running:
     def _break(self, action: Brk) -> Exit | None:
         if not isinstance(action.imm, int) or action.imm & ~BRK_MASK:
             raise GuestError(f"BRK has a number of 16 bits, not {action.imm!r:.40}")
-        if self._vcpu.guest_debug & uapi.KVM_GUESTDBG_USE_SW_BP:
-            return exits.breakpoint_(action.imm)  # the VMM moves the PC on, or puts the instruction back
-        self._done(None)
-        return None
+        if not self._stops_at_breakpoints:
+            self._done(None)
+            return None
+        self._breakpoint = self._cpu.pc, action.imm  # until the VMM moves the PC on
+        return exits.breakpoint_(action.imm)
+
+    @property
+    def _stops_at_breakpoints(self) -> bool:
+        return bool(self._vcpu.guest_debug & uapi.KVM_GUESTDBG_USE_SW_BP)
 
     def _disturb(self, action: Preempt | SoftirqNeon) -> Exit | None:
         if self._protocol is not None:
@@ -292,7 +317,9 @@ class Running:
 
 def _checked(access: Mmio) -> tuple[int, int, int | None]:
     """The fields of an access. Raises GuestError."""
-    addr, size, data = access
+    addr, size, data, register = access
+    if register is not None and (data is not None or not isinstance(register, int) or not 0 <= register < GENERAL):
+        raise GuestError(f"a load goes to a register from 0 to {GENERAL - 1}, not {register!r:.40}")
     if size not in SIZES:
         raise GuestError(f"an access has 1, 2, 4 or 8 bytes, not {size!r:.40}")
     if not isinstance(addr, int) or not 0 <= addr <= MASK - size:
@@ -303,6 +330,7 @@ def _checked(access: Mmio) -> tuple[int, int, int | None]:
 
 
 FROM_X0 = object()
+"""The yield returns X0, which the VMM may have written."""
 DO: dict[type, Callable[[Running, Any], Exit | None]] = {
     type(None): Running._nothing,
     Mmio: Running._access,

@@ -37,6 +37,10 @@ class Exit(NamedTuple):
     again_ms: int = 0
 
 
+ENTERED: Mapping[str, int | bytes] = {"exit_reason": int(uapi.KVM_EXIT_UNKNOWN), "flags": 0}
+"""What the kernel writes before it enters the guest."""
+
+
 class Guest(Protocol):
     """What runs on a vCPU: kvmabi.guests has scripts."""
 

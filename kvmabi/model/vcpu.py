@@ -36,8 +36,8 @@ class Vcpu:
     ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
     that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made room for ZT0.
     ``accepted`` is the register that a rule last stored as it was given, with no other effect.
-    ``mp_state`` is KVM_MP_STATE_*; ``starts_at``: where another vCPU's CPU_ON has this one start, and its x0, once it
-    enters the guest; ``guest_debug`` is the control word of KVM_SET_GUEST_DEBUG.
+    ``mp_state`` is KVM_MP_STATE_*; ``is_new``: another vCPU's CPU_ON has reset this one, whose guest begins anew;
+    ``guest_debug`` is the control word of KVM_SET_GUEST_DEBUG.
     ``warnings`` holds what a real kernel would have done to itself, until the next event reports it.
     """
 
@@ -62,7 +62,7 @@ class Vcpu:
         self.zt0_room = False
         self.accepted: Row | None = None
         self.mp_state = int(uapi.KVM_MP_STATE_RUNNABLE)
-        self.starts_at: tuple[int, int] | None = None
+        self.is_new = False
         self.guest_debug = 0
         self.warnings: list[str] = []
         self._values: tuple[tuple[int, ...], Mapping[int, bytes]] = (-1,), NO_VALUES

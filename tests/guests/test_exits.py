@@ -50,11 +50,11 @@ def test_an_access_outside_of_memory_is_an_mmio_exit(size: int, number: int, add
 
 
 def test_immediate_exit_completes_a_load_without_entering_the_guest() -> None:
-    """The VMM's way to a consistent state: the PC is behind the access, and the script has not gone on."""
+    """The VMM's way to a consistent state: the register has the value, the PC is behind; the script has not gone on."""
     seen = []
 
     def guest(cpu: Cpu) -> Iterator[Any]:
-        seen.append((yield Mmio(DEVICE)))
+        seen.append((yield Mmio(DEVICE, register=9)))
         yield
 
     with machine() as (_vm, (vcpu,)):
@@ -62,7 +62,7 @@ def test_immediate_exit_completes_a_load_without_entering_the_guest() -> None:
         vcpu.run().mmio.data = (7).to_bytes(8, "little")
         with pytest.raises(KvmError, match="EINTR"):
             vcpu.run(immediate_exit=True)
-        assert (seen, vcpu.read("pc")) == ([], 4)
+        assert (seen, vcpu.read("pc"), vcpu.read("x9")) == ([], 4, 7)
         vcpu.kvm_run.mmio.data = bytes(8)
         wait(vcpu)
         assert seen == [7]
@@ -259,10 +259,12 @@ SPI, PPI = uapi.KVM_ARM_IRQ_TYPE_SPI << 24 | 40, uapi.KVM_ARM_IRQ_TYPE_PPI << 24
 
 @pytest.mark.parametrize(("line", "irq"), [(SPI, 40), (PPI, 20)])
 def test_an_interrupt_wakes_a_guest_that_waits(line: int, irq: int) -> None:
-    """WFI waits until a line is high, and then returns what is pending; a low line wakes nobody."""
+    """WFI waits until a line is high, and returns what is pending; a signal ends it, too, and a low line does not."""
 
     def guest(cpu: Cpu) -> Iterator[Any]:
-        cpu.x[0] = sum((yield Wfi()))
+        while not (pending := (yield Wfi())):
+            cpu.x[1] += 1
+        cpu.x[0] = sum(pending)
         yield Mmio(DEVICE)
 
     with machine() as (vm, (vcpu,)):
@@ -273,7 +275,7 @@ def test_an_interrupt_wakes_a_guest_that_waits(line: int, irq: int) -> None:
         wait(vcpu)
         irq_line(vm, line, 1)
         assert vcpu.run().exit_reason == uapi.KVM_EXIT_MMIO
-        assert vcpu.read("x0") == irq
+        assert (vcpu.read("x0"), vcpu.read("x1")) == (irq, 2)
 
 
 def test_a_line_of_a_vm_without_vgic_wakes_its_vcpu() -> None:
@@ -287,6 +289,19 @@ def test_a_line_of_a_vm_without_vgic_wakes_its_vcpu() -> None:
         vcpu.guest = guest
         wait(vcpu)
         irq_line(vm, uapi.KVM_ARM_IRQ_TYPE_CPU << 24 | uapi.KVM_ARM_IRQ_CPU_IRQ, 1)
+        assert vcpu.run().exit_reason == uapi.KVM_EXIT_MMIO
+
+
+def test_a_line_that_is_high_already_is_not_waited_for() -> None:
+    """WFI goes on at once."""
+
+    def guest(cpu: Cpu) -> Iterator[Any]:
+        assert (yield Wfi()) == {0}
+        yield Mmio(DEVICE)
+
+    with machine() as (vm, (vcpu,)):
+        irq_line(vm, uapi.KVM_ARM_IRQ_TYPE_CPU << 24 | uapi.KVM_ARM_IRQ_CPU_IRQ, 1)
+        vcpu.guest = guest
         assert vcpu.run().exit_reason == uapi.KVM_EXIT_MMIO
 
 
@@ -348,13 +363,27 @@ def test_a_breakpoint_is_a_debug_exit_where_the_vmm_wants_it() -> None:
         assert run.exit_reason == uapi.KVM_EXIT_DEBUG
         assert (run.debug.arch.hsr, run.flags) == (0xF2000001, uapi.KVM_DEBUG_ARCH_HSR_HIGH_VALID)
         assert vcpu.read("pc") == 0
+        assert vcpu.run().exit_reason == uapi.KVM_EXIT_DEBUG
+        vcpu["pc"] = 4
+        assert vcpu.run().debug.arch.hsr == 0xF200F000
         debug(vcpu, 0)
         assert vcpu.run().exit_reason == uapi.KVM_EXIT_MMIO
 
 
 @pytest.mark.parametrize(
     "action",
-    [Mmio(0, 3), Mmio(-1, 4), Mmio((1 << 64) - 4, 8), Mmio(0, 1, 256), Mmio(0, 1, -1), Brk(1 << 16), "exit", 5],
+    [
+        Mmio(0, 4, register=31),
+        Mmio(0, 4, 1, register=3),
+        Mmio(0, 3),
+        Mmio(-1, 4),
+        Mmio((1 << 64) - 4, 8),
+        Mmio(0, 1, 256),
+        Mmio(0, 1, -1),
+        Brk(1 << 16),
+        "exit",
+        5,
+    ],
     ids=str,
 )
 def test_what_cannot_be_done_fails_in_the_script(action: Any) -> None:

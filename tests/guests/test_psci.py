@@ -101,7 +101,7 @@ def test_psci_0_1_without_the_feature() -> None:
 
 
 def test_cpu_on_starts_a_vcpu_that_waits_in_kvm_run() -> None:
-    """It is reset when it enters the guest, then begins at the entry with the context in X0; CPU_OFF stops it again."""
+    """It is reset at once, and begins at the entry with the context in X0; CPU_OFF stops it again."""
 
     def first(cpu: Cpu) -> Iterator[Any]:
         assert (yield cpu_on(1, 0x8000, 77)) == 0
@@ -121,7 +121,8 @@ def test_cpu_on_starts_a_vcpu_that_waits_in_kvm_run() -> None:
         assert mp_state(other) == STOPPED
         wait(other)
         assert vcpu.run().exit_reason == uapi.KVM_EXIT_MMIO
-        assert (mp_state(other), other.read("x5"), other.read("svcr")) == (RUNNABLE, 5, 3)
+        assert (mp_state(other), other.read("x5"), other.read("svcr")) == (RUNNABLE, 0, 0)
+        assert (other.read("pc"), other.read("x0")) == (0x8000, 77)
         assert other.run().exit_reason == uapi.KVM_EXIT_MMIO
         wait(other)
         assert (mp_state(other), other.read("pc"), other.read("x0")) == (STOPPED, 0x8008, 0)
@@ -232,16 +233,18 @@ def test_system_suspend_is_the_vmms_where_it_asked_for_it() -> None:
 
 
 def test_cpu_suspend_is_a_wait() -> None:
-    """It returns success once an interrupt is pending."""
+    """It returns success once an interrupt is pending, or a signal has ended KVM_RUN."""
 
     def guest(cpu: Cpu) -> Iterator[Any]:
-        yield cpu_suspend()
-        raise AssertionError("no interrupt")
+        cpu.x[3] = 3
+        assert (yield cpu_suspend()) == 0
+        yield Mmio(DEVICE)
 
     with machine("psci_0_2") as (_vm, (vcpu,)):
         vcpu.guest = guest
         wait(vcpu)
-        wait(vcpu)
+        assert (vcpu.read("pc"), vcpu.read("x0"), vcpu.read("x3")) == (4, 0, 0)
+        assert vcpu.run().exit_reason == uapi.KVM_EXIT_MMIO
 
 
 @pytest.mark.parametrize("smc", [False, True])
