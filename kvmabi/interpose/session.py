@@ -86,8 +86,11 @@ class Session:
         """A KVM_RUN that waits goes on; ``interrupted``: a signal came."""
         file = self._files.find(identity)
         device = None if file is None else file.device
-        if not isinstance(device, VcpuFile) or device.denies(self._memory) is not None:
+        if not isinstance(device, VcpuFile):
             return NOT_OURS
+        refusal = device.denies(self._memory)
+        if refusal is not None:
+            return Refused(refusal, None, "")
         self._files.backlog.record_all()
         try:
             answer = device.resume(interrupted=interrupted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The guest of exits.c as a script: it does what code.S does, each access and call at the address of its instruction."""
+"""The guest of exits.c as a script: what code.S does, each access and call at the address of its instruction."""
 
 from __future__ import annotations
 
