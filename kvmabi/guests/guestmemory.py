@@ -9,7 +9,7 @@ from kvmabi.guests.board import Board, GuestError, MemoryFault
 from kvmabi.model.slots import PAGE_BYTES, READONLY, Slot
 
 RING = "the dirty ring of a vCPU: pages that a guest writes are not pushed to it"
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 26
 """How much one read or write can have."""
 
 

@@ -21,7 +21,7 @@ from kvmabi.guests.bound import NeverYields, bounded
 from kvmabi.guests.cpu import GENERAL, PC, Cpu
 from kvmabi.guests.ownership import Ownership
 from kvmabi.guests.psci import Done
-from kvmabi.guests.scripts import FAILED, Script, Steps
+from kvmabi.guests.scripts import FAILED, Script, Steps, described
 from kvmabi.model.run import Exit
 from kvmabi.model.vcpu import Vcpu
 
@@ -141,8 +141,8 @@ class Running:
                 continue
             try:
                 left = self._carry_out(action)
-            except GuestError as error:
-                self._thrown = error
+            except Exception as error:
+                self._thrown = error if isinstance(error, GuestError) else GuestError(described(error))
                 continue
             except MemoryFault:
                 self._again = action
@@ -230,7 +230,8 @@ class Running:
         """Do what the script asks for; returns the exit, if it is one. Raises GuestError."""
         do = DO.get(type(action))
         if do is None:
-            raise GuestError(f"a guest yields Mmio, Hypercall, Wfi, Wfe, Brk or nothing, not {action!r:.60}")
+            name = type(action).__name__
+            raise GuestError(f"a guest yields Mmio, Hypercall, Wfi, Wfe, Brk or nothing, not an object of {name}")
         return do(self, action)
 
     def _done(self, value: Any) -> None:
@@ -320,7 +321,7 @@ def _checked(access: Mmio) -> tuple[int, int, int | None]:
     addr, size, data, register = access
     if register is not None and (data is not None or not isinstance(register, int) or not 0 <= register < GENERAL):
         raise GuestError(f"a load goes to a register from 0 to {GENERAL - 1}, not {register!r:.40}")
-    if size not in SIZES:
+    if not isinstance(size, int) or size not in SIZES:
         raise GuestError(f"an access has 1, 2, 4 or 8 bytes, not {size!r:.40}")
     if not isinstance(addr, int) or not 0 <= addr <= MASK - size:
         raise GuestError(f"{addr!r:.40} is not a guest-physical address")

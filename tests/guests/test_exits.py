@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from guests.machines import DEVICE, RAM, dirty, irq_line, machine, memory, once, set_mp_state, wait
 from kvmabi import uapi
 from kvmabi.errors import KvmError
-from kvmabi.guests import Brk, Cpu, GuestError, Mmio, Wfe, Wfi
+from kvmabi.guests import Brk, Cpu, GuestError, Hypercall, Mmio, Wfe, Wfi
 from kvmabi.kvm import Vcpu, Vm
 
 SIZES = st.sampled_from((1, 2, 4, 8))
@@ -378,6 +378,11 @@ def test_a_breakpoint_is_a_debug_exit_where_the_vmm_wants_it() -> None:
         Mmio(0, 3),
         Mmio(-1, 4),
         Mmio((1 << 64) - 4, 8),
+        Mmio([], {}),  # type: ignore[arg-type]
+        Mmio(0, []),  # type: ignore[arg-type]
+        Hypercall(1, 5),  # type: ignore[arg-type]
+        Hypercall([]),  # type: ignore[arg-type]
+        Brk("x"),  # type: ignore[arg-type]
         Mmio(0, 1, 256),
         Mmio(0, 1, -1),
         Brk(1 << 16),
