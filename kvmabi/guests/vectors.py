@@ -75,8 +75,6 @@ class Vectors:
         if not vcpu.mode.sme:
             raise GuestError(NO_SME)
         value &= SVCR_SM | SVCR_ZA
-        if value == vcpu.mode.svcr:
-            return
         outcome = sme.set_svcr(vcpu, vcpu.row(SVCR_ID), value.to_bytes(8, "little"))
         if isinstance(outcome, Refusal):
             raise GuestError(outcome.reason)

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interpose.conftest import Start
+from interpose.rawclient import RawClient, Reply, serving
+from kvmabi import uapi
 from kvmabi.device import SystemFile, open_system
 from kvmabi.events import EventLog, Kind
 from kvmabi.guests import Cpu, Mmio, Wfi, bound, cpu_on, system_off
 from kvmabi.guests.scripts import Script
+from kvmabi.interpose.protocol import IDENTITY, Flag, Message
+from kvmabi.interpose.server import Server
 from kvmabi.order import OrderChecker
 from kvmabi.profiles import load_host, load_kernel
 
@@ -77,6 +84,13 @@ def system(log: EventLog, script: Script) -> SystemFile:
     return open_system(load_host("sme-demo"), load_kernel(load_host("sme-demo").kernel), log, script)
 
 
+@pytest.fixture
+def served(system: SystemFile, tmp_path: Path) -> Iterator[Server]:
+    """A server in a thread."""
+    with serving(system, tmp_path) as server:
+        yield server
+
+
 def with_guest(guest: Callable[[Cpu], Any]) -> pytest.MarkDecorator:
     """The test's guest."""
     return pytest.mark.parametrize("script", [guest], indirect=True, ids=[guest.__name__])
@@ -117,3 +131,37 @@ def test_what_a_guest_leaves_is_what_the_vmm_gets(start: Start, script: Script, 
     assert start("guests", "shared_registers") == (0, 0)
     assert script.failures == []
     assert checker.findings() == []
+
+
+def resume(client: RawClient, fd: int, interrupted: int) -> Reply:
+    """A RESUME, which only a client in KVM_RUN has a reason for."""
+    status = os.fstat(fd)
+    client.send(Message.RESUME, 0, IDENTITY.pack(status.st_dev, status.st_ino), interrupted)
+    return client.receive()
+
+
+@with_guest(interrupted)
+def test_a_client_that_resumes_what_does_not_run_harms_nobody(served: Server, script: Script, tmp_path: Path) -> None:
+    """Another kind of file, another client's vCPU, a vCPU that is not in KVM_RUN, or was left by another call."""
+    with RawClient(tmp_path) as client, RawClient(tmp_path, cookie=bytes(range(16, 32))) as other:
+        system = client.open()
+        vm = client.make(system, uapi.KVM_CREATE_VM)
+        vcpu = client.make(vm, uapi.KVM_CREATE_VCPU)
+        init = uapi.ffi.new("struct kvm_vcpu_init *", {"target": 5})
+        assert client.ioctl(vcpu, uapi.KVM_ARM_VCPU_INIT, int(uapi.ffi.cast("uintptr_t", init))).result == 0
+        for interrupted_ in (0, 1, (1 << 64) - 1):
+            assert resume(client, system, interrupted_).flags == Flag.FOREIGN
+            assert resume(client, vm, interrupted_).flags == Flag.FOREIGN
+            assert resume(client, vcpu, interrupted_)[:2] == (-1, errno.EINTR)
+            assert resume(other, vcpu, interrupted_)[:2] == (-1, errno.EIO)
+        for _ in range(3):
+            assert client.ioctl(vcpu, uapi.KVM_RUN).flags & Flag.WAIT
+        assert resume(other, vcpu, 1)[:2] == (-1, errno.EIO)
+        assert resume(client, vcpu, 0).flags & Flag.WAIT
+        assert resume(client, vcpu, 1)[:3] == (-1, errno.EINTR, 0)
+        assert resume(client, vcpu, 0)[:3] == (-1, errno.EINTR, 0)
+        assert client.works()
+        assert other.works()
+        for fd in (vcpu, vm, system):
+            os.close(fd)
+    assert (served.failures, script.failures) == (0, [])
