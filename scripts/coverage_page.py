@@ -149,7 +149,11 @@ def _meaning(word: str) -> str:
     head, _, rest = word.partition(" ")
     if head in FILES:
         return f"`{rest}` ({head})"
-    known = {"number": "a number", "guest": "not modelled: only guest code shows it"}
+    known = {
+        "number": "a number",
+        "guest": "not modelled: only guest code shows it",
+        "scripted": "what a scripted guest shows",
+    }
     more = {"enable": f"KVM_ENABLE_CAP with {rest}", "feature": f"the vCPU feature {rest}"}
     return known.get(word) or more.get(head) or word
 
