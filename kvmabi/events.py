@@ -15,7 +15,7 @@ from enum import Enum
 from threading import get_ident
 from typing import Protocol
 
-from kvmabi import hexruns, regid
+from kvmabi import gicnames, hexruns, regid
 from kvmabi.errors import NOT_MODELLED
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
@@ -101,16 +101,18 @@ class Event:
     """One ioctl and its answer, or something else that happened to a vCPU.
 
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
-    ``vcpu`` are None where there is none. ``register`` is the register's ID and ``data`` what was read or written of
-    it. ``errno`` is 0 for success, otherwise ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may
-    answer otherwise, or do more: ``reason`` says what kvmabi does not model. ``mode`` is the vCPU's mode before the
-    ioctl, ``svcr`` the value of SVCR afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is
-    when it happened on the monotonic clock, for an event that is recorded later; None: it happens now.
+    ``vcpu`` are None where there is none. ``register`` is the register's ID, ``attribute`` the kind of file, group and
+    number of an attribute, and ``data`` what was read or written of it. ``errno`` is 0 for success, otherwise
+    ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may answer otherwise, or do more: ``reason`` says
+    what kvmabi does not model. ``mode`` is the vCPU's mode before the ioctl, ``svcr`` the value of SVCR afterwards.
+    ``origin`` is None unless a watcher asked for it. ``seconds`` is when it happened on the monotonic clock, for an
+    event that is recorded later; None: it happens now.
     """
 
     __slots__ = (
         "_effects",
         "_source",
+        "attribute",
         "data",
         "errno",
         "hint",
@@ -142,6 +144,7 @@ class Event:
         data: bytes | None = None,
         effects: Iterable[Effect] = (),
         source: Source | None = None,
+        attribute: tuple[str, int, int] | None = None,
     ) -> None:
         self.number = number
         self.kind = kind
@@ -152,6 +155,7 @@ class Event:
         self.svcr = svcr
         self.errno, self.reason, self.hint, self.modelled = refusal or (0, "", "", True)
         self.register = register
+        self.attribute = attribute
         self.data = data
         self.origin: Origin | None = None
         self.seconds: float | None = None
@@ -180,6 +184,14 @@ class Event:
         """When it happened on the monotonic clock, asked while watchers look at the event."""
         return time.monotonic() if self.seconds is None else self.seconds
 
+    @property
+    def attribute_name(self) -> str:
+        """The name of ``attribute``, or its group and number; "" if the event is not about one."""
+        if self.attribute is None:
+            return ""
+        kind, group, number = self.attribute
+        return gicnames.name_of(group, number) if kind == "device" else f"{group}/{number:#x}"
+
     def ask_origin(self) -> Origin:
         """Asks for the origin of the ioctl, while a watcher looks at the event: it is filled once that is answered.
 
@@ -206,6 +218,8 @@ class Event:
     def __str__(self) -> str:
         """The event in a line: "12 VM 1 vCPU 0 KVM_SET_ONE_REG svcr = 02*1.00*7.: OK"."""
         register = f" {regid.name_of(self.register)}" if self.register is not None else ""
+        if self.attribute is not None:
+            register = f" {self.attribute_name}"
         value = f" = {hexruns.compress(self.data)}" if self.data else ""
         if self.kind is Kind.MARK and self.data is not None:
             value = f" {int.from_bytes(self.data, 'little')}"

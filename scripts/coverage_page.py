@@ -17,7 +17,7 @@ import written_page
 
 from kvmabi import uapi
 from kvmabi.device import vcpuattrs, vgic, vmattrs
-from kvmabi.device.attr import Attributes
+from kvmabi.device.attr import Attributes, absent
 from kvmabi.device.file import DeviceFile
 from kvmabi.device.system import SystemFile
 from kvmabi.device.vcpu import VcpuFile
@@ -132,7 +132,7 @@ def _attribute_rows() -> Iterator[tuple[str, str, str, str]]:
     for file, attributes, unmodelled in tables:
         for (group, attr), attribute in attributes.items():
             can = [word for word, rule in (("get", attribute.get), ("set", attribute.set)) if rule is not None]
-            hidden = attribute.present is not None and attr is None
+            hidden = attribute.present is absent
             what = "refused: ENXIO, after the checks of a set" if hidden else f"modelled: {' and '.join(can)}"
             yield file, str(group), "any other" if attr is None else str(attr), what
         for group in sorted(unmodelled):

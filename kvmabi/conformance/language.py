@@ -20,6 +20,8 @@ ioctl F IOCTL ARG,                   an ioctl by its name, or its number in 0x..
 ioctl-struct F IOCTL
 ioctl-bytes F IOCTL FIELD=VALUE ...  the fields of the ioctl's struct (kvmabi.steps.arguments), the others 0;
                                      or bytes=DATA, the argument of the step itself
+has-attr F NAME VALUE, set-attr …    an attribute of a vGIC by its name (kvmabi.gicnames) in the place of its group
+                                     and number: ``gicd_ctlr``, ``gicr_typer[cpu1]``
 save V NAME                          read every register of the list, in its order
 restore V NAME [first R,R...]        write them to a vCPU in that order, some of them first
 restore V NAME plan                  FINALIZE the vCPU and write them in the order that loses nothing
@@ -42,7 +44,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kvmabi import regid, uapi
+from kvmabi import gicnames, regid, uapi
 from kvmabi.conformance import values
 from kvmabi.errors import UsageError
 from kvmabi.profiles import Kernel, features
@@ -56,6 +58,7 @@ MACROS = ("save", "restore", "same")
 BANKS = {"z*": ("z{}", 32), "p*": ("p{}", 16), "v*": ("v{}", 32)}
 SEEDED = {"set-pattern": 0, "set-partial": 1}
 """Which word after the register is a seed."""
+OF_ATTRIBUTES = frozenset({"has-attr", "set-attr", "get-attr"})
 INIT_WORDS = 7
 MAX_SIZE = 1 << (uapi.KVM_REG_SIZE_MASK >> uapi.KVM_REG_SIZE_SHIFT)
 """The largest size that an ID's size field encodes, in bytes."""
@@ -139,6 +142,9 @@ def concrete(line: Line, host_features: HostFeatures, kernel: Kernel) -> list[Co
         words[2:] = [argument(words[1], words[2:])]
     if word == "init":
         return [Concrete(_init(words, host_features, kernel), line.answer)]
+    if word in OF_ATTRIBUTES and len(words) > 1 and not words[1].isdecimal():
+        place, attr = gicnames.parse(words[1])
+        words[1:2] = [str(place), f"{attr:x}"]
     if word in DEFAULTS and len(words) == 1:
         words.append(DEFAULTS[word])
     if len(words) < len(op.words):

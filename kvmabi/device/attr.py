@@ -18,32 +18,37 @@ ANY = None
 
 
 class UserValue:
-    """The caller's value of an attribute; the attribute's handler decides when it is read."""
+    """The caller's value of the attribute with the number ``attr``; the handler decides when it is read."""
 
-    __slots__ = ("_addr", "_call", "_size_bytes")
+    __slots__ = ("_addr", "_call", "_size_bytes", "attr")
 
-    def __init__(self, call: Call, addr: int, size_bytes: int) -> None:
+    def __init__(self, call: Call, attr: int, addr: int, size_bytes: int) -> None:
         self._call, self._addr, self._size_bytes = call, addr, size_bytes
+        self.attr = attr
 
     def take(self) -> int:
         """Read it. Raises KvmError, EFAULT."""
-        return int.from_bytes(self._call.read(self._addr, self._size_bytes), "little")
+        self._call.data = data = self._call.read(self._addr, self._size_bytes)
+        return int.from_bytes(data, "little")
 
     def give(self, number: int) -> None:
         """Write a number to the caller. Raises KvmError, EFAULT."""
-        self._call.write(self._addr, number.to_bytes(self._size_bytes, "little"))
+        data = number.to_bytes(self._size_bytes, "little")
+        self._call.write(self._addr, data)
+        self._call.data = data
 
 
 class Attribute(NamedTuple):
     """One attribute: its value's size in bytes, and what a get and a set do (None: ENXIO), called with the file.
 
-    Both take the caller's value where and if they need it. ``present`` says whether KVM_HAS_DEVICE_ATTR finds it.
+    Both take the caller's value where and if they need it. ``present``, called with the file and the attribute's
+    number, says whether KVM_HAS_DEVICE_ATTR finds it.
     """
 
     size_bytes: int
     get: Callable[[Any, UserValue], int] | None = None
     set: Callable[[Any, UserValue], object] | None = None
-    present: Callable[[Any], bool] | None = None
+    present: Callable[[Any, int], bool] | None = None
 
 
 Attributes = Mapping[tuple[int, int | None], Attribute]
@@ -56,8 +61,12 @@ class HasAttributes(Protocol):
     attributes: Attributes
     unmodelled_groups: frozenset[int]
 
+    @property
+    def kind(self) -> str:
+        """See DeviceFile.kind."""
 
-def absent(_file: object) -> bool:
+
+def absent(_file: object, _attr: int) -> bool:
     """For ``present``: the attribute does not exist, although a set checks other things first."""
     return False
 
@@ -71,17 +80,18 @@ def no_such_attr(_file: object, value: UserValue) -> int:
 def _find(file: HasAttributes, call: Call) -> tuple[Attribute, UserValue]:
     """The attribute that a call names, and the caller's value; ENXIO if there is none."""
     _flags, group, attr, addr = ATTR.unpack(call.read(call.arg, ATTR.size))
+    call.attribute = file.kind, group, attr
     attribute = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
     if attribute is None:
         known = group not in file.unmodelled_groups
         reason = f"group {group} has no attribute {attr:#x}" if known else f"the registers of attribute group {group}"
         raise KvmError(errno.ENXIO, reason, modelled=known)
-    return attribute, UserValue(call, addr, attribute.size_bytes)
+    return attribute, UserValue(call, attr, addr, attribute.size_bytes)
 
 
 def _has(file: HasAttributes, call: Call) -> int:
-    attribute, _ = _find(file, call)
-    if attribute.present is not None and not attribute.present(file):
+    attribute, value = _find(file, call)
+    if attribute.present is not None and not attribute.present(file, value.attr):
         raise KvmError(errno.ENXIO, "this file does not have this attribute")
     return 0
 

@@ -67,15 +67,17 @@ class PlainFile(NamedTuple):
 class Call:
     """One ioctl under way: its argument, the caller's memory, and what its event reports.
 
-    ``unmodelled`` is what a kernel does in it and kvmabi does not ("" for nothing).
+    ``attribute`` is the kind of file, the group and the number of the attribute that it is about; ``unmodelled`` what a
+    kernel does in it and kvmabi does not ("" for nothing).
     """
 
-    __slots__ = ("arg", "data", "effects", "memory", "register", "unmodelled")
+    __slots__ = ("arg", "attribute", "data", "effects", "memory", "register", "unmodelled")
 
     def __init__(self, arg: int, memory: Memory) -> None:
         self.arg = arg
         self.memory = memory
         self.register: int | None = None
+        self.attribute: tuple[str, int, int] | None = None
         self.data: bytes | None = None
         self.effects: Iterable[Effect] = ()
         self.unmodelled = ""
@@ -166,6 +168,7 @@ class DeviceFile(Kept):
                     call.data,
                     call.effects,
                     self,
+                    call.attribute,
                 )
             )
         while self.damage:

@@ -19,8 +19,8 @@ ENTRY = layout("struct kvm_irq_routing_entry")
 PIN = layout("struct kvm_irq_routing_irqchip")
 IRQFD = layout("struct kvm_irqfd")
 IOEVENTFD = layout("struct kvm_ioeventfd")
-LEVEL = layout("struct kvm_irq_level")
-IRQ = layout("__u32")
+NUMBER = layout("__u32")
+LEVEL_BYTES = uapi.ffi.sizeof("struct kvm_irq_level")
 MSI = layout("struct kvm_msi")
 DEASSIGN, RESAMPLE = int(uapi.KVM_IRQFD_FLAG_DEASSIGN), int(uapi.KVM_IRQFD_FLAG_RESAMPLE)
 
@@ -72,17 +72,21 @@ def _ioeventfd(file: HasInterrupts, call: Call) -> int:
 
 
 def _irq_line(file: HasInterrupts, call: Call) -> int:
-    line, level = LEVEL.unpack(call.read(call.arg, LEVEL.size))
-    interrupts.set_line(file.vm, IRQ.unpack(line)[0], level)
+    _line(file, call.read(call.arg, LEVEL_BYTES))
     return 0
 
 
 def _irq_line_status(file: HasInterrupts, call: Call) -> int:
     """KVM_IRQ_LINE that writes the struct back, with the result in the place of the interrupt: always 0 on arm64."""
-    line, level = LEVEL.unpack(call.read(call.arg, LEVEL.size))
-    interrupts.set_line(file.vm, IRQ.unpack(line)[0], level)
-    call.write(call.arg, LEVEL.pack(bytes(IRQ.size), level))
+    level = call.read(call.arg, LEVEL_BYTES)
+    _line(file, level)
+    call.write(call.arg, NUMBER.pack(0) + level[NUMBER.size :])
     return 0
+
+
+def _line(file: HasInterrupts, level: bytes) -> None:
+    """Set the line that a struct kvm_irq_level names: its number, and behind that the level."""
+    interrupts.set_line(file.vm, *NUMBER.unpack_from(level), *NUMBER.unpack_from(level, NUMBER.size))
 
 
 def _signal_msi(file: HasInterrupts, call: Call) -> int:

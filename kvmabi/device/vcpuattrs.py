@@ -43,7 +43,7 @@ def _of_pmu(size_bytes: int, setter: Callable[[Vcpu, UserValue], object]) -> Att
     return Attribute(
         size_bytes,
         set=lambda file, value: setter(file.vcpu, value),
-        present=lambda file: vcpuattrs.has_pmu(file.vcpu),
+        present=lambda file, _attr: vcpuattrs.has_pmu(file.vcpu),
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of KVM_CREATE_DEVICE: the vGICv3 and its ITS. A device's registers are not modelled."""
+"""The files of KVM_CREATE_DEVICE: the vGICv3 and its ITS."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from kvmabi.device.attr import Attribute, Attributes, absent
 from kvmabi.device.file import DeviceFile, Handler
 from kvmabi.device.memory import Memory
 from kvmabi.errors import KvmError
+from kvmabi.gicnames import DIST, LEVEL, REDIST
+from kvmabi.model import vgicattrs
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vgic import UNSET_ADDRESS, Its, Vgic
 
@@ -43,14 +45,7 @@ class ControlFile(DeviceFile):
 class VgicFile(ControlFile):
     """A vGICv3."""
 
-    unmodelled_groups = frozenset(
-        {
-            uapi.KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
-            uapi.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS,
-            uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS,
-            uapi.KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO,
-        }
-    )
+    unmodelled_groups = frozenset({uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS})
 
     def __init__(self, vm: VmFile, vgic: Vgic) -> None:
         super().__init__(vm)
@@ -72,7 +67,7 @@ class ItsFile(ControlFile):
     def __init__(self, vm: VmFile) -> None:
         super().__init__(vm)
         self.its = Its(vm.vm.ipa_bits)
-        vm.vm.its.append(self.its)
+        vm.vm.add_its(self.its)
         self.attributes = ITS_ANY_CONTROL if vm.vm.system.kernel.switches.its_takes_any_control else ITS
 
 
@@ -86,6 +81,16 @@ def _no_address(*_: object) -> int:
 
 def _nothing_to_do(*_: object) -> None:
     """The controls of an ITS do nothing: its tables are empty."""
+
+
+def _registers(group: int) -> Attribute:
+    """A group of registers of the vGIC's frames, of 32 bits each."""
+    return Attribute(
+        WORD_BYTES,
+        lambda file, value: vgicattrs.get_register(file.vm.vm, file.vgic, group, value.attr),
+        lambda file, value: vgicattrs.set_register(file.vm.vm, file.vgic, group, value),
+        lambda file, attr: vgicattrs.has_register(file.vm.vm, file.vgic, group, attr),
+    )
 
 
 VGIC: dict[tuple[int, int | None], Attribute] = {
@@ -114,6 +119,14 @@ VGIC: dict[tuple[int, int | None], Attribute] = {
     ),
     (uapi.KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ, attr.ANY): Attribute(
         WORD_BYTES, lambda file, _value: file.vgic.maint_irq, lambda file, value: file.vgic.set_maint_irq(value.take())
+    ),
+    (DIST, attr.ANY): _registers(DIST),
+    (REDIST, attr.ANY): _registers(REDIST),
+    (LEVEL, attr.ANY): Attribute(
+        WORD_BYTES,
+        lambda file, value: vgicattrs.get_level(file.vm.vm, file.vgic, value.attr),
+        lambda file, value: vgicattrs.set_level(file.vm.vm, file.vgic, value),
+        lambda _file, attr: vgicattrs.has_level(attr),
     ),
 }
 ITS: dict[tuple[int, int | None], Attribute] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from kvmabi import hexruns, uapi
-from kvmabi.fuzz import devices, vmcalls
+from kvmabi.fuzz import devices, gicregs, vmcalls
 from kvmabi.fuzz.world import World
 
 SANE_SHARE = 0.75
@@ -49,6 +49,8 @@ CHANGING = frozenset({"init", "finalize", "run"})
 RECENT, LOOKED_AT = 16, 4
 DEVICES_SHARE = 0.15
 """The share of sequences that create devices: a run with a vGIC that is not set up kills the VM."""
+GIC_SHARE, GIC_STEPS_SHARE = 0.12, 0.7
+"""The share of sequences that set up a vGIC after the vCPUs, and of their steps that are about its registers."""
 BAD_CALLS = tuple(
     f"{request:x}" for request in (uapi.KVM_ARM_VCPU_INIT, uapi.KVM_ARM_VCPU_FINALIZE, uapi.KVM_GET_REG_LIST)
 )
@@ -87,7 +89,13 @@ class _Sequence:
         length = random.randint(*STEPS)
         if random.random() < SANE_SHARE:
             self.begin()
+        with_gic = random.random() < GIC_SHARE
+        if with_gic:
+            self.steps += gicregs.begin(random, self.vcpus)
         while len(self.steps) < length:
+            if with_gic and random.random() < GIC_STEPS_SHARE:
+                self.steps.append(gicregs.step(random))
+                continue
             kind = random.choices(kinds, weights)[0]
             self.steps.append(_MAKE[kind](self))
             if kind in CHANGING:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from kvmabi import gicnames
 from kvmabi.fuzz.shrink import shrink
 from kvmabi.steps.backends import Backend
 
@@ -28,10 +29,13 @@ class Finding:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What distinguishes findings: the step's letter and register, and both answers' results."""
+        """What distinguishes findings: the step's letter and register or attribute, and both answers' results."""
         op, *words = self.steps[-1].split()
         results = self.expected[-1].split()[0], self.got[-1].split()[0]
-        return f"{op} {words[1] if op in 'GSPBbgs' else ''}", *results
+        about = words[1] if op in "GSPBbgs" else ""
+        if op in "hoq":  # of registers of which there are many, all are of one kind
+            about = gicnames.name_of(int(words[1]), int(words[2], 16)).partition("[")[0]
+        return f"{op} {about}", *results
 
 
 def first_difference(expected: Sequence[str], got: Sequence[str]) -> int | None:

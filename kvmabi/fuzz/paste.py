@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmabi import hexruns, regid, uapi
+from kvmabi import gicnames, hexruns, regid, uapi
 from kvmabi.errors import UsageError
 from kvmabi.fuzz.hunt import Finding
 from kvmabi.profiles import Kernel
@@ -50,6 +50,8 @@ def _step(step: str, host_features: HostFeatures, kernel: Kernel) -> str:
             words[2] = _value(words[2], uapi.KVM_REG_SIZE(id))
     if letter == "Y":
         words[2] = f"{WHOLE}{words[2]}"
+    if letter in "hoq" and words[0].startswith("d"):
+        words[1:3] = _attribute(int(words[1]), int(words[2], 16))
     if letter in "XAY":
         words[1] = uapi.IOCTL_NAMES.get(int(words[1], 16), f"0x{words[1]}")
         if letter == "X":
@@ -79,6 +81,12 @@ def _register(id: int) -> str:
         return f"{id:#x}"
 
 
+def _attribute(group: int, attr: int) -> list[str]:
+    """An attribute's name, or its group and number."""
+    name = gicnames.name_of(group, attr)
+    return [str(group), f"{attr:x}"] if "/" in name else [name]
+
+
 def _value(data: str, size: int) -> str:
     raw = hexruns.expand(data)
     return f"={int.from_bytes(raw, 'little'):#x}" if size <= NUMBER_BYTES == max(len(raw), 8) else hexruns.compress(raw)
@@ -90,7 +98,7 @@ def _answer(step: str, answer: str) -> str:
         return f"OK {_value(rest, len(hexruns.expand(rest)))}"
     if step[0] in "Ll" and result != "OK":
         return answer
-    if step[0] in "XA" and result == "OK":
+    if step[0] in "XAq" and result == "OK":
         return answer
     return result
 

@@ -191,7 +191,8 @@ class Cpu:
     def _due_timers(self) -> list[int]:
         """The PPIs of timers that are enabled, not masked and due."""
         irqs = self._vcpu.vm.timer_irqs
-        return [irqs[n] for n, id in TIMERS if n < len(irqs) and timer.is_due(self._vcpu, id)]
+        there = [(n, id) for n, id in TIMERS if n < len(irqs) and self._vcpu.row(id).get is None]
+        return [irqs[n] for n, id in there if timer.fires(self._vcpu, id)]
 
     def __repr__(self) -> str:
         return f"<Cpu {self.index} of VM {self.vm}>"

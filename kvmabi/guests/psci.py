@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 from kvmabi import uapi
 from kvmabi.guests import exits
-from kvmabi.model import core, lifecycle
+from kvmabi.model import affinity, core, lifecycle
 from kvmabi.model.run import Exit
 from kvmabi.model.vcpu import Vcpu
 
 AFFINITY = 0xFF00FFFFFF
 """The affinity fields of MPIDR_EL1."""
-LEVELS = (0, 8, 16, 32)
-"""Where the affinity level of each number begins."""
+LAST_LEVEL = 3
 WORD = (1 << 32) - 1
 RUNNABLE, STOPPED = int(uapi.KVM_MP_STATE_RUNNABLE), int(uapi.KVM_MP_STATE_STOPPED)
 SUCCESS, NOT_SUPPORTED, INVALID = (
@@ -86,8 +85,9 @@ def _cpu_off(call: Call) -> Done:
 
 def _cpu_on(call: Call) -> Done:
     mpidr, entry, context = call.args
-    target = None if mpidr & ~AFFINITY else _vcpu_at(call.vcpu, mpidr)
-    if target is None:
+    wanted = _packed(mpidr)
+    target = None if wanted is None else affinity.find(call.vcpu.vm, wanted)
+    if target is None or target.map is None:
         return Done(INVALID)
     if target.mp_state != STOPPED:
         return Done(INVALID if call.version == VERSION_0_1 else ALREADY_ON)
@@ -101,10 +101,11 @@ def _cpu_on(call: Call) -> Done:
 
 def _affinity_info(call: Call) -> Done:
     target, level, _ = call.args
-    if target & ~AFFINITY or level >= len(LEVELS):
+    wanted = _packed(target)
+    if wanted is None or level > LAST_LEVEL:
         return Done(INVALID)
-    mask = AFFINITY & -1 << LEVELS[level]
-    matching = [vcpu for vcpu in call.vcpu.vm.vcpus.values() if _mpidr(vcpu) & mask == target & mask]
+    low = 8 * level
+    matching = [vcpu for vcpu in call.vcpu.vm.vcpus.values() if affinity.affinity(vcpu) >> low == wanted >> low]
     if not matching:
         return Done(INVALID)
     is_on = any(vcpu.mp_state != STOPPED for vcpu in matching)
@@ -162,14 +163,9 @@ def _features(call: Call) -> Done:
     return Done(NOT_SUPPORTED)
 
 
-def _mpidr(vcpu: Vcpu) -> int:
-    return vcpu.value(vcpu.row(lifecycle.MPIDR_ID)) & AFFINITY
-
-
-def _vcpu_at(vcpu: Vcpu, mpidr: int) -> Vcpu | None:
-    """The VM's vCPU with these affinity fields; one that is not initialised has none."""
-    others = (other for other in vcpu.vm.vcpus.values() if other.map is not None)
-    return next((other for other in others if _mpidr(other) == mpidr), None)
+def _packed(mpidr: int) -> int | None:
+    """The affinity in an argument that looks like MPIDR_EL1, as 32 bits; None if it has other bits."""
+    return None if mpidr & ~AFFINITY else mpidr >> 8 & 0xFF000000 | mpidr & 0xFFFFFF
 
 
 class Function(NamedTuple):

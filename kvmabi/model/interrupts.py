@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Interrupts that a VMM raises: the table of routes, interrupt lines and messages. A scripted guest sees the lines.
+"""Interrupts that a VMM raises: the table of routes, interrupt lines and messages.
+
+A line's level is kept, or an edge latched, in the vGIC's state; high lines wake a scripted guest.
 
 Source: api.rst, 4.25 KVM_IRQ_LINE, 4.52 KVM_SET_GSI_ROUTING and 4.70 KVM_SIGNAL_MSI, and the answers of Linux 6.1 to
 7.3.
@@ -94,7 +96,10 @@ def check_irqfd(vm: Vm) -> None:
 
 
 def set_line(vm: Vm, line: int, level: int) -> None:
-    """KVM_IRQ_LINE: raise or lower the interrupt that ``line`` encodes. Errors: ENXIO, EBUSY, EINVAL."""
+    """KVM_IRQ_LINE of the interrupt that ``line`` encodes. Errors: ENXIO, EBUSY, EINVAL.
+
+    The interrupts of timers and of the PMU are the kernel's own: a line does not change them.
+    """
     irq = line & uapi.KVM_ARM_IRQ_NUM_MASK
     kind = line >> uapi.KVM_ARM_IRQ_TYPE_SHIFT & uapi.KVM_ARM_IRQ_TYPE_MASK
     vcpu = line >> uapi.KVM_ARM_IRQ_VCPU_SHIFT & uapi.KVM_ARM_IRQ_VCPU_MASK
@@ -126,7 +131,10 @@ def set_line(vm: Vm, line: int, level: int) -> None:
         raise wrong.error()
     if not is_private and irq >= vm.vgic.irqs:
         raise NO_IRQ.error()
-    vm.lines.set(vcpu if is_private else OF_THE_VM, irq, high=bool(level))
+    owners = [vm.vcpus[vcpu]] if is_private else vm.vcpus.values()
+    if not any(irq in owner.irq_owners for owner in owners):
+        vm.vgic.state.irqs(irq, vcpu).inject(irq % IRQS_OF_A_VCPU, level=bool(level))
+        vm.lines.set(vcpu if is_private else OF_THE_VM, irq, high=bool(level))
 
 
 def signal_message(vm: Vm, address: int, flags: int) -> None:

@@ -6,16 +6,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from kvmabi import regid, uapi
+from kvmabi import uapi
 from kvmabi.errors import KvmError
-from kvmabi.model import core, pmu, sme, state, vls
+from kvmabi.model import core, pmu, sme, state, timerlines, vls
 from kvmabi.model import reset as images
+from kvmabi.model.affinity import MPIDR_ID
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
 from kvmabi.profiles import features as feature_rules
 
-MPIDR_ID = regid.parse("mpidr_el1")
 MPIDR_RES1 = 1 << 31
 
 STUCK_SVE = frozenset({"sve"})
@@ -62,6 +62,7 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     vcpu.target = target
     vcpu.vm.el1_32bit = "el1_32bit" in features
     reset(vcpu)
+    timerlines.reset(vcpu)
 
 
 def _check(vcpu: Vcpu, features: frozenset[str]) -> None:

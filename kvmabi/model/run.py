@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from kvmabi import uapi
 from kvmabi.errors import KvmError
-from kvmabi.model import idreg, vcpuattrs
+from kvmabi.model import affinity, idreg, timerlines, vcpuattrs
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vgic import Vgic
@@ -65,18 +65,23 @@ def run(vcpu: Vcpu, *, immediate_exit: bool, guest: Guest | None = None) -> Exit
     """
     vcpu.require_final()
     vcpu.generation += 1
+    if not vcpu.has_run and vcpu.system.kernel.switches.affinity_table:
+        affinity.fix(vcpu.vm)
     vgic = vcpu.vm.vgic
     if vgic is not None:
         if not vcpu.vm.has_run:
             _map_vgic(vcpu, vgic)
         if not vcpu.timers_enabled:
             vcpuattrs.enable_timers(vcpu)
+            timerlines.connect(vcpu, vgic)
         vcpuattrs.check_pmu_at_run(vcpu, vgic)
     elif not vcpu.vm.has_run and vcpu.system.kernel.switches.gic_hidden_without_vgic:
         idreg.show_gic(vcpu, shown=False)
     if "pmu_v3" in vcpu.mode.features and not vcpu.pmu_ready:
         raise PMU_NOT_READY.error(mode=vcpu.mode)
-    vcpu.vm.has_run = True
+    vcpu.vm.has_run = vcpu.has_run = True
+    if vgic is not None:
+        timerlines.follow(vcpu, vgic)
     _pass_through_cpu(vcpu)
     if guest is not None:
         guest.complete()

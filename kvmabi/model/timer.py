@@ -58,17 +58,18 @@ def set_control_32bit(vcpu: Owner, row: Row, data: bytes) -> Outcome:
 
 def get_control_status(vcpu: Owner, row: Row, _buffer: Buffer) -> bytes:
     """A timer's control register, with ISTATUS computed from the count and the compare value."""
-    return (vcpu.value(row) | (ISTATUS if _has_passed(vcpu, row.id) else 0)).to_bytes(8, "little")
+    return (vcpu.value(row) | (ISTATUS if _due(vcpu, row.id) else 0)).to_bytes(8, "little")
 
 
-def is_due(vcpu: Owner, control: int) -> bool:
-    """Whether the timer with this control register interrupts the guest now."""
-    row = vcpu.row(control)
-    return row.get is None and vcpu.value(row) & (ENABLE | IMASK) == ENABLE and _has_passed(vcpu, control)
+def fires(vcpu: Owner, control: int) -> bool:
+    """Whether the timer with this control register asserts its interrupt now."""
+    start = vcpu.system.sysreg_offset(control)
+    bits = int.from_bytes(vcpu.memory[start : start + 8], "little")
+    return bits & (ENABLE | IMASK) == ENABLE and _due(vcpu, control)
 
 
-def _has_passed(vcpu: Owner, control: int) -> bool:
-    """Whether the timer's count has reached its compare value."""
+def _due(vcpu: Owner, control: int) -> bool:
+    """Whether the count has reached the compare value."""
     count, compare = COMPARES[control]
     start = vcpu.system.sysreg_offset(compare)
     return int.from_bytes(vcpu.memory[start : start + 8], "little") <= _count(vcpu, count)

@@ -33,8 +33,9 @@ class Vcpu:
     with the vCPU's features makes them; ``features`` and ``target`` are those of its INIT; ``generation`` rises with
     every access that may have changed a register. ``pmu_ready``: the PMU was set up, with ``pmu_irq`` next to a vGIC.
     ``irq_owners`` are the PPIs that the PMU and, once a run got that far (``timers_enabled``), the timers have claimed.
-    ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels that do not undo them: features
-    that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made room for ZT0.
+    ``has_run``: it has entered the guest. ``leftover`` and ``stuck_sve`` are what failed INITs left behind on kernels
+    that do not undo them: features that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made
+    room for ZT0.
     ``accepted`` is the register that a rule last stored as it was given, with no other effect.
     ``mp_state`` is KVM_MP_STATE_*; ``is_new``: another vCPU's CPU_ON has reset this one, whose guest begins anew;
     ``guest_debug`` is the control word of KVM_SET_GUEST_DEBUG.
@@ -55,7 +56,7 @@ class Vcpu:
         self.reset_image = b""
         self.pmu_ready = False
         self.pmu_irq: int | None = None
-        self.timers_enabled = False
+        self.timers_enabled = self.has_run = False
         self.irq_owners: dict[int, str] = {}
         self.leftover: frozenset[str] = frozenset()
         self.stuck_sve = False

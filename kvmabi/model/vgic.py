@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The parts of a vGICv3 that KVM_RUN and KVM_CREATE_VCPU depend on: its addresses, and whether it is initialised.
+"""A vGICv3's addresses, the number of its interrupts, and whether it is initialised: what KVM_RUN depends on.
 
-The registers of the GIC itself are not modelled. Source: Documentation/virt/kvm/devices/arm-vgic-v3.rst, and the
-answers of Linux 6.1 to 7.3 in tests/golden/devices.
+Its registers are in kvmabi.model.gicstate and gicframes. Source: Documentation/virt/kvm/devices/arm-vgic-v3.rst, and
+the answers of Linux 6.1 to 7.3 in tests/golden/devices.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from kvmabi import uapi
 from kvmabi.errors import KvmError
+from kvmabi.model.gicstate import GicState
 from kvmabi.model.refusal import Refusal
 
 ALIGNMENT_BYTES = 0x10000
@@ -67,17 +68,20 @@ class Region:
 class Vgic:
     """A vGICv3 of a VM whose guest-physical addresses have ``ipa_bits``; errors as the kernel's, by KvmError.
 
-    ``vcpus`` are the IDs of the VM's vCPUs, or their number.
+    ``vcpus`` are the IDs of the VM's vCPUs, or their number. ``state`` is behind its registers; ``ids_before_init``:
+    those that identify the GIC exist before the vGIC is initialised.
     """
 
-    def __init__(self, ipa_bits: int) -> None:
+    def __init__(self, ipa_bits: int, *, has_its: bool = False, ids_before_init: bool = True) -> None:
         self.ipa_bits = ipa_bits
+        self.ids_before_init = ids_before_init
+        self.state = GicState(has_its=has_its)
         self.dist: int | None = None
         self.regions: list[Region] = []
         self.irqs = IRQS_OF_A_VCPU
         self.maint_irq = 0
         self.initialized = False
-        self._placed: set[int] = set()
+        self._placed: dict[int, tuple[Region, int]] = {}
 
     def set_dist(self, address: int) -> None:
         """KVM_VGIC_V3_ADDR_TYPE_DIST."""
@@ -132,6 +136,8 @@ class Vgic:
         """KVM_DEV_ARM_VGIC_CTRL_INIT; repeated calls succeed."""
         if self.irqs == IRQS_OF_A_VCPU:
             self.irqs = DEFAULT_IRQS
+        if not self.initialized:
+            self.state.size(self.irqs)
         self.initialized = True
 
     def has_irq(self, irq: int) -> bool:
@@ -152,12 +158,23 @@ class Vgic:
             return
         if not self._sound(vcpus):
             raise OVERLAP.error()
+        self._placed[vcpu] = region, region.used
         region.used += 1
-        self._placed.add(vcpu)
+
+    def is_last(self, vcpu: int) -> bool:
+        """Whether no redistributor in use follows a vCPU's: GICR_TYPER.Last. False for a vCPU without one."""
+        if vcpu not in self._placed:
+            return False
+        region, index = self._placed[vcpu]
+        if index < region.used - 1:
+            return False
+        end = region.base + region.frames * REDIST_BYTES
+        is_full = region.frames and index == region.frames - 1
+        return not (is_full and any(other.base == end and other.used for other in self.regions))
 
     def map_resources(self, vcpus: Collection[int]) -> None:
         """What the first KVM_RUN of a VM requires."""
-        if self.dist is None or not self._placed.issuperset(vcpus):
+        if self.dist is None or not self._placed.keys() >= set(vcpus):
             raise NO_PLACE.error()
         if not self._sound(len(vcpus)):
             raise OVERLAP.error()

@@ -9,7 +9,7 @@ from kvmabi.model import idreg, pmu, timer
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.system import System
 from kvmabi.model.vcpu import Vcpu
-from kvmabi.model.vgic import Vgic
+from kvmabi.model.vgic import Its, Vgic
 from kvmabi.model.vmstate import VmState
 
 IPA_BITS = 40
@@ -52,6 +52,7 @@ class Vm(VmState[Vcpu]):
         if self.vgic is not None:
             self.vgic.place(index, len(self.vcpus))
         vcpu = self.vcpus[index] = Vcpu(self, self.system, index)
+        self.affinities = None
         return vcpu
 
     def create_vgic(self) -> Vgic:
@@ -60,11 +61,18 @@ class Vm(VmState[Vcpu]):
             raise VGIC_EXISTS.error()
         if self.has_run:
             raise VGIC_TOO_LATE.error()
-        self.vgic = Vgic(self.ipa_bits)
+        early = self.system.kernel.switches.gic_ids_before_init
+        self.vgic = Vgic(self.ipa_bits, has_its=bool(self.its), ids_before_init=early)
         ready = [vcpu for vcpu in self.vcpus.values() if vcpu.map is not None]
         if ready and self.system.kernel.switches.vgic_shows_gic:
             idreg.show_gic(ready[0], shown=True)
         return self.vgic
+
+    def add_its(self, its: Its) -> None:
+        """KVM_CREATE_DEVICE of an ITS, which gives the vGIC LPIs."""
+        self.its.append(its)
+        if self.vgic is not None:
+            self.vgic.state.add_its()
 
     def close(self) -> None:
         """Release the memory of every vCPU."""

@@ -20,11 +20,12 @@ class VmState(Generic[VcpuType]):
     vCPU has entered the guest; ``pmu_counters`` is the number of event counters of the PMU; ``el1_32bit``: EL1 is
     AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register
     ID of the timer's count. ``vgic`` is the interrupt controller, or None; ``its``: its ITSs; ``routes`` are those
-    of KVM_SET_GSI_ROUTING, by GSI; ``lines`` are the interrupt lines that are
-    high; ``timer_irqs`` are the PPIs of the vCPUs' timers. ``dirty_ring_bytes`` is the
-    size of each vCPU's dirty ring (0: none); ``fixed_counters``: KVM_ARM_SET_COUNTER_OFFSET fixed the offsets. A
-    ``dead`` VM fails every ioctl with EIO. ``remaps`` counts how often one of its vCPUs took a register map, or the VM
-    died; ``before_sharing`` is called before a VM-wide register changes.
+    of KVM_SET_GSI_ROUTING, by GSI; ``lines`` are the interrupt lines that are high; ``timer_irqs`` are the PPIs of the
+    vCPUs' timers. ``dirty_ring_bytes`` is the size of each vCPU's dirty ring (0: none); ``fixed_counters``:
+    KVM_ARM_SET_COUNTER_OFFSET fixed the offsets.
+    ``affinities`` is the kernel's table of affinities (kvmabi.model.affinity): the bits that count, and the vCPU's
+    ID by these. A ``dead`` VM fails every ioctl with EIO. ``remaps`` counts how often one of its vCPUs took a register
+    map, or the VM died; ``before_sharing`` is called before a VM-wide register changes.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class VmState(Generic[VcpuType]):
         self.before_sharing: Callable[[], None] | None = None
         self.dirty_ring_bytes = 0
         self.fixed_counters = False
+        self.affinities: tuple[int, dict[int, int]] | None = None
         self.counter_offsets = counter_offsets
 
     def die(self) -> None:

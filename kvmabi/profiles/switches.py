@@ -50,6 +50,8 @@ class Switches:
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool
     irq_line_wants_vgic_first: bool
+    gic_ids_before_init: bool
+    affinity_table: bool
     irqfd_in_one_vm: bool
     vm_attributes: bool
     wide_user_addresses: bool

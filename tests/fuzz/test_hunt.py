@@ -96,6 +96,14 @@ def test_every_sequence_can_be_pasted(model: ModelBackend, world: World) -> None
         assert outcome.differences == [], steps
 
 
+@pytest.mark.parametrize(
+    ("step", "about"), [("q d0 1 104 0", "q gicd_isenabler"), ("o d0 5 10000000c 1", "o gicr_typer"), ("R 0", "R ")]
+)
+def test_differences_of_one_register_are_of_one_kind(step: str, about: str) -> None:
+    """Of an attribute the register counts, not which of many or whose it is."""
+    assert Finding(0, [step], ["EBUSY"], ["OK 5"]).kind == (about, "EBUSY", "OK")
+
+
 def test_shrinking_keeps_what_matters() -> None:
     """Only steps that are needed stay, the first and the last always."""
     steps = [f"s{number}" for number in range(60)]

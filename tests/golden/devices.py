@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Playing what was recorded about devices (record_devices.py)."""
+"""Playing what was recorded about devices (record_devices.py) and the registers of a vGIC (record_vgic.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kvmabi.profiles import Kernel
 from kvmabi.steps.backends.model import ModelBackend
 
 
-def differences(kernel: Kernel, name: str) -> tuple[int, list[str]]:
+def differences(kernel: Kernel, name: str, pack: str = "devices") -> tuple[int, list[str]]:
     """Do a recording's steps under a kernel: how many, and those with another answer."""
-    with open(packs.path("devices", name), encoding="utf-8") as lines:
+    with open(packs.path(pack, name), encoding="utf-8") as lines:
         recorded = [line.rstrip("\n").split("\t") for line in lines]
     host = packs.path("devices", f"{name.removesuffix('.steps')}.json")
     backend = ModelBackend(host, kernel)

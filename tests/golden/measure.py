@@ -22,7 +22,7 @@ from kvmabi.steps.replay import Result, machine, replay
 from kvmabi.steps.trace import Trace
 
 RESULTS = Path(__file__).parent / "results.json"
-PACKS = ("hosts", "records", "traces", "devices")
+PACKS = ("hosts", "records", "traces", *packs.OF_DEVICES)
 SPOILED = "spoiled"
 """The type of a line that the recorder's console corrupted."""
 
@@ -102,9 +102,9 @@ def played_trace(name: str) -> dict[str, Any]:
     }
 
 
-def played_devices(name: str) -> dict[str, int]:
+def played_devices(pack: str, name: str) -> dict[str, int]:
     """Do all steps of a recording about devices."""
-    steps, wrong = devices.differences(packs.kernel(name.removesuffix(".steps")), name)
+    steps, wrong = devices.differences(packs.kernel(name.removesuffix(".steps")), name, pack)
     return {"steps": steps, "mismatches": len(wrong)}
 
 
@@ -120,7 +120,8 @@ def measure(processes: int | None = None) -> dict[str, Any]:
         results["traces"] = dict(zip(names, pool.map(played_trace, names), strict=True))
     results["records"] = {name: tally for name, (tally, _) in played.items()}
     results["cases"] = sum((unplayed for _, unplayed in played.values()), Counter())
-    results["devices"] = {name: played_devices(name) for name in packs.devices()}
+    for pack in packs.OF_DEVICES:
+        results[pack] = {name: played_devices(pack, name) for name in packs.devices()}
     results["kernels"] = {name: packs.host(name.removesuffix(".jsonl")).kernel for name in packs.records()}
     return results
 
@@ -130,7 +131,9 @@ def main() -> int:
     results = measure(os.cpu_count())
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
     differ = sum(count["differ"] for tally in results["records"].values() for count in tally.values())
-    mismatches = sum(results[kind][name]["mismatches"] for kind in ("traces", "devices") for name in results[kind])
+    mismatches = sum(
+        results[kind][name]["mismatches"] for kind in ("traces", *packs.OF_DEVICES) for name in results[kind]
+    )
     print(f"{differ} records differ, {mismatches} steps of traces and about devices")
     return int(bool(differ or mismatches))
 

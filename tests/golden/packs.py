@@ -28,6 +28,8 @@ from kvmabi.profiles.host import from_json
 HERE = Path(__file__).parent
 FULL = os.environ.get("GOLDEN") == "full"
 """All records and steps, instead of the sample that every test run plays."""
+OF_DEVICES = ("devices", "vgic")
+"""The packs of recordings about devices, which have the kernels of the first."""
 
 
 @cache

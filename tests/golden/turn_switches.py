@@ -81,7 +81,8 @@ def device_fails(kernel: Kernel, profile: str) -> Iterator[str]:
     """What was recorded about devices under this kernel."""
     name = f"{profile}.steps"
     if name in packs.devices():
-        yield from devices.differences(kernel, name)[1]
+        for pack in packs.OF_DEVICES:
+            yield from devices.differences(kernel, name, pack)[1]
 
 
 def nested_fails(kernel: Kernel, profile: str) -> Iterator[str]:
