@@ -10,7 +10,7 @@ OF_THE_VM = -1
 class Lines:
     """The lines of a VM that are high: a vCPU's number or OF_THE_VM, and the interrupt.
 
-    All are level-sensitive and enabled, as no guest writes the vGIC's registers.
+    All count as level-sensitive and enabled, whatever the vGIC's registers say.
     """
 
     def __init__(self) -> None:
