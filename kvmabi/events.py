@@ -10,14 +10,14 @@ import errno
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from enum import Enum
 from threading import get_ident
 from typing import Protocol
 
 from kvmabi import gicnames, hexruns, regid
 from kvmabi.errors import NOT_MODELLED
-from kvmabi.model.effects import Effect
+from kvmabi.model.effects import Effect, Effects
 from kvmabi.model.refusal import Refusal
 
 KEPT = 10_000
@@ -102,16 +102,18 @@ class Event:
 
     ``number`` counts ioctls from 1, in the order in which they were done. ``what`` is the ioctl's name. ``vm`` and
     ``vcpu`` are None where there is none. ``register`` is the register's ID, ``attribute`` the kind of file, group and
-    number of an attribute, and ``data`` what was read or written of it. ``errno`` is 0 for success, otherwise
-    ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may answer otherwise, or do more: ``reason`` says
-    what kvmabi does not model. ``mode`` is the vCPU's mode before the ioctl, ``svcr`` the value of SVCR afterwards.
-    ``origin`` is None unless a watcher asked for it. ``seconds`` is when it happened on the monotonic clock, for an
-    event that is recorded later; None: it happens now.
+    number of an attribute, and ``data`` what was read or written of it. ``argument`` is a number that the ioctl is
+    about: the capability of KVM_CHECK_EXTENSION, the feature bits of KVM_ARM_VCPU_INIT. ``errno`` is 0 for success,
+    otherwise ``reason`` and ``hint`` explain. If not ``modelled``, a kernel may answer otherwise, or do more:
+    ``reason`` says what kvmabi does not model. ``mode`` is the vCPU's mode before the ioctl, ``svcr`` the value of SVCR
+    afterwards. ``origin`` is None unless a watcher asked for it. ``seconds`` is when it happened on the monotonic
+    clock, for an event that is recorded later; None: it happens now.
     """
 
     __slots__ = (
         "_effects",
         "_source",
+        "argument",
         "attribute",
         "data",
         "errno",
@@ -145,7 +147,9 @@ class Event:
         effects: Iterable[Effect] = (),
         source: Source | None = None,
         attribute: tuple[str, int, int] | None = None,
+        argument: int | None = None,
     ) -> None:
+        self.argument = argument
         self.number = number
         self.kind = kind
         self.what = what
@@ -168,6 +172,17 @@ class Event:
         if not isinstance(self._effects, tuple):
             self._effects = tuple(self._effects)
         return self._effects
+
+    @property
+    def may_have_effects(self) -> bool:
+        """Whether the ioctl is of those that can change other registers: cheaper than to look for effects."""
+        return bool(self._effects)
+
+    def effects_on(self, ids: Container[int]) -> Iterable[Effect]:
+        """The effects on registers of ``ids``: cheaper than all of them where few are of interest."""
+        if isinstance(self._effects, Effects):
+            return self._effects.among(ids)
+        return (effect for effect in self.effects if effect.id in ids)
 
     @property
     def registers(self) -> Mapping[int, bytes]:

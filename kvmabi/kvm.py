@@ -212,7 +212,7 @@ class Kvm:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Kvm of host {self.host.name} under {self.kernel.name}, fd {self.fd}>"
+        return f"<Kvm of host {self.host.name} under {self.kernel.label}, fd {self.fd}>"
 
     def _do_on_copy(self, file: DeviceFile, request: int, arg: Any, view: memoryview) -> int | bytes:
         """An ioctl on a copy with room to spare: accesses beyond a short buffer stay inside the copy."""

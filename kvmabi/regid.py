@@ -14,7 +14,7 @@ import os.path
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kvmabi import uapi
 from kvmabi.errors import UsageError
@@ -283,10 +283,18 @@ def _firmware() -> Iterator[tuple[int, _Named]]:
         yield id, _Named(name, id & 0xFFFF)
 
 
-def _sysregs() -> Iterator[tuple[int, _Named]]:
+@cache
+def sysreg_rows() -> dict[str, dict[str, Any]]:
+    """The table of system registers by name (profiles/sysregs.toml), as it stands in the file.
+
+    It is read here, since the names are; profiles/sysregs.py knows what its columns mean.
+    """
     import tomllib
 
     with open(os.path.join(os.path.dirname(__file__), "profiles", "sysregs.toml"), "rb") as table:
-        rows = tomllib.load(table)
-    for name, row in rows.items():
+        return tomllib.load(table)
+
+
+def _sysregs() -> Iterator[tuple[int, _Named]]:
+    for name, row in sysreg_rows().items():
         yield vars(uapi)[row["id"]] if "id" in row else uapi.ARM64_SYS_REG(*row["enc"]), _Named(name)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +37,8 @@ def load(path: str | Path, what: str, *, as_json: bool | None = None, max_bytes:
 
 def guess(word: str, choices: Iterable[str]) -> str:
     """Returns the end of an error about an unknown word: the nearest choice, or the first LISTED choices."""
+    from difflib import get_close_matches  # here: only an error needs it
+
     names = sorted(choices)
     close = get_close_matches(word, names, 1)
     if close:

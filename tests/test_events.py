@@ -50,6 +50,25 @@ def test_refusal_explains_itself() -> None:
         assert str(event.mode) == refused.value.mode == "SVCR.SM=0 SVCR.ZA=0"
 
 
+@pytest.mark.parametrize("while_watched", [True, False])
+def test_effects_on_some_registers(while_watched: bool) -> None:
+    """They are those of all effects that concern these registers, before and after the event is kept."""
+    wanted = {regid.parse(name) for name in ("z5", "z6", "za.h[2]", "x0", "fpsr")}
+    found = []
+    with opened() as kvm:
+        vcpu = vcpu_of(kvm.create_vm())
+        vcpu["svcr"] = 2
+        vcpu["z5"] = vcpu["z7"] = vcpu["za.h[2]"] = vcpu["za.h[9]"] = b"\7" * 256
+        vcpu["fpsr"] = 1
+        if while_watched:
+            kvm.log.watchers.append(lambda event: found.extend(event.effects_on(wanted)))
+        vcpu["svcr"] = 1
+        event = kvm.log.events[-1]
+        some = found if while_watched else list(event.effects_on(wanted))
+        assert some == [lost for lost in event.effects if lost.id in wanted]
+        assert {regid.name_of(lost.id) for lost in some} == {"z5", "za.h[2]", "fpsr"}
+
+
 def test_svcr_write_reports_what_it_destroyed() -> None:
     """Each register's value before and after."""
     with opened() as kvm:

@@ -92,7 +92,7 @@ INSIDE = {
     ),
     "order": (
         *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "choosing"),
-        *("pairing", "findings", "verdict", "edits", "comparing", "judging", "checker", "kept"),
+        *("pairing", "findings", "verdict", "edits", "comparing", "judging", "mistaken", "checker", "kept"),
     ),
     "snapshot": (
         *("snapshot", "source", "packed", "lengths", "infer", "valid", "formats", "opening", "wording"),

@@ -20,6 +20,8 @@
 #define SVCR ARM64_SYS_REG(3, 3, 4, 2, 2)
 #define SVCR_SM 1
 #define SVCR_ZA 2
+#define CORE_U64(name) (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(name))
+#define FPSR (KVM_REG_ARM64 | KVM_REG_SIZE_U32 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(fp_regs.fpsr))
 
 #define REG_BYTES(id) (1u << (((id) & KVM_REG_SIZE_MASK) >> KVM_REG_SIZE_SHIFT))
 #define REG_BYTES_MOST 256
@@ -62,14 +64,12 @@ static inline int set_reg(const struct vcpu *vcpu, uint64_t id, const void *valu
 }
 
 /* A vCPU in a VM of its own, initialised but not finalised, so that its vector lengths can still be set. */
-static inline struct vcpu make_vcpu(int kvm)
+static inline struct vcpu make_vcpu_with(int kvm, bool sve, bool sme)
 {
-	struct vcpu vcpu = { .vm = ioctl(kvm, KVM_CREATE_VM, 0) };
+	struct vcpu vcpu = { .vm = ioctl(kvm, KVM_CREATE_VM, 0), .sve = sve, .sme = sme };
 
 	if (vcpu.vm < 0)
 		die("KVM_CREATE_VM");
-	vcpu.sve = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SVE) > 0;
-	vcpu.sme = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SME) > 0;
 	vcpu.fd = ioctl(vcpu.vm, KVM_CREATE_VCPU, 0);
 	if (vcpu.fd < 0)
 		die("KVM_CREATE_VCPU");
@@ -83,6 +83,17 @@ static inline struct vcpu make_vcpu(int kvm)
 	if (ioctl(vcpu.fd, KVM_ARM_VCPU_INIT, &vcpu.init) < 0)
 		die("KVM_ARM_VCPU_INIT");
 	return vcpu;
+}
+
+static inline bool host_has(int kvm, int capability)
+{
+	return ioctl(kvm, KVM_CHECK_EXTENSION, capability) > 0;
+}
+
+/* The same with all vector features of the host. */
+static inline struct vcpu make_vcpu(int kvm)
+{
+	return make_vcpu_with(kvm, host_has(kvm, KVM_CAP_ARM_SVE), host_has(kvm, KVM_CAP_ARM_SME));
 }
 
 static inline void finalize(const struct vcpu *vcpu)
@@ -128,23 +139,35 @@ static inline struct snapshot *save(const struct vcpu *vcpu)
 	return snapshot;
 }
 
-/* A vCPU whose guest is in the middle of a matrix product: SM and ZA are 1, vectors and ZA hold data. */
-static inline struct vcpu running_guest(int kvm)
+/* Drops the longest of several streaming vector lengths, so that a destination must restore the set. */
+static inline void drop_longest(const struct vcpu *vcpu)
 {
-	struct vcpu vcpu = make_vcpu(kvm);
-	uint64_t svcr = SVCR_SM | SVCR_ZA, lengths[KVM_ARM64_SVE_VLS_WORDS];
-	struct kvm_reg_list *list;
+	uint64_t lengths[KVM_ARM64_SVE_VLS_WORDS];
 
-	if (vcpu.sme && get_reg(&vcpu, KVM_REG_ARM64_SME_VLS, lengths) == 0 && (lengths[0] & (lengths[0] - 1))) {
-		/* drop the longest, so that the destination must restore the set */
-		lengths[0] &= ~(1ull << (63 - __builtin_clzll(lengths[0])));
-		if (set_reg(&vcpu, KVM_REG_ARM64_SME_VLS, lengths) < 0)
-			die("SME_VLS");
-	}
-	finalize(&vcpu);
-	if (vcpu.sme && set_reg(&vcpu, SVCR, &svcr) < 0)
+	if (!vcpu->sme || get_reg(vcpu, KVM_REG_ARM64_SME_VLS, lengths) < 0 || !(lengths[0] & (lengths[0] - 1)))
+		return;
+	lengths[0] &= ~(1ull << (63 - __builtin_clzll(lengths[0])));
+	if (set_reg(vcpu, KVM_REG_ARM64_SME_VLS, lengths) < 0)
+		die("SME_VLS");
+}
+
+/* What a guest does that enters the mode svcr, computes with X, vectors, and ZA if it is on, and divides by zero. */
+static inline void compute(const struct vcpu *vcpu, uint64_t svcr)
+{
+	struct kvm_reg_list *list;
+	uint32_t divided = 2;
+
+	if (vcpu->sme && set_reg(vcpu, SVCR, &svcr) < 0)
 		die("SVCR");
-	list = reg_list(&vcpu);
+	if (set_reg(vcpu, FPSR, &divided) < 0)
+		die("FPSR");
+	for (uint64_t n = 0; n < 31; n++) {
+		uint64_t x = 0x1000 + n;
+
+		if (set_reg(vcpu, CORE_U64(regs.regs[n]), &x) < 0)
+			die("X");
+	}
+	list = reg_list(vcpu);
 	for (size_t i = 0; i < list->n; i++) {
 		uint64_t id = list->reg[i], coproc = id & KVM_REG_ARM_COPROC_MASK;
 		uint8_t value[REG_BYTES_MOST];
@@ -153,10 +176,20 @@ static inline struct vcpu running_guest(int kvm)
 			continue;
 		for (size_t byte = 0; byte < sizeof(value); byte++)
 			value[byte] = 1 + i + byte;
-		if ((coproc == KVM_REG_ARM64_SVE || coproc == KVM_REG_ARM64_SME) && set_reg(&vcpu, id, value) < 0)
+		if ((coproc == KVM_REG_ARM64_SVE || coproc == KVM_REG_ARM64_SME) && set_reg(vcpu, id, value) < 0)
 			die("KVM_SET_ONE_REG");
 	}
 	free(list);
+}
+
+/* A vCPU whose guest is in the middle of a matrix product: SM and ZA are 1, vectors and ZA hold data. */
+static inline struct vcpu running_guest(int kvm)
+{
+	struct vcpu vcpu = make_vcpu(kvm);
+
+	drop_longest(&vcpu);
+	finalize(&vcpu);
+	compute(&vcpu, SVCR_SM | SVCR_ZA);
 	return vcpu;
 }
 

@@ -84,17 +84,21 @@ def objects() -> Figures:
         return side_by_side.run(side_by_side.ROOT, [])
 
 
-def start_up() -> Figures:
-    """The median of several starts of ``kvmabi run -- true``, the whole process."""
+def start_up(folder: Path) -> Figures:
+    """The median of several starts of ``kvmabi run -- true``, the whole process.
+
+    An installed package has its bytecode, a working tree may have none: it is in ``folder`` after one more start.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     took = []
-    for _ in range(STARTS):
+    for _ in range(1 + STARTS):
         start = time.perf_counter()
         with explained():
-            subprocess.run(
-                [sys.executable, "-m", "kvmabi", "run", "--", "true"], check=True, capture_output=True, text=True
-            )
+            command = [sys.executable, "-m", "kvmabi", "run", "--", "true"]
+            subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         took.append(time.perf_counter() - start)
-    return {"run": sorted(took)[STARTS // 2] * 1e6}
+    return {"run": sorted(took[1:])[STARTS // 2] * 1e6}
 
 
 def replayed() -> Figures:
@@ -115,7 +119,7 @@ def sides(folder: Path) -> dict[str, Side]:
         rows.ARM64: partial(program, once[arm64], host, "reports on"),
         rows.STATIC: partial(program, once[static], host, "reports on"),
         rows.PYTHON: objects,
-        rows.STARTUP: start_up,
+        rows.STARTUP: partial(start_up, folder),
         rows.REPLAY: replayed,
     }
 

@@ -73,7 +73,10 @@ struct kvm_vcpu_init {
 #define KVM_ARM_VCPU_PTRAUTH_GENERIC	6
 #define KVM_ARM_VCPU_HAS_EL2		7
 #define KVM_ARM_VCPU_HAS_EL2_E2H0	8
-/* Bit 9 is PMU_V3_STRICT on 7.3 and SME on a kernel with the SME series: one of them will get another number. */
+/*
+ * Bit 9 is PMU_V3_STRICT on 7.3 and SME on a kernel with the SME series, which will get another number when it is
+ * merged. kvmabi/sme_forecast.h, included first, has a forecast of it.
+ */
 #define KVM_ARM_VCPU_PMU_V3_STRICT	9
 #ifndef KVM_ARM_VCPU_SME
 #define KVM_ARM_VCPU_SME		9

@@ -245,7 +245,8 @@
 #define KVM_CAP_PPC_COMPAT_CAPS                250
 #define KVM_CAP_ARM_PMU_V3_STRICT              251
 
-/* Not in a released kernel; the number changes with nearly every revision of the series: 247 in v9, 248 in v10. */
+/* Not in a released kernel; the number changes with nearly every revision of the series: 247 in v9, 248 in v10. See
+   kvmabi/sme_forecast.h. */
 #ifndef KVM_CAP_ARM_SME
 #define KVM_CAP_ARM_SME                        252
 #endif

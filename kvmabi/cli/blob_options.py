@@ -42,6 +42,9 @@ def add_facts(parser: ArgumentParser) -> None:
     parser.add_argument("--sme", metavar="BITS,…", help="the guest's SME vector lengths, such as 512")
     parser.add_argument("--features", metavar="F,…", help="the features of KVM_ARM_VCPU_INIT, such as sve,sme,pmu")
     parser.add_argument("--numbers", action="store_true", help="values in text are numbers, not bytes as transferred")
+    parser.add_argument(
+        "--snapshot", metavar="ID", help="which snapshot of a qcow2 image, by ID or name (default: the last)"
+    )
 
 
 def add_target(parser: ArgumentParser) -> None:
@@ -59,7 +62,7 @@ def profiles(args: Namespace) -> tuple[Host | None, Kernel | None]:
 
 def read(path: str, args: Namespace) -> Snapshot:
     """Read a file, and take from the options what it lacks. Raises UsageError."""
-    return completed(opening.read(path, numbers=args.numbers), args)
+    return completed(opening.read(path, numbers=args.numbers, selected=args.snapshot), args)
 
 
 def read_whole(path: str, args: Namespace) -> Snapshot:

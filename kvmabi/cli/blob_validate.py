@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
     unreadable: list[UsageError] = []
     for path in args.files:
         try:
-            snapshot = opening.read(path, numbers=args.numbers)
+            snapshot = opening.read(path, numbers=args.numbers, selected=args.snapshot)
             judged.append((path, snapshot, judge(snapshot, args, target)))
         except UsageError as error:
             unreadable.append(error)
@@ -106,6 +106,8 @@ def _failing(mildest: str) -> frozenset[str]:
 def _run_shard(args: Namespace, target: Target) -> int:
     if args.files:
         raise UsageError("blob validate: name files or --manifest, not both")
+    if args.snapshot is not None:
+        raise UsageError("--snapshot chooses in one file, not in those of a manifest")
     if not args.out:
         raise UsageError("--manifest needs --out, the file for the results")
     if args.format not in formats.DATA:

@@ -6,9 +6,12 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kvmabi.errors import UsageError
-from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+
+if TYPE_CHECKING:
+    from kvmabi.profiles import Host, Kernel
 
 DEMO_HOST = "sme-demo"
 
@@ -23,6 +26,8 @@ def add_profiles(parser: ArgumentParser) -> None:
 
 def profiles(host: str, kernel: str | None) -> tuple[Host, Kernel]:
     """Returns the profiles that --host and --kernel name; the UsageError lists the choices."""
+    from kvmabi.profiles import load_host, load_kernel  # here: --help and some commands start without them
+
     chosen = load_host(host)
     return chosen, load_kernel(kernel or chosen.kernel)
 

@@ -12,21 +12,37 @@ from kvmabi.errors import UsageError
 from kvmabi.events import Event, Kind
 
 PROBES = {"KVM_GET_REG_LIST": (errno.E2BIG,)}
-"""Errors that a VMM asks for; of other ioctls it is EINTR."""
+"""Errors that a VMM asks for, and then does the ioctl again."""
 REFUSALS_KEPT = WARNINGS_KEPT = 5
 UNMODELLED_KEPT = 100
 
 
 class Refusals:
-    """Watches events and keeps the last that failed; EINTR of KVM_RUN is not counted."""
+    """Watches events and keeps the last that failed; EINTR of KVM_RUN is not counted.
+
+    E2BIG of KVM_GET_REG_LIST is, if the VMM does not ask again: it has no room for the list.
+    """
 
     def __init__(self) -> None:
-        self.last: deque[Event] = deque(maxlen=REFUSALS_KEPT)
+        self._last: deque[Event] = deque(maxlen=REFUSALS_KEPT)
+        self._probes: dict[tuple[int | None, int | None], Event] = {}
+
+    @property
+    def last(self) -> list[Event]:
+        """The last that failed, in their order."""
+        return sorted([*self._last, *self._probes.values()], key=lambda event: event.number)[-REFUSALS_KEPT:]
 
     def watch(self, event: Event) -> None:
         """Take in an event."""
-        if event.errno and event.errno not in PROBES.get(event.what, (errno.EINTR,)):
-            self.last.append(event)
+        if event.kind is not Kind.IOCTL:
+            return
+        probe = self._probes.pop((event.vm, event.vcpu), None) if self._probes else None
+        if probe is not None and event.what != probe.what:
+            self._last.append(probe)
+        if event.errno in PROBES.get(event.what, ()):
+            self._probes[event.vm, event.vcpu] = event
+        elif event.errno not in (0, errno.EINTR):
+            self._last.append(event)
 
 
 class Warnings:

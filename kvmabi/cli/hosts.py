@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command
-from kvmabi.profiles import host_names, load_host
+from kvmabi.profiles import host_names, load_host, load_kernel
 
 EXAMPLE = """\
   kvmabi hosts
@@ -34,7 +34,13 @@ def run(args: Namespace) -> int:
         )
         return 0
     rows = (
-        (host.name, host.kernel, _lengths(host.sve_vector_bits), _lengths(host.sme_vector_bits), host.recorded)
+        (
+            host.name,
+            load_kernel(host.kernel).label,
+            _lengths(host.sve_vector_bits),
+            _lengths(host.sme_vector_bits),
+            host.recorded,
+        )
         for host in hosts
     )
     common.print_table(("host", "kernel", "SVE bits", "SME bits", "data"), rows)

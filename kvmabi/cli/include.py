@@ -3,21 +3,31 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
-from kvmabi.cli import formats, shipped
+from kvmabi.cli import common, formats, shipped
 from kvmabi.cli.command import Command, ExitStatus
+from kvmabi.profiles import load_kernel
 
 EXAMPLE = """\
   kvmabi include
   cc $(kvmabi include) my-vmm.c -o my-vmm
+  cc $(kvmabi include --kernel sme-forecast) my-vmm.c -o my-vmm   # SME's numbers there
 
 exit status: 0 printed, 2 misuse"""
 
 
+def options(parser: ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("--kernel", metavar="K", help="a built-in kernel or a file whose numbers SME has")
+
+
 def run(args: Namespace) -> int:
     """Print the flags."""
-    flags = [f"-I{shipped.folder('include')}"]
+    kernel = None if args.kernel is None else load_kernel(args.kernel)
+    flags = shipped.flags(kernel)
+    if kernel is not None and kernel.forecast:
+        common.complain(f"{kernel.name} is a forecast: {kernel.forecast}")
     if args.format == formats.JSON:
         formats.print_json({"flags": flags})
     else:
@@ -31,5 +41,6 @@ COMMAND = Command(
     "a VMM can be compiled on any machine.",
     EXAMPLE,
     run,
+    options,
     formats=formats.DATA,
 )

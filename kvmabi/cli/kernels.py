@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 
 from kvmabi.cli import common, formats
 from kvmabi.cli.command import Command
-from kvmabi.profiles import kernel_names, load_kernel
+from kvmabi.profiles import Kernel, kernel_names, load_kernel
 from kvmabi.profiles.compare import diff
 
 EXAMPLE = """\
@@ -49,6 +49,7 @@ def _list(as_json: bool) -> int:
                 {
                     "name": kernel.name,
                     "title": kernel.title,
+                    "forecast": kernel.forecast,
                     "features": {name: feature.bit for name, feature in kernel.features.items()},
                 }
                 for kernel in kernels
@@ -57,7 +58,14 @@ def _list(as_json: bool) -> int:
         return 0
     rows = ((kernel.name, kernel.title, " ".join(kernel.features)) for kernel in kernels)
     common.print_table(("kernel", "what", "vCPU features"), rows)
+    for kernel in kernels:
+        _say_if_forecast(kernel)
     return 0
+
+
+def _say_if_forecast(kernel: Kernel) -> None:
+    if kernel.forecast:
+        print(f"{kernel.name} is a forecast: {kernel.forecast}")
 
 
 def _diff(one: str, other: str, as_json: bool) -> int:
@@ -69,6 +77,8 @@ def _diff(one: str, other: str, as_json: bool) -> int:
         print(f"{name}: {a} -> {b}")
         print(textwrap.fill(what, WIDTH, initial_indent="    ", subsequent_indent="    "))
     print(f"{len(differences)} differences between {one} and {other}")
+    for kernel in map(load_kernel, (one, other)):
+        _say_if_forecast(kernel)
     return 0
 
 

@@ -16,8 +16,11 @@ EXAMPLE = """\
   kvmabi matrix sme-demo sme-sve256-sme512only --format json
   kvmabi matrix a64fx neoverse-v1 --guest-sve 128,256 --format svg
 
-exit status: 0 compared, 1 a host cannot give the lengths of --guest-sve or --guest-sme, 2 misuse"""
+exit status: 0 compared; 1 a host cannot give the lengths of --guest-sve or
+--guest-sme, or, with --fail-on blockers, a migration between two hosts is
+refused; 2 misuse"""
 SVG = "svg"
+GUEST, BLOCKERS = "guest", "blockers"
 
 
 def options(parser: ArgumentParser) -> None:
@@ -29,6 +32,13 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--guest-sme", metavar="BITS,…", help="the same for SME")
     parser.add_argument("--kernel", metavar="K", help="the kernel of all hosts (default: each one's own)")
     parser.add_argument("--features", metavar="F,…", help="the guest's vCPU features (default: all that are common)")
+    parser.add_argument(
+        "--fail-on",
+        choices=(GUEST, BLOCKERS),
+        default=GUEST,
+        help="what decides the exit status: the lengths that were asked for (guest), or also what is refused between "
+        "two hosts (blockers) (default: %(default)s)",
+    )
 
 
 def run(args: Namespace) -> int:
@@ -44,7 +54,8 @@ def run(args: Namespace) -> int:
         formats.print_json(found.as_dict())
     else:
         sys.stdout.write(found.svg() if args.format == SVG else found.text())
-    return ExitStatus.DIFFERENT if found.refused_guest else ExitStatus.SUCCESS
+    fails = found.refused_guest or (args.fail_on == BLOCKERS and not found.migratable)
+    return ExitStatus.DIFFERENT if fails else ExitStatus.SUCCESS
 
 
 COMMAND = Command(

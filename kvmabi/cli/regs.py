@@ -41,12 +41,12 @@ def run(args: Namespace) -> int:
         try:
             rows = _rows(kvm, common.words(args.features), sum({SVCR_BITS[bit] for bit in bits}), args.not_finalized)
         except KvmError as error:
-            raise UsageError(f"host {host.name} under kernel {kernel.name} refuses that: {error}") from None
+            raise UsageError(f"host {host.name} under kernel {kernel.label} refuses that: {error}") from None
     if args.format == formats.JSON:
         formats.print_json(rows)
         return 0
     listed = sum(row["listed"] is not None for row in rows)
-    print(f"host {host.name}, kernel {kernel.name}: {listed} registers listed")
+    print(f"host {host.name}, kernel {kernel.label}: {listed} registers listed")
     header = ("list", "register", "id", "bytes", "valid", "get", "set")
     common.print_table(header, (["-" if cell is None else cell for cell in row.values()] for row in rows))
     return 0

@@ -10,22 +10,27 @@ import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvmabi import regid, wholefile
-from kvmabi.cli import common, formats, github, runreport
+from kvmabi.cli import common, formats, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
-from kvmabi.device import open_system
+from kvmabi.cli.remarks import Remarks
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
-from kvmabi.guests import scripts
 from kvmabi.interpose import launch
 from kvmabi.interpose.program import CannotRun
-from kvmabi.order import FAILING, OrderChecker, Place, Severity, kept
+from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
 from kvmabi.profiles import Host, Kernel
+
+if TYPE_CHECKING:
+    from kvmabi.guests.scripts import Script
 
 MOST_STATUS = 255
 NO_SAVES = "none"
+FAILED = "the guest's script failed: "
+"""How the warning of a failed guest begins (kvmabi.guests.scripts)."""
 PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
   kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
@@ -107,11 +112,11 @@ def run(args: Namespace) -> int:
         raise UsageError("no program to run (see kvmabi run --help)")
     _check(args)
     host, kernel = common.profiles(args.host, args.kernel)
-    script = None if args.guest is None else scripts.load(args.guest)
+    script = None if args.guest is None else _script(args.guest)
     if args.format == formats.NONE:
         return _run_only(argv, args.log, host, kernel, script)
     ignored = map(regid.parse, common.words(args.ignore))
-    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz)
+    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz, kernel=kernel)
     refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch, unmodelled.watch]
     log.any_origin = False
@@ -120,30 +125,26 @@ def run(args: Namespace) -> int:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         try:
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            system = open_system(host, kernel, log, script)
+            system = launch.opener(host, kernel, log, script)
             status = launch.run(argv, system, sysroot=sysroot, transport=args.transport)
         except CannotRun as error:
             common.complain(error)
             return error.code
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
-    refused = [str(event) for event in refusals.last] if status.program else []
     on_terminal = args.output is None and args.format == formats.TEXT
-    warned = [str(event) for event in warnings.first if not (on_terminal and event.reason.startswith(scripts.FAILED))]
-    program = shutil.which(argv[0]) or argv[0]
-    report = runreport.render(
-        verdict,
-        args.format,
-        warned,
-        refused,
-        unmodelled=unmodelled.lines(),
-        program=program,
-        fails=args.fail_on,
-        strict=args.strict,
+    said_later = FAILED if on_terminal else None
+    remarks = Remarks(
+        warnings=[str(one) for one in warnings.first if said_later is None or not one.reason.startswith(said_later)],
+        refused=[str(event) for event in refusals.last] if status.program else [],
+        not_modelled=unmodelled.lines(),
+        notes=_notes(kernel),
     )
+    program = shutil.which(argv[0]) or argv[0]
+    report = runreport.render(verdict, args.format, remarks, program=program, fails=args.fail_on, strict=args.strict)
     _write(report, args.output)
     if on_terminal:
-        github.show(runreport.annotated(verdict, strict=args.strict))
+        _annotate(verdict, strict=args.strict)
     elif args.output is not None and (verdict.findings or verdict.unseen or (args.strict and verdict.is_vacuous)):
         with suppress(OSError):  # stderr is closed
             common.complain(runreport.summary(verdict, args.output))
@@ -158,14 +159,25 @@ def run(args: Namespace) -> int:
     return status.code
 
 
-def _complain_of(script: scripts.Script) -> None:
+def _script(name: str) -> Script:
+    from kvmabi.guests import scripts  # takes a while, and few runs have one
+
+    return scripts.load(name)
+
+
+def _complain_of(script: Script) -> None:
     """Report where the guest's script failed, on each vCPU. Other forms of the report have it among the warnings."""
     for line in script.failures:
         with suppress(OSError):  # stderr is closed
-            common.complain(f"{scripts.FAILED}{line}")
+            common.complain(f"{FAILED}{line}")
 
 
-def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel, script: scripts.Script | None) -> int:
+def _notes(kernel: Kernel) -> list[str]:
+    """What bears on the whole run."""
+    return [f"the kernel {kernel.name} is a forecast: {kernel.forecast}"] if kernel.forecast else []
+
+
+def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel, script: Script | None) -> int:
     """Run the program without a report. Events are recorded only for a log."""
     log = EventLog(kept=0)
     with ExitStack() as stack:
@@ -173,7 +185,7 @@ def _run_only(argv: list[str], path: str | None, host: Host, kernel: Kernel, scr
             log.watchers.append(stack.enter_context(LogFile(path)).watch)
             log.any_origin = False
         try:
-            code = launch.run(argv, open_system(host, kernel, log, script)).code
+            code = launch.run(argv, launch.opener(host, kernel, log, script)).code
             if script is None or not script.failures:
                 return code
             _complain_of(script)
@@ -224,6 +236,14 @@ def _write(report: str, path: str | None) -> None:
             print(report, file=sys.stderr, flush=True)
     else:
         wholefile.replace(Path(path), report + "\n")
+
+
+def _annotate(verdict: Verdict, *, strict: bool) -> None:
+    """Annotate the job that this run is part of, if there can be something to say."""
+    if strict or verdict.findings or verdict.unseen:
+        from kvmabi.cli import github, runforms  # here: a start of the command costs less without them
+
+        github.show(runforms.annotated(verdict, strict=strict))
 
 
 def _status(text: str) -> int:

@@ -67,11 +67,11 @@ class PlainFile(NamedTuple):
 class Call:
     """One ioctl under way: its argument, the caller's memory, and what its event reports.
 
-    ``attribute`` is the kind of file, the group and the number of the attribute that it is about; ``unmodelled`` what a
-    kernel does in it and kvmabi does not ("" for nothing).
+    ``attribute`` is the kind of file, the group and the number of the attribute that it is about, ``argument`` the
+    event's; ``unmodelled`` what a kernel does in it and kvmabi does not ("" for nothing).
     """
 
-    __slots__ = ("arg", "attribute", "data", "effects", "memory", "register", "unmodelled")
+    __slots__ = ("arg", "argument", "attribute", "data", "effects", "memory", "register", "unmodelled")
 
     def __init__(self, arg: int, memory: Memory) -> None:
         self.arg = arg
@@ -80,6 +80,7 @@ class Call:
         self.attribute: tuple[str, int, int] | None = None
         self.data: bytes | None = None
         self.effects: Iterable[Effect] = ()
+        self.argument: int | None = None
         self.unmodelled = ""
 
     def read(self, addr: int, size: int) -> bytes:
@@ -169,6 +170,7 @@ class DeviceFile(Kept):
                     call.effects,
                     self,
                     call.attribute,
+                    call.argument,
                 )
             )
         while self.damage:

@@ -59,15 +59,16 @@ class ProcessMemory:
 
     def read(self, addr: int, size: int) -> bytes:
         """See Memory.read."""
-        done = libc.process_vm_readv(self.pid, self._vector(size), 1, self._remote(addr, size), 1, 0)
+        self._describe(addr, size)
+        done = libc.process_vm_readv(self.pid, self._here, 1, self._there, 1, 0)
         return self._bytes[: max(0, done)]  # type: ignore[no-any-return]
 
     def write(self, addr: int, data: bytes) -> int:
         """See Memory.write."""
         size = len(data)
-        here = self._vector(size)
+        self._describe(addr, size)
         self._bytes[:size] = data
-        done: int = libc.process_vm_writev(self.pid, here, 1, self._remote(addr, size), 1, 0)
+        done: int = libc.process_vm_writev(self.pid, self._here, 1, self._there, 1, 0)
         return max(0, done)
 
     def take_fd(self, fd: int) -> int:
@@ -84,15 +85,12 @@ class ProcessMemory:
         finally:
             os.close(process)
 
-    def _vector(self, size: int) -> object:
+    def _describe(self, addr: int, size: int) -> None:
+        """Set both struct iovec: the scratch memory, and the process's."""
         if size > self._room:
             self._resize(size)
-        self._here[1] = size
-        return self._here
-
-    def _remote(self, addr: int, size: int) -> object:
         self._there[0], self._there[1] = addr & ADDRESS_MASK, size
-        return self._there
+        self._here[1] = size
 
 
 def take_own_fd(fd: int) -> int:

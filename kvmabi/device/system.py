@@ -67,6 +67,7 @@ class SystemFile(DeviceFile):
         )
 
     def _check_extension(self, call: Call) -> int:
+        call.argument = call.arg
         return self.system.check_extension(call.arg, on_vm=False)
 
     def _get_vcpu_mmap_size(self, call: Call) -> int:

@@ -223,6 +223,7 @@ class VcpuFile(DeviceFile):
 
     def _init(self, call: Call) -> int:
         target, *features = INIT.unpack(call.read(call.arg, INIT.size))
+        call.argument = sum(word << 32 * place for place, word in enumerate(features))
         lifecycle.init(self.vcpu, target, features)
         self.serror.reset()
         off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1 or "power_off" in self.vcpu.mode.features

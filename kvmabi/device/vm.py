@@ -156,6 +156,7 @@ class VmFile(DeviceFile):
         raise KvmError(errno.ENODEV, "the host cannot emulate a GICv2", hint="KVM_CREATE_DEVICE creates a vGICv3")
 
     def _check_extension(self, call: Call) -> int:
+        call.argument = call.arg
         if call.arg == uapi.KVM_CAP_MSI_DEVID and self.vm.its:
             return 1
         return self.vm.system.check_extension(call.arg, on_vm=True)

@@ -13,7 +13,11 @@
 #define KVMABI_BACKTRACE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <unwind.h>
 
 #include "protocol.h"
@@ -44,10 +48,15 @@ static _Unwind_Reason_Code add_frame(struct _Unwind_Context *context, void *to)
     return trace->count < KVMABI_MOST_FRAMES ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
-static void capture_backtrace(struct kvmabi_backtrace *trace)
+/* Fill in a backtrace of this thread; returns how many bytes it has. */
+static size_t capture_backtrace(struct kvmabi_backtrace *trace)
 {
-    trace->count = 0;
+    trace->message = KVMABI_BACKTRACE;
+    trace->thread = (uint32_t)syscall(SYS_gettid);
+    trace->count = trace->zero = 0;
+    syscall(SYS_prctl, PR_GET_NAME, (unsigned long)trace->name, 0UL, 0UL, 0UL);
     _Unwind_Backtrace(add_frame, trace);
+    return offsetof(struct kvmabi_backtrace, addresses) + trace->count * sizeof(trace->addresses[0]);
 }
 
 #endif

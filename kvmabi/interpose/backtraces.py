@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from kvmabi.events import EventLog, Origin
 from kvmabi.interpose.images import Budget, Image, open_mapped, printable
-from kvmabi.interpose.protocol import BACKTRACE, MOST_FRAMES, Message
+from kvmabi.interpose.protocol import BACKTRACE, MOST_FRAMES, THREAD_NAME_BYTES, Message
 
 ADDRESS = struct.Struct("=Q")
 MOST_BYTES = BACKTRACE.size + MOST_FRAMES * ADDRESS.size
@@ -24,13 +25,14 @@ MOST_KNOWN = 1024
 """How many call chains of an address space are remembered."""
 MOST_MAPS_BYTES = 4 << 20
 """How much of /proc/PID/maps is read."""
-MOST_NAME_BYTES = 16
+MOST_THREADS = 1024
+"""How many threads of an address space are remembered."""
 
 
 class Trace(NamedTuple):
     """Where a call came from: the thread, and addresses in its calls, the innermost first.
 
-    ``name`` is the thread's, where the thread may have ended since; None: it waits for the server.
+    ``name`` is the thread's; None: nobody said it, and the thread waits.
     """
 
     thread: int
@@ -60,17 +62,22 @@ def decode(message: bytes) -> Trace | None:
     """A message as a trace; None unless it is a whole one."""
     if len(message) < BACKTRACE.size:
         return None
-    kind, thread, count, zero = BACKTRACE.unpack_from(message)
-    rest = message[BACKTRACE.size :]
-    if kind != Message.BACKTRACE or zero or count > MOST_FRAMES or len(rest) != count * ADDRESS.size:
+    kind, thread, count, zero, _name = BACKTRACE.unpack_from(message)
+    if (
+        kind != Message.BACKTRACE
+        or zero
+        or count > MOST_FRAMES
+        or len(message) != BACKTRACE.size + count * ADDRESS.size
+    ):
         return None
-    return Trace(thread, tuple(address for (address,) in ADDRESS.iter_unpack(rest)))
+    return decode_calls(thread, message[BACKTRACE.size - THREAD_NAME_BYTES :])
 
 
+@lru_cache(MOST_KNOWN)  # calls come from few places
 def decode_calls(thread: int, data: bytes) -> Trace:
-    """The calls that a client left in a ring (share.h)."""
-    name = data[:MOST_NAME_BYTES].split(b"\0")[0].decode("utf-8", "replace")
-    rest = data[MOST_NAME_BYTES:]
+    """The end of a message, as a client also leaves it in a ring (share.h): the thread's name and the addresses."""
+    name = data[:THREAD_NAME_BYTES].split(b"\0")[0].decode("utf-8", "replace")
+    rest = data[THREAD_NAME_BYTES:]
     addresses = ADDRESS.iter_unpack(rest[: len(rest) // ADDRESS.size * ADDRESS.size])
     return Trace(thread & 0xFFFFFFFF, tuple(address for (address,) in addresses), printable(name))
 
@@ -107,11 +114,23 @@ class Callers:
         self._backtraces = backtraces
         self._known: dict[tuple[int, ...], tuple[Frame, ...]] = {}
         self._remembered: list[Mapping] = []
+        self._threads: set[int] = set()
 
     def remember(self) -> None:
         """Read the process's maps now, for calls that are reported when it has ended."""
         if not self._remembered:
             self._remembered = _file_mappings(self._pid)
+
+    def checked(self, trace: Trace) -> Trace:
+        """The trace of a call that waits, without its thread if the process does not have it."""
+        if trace.thread in self._threads:
+            return trace
+        if not os.path.exists(f"/proc/{self._pid}/task/{trace.thread}"):
+            return trace._replace(thread=0, name="")
+        if len(self._threads) >= MOST_THREADS:
+            self._threads.clear()
+        self._threads.add(trace.thread)
+        return trace
 
     def fill(self, asked: Iterable[Origin], trace: Trace) -> None:
         """Fill origins from a trace, while its process waits for the reply."""
@@ -175,7 +194,7 @@ def _thread_name(pid: int, thread: int) -> str | None:
     try:
         comm = os.open(f"/proc/{pid}/task/{thread}/comm", os.O_RDONLY | os.O_CLOEXEC)  # a third of what open() costs
         try:
-            return printable(os.read(comm, MOST_NAME_BYTES).rstrip(b"\n").decode("utf-8", "replace"))
+            return printable(os.read(comm, THREAD_NAME_BYTES).rstrip(b"\n").decode("utf-8", "replace"))
         finally:
             os.close(comm)
     except OSError:

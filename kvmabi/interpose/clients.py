@@ -14,9 +14,9 @@ from kvmabi.device.file import Refused, Wait
 from kvmabi.errors import UsageError
 from kvmabi.events import Origin
 from kvmabi.interpose import backtraces
-from kvmabi.interpose.backtraces import Backtraces, Callers
+from kvmabi.interpose.backtraces import Backtraces, Callers, Trace
 from kvmabi.interpose.files import OpenFiles
-from kvmabi.interpose.protocol import EVENTS, REPLY, REQUEST, VERSION, Flag, Message
+from kvmabi.interpose.protocol import CALLED, EVENTS, REPLY, REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
 
 CREDENTIALS = struct.Struct("=iII")
@@ -27,8 +27,9 @@ OUT_OF_REACH = (
     "(-B, -R, QEMU_GUEST_BASE, QEMU_RESERVED_VA), or allow ptrace"
 )
 
+MOST_BYTES = REQUEST.size + backtraces.MOST_BYTES
 _EXCESS = 1
-"""Bytes received beyond a request, to recognise a message that is too long."""
+"""Bytes received beyond the longest message, to recognise one that is too long."""
 
 _ASK_ORIGIN = int(Flag.ORIGIN)
 
@@ -72,9 +73,8 @@ class Client:
 
     def serve(self) -> None:
         """Answer the message that was received. Raises Disconnect."""
-        size = backtraces.MOST_BYTES if self._asked else REQUEST.size
         try:
-            data = self._sock.recv(size + _EXCESS)
+            data = self._sock.recv(MOST_BYTES + _EXCESS)
         except BlockingIOError:
             return
         except OSError as error:
@@ -82,9 +82,15 @@ class Client:
         if self._asked:
             self._fill_asked(data)
             return
-        if len(data) != size:
+        if len(data) < REQUEST.size:
             raise Disconnect
-        message, request, identity, argument = REQUEST.unpack(data)
+        message, request, identity, argument = REQUEST.unpack_from(data)
+        calls = None
+        if message & CALLED:
+            message &= ~CALLED
+            calls = _decoded(data[REQUEST.size :])
+        elif len(data) > REQUEST.size:
+            raise Disconnect
         session = self._session
         if session is None:
             if message != Message.HELLO or request != VERSION:
@@ -101,12 +107,12 @@ class Client:
         if message == Message.IOCTL:
             answer = session.ioctl(identity, request, argument)
             if self._log.asked:
-                self._ask()
+                self._ask(calls)
             self._answer(answer)
         elif message == Message.RESUME:
             answer = session.resume(identity, interrupted=bool(argument))
             if self._log.asked:
-                self._ask()
+                self._ask(calls)
             self._answer(answer)
         elif message == Message.OPEN:
             self._answer(session.open())
@@ -122,23 +128,31 @@ class Client:
         else:
             raise Disconnect
 
-    def _ask(self) -> None:
-        """Watchers asked where the ioctl came from: ask the client, whose process is all that is known so far."""
-        self._asked = tuple(self._log.take_asked())
-        for origin in self._asked:
+    def _ask(self, calls: Trace | None) -> None:
+        """Watchers asked where the ioctl came from: ask the client, unless its message has ``calls``.
+
+        Its process is all that is known until it replies.
+        """
+        asked = tuple(self._log.take_asked())
+        for origin in asked:
             origin.fill(self._pid, 0, "", tuple)
+        if calls is None:
+            self._asked = asked
+        else:
+            self._fill(asked, calls)
 
     def _fill_asked(self, message: bytes) -> None:
         """The client's reply to ``_ask``. Raises Disconnect."""
-        trace = backtraces.decode(message)
-        if trace is None:
-            raise Disconnect
+        calls = _decoded(message)
         asked, self._asked = self._asked, ()
+        self._fill(asked, calls)
+        self._answer(0)
+
+    def _fill(self, asked: tuple[Origin, ...], calls: Trace) -> None:
         try:
-            self._callers.fill(asked, trace)
+            self._callers.fill(asked, self._callers.checked(calls))
         except Exception as error:
             self._complain(error)
-        self._answer(0)
 
     def _answer(self, answer: Answer) -> None:
         """Encode and send. Raises Disconnect."""
@@ -146,7 +160,7 @@ class Client:
             self._send_fd(answer)
             return
         try:
-            reply = _encoded(answer, self._flags)
+            reply = _encoded(answer, _ASK_ORIGIN if self._asked else 0)
         except struct.error as error:  # a result that is not an int of C
             self._complain(error)
             reply = REPLY.pack(-1, errno.EIO, self._flags, 0, 0)
@@ -176,6 +190,14 @@ class Client:
             self._send(REPLY.pack(-1, errno.EMFILE, self._flags, 0, 0))  # too many descriptors in flight
         finally:
             os.close(answer.fd)
+
+
+def _decoded(message: bytes) -> Trace:
+    """A message as a trace. Raises Disconnect."""
+    trace = backtraces.decode(message)
+    if trace is None:
+        raise Disconnect
+    return trace
 
 
 def _encoded(answer: int | Refused | Wait | NotOurs, flags: int) -> bytes:

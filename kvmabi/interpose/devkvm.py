@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import stat
 import struct
 
@@ -43,7 +42,7 @@ def access_error(mode: int) -> int:
 def stat_bytes() -> bytes:
     """The kernel's struct stat of this machine."""
     device = os.makedev(MAJOR, MINOR)
-    if platform.machine() == "x86_64":  # nlink is before mode
+    if os.uname().machine == "x86_64":  # nlink is before mode
         start = struct.pack("=QQQIIIIQqqq", 0, INODE, 1, MODE, 0, 0, 0, device, 0, BLOCK_BYTES, 0)
         return start + bytes(8 * (TIMES + 3))
     start = struct.pack("=QQIIIIQQqiiq", 0, INODE, MODE, 1, 0, 0, device, 0, 0, BLOCK_BYTES, 0, 0)

@@ -30,17 +30,6 @@
 
 enum { SCRIPT_BYTES = 256, MOST_SEGMENTS = 64, MOST_ADDED_WORDS = 10, LIBRARY_PATH_BYTES = 4 * PATH_MAX };
 
-DECLARE_NEXT(int, execve, const char *, char *const *, char *const *);
-DECLARE_NEXT(int, execvpe, const char *, char *const *, char *const *);
-DECLARE_NEXT(int, posix_spawn, pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
-             char *const *, char *const *);
-DECLARE_NEXT(int, posix_spawnp, pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
-             char *const *, char *const *);
-DECLARE_NEXT(ssize_t, readlink, const char *, char *, size_t);
-DECLARE_NEXT(ssize_t, readlinkat, int, const char *, char *, size_t);
-DECLARE_NEXT(ssize_t, __readlink_chk, const char *, char *, size_t, size_t);
-DECLARE_NEXT(char *, realpath, const char *, char *);
-
 static const char *qemu;      /* NULL: arm64 programs need no help, or there is none */
 static const char *loader;    /* NULL: qemu-user finds the program's own */
 static const char *libraries; /* the loader's --library-path */
@@ -267,103 +256,78 @@ static bool start(const char *file, bool by_path, char *const *argv, char *const
     return true;
 }
 
+/* exec a program, `by_path`: found in PATH. */
+static int execute(const char *file, bool by_path, char *const *argv, char *const *envp)
+{
+    int result;
+
+    if (start(file, by_path, argv, envp, NULL, &result))
+        return result;
+    return by_path ? NEXT(execvpe)(file, argv, envp) : NEXT(execve)(file, argv, envp);
+}
+
 #pragma GCC visibility push(default)
 
 int execve(const char *path, char *const argv[], char *const envp[])
 {
-    int result;
-
-    return start(path, false, argv, envp, NULL, &result) ? result : NEXT(execve)(path, argv, envp);
+    return execute(path, false, argv, envp);
 }
 
 int execvpe(const char *file, char *const argv[], char *const envp[])
 {
-    int result;
-
-    return start(file, true, argv, envp, NULL, &result) ? result : NEXT(execvpe)(file, argv, envp);
+    return execute(file, true, argv, envp);
 }
 
 int execv(const char *path, char *const argv[])
 {
-    int result;
-
-    return start(path, false, argv, environ, NULL, &result) ? result : NEXT(execve)(path, argv, environ);
+    return execute(path, false, argv, environ);
 }
 
 int execvp(const char *file, char *const argv[])
 {
-    int result;
-
-    return start(file, true, argv, environ, NULL, &result) ? result : NEXT(execvpe)(file, argv, environ);
+    return execute(file, true, argv, environ);
 }
 
-/* Collect the variadic arguments of execl() and its like, with the NULL at their end, into the array `words`; `list`
- * stands behind the NULL afterwards. */
-#define COLLECT_WORDS(words, first, list)                           \
-    size_t count = 1;                                               \
-    va_start(list, first);                                          \
-    while (va_arg(list, char *) != NULL)                            \
-        count++;                                                    \
-    va_end(list);                                                   \
-    char *words[count + 1];                                         \
-    words[0] = (char *)first;                                       \
-    va_start(list, first);                                          \
-    for (size_t place = 1; place <= count; place++)                 \
-        words[place] = va_arg(list, char *)
+/* execl() and its like: the variadic arguments up to NULL are the program's; `envp` is an expression, which can take
+ * the argument behind them. */
+#define HOOK_EXECL(name, by_path, envp)                                          \
+    int name(const char *file, const char *first, ...)                           \
+    {                                                                            \
+        size_t count = 1;                                                        \
+        va_list list;                                                            \
+                                                                                 \
+        va_start(list, first);                                                   \
+        while (va_arg(list, char *) != NULL)                                     \
+            count++;                                                             \
+        va_end(list);                                                            \
+        char *words[count + 1];                                                  \
+        words[0] = (char *)first;                                                \
+        va_start(list, first);                                                   \
+        for (size_t place = 1; place <= count; place++)                          \
+            words[place] = va_arg(list, char *);                                 \
+        char *const *environment = envp;                                         \
+        va_end(list);                                                            \
+        return execute(file, by_path, words, environment);                       \
+    }
 
-int execl(const char *path, const char *first, ...)
-{
-    va_list list;
-    int result;
+HOOK_EXECL(execl, false, environ)
+HOOK_EXECL(execlp, true, environ)
+HOOK_EXECL(execle, false, va_arg(list, char *const *))
 
-    COLLECT_WORDS(words, first, list);
-    va_end(list);
-    return start(path, false, words, environ, NULL, &result) ? result : NEXT(execve)(path, words, environ);
-}
+#define HOOK_SPAWN(name, by_path)                                                                  \
+    int name(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,              \
+             const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])          \
+    {                                                                                              \
+        const struct spawn spawn = {pid, actions, attributes};                                     \
+        int result;                                                                                \
+                                                                                                   \
+        if (start(file, by_path, argv, envp, &spawn, &result))                                     \
+            return result;                                                                         \
+        return NEXT(name)(pid, file, actions, attributes, argv, envp);                             \
+    }
 
-int execlp(const char *file, const char *first, ...)
-{
-    va_list list;
-    int result;
-
-    COLLECT_WORDS(words, first, list);
-    va_end(list);
-    return start(file, true, words, environ, NULL, &result) ? result : NEXT(execvpe)(file, words, environ);
-}
-
-int execle(const char *path, const char *first, ...)
-{
-    char *const *envp;
-    va_list list;
-    int result;
-
-    COLLECT_WORDS(words, first, list);
-    envp = va_arg(list, char *const *);
-    va_end(list);
-    return start(path, false, words, envp, NULL, &result) ? result : NEXT(execve)(path, words, envp);
-}
-
-int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-                const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
-{
-    const struct spawn spawn = {pid, actions, attributes};
-    int result;
-
-    if (start(path, false, argv, envp, &spawn, &result))
-        return result;
-    return NEXT(posix_spawn)(pid, path, actions, attributes, argv, envp);
-}
-
-int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
-                 const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
-{
-    const struct spawn spawn = {pid, actions, attributes};
-    int result;
-
-    if (start(file, true, argv, envp, &spawn, &result))
-        return result;
-    return NEXT(posix_spawnp)(pid, file, actions, attributes, argv, envp);
-}
+HOOK_SPAWN(posix_spawn, false)
+HOOK_SPAWN(posix_spawnp, true)
 
 ssize_t readlink(const char *path, char *to, size_t size)
 {

@@ -142,14 +142,10 @@ static void leave_calls(const struct shared_vcpu *vcpu, uint64_t *position)
 {
     struct kvmabi_backtrace trace;
     struct kvmabi_event *event = event_at(vcpu, position);
-    unsigned char *data = (unsigned char *)(event + 1);
-    size_t bytes;
+    const size_t bytes = capture_backtrace(&trace) - offsetof(struct kvmabi_backtrace, name);
 
-    capture_backtrace(&trace);
-    bytes = KVMABI_THREAD_NAME_BYTES + trace.count * sizeof(trace.addresses[0]);
-    memcpy(data + KVMABI_THREAD_NAME_BYTES, trace.addresses, bytes - KVMABI_THREAD_NAME_BYTES);
-    syscall(SYS_prctl, PR_GET_NAME, (unsigned long)data, 0UL, 0UL, 0UL);
-    end_event(event, position, KVMABI_CALLS, (uint64_t)syscall(SYS_gettid), bytes);
+    memcpy(event + 1, trace.name, bytes); /* and the addresses behind it */
+    end_event(event, position, KVMABI_CALLS, trace.thread, bytes);
 }
 
 /* Leave the calls of a get that can be a save's, unless the last get came from the same place. */

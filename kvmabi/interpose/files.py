@@ -96,7 +96,7 @@ class OpenFiles:
 
     def others_share(self, owner: Owner) -> bool:
         """Whether other sessions than ``owner`` share vCPUs, so that they can have left events."""
-        return any(share.session is not owner for share in self.shares)
+        return self.shares.others(owner)
 
     def record(self) -> None:
         """Record what happened until now."""

@@ -20,8 +20,6 @@
 #include "next.h"
 
 /* Callers pass as many arguments as the call has. Like the C library, the hooks take and hand on all there can be. */
-DECLARE_NEXT(int, prctl, int, unsigned long, unsigned long, unsigned long, unsigned long);
-DECLARE_NEXT(long, syscall, long, long, long, long, long, long, long);
 int prctl(int option, unsigned long first, unsigned long second, unsigned long third, unsigned long fourth);
 long syscall(long number, long first, long second, long third, long fourth, long fifth, long sixth);
 

@@ -105,16 +105,23 @@ static bool only_reads(uint32_t number)
 }
 
 /* The exchange of an ioctl, with the lock of its vCPU if it has one. All signals are blocked. */
-static bool exchange_for(struct shared_vcpu *vcpu, const struct kvmabi_request *request, const uintptr_t caller[2],
+static bool exchange_for(struct shared_vcpu *vcpu, struct kvmabi_request *request, const uintptr_t caller[2],
                          struct kvmabi_reply *reply, int *new_fd)
 {
-    bool locked = vcpu != NULL && lock_vcpu(vcpu), answered;
+    bool locked = vcpu != NULL && lock_vcpu(vcpu), shared = locked && vcpu->file != NULL, answered;
+    bool sets = shared && request->request == KVM_SET_ONE_REG;
 
-    if (locked && vcpu->file != NULL && request->request == KVM_GET_ONE_REG)
+    if (shared && request->request == KVM_GET_ONE_REG)
         count_slow_get(vcpu, caller);
     else if (locked && !only_reads(request->request))
         vcpu->gets = 0;
+    /* The header has the id that the fast path read. If that was not for this set, its origin is sent in vain, or
+     * asked for. */
+    if (sets && vcpu->asked != 0 && header_of(vcpu)->reg[0] == vcpu->asked)
+        request->message |= KVMABI_CALLED;
     answered = exchange(request, reply, MSG_CMSG_CLOEXEC, new_fd);
+    if (sets && answered && (reply->flags & KVMABI_ORIGIN) != 0)
+        vcpu->asked = header_of(vcpu)->reg[0];
     if (locked)
         unlock_vcpu(vcpu);
     else if (vcpu != NULL)

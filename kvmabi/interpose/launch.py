@@ -8,20 +8,25 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kvmabi.device import DeviceFile
 from kvmabi.errors import UsageError
 from kvmabi.interpose.descendants import Descendants
+from kvmabi.interpose.entrance import Entrance
 from kvmabi.interpose.libraries import PRELOAD
 from kvmabi.interpose.program import check, find
-from kvmabi.interpose.server import Server
 from kvmabi.interpose.signals import Signals
 from kvmabi.interpose.transports import TRANSPORTS as TRANSPORTS
 from kvmabi.interpose.transports import Order, chosen
+
+if TYPE_CHECKING:
+    from kvmabi.device import DeviceFile
+    from kvmabi.events import EventLog
+    from kvmabi.guests.scripts import Script
+    from kvmabi.profiles import Host, Kernel
 
 OWN_FAILURE = 125
 SIGNALLED = 128
@@ -46,7 +51,7 @@ class ExitStatus(NamedTuple):
 
 def run(
     argv: Sequence[str],
-    system: DeviceFile,
+    system: DeviceFile | Callable[[], DeviceFile],
     *,
     environment: Mapping[str, str] | None = None,
     preload: Path = PRELOAD,
@@ -54,7 +59,9 @@ def run(
     sysroot: Path | None = None,
     transport: str | None = None,
 ) -> ExitStatus:
-    """Run a program whose /dev/kvm is ``system``; returns when it ended and its descendants no longer use KVM.
+    """Run a program with an emulated /dev/kvm; returns when it ended and its descendants no longer use KVM.
+
+    ``system`` is the file behind /dev/kvm, or returns it: it is called when the first process needs it, if one does.
 
     ``environment`` is the program's, by default this process's. ``preload`` and ``arm64`` are the interposers for
     programs of this machine and for arm64 programs on it, which have their libraries below ``sysroot``; None: kvmabi's
@@ -72,24 +79,35 @@ def run(
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         folder = stack.enter_context(_socket_folder())
-        server = Server(folder / "socket", system)
-        stack.callback(server.close)
+        entrance = Entrance(folder / "socket", system if callable(system) else lambda: system)
+        stack.callback(entrance.close)
         descendants = stack.enter_context(Descendants())
-        pid = start(Order(file, argv, variables, way, folder, server, preload, arm64, sysroot))
+        pid = start(Order(file, argv, variables, way, folder, entrance, preload, arm64, sysroot))
         signals.pass_to(pid)
         stack.enter_context(_many_fds())
-        status = _serve_program(server, pid)
+        status = _serve_program(entrance, pid)
         signals.pass_to(None)
-        _serve_rest(server, descendants, signals)
-    return ExitStatus(status, server.failures)
+        _serve_rest(entrance, descendants, signals)
+    return ExitStatus(status, entrance.failures)
 
 
-def _serve_program(server: Server, pid: int) -> int:
+def opener(host: Host, kernel: Kernel, log: EventLog, script: Script | None = None) -> Callable[[], DeviceFile]:
+    """A ``system`` for `run`: the rooms that answer for /dev/kvm are imported when the program first opens it."""
+
+    def opened() -> DeviceFile:
+        from kvmabi.device import open_system
+
+        return open_system(host, kernel, log, script)
+
+    return opened
+
+
+def _serve_program(entrance: Entrance, pid: int) -> int:
     """Serve until the process ended; returns its exit status as a shell reports it."""
     ended = os.pidfd_open(pid)
     try:
-        server.watch(ended)
-        while not server.step():
+        entrance.watch(ended)
+        while not entrance.step():
             pass
     finally:
         os.close(ended)
@@ -97,16 +115,16 @@ def _serve_program(server: Server, pid: int) -> int:
     return code if code >= 0 else SIGNALLED - code
 
 
-def _serve_rest(server: Server, descendants: Descendants, signals: Signals) -> None:
+def _serve_rest(entrance: Entrance, descendants: Descendants, signals: Signals) -> None:
     """Serve the program's descendants while they use KVM or may be about to."""
     deadline = time.monotonic() + GRACE_SECONDS
-    server.step(0)
+    entrance.step(0)
     while not signals.stop:
-        if server.in_use:
+        if entrance.in_use:
             deadline = time.monotonic() + GRACE_SECONDS
         elif not descendants.alive() or time.monotonic() >= deadline:
             return
-        server.step(LOOK_SECONDS)
+        entrance.step(LOOK_SECONDS)
 
 
 @contextmanager

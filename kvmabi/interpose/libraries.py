@@ -7,12 +7,9 @@ $PLATFORM, which each loader replaces by its own machine's name (ld.so(8)), so e
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -48,7 +45,7 @@ def for_both(native: Path, arm64: Path, folder: Path) -> str:
     The links that it leads through stay in the user's cache: processes that outlive kvmabi load through them. Where
     there can be no cache they are in ``folder``.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     links = dict.fromkeys((machine, *OTHER_PLATFORMS.get(machine, ())), native) | {ARM64_PLATFORM: arm64}
     name = f"platforms-{_digest(f'{links}'.encode())}"
     try:
@@ -79,6 +76,8 @@ def arm64_library(folder: Path) -> Path:
 
 def _built(target: Path) -> Path:
     """Compile under another name, then rename: another process sees the whole library or none."""
+    import subprocess  # here: most runs start without it
+
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as folder:
         built = Path(folder, target.name)
         done = subprocess.run(building.command([COMPILER], built), capture_output=True, text=True, check=False)
@@ -114,4 +113,6 @@ def _cache() -> Path:
 
 
 def _digest(content: bytes) -> str:
+    import hashlib  # here: most runs start without it
+
     return hashlib.sha256(content).hexdigest()[:16]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -37,6 +36,8 @@ def look_up(fd: int, addresses: Iterable[int], seconds: float) -> Mapping[int, t
     program = shutil.which(PROGRAM)
     if program is None or seconds <= 0:
         return {}
+    import subprocess  # here: only a report with findings needs it
+
     command = [program, *OPTIONS, f"--exe=/proc/self/fd/{fd}"]
     environment = {name: value for name, value in os.environ.items() if name != "DEBUGINFOD_URLS"} | {"LC_ALL": "C"}
     given = "".join(f"{address:#x}\n" for address in addresses)

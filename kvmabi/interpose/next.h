@@ -18,10 +18,11 @@ static void *next_function(_Atomic(void *) *known, const char *name)
     return found;
 }
 
-/* DECLARE_NEXT(int, f, ...) declares the type and the cached address of NEXT(f), the f of the next library. */
-#define DECLARE_NEXT(result, name, ...)         \
-    typedef result name##_type(__VA_ARGS__);    \
-    static _Atomic(void *) next_##name
-#define NEXT(name) ((name##_type *)next_function(&next_##name, #name))
+/* The f of the next library for NEXT(f), looked up once at each place. */
+#define NEXT(name)                                       \
+    ({                                                   \
+        static _Atomic(void *) known;                    \
+        (__typeof__(&name))next_function(&known, #name); \
+    })
 
 #endif

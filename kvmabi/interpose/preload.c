@@ -19,30 +19,6 @@
 #include "kvmcall.h"
 #include "next.h"
 
-DECLARE_NEXT(int, open, const char *, int, ...);
-DECLARE_NEXT(int, openat, int, const char *, int, ...);
-DECLARE_NEXT(int, __open_2, const char *, int);
-DECLARE_NEXT(int, __openat_2, int, const char *, int);
-DECLARE_NEXT(int, creat, const char *, mode_t);
-DECLARE_NEXT(int, access, const char *, int);
-DECLARE_NEXT(int, eaccess, const char *, int);
-DECLARE_NEXT(int, euidaccess, const char *, int);
-DECLARE_NEXT(int, faccessat, int, const char *, int, int);
-DECLARE_NEXT(int, stat, const char *, struct stat *);
-DECLARE_NEXT(int, stat64, const char *, struct stat64 *);
-DECLARE_NEXT(int, lstat, const char *, struct stat *);
-DECLARE_NEXT(int, lstat64, const char *, struct stat64 *);
-DECLARE_NEXT(int, fstatat, int, const char *, struct stat *, int);
-DECLARE_NEXT(int, fstatat64, int, const char *, struct stat64 *, int);
-DECLARE_NEXT(int, statx, int, const char *, int, unsigned, struct statx *);
-DECLARE_NEXT(int, ioctl, int, unsigned long, ...);
-DECLARE_NEXT(int, close, int);
-DECLARE_NEXT(int, close_range, unsigned, unsigned, int);
-DECLARE_NEXT(void, closefrom, int);
-DECLARE_NEXT(int, dup2, int, int);
-DECLARE_NEXT(int, dup3, int, int, int);
-DECLARE_NEXT(int, fclose, FILE *);
-
 __attribute__((constructor)) static void preload_setup(void)
 {
     int saved = errno;
@@ -116,10 +92,46 @@ int __openat_2(int dirfd, const char *path, int flags)
     return takes_open(dirfd, path, flags) ? open_kvm(flags) : NEXT(__openat_2)(dirfd, path, flags);
 }
 
-int creat(const char *path, mode_t mode)
-{
-    return takes_path(AT_FDCWD, path) ? open_kvm(O_CREAT) : NEXT(creat)(path, mode);
-}
+/* A function that takes a path: if that is /dev/kvm, it returns `answer`, else what the next library's does. */
+#define HOOK_PATH(name, dirfd, answer, parameters, arguments)           \
+    int name parameters                                                 \
+    {                                                                   \
+        return takes_path(dirfd, path) ? answer : NEXT(name) arguments; \
+    }
+
+HOOK_PATH(creat, AT_FDCWD, open_kvm(O_CREAT), (const char *path, mode_t mode), (path, mode))
+HOOK_PATH(access, AT_FDCWD, access_dev_kvm(mode), (const char *path, int mode), (path, mode))
+HOOK_PATH(eaccess, AT_FDCWD, access_dev_kvm(mode), (const char *path, int mode), (path, mode))
+HOOK_PATH(euidaccess, AT_FDCWD, access_dev_kvm(mode), (const char *path, int mode), (path, mode))
+HOOK_PATH(faccessat, dirfd, access_dev_kvm(mode), (int dirfd, const char *path, int mode, int flags),
+          (dirfd, path, mode, flags))
+HOOK_PATH(stat, AT_FDCWD, stat_dev_kvm(to, sizeof(*to)), (const char *path, struct stat *to), (path, to))
+HOOK_PATH(stat64, AT_FDCWD, stat_dev_kvm(to, sizeof(*to)), (const char *path, struct stat64 *to), (path, to))
+HOOK_PATH(lstat, AT_FDCWD, stat_dev_kvm(to, sizeof(*to)), (const char *path, struct stat *to), (path, to))
+HOOK_PATH(lstat64, AT_FDCWD, stat_dev_kvm(to, sizeof(*to)), (const char *path, struct stat64 *to), (path, to))
+HOOK_PATH(fstatat, dirfd, stat_dev_kvm(to, sizeof(*to)), (int dirfd, const char *path, struct stat *to, int flags),
+          (dirfd, path, to, flags))
+HOOK_PATH(fstatat64, dirfd, stat_dev_kvm(to, sizeof(*to)), (int dirfd, const char *path, struct stat64 *to, int flags),
+          (dirfd, path, to, flags))
+HOOK_PATH(statx, dirfd, statx_dev_kvm(to), (int dirfd, const char *path, int flags, unsigned mask, struct statx *to),
+          (dirfd, path, flags, mask, to))
+
+/* What stat() was in programs linked before glibc 2.33; on 64-bit machines the structs are the same. */
+#define HOOK_OLD_STAT(name, present, parameters, arguments) \
+    int name parameters                                     \
+    {                                                       \
+        (void)version;                                      \
+        return present arguments;                           \
+    }
+
+HOOK_OLD_STAT(__xstat, stat, (int version, const char *path, struct stat *to), (path, to))
+HOOK_OLD_STAT(__lxstat, lstat, (int version, const char *path, struct stat *to), (path, to))
+HOOK_OLD_STAT(__fxstatat, fstatat, (int version, int dirfd, const char *path, struct stat *to, int flags),
+              (dirfd, path, to, flags))
+HOOK_OLD_STAT(__xstat64, stat64, (int version, const char *path, struct stat64 *to), (path, to))
+HOOK_OLD_STAT(__lxstat64, lstat64, (int version, const char *path, struct stat64 *to), (path, to))
+HOOK_OLD_STAT(__fxstatat64, fstatat64, (int version, int dirfd, const char *path, struct stat64 *to, int flags),
+              (dirfd, path, to, flags))
 
 /* On 64-bit machines the functions for large files are the same. */
 int open64(const char *path, int flags, ...) __attribute__((alias("open")));
@@ -127,105 +139,6 @@ int openat64(int dirfd, const char *path, int flags, ...) __attribute__((alias("
 int creat64(const char *path, mode_t mode) __attribute__((alias("creat")));
 int __open64_2(const char *path, int flags) __attribute__((alias("__open_2")));
 int __openat64_2(int dirfd, const char *path, int flags) __attribute__((alias("__openat_2")));
-
-int access(const char *path, int mode)
-{
-    return takes_path(AT_FDCWD, path) ? access_dev_kvm(mode) : NEXT(access)(path, mode);
-}
-
-int eaccess(const char *path, int mode)
-{
-    return takes_path(AT_FDCWD, path) ? access_dev_kvm(mode) : NEXT(eaccess)(path, mode);
-}
-
-int euidaccess(const char *path, int mode)
-{
-    return takes_path(AT_FDCWD, path) ? access_dev_kvm(mode) : NEXT(euidaccess)(path, mode);
-}
-
-int faccessat(int dirfd, const char *path, int mode, int flags)
-{
-    return takes_path(dirfd, path) ? access_dev_kvm(mode) : NEXT(faccessat)(dirfd, path, mode, flags);
-}
-
-int stat(const char *path, struct stat *to)
-{
-    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(stat)(path, to);
-}
-
-int stat64(const char *path, struct stat64 *to)
-{
-    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(stat64)(path, to);
-}
-
-int lstat(const char *path, struct stat *to)
-{
-    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(lstat)(path, to);
-}
-
-int lstat64(const char *path, struct stat64 *to)
-{
-    return takes_path(AT_FDCWD, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(lstat64)(path, to);
-}
-
-int fstatat(int dirfd, const char *path, struct stat *to, int flags)
-{
-    return takes_path(dirfd, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(fstatat)(dirfd, path, to, flags);
-}
-
-int fstatat64(int dirfd, const char *path, struct stat64 *to, int flags)
-{
-    return takes_path(dirfd, path) ? stat_dev_kvm(to, sizeof(*to)) : NEXT(fstatat64)(dirfd, path, to, flags);
-}
-
-int statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *to)
-{
-    return takes_path(dirfd, path) ? statx_dev_kvm(to) : NEXT(statx)(dirfd, path, flags, mask, to);
-}
-
-/* What stat() was in programs linked before glibc 2.33; on 64-bit machines the structs are the same. */
-int __xstat(int version, const char *path, struct stat *to);
-int __lxstat(int version, const char *path, struct stat *to);
-int __fxstatat(int version, int dirfd, const char *path, struct stat *to, int flags);
-int __xstat64(int version, const char *path, struct stat64 *to);
-int __lxstat64(int version, const char *path, struct stat64 *to);
-int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *to, int flags);
-
-int __xstat(int version, const char *path, struct stat *to)
-{
-    (void)version;
-    return stat(path, to);
-}
-
-int __lxstat(int version, const char *path, struct stat *to)
-{
-    (void)version;
-    return lstat(path, to);
-}
-
-int __fxstatat(int version, int dirfd, const char *path, struct stat *to, int flags)
-{
-    (void)version;
-    return fstatat(dirfd, path, to, flags);
-}
-
-int __xstat64(int version, const char *path, struct stat64 *to)
-{
-    (void)version;
-    return stat64(path, to);
-}
-
-int __lxstat64(int version, const char *path, struct stat64 *to)
-{
-    (void)version;
-    return lstat64(path, to);
-}
-
-int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *to, int flags)
-{
-    (void)version;
-    return fstatat64(dirfd, path, to, flags);
-}
 
 /* Whether the error means that a socket or file has no such ioctl. The fd can still be KVM's, whose answer
  * differs. qemu-user returns ENOSYS. */

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 
 KCMP = {"x86_64": 312, "aarch64": 272}
 """The number of kcmp(2), which the C library does not have."""
@@ -40,5 +40,5 @@ def start_of_stack(pid: int) -> str:
 
 def share_memory(pid: int, other: int) -> bool:
     """Whether two processes have one address space, as after vfork; kcmp(2)."""
-    number = KCMP.get(platform.machine())
+    number = KCMP.get(os.uname().machine)
     return number is not None and bool(ctypes.CDLL(None).syscall(number, pid, other, KCMP_VM, 0, 0) == 0)

@@ -3,8 +3,9 @@
  *
  * The socket has type SOCK_SEQPACKET, so messages arrive whole or not at all. A connection starts with HELLO,
  * which has no reply. Every other request has one reply, and one request at a time is outstanding. A reply with
- * KVMABI_ORIGIN is followed by a BACKTRACE, whose reply means that the server has read this process's maps. Byte
- * order and sizes are native: both ends are on the same machine.
+ * KVMABI_ORIGIN is followed by a BACKTRACE, whose reply means that the server has read this process's maps. A client
+ * that expects to be asked adds the backtrace to the request, which saves the second exchange. Byte order and sizes
+ * are native: both ends are on the same machine.
  */
 #ifndef KVMABI_PROTOCOL_H
 #define KVMABI_PROTOCOL_H
@@ -25,6 +26,7 @@ enum kvmabi_message {
     KVMABI_DRAIN = 8, /* read the events that were left */
     KVMABI_RESUME = 9, /* go on with a KVM_RUN that waits; identity: the vCPU's; argument: whether a signal came */
     KVMABI_EVENTS = 1 << 16, /* added to the others: events were left since the last request */
+    KVMABI_CALLED = 1 << 17, /* added to IOCTL: a BACKTRACE follows in the same message */
 };
 
 struct kvmabi_request {
@@ -44,13 +46,14 @@ enum kvmabi_flag {
     KVMABI_ORIGIN = 1 << 5,  /* the next message is a BACKTRACE */
 };
 
-enum { KVMABI_MOST_FRAMES = 32 };
+enum { KVMABI_MOST_FRAMES = 32, KVMABI_THREAD_NAME_BYTES = 16 };
 
 struct kvmabi_backtrace {
     uint32_t message;
     uint32_t thread; /* the tid */
     uint32_t count;
     uint32_t zero;
+    char name[KVMABI_THREAD_NAME_BYTES];
     uint64_t addresses[KVMABI_MOST_FRAMES]; /* in the call instructions, the ioctl's caller first */
 };
 
@@ -63,7 +66,7 @@ struct kvmabi_reply {
 };
 
 _Static_assert(sizeof(struct kvmabi_request) == 32, "no holes in a request");
-_Static_assert(sizeof(struct kvmabi_backtrace) == 16 + 8 * KVMABI_MOST_FRAMES, "no holes in a backtrace");
+_Static_assert(sizeof(struct kvmabi_backtrace) == 32 + 8 * KVMABI_MOST_FRAMES, "no holes in a backtrace");
 _Static_assert(sizeof(struct kvmabi_reply) == 24, "no holes in a reply");
 
 #endif

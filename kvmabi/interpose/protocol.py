@@ -11,6 +11,7 @@ from kvmabi.environment import SOCKET_VARIABLE as SOCKET_VARIABLE
 VERSION = 5
 MOST_FRAMES = 32
 """How many addresses a backtrace can have."""
+THREAD_NAME_BYTES = 16
 
 
 class Message(IntEnum):
@@ -41,11 +42,14 @@ class Flag(IntFlag):
 EVENTS = 1 << 16
 """Added to a request's message: the client has left events since its last request."""
 
+CALLED = 1 << 17
+"""Added to IOCTL: a backtrace follows in the same message."""
+
 REQUEST = struct.Struct("=II16sQ")
 """message, request, identity (cookie, or st_dev and st_ino of 64 bits each), argument."""
 
-BACKTRACE = struct.Struct("=IIII")
-"""The start of a backtrace: message, thread (tid), count, zero. ``count`` addresses of 64 bits follow."""
+BACKTRACE = struct.Struct(f"=IIII{THREAD_NAME_BYTES}s")
+"""The start of a backtrace: message, thread (tid), count, zero, name. ``count`` addresses of 64 bits follow."""
 
 IDENTITY = struct.Struct("=QQ")
 """st_dev and st_ino of the fd that an ioctl is for."""

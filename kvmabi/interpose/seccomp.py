@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 import socket
 import struct
@@ -66,7 +65,7 @@ MACHINES = {
 
 def calls() -> Calls:
     """Those of this machine. Errors: UsageError."""
-    known = MACHINES.get(platform.machine())
+    known = MACHINES.get(os.uname().machine)
     if known is None:
         raise UsageError(f"programs without a preloaded library are served on {', '.join(MACHINES)} only")
     return known

@@ -10,8 +10,6 @@ import select
 import socket
 import sys
 import time
-import traceback
-from pathlib import Path
 from typing import Protocol
 
 from kvmabi.device import DeviceFile
@@ -21,7 +19,6 @@ from kvmabi.interpose.clients import Client, Disconnect, peer_credentials
 from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.notified import Notified
 
-BACKLOG = 256
 SWEEP_SECONDS = 0.05
 """How often the vCPUs of closed VMs are checked: their close is not reported."""
 LOOK_SECONDS = 0.05
@@ -45,34 +42,29 @@ class Served(Protocol):
 
 
 class Server:
-    """Serves a device file on a Unix socket at ``path``, to processes of the same user.
+    """Serves a device file to processes of the same user, which connect to ``listener``.
+
+    ``poll`` reports the listener, and what else ends a step (entrance.py).
 
     ``failures`` counts errors of kvmabi itself, each printed on standard error; clients see them as EIO.
     """
 
-    def __init__(self, path: Path, system: DeviceFile) -> None:
+    def __init__(self, listener: socket.socket, poll: select.epoll, system: DeviceFile) -> None:
         self.failures = 0
         self._said: set[str] = set()
-        self._poll = select.epoll()
+        self._poll = poll
         self._spare: int | None = _spare_fd()
         self._next_sweep = 0.0
         self._clients: dict[int, Served] = {}
         self._notified: Notified | None = None
         self._files = OpenFiles(system, self._poll, self._complain)
         self._traces = Backtraces(system.log)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self._listener.bind(os.fspath(path))
-        self._listener.listen(BACKLOG)
-        self._poll.register(self._listener, select.EPOLLIN)
+        self._listener = listener
 
     @property
     def in_use(self) -> bool:
         """A process is connected or has a file open."""
         return len(self._clients) > (self._notified is not None) or bool(self._files)
-
-    def watch(self, fd: int) -> None:
-        """Let `step` return when ``fd`` becomes readable."""
-        self._poll.register(fd, select.EPOLLIN)
 
     def step(self, timeout: float | None = None) -> bool:
         """Wait until something happens, at most ``timeout`` seconds, and serve it; True if a watched fd ended it."""
@@ -128,10 +120,14 @@ class Server:
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """The events within ``timeout`` seconds: polled without sleep at first."""
         poll, backlog = self._poll.poll, self._files.backlog
-        # clients under a filter get this processor when the server sleeps
-        end = time.monotonic() + (SPIN_SECONDS if self._notified is None else 0)
-        while not (happened := poll(0)) and time.monotonic() < end:
-            os.sched_yield()
+        if self._notified is not None and not backlog:
+            return poll(timeout)  # clients under a filter get this processor when the server sleeps
+        happened = poll(0)
+        if not happened and self._notified is None:
+            end = time.monotonic() + SPIN_SECONDS
+            while not happened and time.monotonic() < end:
+                os.sched_yield()
+                happened = poll(0)
         if backlog and not happened:
             happened = poll(REST_SECONDS)
             while backlog and not happened:
@@ -182,6 +178,8 @@ class Server:
         self.failures += 1
         what = str(error)
         if not isinstance(error, UsageError):
+            import traceback  # here: only an error of kvmabi itself needs it
+
             place = traceback.extract_tb(error.__traceback__)[-1]
             what = f"internal error: {type(error).__name__}: {error} ({place.filename}:{place.lineno})"
         elif what in self._said:

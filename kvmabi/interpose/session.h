@@ -113,11 +113,33 @@ static void session_setup(void)
     pthread_atfork(NULL, NULL, begin_anew_after_fork);
 }
 
+static bool send_message(int fd, const void *message, size_t size)
+{
+    return syscall(SYS_sendto, fd, message, size, MSG_NOSIGNAL, NULL, 0) == (long)size;
+}
+
+static bool send_calls(int fd, const struct kvmabi_request *request) __attribute__((noinline));
+
+/* Send where this call came from, behind a request or (NULL) alone. Its stack is for calls that need it. */
+static bool send_calls(int fd, const struct kvmabi_request *request)
+{
+    struct {
+        struct kvmabi_request request;
+        struct kvmabi_backtrace trace;
+    } message;
+    size_t size = capture_backtrace(&message.trace);
+
+    if (request == NULL)
+        return send_message(fd, &message.trace, size);
+    message.request = *request;
+    return send_message(fd, &message, sizeof(message.request) + size);
+}
+
 static bool send_request(int fd, const struct kvmabi_request *request)
 {
-    long sent = syscall(SYS_sendto, fd, request, sizeof(*request), MSG_NOSIGNAL, NULL, 0);
+    bool called = (request->message & KVMABI_CALLED) != 0;
 
-    return sent == (long)sizeof(*request);
+    return called ? send_calls(fd, request) : send_message(fd, request, sizeof(*request));
 }
 
 /* Receive a reply and its fd (-1: none). `flags` are those of recvmsg(). */
@@ -224,21 +246,13 @@ static bool session_ready(void)
     return session->connected && is_same_file(session->fd, session->device, session->inode);
 }
 
-static bool report_origin(int fd) __attribute__((noinline)); /* its stack is for calls that need it */
-
-/* Send where this call came from. The reply means that the server has seen this process as it is now. */
+/* Send where the last request came from. The reply means that the server has seen this process as it is now. */
 static bool report_origin(int fd)
 {
-    struct kvmabi_backtrace trace = {.message = KVMABI_BACKTRACE, .thread = (uint32_t)syscall(SYS_gettid)};
     struct kvmabi_reply reply;
-    size_t size;
     int none;
 
-    capture_backtrace(&trace);
-    size = offsetof(struct kvmabi_backtrace, addresses) + trace.count * sizeof(trace.addresses[0]);
-    if (syscall(SYS_sendto, fd, &trace, size, MSG_NOSIGNAL, NULL, 0) != (long)size)
-        return false;
-    return receive_reply(fd, &reply, MSG_CMSG_CLOEXEC, &none);
+    return send_calls(fd, NULL) && receive_reply(fd, &reply, MSG_CMSG_CLOEXEC, &none);
 }
 
 /* Send a request and receive the reply, with all signals blocked. Returns whether the server answered. Otherwise the

@@ -52,8 +52,6 @@ enum kvmabi_event_kind {
     KVMABI_CALLS = 3, /* the thread's name and addresses follow: the calls that later events came from; id: the tid */
 };
 
-enum { KVMABI_THREAD_NAME_BYTES = 16 };
-
 /* An event begins at a multiple of 8 bytes. It does not wrap: where less than the longest event is left before the end
  * of the ring, it is at the ring's start. */
 struct kvmabi_event {

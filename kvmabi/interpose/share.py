@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-from kvmabi.interpose.protocol import MOST_FRAMES
+from kvmabi.interpose.protocol import MOST_FRAMES, THREAD_NAME_BYTES
 
 REGISTERS_AT = 0x100000
 HEADER_AT = 0x120000
@@ -50,7 +50,6 @@ EVENT = struct.Struct("=QQII")
 """id, nanoseconds, kind, bytes."""
 MOST_EVENT_BYTES = EVENT.size + 2 * MOST_REGISTER_BYTES
 
-THREAD_NAME_BYTES = 16
 MOST_CALLS_BYTES = THREAD_NAME_BYTES + 8 * MOST_FRAMES
 
 ROWS = struct.Struct("=QQ")

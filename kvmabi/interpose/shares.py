@@ -145,6 +145,7 @@ class Shares:
         self._log = log
         self._rows = RowFiles()
         self._shares: dict[DeviceFile, Share] = {}
+        self._of_session: dict[object, int] = {}
         self._of_vm: dict[VmState[Any], list[Share]] = {}
         self._published: dict[VmState[Any], int] = {}
         self._settled: dict[VmState[Any], Settled] = {}
@@ -154,6 +155,10 @@ class Shares:
 
     def __iter__(self) -> Iterator[Share]:
         return iter(self._shares.values())
+
+    def others(self, session: object) -> bool:
+        """Whether other sessions share vCPUs. It is asked with every request, however many vCPUs there are."""
+        return len(self._of_session) > (session in self._of_session)
 
     def of(self, device: DeviceFile) -> Share | None:
         """What is shared of a file."""
@@ -174,6 +179,9 @@ class Shares:
             self._publish(share)
             if not self._log.idle:
                 callers.remember()
+        else:
+            self._count(share.session, -1)
+        self._count(session, 1)
         share.session, share.callers = session, callers
         return os.dup(device.run_fd)
 
@@ -213,6 +221,7 @@ class Shares:
         if share is None:
             return
         share.words[MAP] = 0
+        self._count(share.session, -1)
         vm = share.device.vm.vm
         shares = self._of_vm[vm]
         shares.remove(share)
@@ -224,9 +233,18 @@ class Shares:
     def close(self) -> None:
         """Forget everything."""
         self._shares.clear()
+        self._of_session.clear()
         self._of_vm.clear()
         self._settled.clear()
         self._rows.close()
+
+    def _count(self, session: object, more: int) -> None:
+        """One vCPU more or less is shared with a session."""
+        count = self._of_session.get(session, 0) + more
+        if count:
+            self._of_session[session] = count
+        else:
+            del self._of_session[session]
 
     def _publish(self, share: Share) -> None:
         vcpu = share.device.vcpu

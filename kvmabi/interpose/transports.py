@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from kvmabi.errors import UsageError
 from kvmabi.interpose import libraries, qemuuser, seccomp
+from kvmabi.interpose.entrance import Entrance
 from kvmabi.interpose.program import CannotRun, Kind, Way
 from kvmabi.interpose.protocol import SOCKET_VARIABLE
-from kvmabi.interpose.server import Server
 
 SHELL = "/bin/sh"
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -25,8 +24,8 @@ IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 class Order:
     """A program to start: the ``file`` that ``argv`` names, its environment, and how it can be run.
 
-    ``folder`` holds the socket of the ``server``. ``preload`` is the interposer for programs of this machine, ``arm64``
-    the one for arm64 programs (None: found or built if needed), ``sysroot`` the folder of their libraries.
+    ``folder`` holds the socket of the ``entrance``. ``preload`` is the interposer for programs of this machine,
+    ``arm64`` the one for arm64 programs (None: found or built if needed), ``sysroot`` the folder of their libraries.
     """
 
     file: str
@@ -34,7 +33,7 @@ class Order:
     variables: Mapping[str, str]
     way: Way
     folder: Path
-    server: Server
+    entrance: Entrance
     preload: Path
     arm64: Path | None = None
     sysroot: Path | None = None
@@ -45,7 +44,7 @@ def preloaded(order: Order) -> int:
     library = libraries.preloadable(order.preload.absolute(), order.folder)
     added: dict[str, str] = {}
     try:
-        if platform.machine() != libraries.ARM64_PLATFORM:
+        if os.uname().machine != libraries.ARM64_PLATFORM:
             qemu = qemuuser.find(order.sysroot)
             library, added = libraries.for_both(order.preload, _arm64(order), order.folder), qemu.variables
     except UsageError:
@@ -67,7 +66,7 @@ def emulated(order: Order) -> int:
 def notified(order: Order) -> int:
     """Starts a program of this machine under a seccomp filter that has the kernel ask the server for its calls."""
     pid, listener = seccomp.spawn(order.file, order.argv, order.variables, IGNORED_BY_PYTHON)
-    order.server.listen(listener)
+    order.entrance.listen(listener)
     return pid
 
 

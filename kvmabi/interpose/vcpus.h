@@ -31,6 +31,7 @@ struct shared_vcpu {
     const struct kvmabi_rows *rows;
     _Atomic(unsigned) fds;    /* how many of `known` refer to it */
     unsigned gets;            /* since something else was done to the vCPU */
+    uint64_t asked;           /* the last register of whose set the server asked where it came from */
     uintptr_t caller[2];      /* the return address and the frame that the last calls were left for */
     /* An access under way, for a handler that interrupts it and changes the vCPU. */
     volatile bool overtaken;

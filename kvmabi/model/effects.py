@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import NamedTuple
 
 Place = tuple[int, int, int]
@@ -22,7 +22,7 @@ class Effects:
     """The effects of one access, in order of occurrence.
 
     A write of SVCR can wipe 300 registers, and few callers ask which: the previous bytes are stored, and compared
-    only by ``__iter__``.
+    only when effects are asked for.
     """
 
     __slots__ = ("_parts",)
@@ -42,9 +42,22 @@ class Effects:
         for part in self._parts:
             if isinstance(part, Effect):
                 yield part
-                continue
-            before, start, places, visible = part
-            for id, offset, size in places:
-                value = before[offset - start : offset - start + size]
-                if any(value) and visible(id):
-                    yield Effect(id, value, bytes(size))
+            else:
+                yield from _lost(*part)
+
+    def among(self, ids: Container[int]) -> Iterator[Effect]:
+        """The effects on registers of ``ids``: where few are of interest, the others are not compared."""
+        for part in self._parts:
+            if not isinstance(part, Effect):
+                before, start, places, visible = part
+                yield from _lost(before, start, [place for place in places if place[0] in ids], visible)
+            elif part.id in ids:
+                yield part
+
+
+def _lost(before: bytes, start: int, places: Iterable[Place], visible: Callable[[int], bool]) -> Iterator[Effect]:
+    """The effects of a wipe: see Effects.wiped."""
+    for id, offset, size in places:
+        value, zero = before[offset - start : offset - start + size], bytes(size)
+        if value != zero and visible(id):  # any() would look at each byte
+            yield Effect(id, value, zero)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kvmabi import uapi
 from kvmabi.errors import KvmError
@@ -14,6 +14,7 @@ from kvmabi.model.affinity import MPIDR_ID
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import VCPU_NOT_INITIALIZED, Vcpu
+from kvmabi.profiles import featurebits
 from kvmabi.profiles import features as feature_rules
 
 MPIDR_RES1 = 1 << 31
@@ -44,7 +45,9 @@ def init(vcpu: Vcpu, target: int, feature_words: Sequence[int]) -> None:
     if max(bits, default=0) >= system.kernel.max_features:
         if switches.failed_init_keeps_features and not again:
             vcpu.leftover |= features
-        raise Refusal(errno.ENOENT, f"this kernel knows no feature bit {max(bits)}").error()
+        unknown = {bit for bit in bits if bit >= system.kernel.max_features}
+        hint = featurebits.hint(system.kernel, unknown)
+        raise Refusal(errno.ENOENT, f"this kernel knows no feature bit {max(bits)}", hint).error()
     features |= vcpu.leftover
     try:
         _check(vcpu, features)
@@ -69,11 +72,17 @@ def _check(vcpu: Vcpu, features: frozenset[str]) -> None:
     """Fail with EINVAL for features that the host lacks or that exclude one another."""
     missing = sorted(features - vcpu.system.features)
     if missing:
-        raise Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}").error()
+        raise Refusal(errno.EINVAL, f"this host has no {', '.join(missing)}", _hint(vcpu, missing)).error()
     if conflict := feature_rules.conflict(features):
-        raise Refusal(errno.EINVAL, conflict).error()
+        raise Refusal(errno.EINVAL, conflict, _hint(vcpu, features)).error()
     if vcpu.vm.el1_32bit not in (None, "el1_32bit" in features):
         raise OTHER_FEATURES.error()
+
+
+def _hint(vcpu: Vcpu, features: Iterable[str]) -> str:
+    """What the bits of features mean on other kernels: the VMM may have meant that."""
+    kernel = vcpu.system.kernel
+    return featurebits.hint(kernel, (kernel.features[name].bit for name in features if name in kernel.features))
 
 
 def _leave_behind(vcpu: Vcpu, features: frozenset[str]) -> None:

@@ -15,9 +15,9 @@ class Severity(StrEnum):
     LOST = "lost"
     """The interface took the value: destroyed, refused, cut, never written, of the wrong vCPU or an older save."""
     CHANGED = "changed"
-    """The VMM wrote another value than was saved, and it is there: a mistake or an edit."""
+    """The VMM wrote another value than was saved, and it is there, or got another feature: a mistake or an edit."""
     LATENT = "latent"
-    """Equal here by luck."""
+    """Right here by luck."""
 
 
 class Cause(NamedTuple):
@@ -33,6 +33,13 @@ class Cause(NamedTuple):
 LOST, CHANGED, LATENT = Severity.LOST, Severity.CHANGED, Severity.LATENT
 INIT, FINALIZE = Step(Stage.INIT), Step(Stage.FINALIZE)
 AND_CHECKED = "these registers; check every KVM_SET_ONE_REG for errors"
+NUMBERS = (
+    "the bits of KVM_ARM_VCPU_INIT and the capabilities that report them belong to a kernel; one may use another's"
+)
+CHECKED = (
+    "ask KVM_CHECK_EXTENSION for the capability before setting the bit, and take both numbers from the headers of the "
+    "kernel that has the feature"
+)
 AFTER_RESTORE = "after a restore every register has the value that was saved"
 
 
@@ -49,6 +56,12 @@ def _before(what: str, stage: Stage, later: Stage) -> str:
 
 
 CAUSES = {
+    "bit-mistaken": Cause(
+        "feature-bit", CHANGED, "a feature bit that is another feature on this kernel", NUMBERS, CHECKED
+    ),
+    "bit-unchecked": Cause(
+        "feature-bit", LATENT, "a feature bit that other kernels use for another feature", NUMBERS, CHECKED
+    ),
     "vcpu-forgotten": Cause(
         "restore-differs",
         LOST,

@@ -7,16 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from dataclasses import replace
 from typing import NamedTuple
 
 from kvmabi.events import MP_STATE, VCPU_EVENTS, Event
 from kvmabi.order.findings import Finding
 from kvmabi.order.judging import Judge
 from kvmabi.order.lives import Life
+from kvmabi.order.mistaken import FeatureBits
 from kvmabi.order.saves import Save
 from kvmabi.order.values import SHARED, Values
 from kvmabi.order.verdict import Place, Verdict
 from kvmabi.order.writes import Writes
+from kvmabi.profiles import Kernel
 
 MOST_SAVES = 2048
 MOST_WRITES = 512
@@ -36,7 +39,8 @@ class OrderChecker:
 
     ``ignored`` are the IDs of registers that findings leave out, ``pairs`` the pairs of vCPUs that the user declares
     (destination to source, each a VM and a vCPU or a VM and None for all its vCPUs), ``counter_hz`` the rate of the
-    host's counter (0: the guest's time is not judged).
+    host's counter (0: the guest's time is not judged), ``kernel`` the one whose feature bits a VMM must
+    know (None: they are not judged).
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class OrderChecker:
         *,
         pairs: Mapping[Place, Place] | None = None,
         counter_hz: int = 0,
+        kernel: Kernel | None = None,
     ) -> None:
         self._ignored = frozenset(ignored)
         self._pairs = dict(pairs or {})
@@ -57,10 +62,13 @@ class OrderChecker:
         self._forgotten = 0
         self._dumps: set[int] = set()
         self._events = 0
+        self._bits = None if kernel is None else FeatureBits(kernel)
 
     def watch(self, event: Event) -> None:
         """Process an event."""
         self._events = event.number
+        if self._bits is not None:
+            self._bits.watch(event)
         follow = FOLLOWED.get(event.what)
         if follow is None or event.vcpu is None:
             return
@@ -94,7 +102,8 @@ class OrderChecker:
         judge = Judge(self.saves, other_saves, self._pairs, self._ignored, self._counter_hz)
         verdict = judge.verdict(writes, set_up, self._events, self._forgotten)
         self._dumps = judge.dumps
-        return verdict
+        bits = () if self._bits is None else tuple(self._bits.findings())
+        return replace(verdict, findings=(*bits, *verdict.findings))
 
     def sources(self) -> list[Save]:
         """The saves, without looks at what was restored as far as the last verdict knew them."""

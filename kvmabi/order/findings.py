@@ -131,7 +131,7 @@ class Finding:
 
     @property
     def kind(self) -> str:
-        """The kind of finding: one of six, which causes share."""
+        """The kind of finding, which causes share."""
         return self._row.kind
 
     @property
@@ -179,7 +179,8 @@ class Finding:
 
     def __str__(self) -> str:
         count = len(self.losses)
-        what = f"{count} register{'s' if count != 1 else ''} of VM {self.vm} vCPU {self.vcpu}"
+        place = f"VM {self.vm} vCPU {self.vcpu}"
+        what = f"{count} register{'s' if count != 1 else ''} of {place}" if count else place
         lines = [f"{self.severity}: {self.title}: {what}"]
         if self.pair is not None:
             lines.append(f"  saved:  {self.pair.source}")

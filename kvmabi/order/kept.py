@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -57,6 +56,8 @@ class KeptSaves:
         if not newest:
             return
         try:
+            import hashlib  # here: a run without saves starts without it
+
             self.folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
             for save in newest:
                 content = _content(save)

@@ -162,7 +162,13 @@ class Writes:
         if id == SVCR:
             self.svcr_write = event
             event.ask_origin()
-        for lost in event.effects:
+        if event.may_have_effects:
+            self._destroyed_by(event)
+
+    def _destroyed_by(self, event: Event) -> None:
+        """Note what a write has destroyed of what was written or read before."""
+        known = self.attempts.keys() | self.looked.keys() if self.looked else self.attempts
+        for lost in event.effects_on(known):
             looked = self.looked.pop(lost.id, None)
             if looked is not None:
                 self.undone[lost.id] = looked

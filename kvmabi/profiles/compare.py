@@ -14,7 +14,7 @@ from kvmabi.profiles.kernel import Kernel, load_kernel
 from kvmabi.tables import Table
 
 Difference = tuple[str, str, str, str]
-NAMES = frozenset({"name", "title", "switches"})
+NAMES = frozenset({"name", "title", "forecast", "switches"})
 
 
 def diff(a: str | Kernel, b: str | Kernel) -> list[Difference]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tomllib
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from kvmabi import regid, tables
@@ -22,13 +21,12 @@ def builtin_names(kind: str) -> list[str]:
 
 @cache
 def _builtin_names(kind: str) -> tuple[str, ...]:
-    entries = files(PACKAGE).joinpath(kind).iterdir()
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml")))
+    return tuple(sorted(path.stem for path in _folder(PACKAGE).joinpath(kind).glob("*.toml")))
 
 
 def builtin_table(name: str, package: str = PACKAGE) -> Table:
     """A table that ships with kvmabi, by its path below a package."""
-    return tomllib.loads(files(package).joinpath(name).read_text("utf-8"))
+    return tomllib.loads(_folder(package).joinpath(name).read_text("utf-8"))
 
 
 def builtin(name: str, package: str = PACKAGE) -> Reader:
@@ -53,6 +51,11 @@ def unknown(kind: str, name: str) -> str:
     guess = tables.guess(name, builtin_names(kind))
     hint = f" ({guess})" if guess.startswith("did") else ""
     return f"no {_singular(kind)} {name!r}{hint}: take {_choices(kind)}"
+
+
+def _folder(package: str) -> Path:
+    """The folder of a package of kvmabi's: a real one, since programs load libraries from the package."""
+    return Path(__file__).parents[2].joinpath(*package.split("."))
 
 
 def _singular(kind: str) -> str:

@@ -15,6 +15,8 @@ from kvmabi.profiles.switches import Switches
 from kvmabi.tables import Table
 
 KIND = "kernels"
+CHANGES_OF = "changes_of"
+"""The key of a profile that takes what another profile changes in its own base: of a patch series, say."""
 LIST_GROUPS = frozenset({*regid.FAMILIES.values(), "invariant", "timer"})
 """The groups of KVM_GET_REG_LIST: register families, and system registers that a kernel lists apart."""
 
@@ -30,6 +32,7 @@ class Feature(NamedTuple):
 class Kernel:
     """One kernel as userspace sees it. Rules read these fields and never a version.
 
+    ``forecast`` is "" for a kernel that exists; otherwise the profile is a guess at one to come, and it says what of.
     ``cpu_targets`` lists targets that INIT accepts on one CPU only: MIDR's implementer and part, the target.
     ``features`` by the kernel's lower-case names; ``max_features`` is the first bit for which INIT fails
     with ENOENT. ``list_order`` names the register families in KVM_GET_REG_LIST's order, ``invariants`` and
@@ -45,6 +48,7 @@ class Kernel:
 
     name: str
     title: str
+    forecast: str
     api_version: int
     target: int
     cpu_targets: tuple[tuple[int, int, int], ...]
@@ -74,8 +78,13 @@ class Kernel:
     without_capabilities: frozenset[int]
     switches: Switches
 
+    @property
+    def label(self) -> str:
+        """The name, marked if it is a forecast: "sme-forecast (forecast)"."""
+        return f"{self.name} (forecast)" if self.forecast else self.name
+
     def __repr__(self) -> str:
-        return f"<Kernel {self.name}: {self.title}>"
+        return f"<Kernel {self.label}: {self.title}>"
 
 
 def kernel_names() -> list[str]:
@@ -102,12 +111,14 @@ def kernel_of(name: str, table: Table) -> Kernel:
     """Returns the kernel that a table describes; the UsageError names the field that is wrong."""
     read = Reader(name, table)
     features = {key: _feature(read, key, value) for key, value in read.sub("features").items() if value is not False}
+    _numbers_differ(read, features)
     order = read.texts("list_order", LIST_GROUPS)
     if not order or len(set(order)) != len(order):
         raise read.wrong("list_order", f"must name each of {', '.join(sorted(LIST_GROUPS))} at most once")
     return Kernel(
         name=read.text("name", name),
         title=read.text("title", name),
+        forecast=read.text("forecast", ""),
         api_version=read.number("api_version", most=0xFF),
         target=read.number("target", most=0xFF),
         cpu_targets=tuple(_target(read, row) for row in read.items("cpu_targets")[:64]),
@@ -151,6 +162,16 @@ def _feature(read: Reader, key: str, value: Any) -> Feature:
     return Feature(field.number("bit", most=7 * 32 - 1), capability)
 
 
+def _numbers_differ(read: Reader, features: Mapping[str, Feature]) -> None:
+    """Raises UsageError for two features with one bit, or with one capability."""
+    for place, what in enumerate(Feature._fields):
+        taken: dict[int, str] = {}
+        for name, feature in features.items():
+            number = feature[place]
+            if number is not None and taken.setdefault(number, name) != name:
+                raise read.wrong(f"features.{name}", f"{what} {number} is that of {taken[number]}")
+
+
 def _target(read: Reader, row: Any) -> tuple[int, int, int]:
     if not isinstance(row, list) or len(row) != 3:
         raise read.wrong("cpu_targets", "must list MIDR's implementer and part, and the target")
@@ -177,25 +198,40 @@ def _changes(read: Reader) -> dict[str, dict[str, Any]]:
 
 
 def _with_base(name: str, depth: int) -> Table:
-    """A profile's table on top of the one that its ``base`` names.
+    """A profile's table on top of the one that its ``base`` names, and of ``changes_of`` if it has that.
 
     Tables are merged, except those that ``replaces`` names; anything else is replaced.
     """
     if depth > 8:
         raise UsageError(f"{name}: profiles are based on each other in a circle")
-    table, _ = files.read(KIND, name)
-    read = Reader(name, table)
-    keys = {"base", "replaces", *(field.name for field in fields(Kernel))}
-    read.only(keys)
+    table = _own(name)
     base = table.get("base")
     if base is None:
+        if CHANGES_OF in table:
+            raise UsageError(f"{name}: {CHANGES_OF}: needs a base for the changes")
         return table
     if not isinstance(base, str):
         raise UsageError(f"{name}: base: must be a string")
     below = _with_base(base, depth + 1)
-    for key in read.texts("replaces", keys):
-        below.pop(key, None)
-    return _merge(below, table)
+    if CHANGES_OF in table:
+        changes = Reader(name, table).text(CHANGES_OF)
+        below = _over(changes, below, {key: value for key, value in _own(changes).items() if key != CHANGES_OF})
+    return _over(name, below, table)
+
+
+def _own(name: str) -> Table:
+    """What a profile's file says, without its base; its keys are checked."""
+    table, _ = files.read(KIND, name)
+    Reader(name, table).only({"base", "replaces", CHANGES_OF, *(field.name for field in fields(Kernel))})
+    return table
+
+
+def _over(name: str, below: Table, table: Table) -> Table:
+    """A profile's table on top of another one."""
+    kept = dict(below)
+    for key in Reader(name, table).texts("replaces", {field.name for field in fields(Kernel)}):
+        kept.pop(key, None)
+    return _merge(kept, table)
 
 
 def _merge(base: Table, over: Mapping[str, Any]) -> Table:

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from kvmabi import regid
-from kvmabi.profiles import files
 from kvmabi.tables import Reader, Table
 
 UNKNOWN = 0x1DE7EC7EDBADC0DE
@@ -106,7 +105,7 @@ def check(row: Reader) -> None:
 
 @cache
 def _rows() -> dict[str, Table]:
-    rows = files.builtin_table("sysregs.toml")
+    rows = regid.sysreg_rows()
     return {name: row for _, name, row in sorted((row["enc"], name, row) for name, row in rows.items())}
 
 

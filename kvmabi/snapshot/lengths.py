@@ -63,6 +63,32 @@ def checked(lengths_bits: Iterable[int], what: str) -> Lengths:
     return lengths
 
 
+def impossible(kind: str, lengths_bits: Lengths) -> str:
+    """Why no CPU has a set of lengths of SVE or SME (``kind``), "" if one can.
+
+    SVE has every power of two up to its longest length, SME has nothing but powers of two. Source: Arm ARM.
+
+    >>> impossible("sve", (128, 256, 384)), impossible("sme", (512, 2048))
+    ('', '')
+    >>> impossible("sve", (256, 512))
+    '128 is missing: SVE has every power of two up to its longest'
+    >>> impossible("sme", (128, 384))
+    '384 is not a power of two'
+    """
+    if kind == "sme":
+        odd = [bits for bits in lengths_bits if bits & bits - 1]
+        return (
+            f"{', '.join(map(str, odd))} {'is not a power' if len(odd) == 1 else 'are not powers'} of two"
+            if odd
+            else ""
+        )
+    longest = max(lengths_bits, default=0)
+    needed = [VQ_BITS << step for step in range(longest.bit_length()) if VQ_BITS << step <= longest]
+    missing = [str(bits) for bits in needed if bits not in lengths_bits]
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{', '.join(missing)} {verb} missing: SVE has every power of two up to its longest" if missing else ""
+
+
 def are_lengths(values: Iterable[object]) -> bool:
     """Whether some values, in bits, are lengths that SVE_VLS and SME_VLS can hold.
 

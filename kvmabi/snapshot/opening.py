@@ -23,6 +23,7 @@ MODULES: tuple[str, ...] = (
     *("crosvm", "cloud_hypervisor", "trace", "json_", "text"),
 )
 """The modules of kvmabi/snapshot/formats, in the order in which they are asked; the vaguest last."""
+ONE_ONLY = "only an image with internal snapshots (qcow2) holds several"
 MOST_LAYERS = 2
 WAIT_SECONDS = 10
 """How long a named pipe may have no writer, or no data."""
@@ -34,16 +35,19 @@ def formats() -> tuple[Format, ...]:
     return tuple(import_module(f"kvmabi.snapshot.formats.{name}").FORMAT for name in MODULES)
 
 
-def read(path: str | Path, *, numbers: bool = False) -> Snapshot:
+def read(path: str | Path, *, numbers: bool = False, selected: str | None = None) -> Snapshot:
     """Read the snapshot in a file or directory. Raises UsageError if it is not one, is empty or cannot be read.
 
     ``numbers``: values in text are numbers, with the highest digit first, instead of bytes as they are transferred.
+    ``selected``: the ID or name of a snapshot in a file that holds several (None: the last).
     """
     try:
         if os.path.isdir(path):
+            if selected is not None:
+                raise UsageError(f"{path}: is a directory: {ONE_ONLY}")
             return _checked(str(path), _folder(Path(path)))
         with _opened(path) as file:
-            return _checked(str(path), read_stream(file, str(path), numbers=numbers))
+            return _checked(str(path), read_stream(file, str(path), numbers=numbers, selected=selected))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except BadBlob as error:
@@ -70,7 +74,7 @@ def read_bytes(data: bytes, name: str = "blob") -> Snapshot:
     return read_stream(cast(BinaryIO, io.BytesIO(data)), name)
 
 
-def read_stream(raw: BinaryIO, name: str, *, numbers: bool = False) -> Snapshot:
+def read_stream(raw: BinaryIO, name: str, *, numbers: bool = False, selected: str | None = None) -> Snapshot:
     """Read the snapshot in an open file, see ``read``. Raises BadBlob for any that is not readable."""
     source = Source(name, raw)
     for _ in range(MOST_LAYERS):
@@ -84,6 +88,10 @@ def read_stream(raw: BinaryIO, name: str, *, numbers: bool = False) -> Snapshot:
         raise BadBlob("is empty", rule="empty")
     for format in formats():
         if format.recognises(head):
+            if selected is not None:
+                if format.read_selected is None:
+                    raise UsageError(f"{name}: is {format.title}: {ONE_ONLY}")
+                return format.read_selected(source, selected)
             if numbers and format.read_numbers is None:
                 raise UsageError(f"{name}: is {format.title}: only values in text can be numbers")
             return format.read_numbers(source) if numbers and format.read_numbers else format.read(source)

@@ -237,5 +237,7 @@ def _problem(problem: Problem) -> Finding:
 
 def _subject(snapshot: Snapshot, target: Target) -> str:
     host = "" if target.host is None else f", for host {target.host.name}"
-    kernel = "" if target.kernel is None else f" under {target.kernel.name}" if host else f", for {target.kernel.name}"
+    kernel = (
+        "" if target.kernel is None else f" under {target.kernel.label}" if host else f", for {target.kernel.label}"
+    )
     return f"{snapshot.format}, {count(len(snapshot.vcpus), 'vCPU')}{host}{kernel}"

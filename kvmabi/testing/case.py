@@ -95,7 +95,7 @@ class Case:
         if kvm is None or not _was_written(kvm):
             return ""
         verdict = kvm.verdict()
-        self.reports.append(f"{kvm.host.name} under {kvm.kernel.name}: {_report(verdict, kvm.log.events)}")
+        self.reports.append(f"{kvm.host.name} under {kvm.kernel.label}: {_report(verdict, kvm.log.events)}")
         return self.why(verdict)
 
     def why(self, verdict: Verdict) -> str:

@@ -27,12 +27,13 @@ from kvmabi.testing.records import Data, event_data
 def serve(order: Data) -> Data:
     """Run the program of an order; returns how it ended, its events and the verdict, or the error of one line."""
     host = from_json(order["host"]["name"], order["host"])
+    kernel = load_kernel(order["kernel"])
     log = EventLog()
-    checker = OrderChecker(order["ignored"], counter_hz=host.counter_hz)
+    checker = OrderChecker(order["ignored"], counter_hz=host.counter_hz, kernel=kernel)
     log.watchers.append(checker.watch)
     try:
         script = None if order["guest"] is None else scripts.load(order["guest"])
-        system = open_system(host, load_kernel(order["kernel"]), log, script)
+        system = open_system(host, kernel, log, script)
         status = launch.run(order["argv"], system, environment=order["environment"])
     except UsageError as error:
         return {"error": str(error)}

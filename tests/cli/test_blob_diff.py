@@ -80,3 +80,19 @@ def test_matrix_of_one_kernel(kvmabi: Kvmabi) -> None:
     assert {host["kernel"] for host in found["hosts"]} == {"linux-6.1"}
     values = {one["name"]: one["value"] for one in found["id_registers"]}
     assert values["id_aa64isar0_el1"] is None
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words", "status"),
+    [
+        ("a64fx neoverse-v1", "", 0),
+        ("a64fx neoverse-v1", "--fail-on guest", 0),
+        ("a64fx neoverse-v1", "--fail-on blockers", 1),
+        ("neoverse-v1 neoverse-v1", "--fail-on blockers", 0),
+        ("a64fx neoverse-v1", "--guest-sve 512", 1),
+        ("neoverse-v1 neoverse-v1", "--guest-sve 512 --fail-on blockers", 1),
+    ],
+)
+def test_matrix_fails_on(kvmabi: Kvmabi, hosts: str, words: str, status: int) -> None:
+    """Blockers decide the exit status only where that is asked for; lengths that a host cannot give always do."""
+    assert kvmabi("matrix", *hosts.split(), *words.split()).status == status

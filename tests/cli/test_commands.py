@@ -47,6 +47,35 @@ def test_example_of_the_help_works(kvmabi: Kvmabi, command: str) -> None:
         assert ended.out
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "kernels",
+        "kernels diff linux-7.3 sme-forecast",
+        "regs --kernel sme-forecast --features sme --svcr za",
+        "matrix sme-demo --kernel sme-forecast",
+        "conformance --kernel sme-forecast --case sme.svcr-values",
+        "include --kernel sme-forecast",
+    ],
+)
+def test_forecast_is_marked(kvmabi: Kvmabi, line: str) -> None:
+    """Whatever names the kernel for people says that it is a forecast; a kernel that exists is not marked."""
+    ended = kvmabi(*line.split())
+    assert "forecast" in re.sub("sme-forecast", "", ended.out + ended.err)
+    other = kvmabi(*line.replace("sme-forecast", "sme-v12").split())
+    assert ("forecast" in other.out + other.err) == (line == "kernels")
+
+
+def test_flags_have_the_numbers_of_a_kernel(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """Those of SME where the kernel has it, of a profile of the user's own, too."""
+    own = tmp_path / "own.toml"
+    own.write_text('base = "sme-v12"\n[features]\nsme = { bit = 11, capability = 260 }\n')
+    for kernel, bit, capability in (("sme-v9", 9, 252), ("sme-forecast", 10, 252), (str(own), 11, 260)):
+        flags = kvmabi("include", "--kernel", kernel).out.split()
+        assert flags[1:] == [f"-DKVM_ARM_VCPU_SME={bit}", f"-DKVM_CAP_ARM_SME={capability}"]
+    assert len(kvmabi("include", "--kernel", "linux-7.3").out.split()) == 1
+
+
 @pytest.mark.parametrize("line", ["reg svcr za.h[3] 0", "regs --features sve,sme", "hosts", "kernels"])
 def test_json_parses(kvmabi: Kvmabi, line: str) -> None:
     """A list of objects with the same keys in all that they share."""

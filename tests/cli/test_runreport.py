@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from cli.readers import run_of, suite_of
 from cli.schemas import validate
 from kvmabi.cli import github
-from kvmabi.cli.runreport import annotated, render, summary
+from kvmabi.cli.remarks import Remarks
+from kvmabi.cli.runforms import annotated
+from kvmabi.cli.runreport import render, summary
 from kvmabi.events import Origin
 from kvmabi.order import Finding, Loss, NotJudged, Pair, Severity, Verdict
 from kvmabi.order.causes import CAUSES
@@ -102,7 +104,7 @@ def made(
 @given(verdict=VERDICTS, lines=st.lists(ANYTHING, max_size=2), program=ANYTHING)
 def test_any_verdict_in_any_form(verdict: Verdict, lines: list[str], program: str) -> None:
     """Every form is well-formed and has every finding; names, reasons, paths and frames may be anything."""
-    reports = {form: render(verdict, form, lines, lines, program=program) for form in FORMS}
+    reports = {form: render(verdict, form, Remarks(lines, lines), program=program) for form in FORMS}
     assert len(validate("run", reports["json"])["findings"]) == len(verdict.findings)
     suite_of(reports["junit"])
     assert len(run_of(reports["sarif"])["results"]) == len(verdict.findings)
@@ -113,7 +115,7 @@ def test_any_verdict_in_any_form(verdict: Verdict, lines: list[str], program: st
 
 def test_json() -> None:
     """The verdict, every register with its values in hex, the pair, and what was not judged."""
-    report = validate("run", render(made(90, (LOST, ALONE), (PAIR,), (UNJUDGED,)), "json", ["w"], ["r"]))
+    report = validate("run", render(made(90, (LOST, ALONE), (PAIR,), (UNJUDGED,)), "json", Remarks(["w"], ["r"])))
     assert (report["events"], report["verdict"], report["warnings"], report["refused"]) == (90, "lost", ["w"], ["r"])
     lost, alone = report["findings"]
     assert (lost["kind"], lost["vm"], lost["vcpu"], lost["severity"]) == ("destroyed-by-svcr", 2, 0, "lost")
@@ -146,14 +148,14 @@ def test_json() -> None:
     ],
 )
 def test_verdict_is_the_worst(verdict: Verdict, word: str) -> None:
-    assert validate("run", render(verdict, "json", [], []))["verdict"] == word
+    assert validate("run", render(verdict, "json", Remarks()))["verdict"] == word
 
 
 def test_junit_has_a_case_for_each_pair() -> None:
     """A pair with a finding fails, one without passes; what was not judged is skipped, and says why."""
     good = replace(PAIR, vm=7)
     verdict = made(90, (LOST, LATENT, ALONE), (PAIR, good), (UNJUDGED,))
-    suite = suite_of(render(verdict, "junit", ["a warning"], []))
+    suite = suite_of(render(verdict, "junit", Remarks(["a warning"])))
     failed, passed, alone, skipped = suite.findall("testcase")
     assert failed.get("name") == "VM 2 vCPU 0 restored from VM 1 vCPU 0"
     assert (failed[0].tag, failed[0].get("type"), failed[0].get("message")) == (
@@ -171,25 +173,25 @@ def test_junit_has_a_case_for_each_pair() -> None:
 def test_junit_fails_for_the_severities_asked_for() -> None:
     """Latent findings do not fail a case, unless ``fails`` says so."""
     verdict = made(9, (LATENT,), (PAIR,))
-    passed = suite_of(render(verdict, "junit", [], []))
+    passed = suite_of(render(verdict, "junit", Remarks()))
     assert passed.get("failures") == "0"
     assert LATENT.title in (passed.findtext("testcase/system-out") or "")
-    assert suite_of(render(verdict, "junit", [], [], fails=set(Severity))).get("failures") == "1"
+    assert suite_of(render(verdict, "junit", Remarks(), fails=set(Severity))).get("failures") == "1"
 
 
 @pytest.mark.parametrize(("events", "why"), [(0, "/dev/kvm was never used"), (9, "no save and restore was seen")])
 def test_junit_is_never_empty(events: int, why: str) -> None:
     """If nothing was judged there is one case, which is skipped and says why."""
-    (case,) = suite_of(render(made(events, ()), "junit", [], []))
+    (case,) = suite_of(render(made(events, ()), "junit", Remarks()))
     assert (case[0].tag, case[0].get("message")) == ("skipped", f"nothing was judged: {why}")
 
 
 def test_strict() -> None:
     """A restore that was not judged fails its case and is annotated; another vCPU is skipped. The line counts it."""
     verdict = made(9, (), (), (UNJUDGED, replace(UNJUDGED, vm=5, is_restore=False)))
-    restored, other = suite_of(render(verdict, "junit", [], [], strict=True))
+    restored, other = suite_of(render(verdict, "junit", Remarks(), strict=True))
     assert (restored[0].tag, other[0].tag) == ("failure", "skipped")
-    assert suite_of(render(verdict, "junit", [], [])).get("failures") == "0"
+    assert suite_of(render(verdict, "junit", Remarks())).get("failures") == "0"
     (annotation,) = annotated(verdict, strict=True)
     assert annotation.message == "VM 4 vCPU 1 was not judged: two saves fit: declare the pair"
     assert list(annotated(verdict)) == []
@@ -203,8 +205,8 @@ def test_strict_where_nothing_was_judged(form: str) -> None:
     for verdict in (Verdict(9, (), (), (), saves=1), Verdict(9, (), (), (set_up,))):
         assert verdict.fails(strict=True)
         assert not verdict.fails()
-        assert ("nothing was judged: declare" in render(verdict, form, [], [], strict=True)) is (form != "json")
-        assert "nothing was judged: declare" not in render(verdict, form, [], [])
+        assert ("nothing was judged: declare" in render(verdict, form, Remarks(), strict=True)) is (form != "json")
+        assert "nothing was judged: declare" not in render(verdict, form, Remarks())
         assert [one.title for one in annotated(verdict, strict=True)] == ["kvmabi: nothing was judged"]
         assert summary(verdict, "f") == "no findings, and nothing was judged: the report is in f"
     for verdict in (Verdict(9, (), (PAIR,), (), saves=1), Verdict(9, (), (), ())):
@@ -215,7 +217,7 @@ def test_sarif_levels_rules_and_places() -> None:
     """Severities as levels, kinds as rules, vCPU and registers as logical locations, the innermost line as place."""
     origin = origin_of(("memcpy", "restore at /nowhere/vmm.c:41", "main at /nowhere/vmm.c:9"))
     lost = Finding("destroyed", 2, 0, (LOSS,), PAIR, origins=(("z9 was written", origin),))
-    run = run_of(render(made(9, (lost, LATENT, ALONE)), "sarif", ["w"], ["r"], program="/nowhere/vmm"))
+    run = run_of(render(made(9, (lost, LATENT, ALONE)), "sarif", Remarks(["w"], ["r"]), program="/nowhere/vmm"))
     first, second, third = run["results"]
     assert [first["level"], second["level"], third["level"]] == ["error", "note", "warning"]
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
@@ -237,7 +239,7 @@ def test_sarif_levels_rules_and_places() -> None:
 
 def test_sarif_without_a_file() -> None:
     """Without origins and program a result has only its logical location."""
-    (result,) = run_of(render(made(9, (LOST,)), "sarif", [], []))["results"]
+    (result,) = run_of(render(made(9, (LOST,)), "sarif", Remarks()))["results"]
     assert "physicalLocation" not in result["locations"][0]
 
 
@@ -272,7 +274,7 @@ def test_summary_counts(verdict: Verdict) -> None:
 
 def test_text_has_warnings_and_refusals() -> None:
     """Below the verdict, each under its heading."""
-    text = render(made(9, (LOST,)), "text", ["the VM is dead"], ["EBUSY"])
+    text = render(made(9, (LOST,)), "text", Remarks(["the VM is dead"], ["EBUSY"]))
     assert text.splitlines()[-4:] == [
         "kvmabi: warnings:",
         "  the VM is dead",

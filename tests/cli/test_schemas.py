@@ -87,10 +87,13 @@ def test_conformance_with_differences(kvmabi: Kvmabi, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_demo(kvmabi: Kvmabi) -> None:
-    """The demo in silence: three programs, each ends as expected, and two have findings."""
-    ended = kvmabi("demo", "--json")
-    programs = validate("demo", ended.out)["programs"]
+@pytest.mark.parametrize("kernel", ["sme-v12", "sme-forecast"])
+def test_demo(kvmabi: Kvmabi, kernel: str) -> None:
+    """The demo in silence, with a kernel's numbers: three programs end as expected, and two have findings."""
+    ended = kvmabi("demo", "--json", "--kernel", kernel)
+    demo = validate("demo", ended.out)
+    assert demo["kernel"] == kernel
+    programs = demo["programs"]
     assert [program["status"] for program in programs] == [program["expected"] for program in programs]
     assert [bool(program["findings"]) for program in programs] == [False, True, True]
     assert (ended.status, ended.err) == (0, "")

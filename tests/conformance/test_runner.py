@@ -11,7 +11,7 @@ from conformance.conftest import Answer, Liar
 from kvmabi import regid
 from kvmabi.conformance import load, read, run, select
 from kvmabi.errors import UsageError
-from kvmabi.profiles import host_names
+from kvmabi.profiles import host_names, load_kernel
 from kvmabi.steps.backends.model import ModelBackend
 
 FORM = '[[case]]\nname = "a.b"\nrule = "r"\nsource = "s"\nsteps = """\n{}\n"""\n'
@@ -31,6 +31,19 @@ def test_the_model_passes_everywhere(host: str) -> None:
         outcomes = run(model, load())
     assert {outcome.case.name: outcome.differences for outcome in outcomes if outcome.differences} == {}
     assert sum(outcome.status == "passed" for outcome in outcomes) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["sme-demo", "sme-nosve-sme512"])
+def test_the_forecast_passes(host: str) -> None:
+    """So does what SME's rules give on the kernel that may have it; no case of SME is left out that v12 runs."""
+    ran = {}
+    for kernel in ("sme-v12", "sme-forecast"):
+        with ModelBackend(host, load_kernel(kernel)) as model:
+            outcomes = run(model, load())
+        assert {outcome.case.name: outcome.differences for outcome in outcomes if outcome.differences} == {}
+        ran[kernel] = {outcome.case.name for outcome in outcomes if outcome.status == "passed"}
+    assert ran["sme-v12"] == ran["sme-forecast"]
 
 
 @pytest.mark.slow

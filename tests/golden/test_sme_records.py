@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from golden import packs, sme_players, sme_states
@@ -46,3 +48,13 @@ def test_records_are_what_the_model_gives(name: str) -> None:
     host = packs.host(name.removesuffix(".jsonl"))
     lab = Lab(host, packs.kernel(host.kernel), always="EL2" if "nested" in name else "")
     assert_records_agree(lab, played(name), differences)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sme-v12.nosve_sme512.jsonl", "sme-v12.sve256_sme512_nofa64.jsonl"])
+def test_forecast_follows_the_series(name: str, tmp_path: Path) -> None:
+    """The forecast's SME is what was recorded of v12: all but the numbers of features, and PMMIR_EL1, which 7.3 has."""
+    on_72 = tmp_path / "forecast.toml"
+    on_72.write_text('base = "sme-forecast"\nwithout = ["pmmir_el1"]\n')
+    lab = Lab(packs.host(name.removesuffix(".jsonl")), packs.kernel(str(on_72)))
+    assert_records_agree(lab, [record for record in played(name) if record["t"] != "init"], differences)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from kvmabi import uapi
 from kvmabi.device import DeviceFile
+from kvmabi.interpose.entrance import Entrance
 from kvmabi.interpose.protocol import IDENTITY, REPLY, REQUEST, VERSION, Flag, Message
 from kvmabi.interpose.server import Server
 
@@ -91,7 +92,7 @@ class RawClient:
 @contextmanager
 def serving(system: DeviceFile, folder: Path) -> Iterator[Server]:
     """A server on ``folder``/socket, served by a thread."""
-    server = Server(folder / "socket", system)
+    server = Entrance(folder / "socket", lambda: system).server()
     stop = threading.Event()
 
     def serve() -> None:

@@ -15,20 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose.rawclient import RawClient
+from interpose.rawclient import RawClient, Reply
 from kvmabi import uapi
 from kvmabi.events import Event, EventLog, Origin
 from kvmabi.interpose import backtraces
 from kvmabi.interpose.backtraces import Backtraces, Callers, Trace, decode
-from kvmabi.interpose.protocol import BACKTRACE, MOST_FRAMES, REPLY, REQUEST, Flag, Message
+from kvmabi.interpose.protocol import BACKTRACE, CALLED, IDENTITY, MOST_FRAMES, REPLY, REQUEST, Flag, Message
 from kvmabi.interpose.server import Server
 
 MASK = (1 << 64) - 1
 
 
-def message(*addresses: int, thread: int = 1, count: int | None = None, kind: int = Message.BACKTRACE) -> bytes:
+def message(
+    *addresses: int, thread: int = 1, count: int | None = None, kind: int = Message.BACKTRACE, name: bytes = b""
+) -> bytes:
     """A backtrace, right unless ``count`` or ``kind`` is not."""
-    start = BACKTRACE.pack(kind, thread, len(addresses) if count is None else count, 0)
+    start = BACKTRACE.pack(kind, thread, len(addresses) if count is None else count, 0, name)
     return start + struct.pack(f"={len(addresses)}Q", *addresses)
 
 
@@ -77,6 +79,42 @@ def test_backtrace_fills_the_origin(client: RawClient, asked: list[Origin]) -> N
     os.close(vm)
 
 
+def test_backtrace_with_the_request(client: RawClient, asked: list[Origin]) -> None:
+    """A client that expects to be asked sends both at once: one reply, and the origin is that of this request."""
+    client.sock.send(message())
+    client.receive()
+    reply = called(client, message(8, 16, thread=threading.get_native_id(), name=b"vcpu 0"))
+    assert reply == (12, 0, 0, None)
+    origin = asked[-1]
+    assert (origin.pid, origin.thread, origin.thread_name) == (os.getpid(), threading.get_native_id(), "vcpu 0")
+    assert origin.frames == ("0x8", "0x10")
+    assert client.ioctl(client.open(), uapi.KVM_GET_API_VERSION).flags == Flag.ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [(CALLED, b""), (CALLED, message(1)[:-1]), (CALLED, message(1) + b"\0"), (CALLED, bytes(100_000)), (0, message())],
+)
+def test_hostile_backtrace_with_the_request(client: RawClient, tmp_path: Path, kind: int, data: bytes) -> None:
+    """What is no backtrace, or is there unannounced, disconnects that client and no other."""
+    client.sock.send(message())
+    client.receive()
+    client.sock.send(REQUEST.pack(Message.OPEN | kind, 0, bytes(16), 0) + data)
+    assert client.is_dropped()
+    with RawClient(tmp_path) as other:
+        os.close(other.open())
+
+
+def called(client: RawClient, backtrace: bytes) -> Reply:
+    """KVM_GET_API_VERSION with a backtrace."""
+    system = client.open()
+    status = os.fstat(system)
+    identity = IDENTITY.pack(status.st_dev, status.st_ino)
+    client.sock.send(REQUEST.pack(Message.IOCTL | CALLED, uapi.KVM_GET_API_VERSION, identity, 0) + backtrace)
+    os.close(system)
+    return client.receive()
+
+
 def test_no_frames(client: RawClient, asked: list[Origin]) -> None:
     """An unwinder that finds nothing is not an error."""
     client.sock.send(message())
@@ -98,9 +136,9 @@ def test_no_frames(client: RawClient, asked: list[Origin]) -> None:
         message(1) + b"\0",
         bytes(100_000),
         message(1, kind=Message.IOCTL),
-        BACKTRACE.pack(Message.BACKTRACE, 1, 0, 1),
+        BACKTRACE.pack(Message.BACKTRACE, 1, 0, 1, b""),
         REQUEST.pack(Message.OPEN, 0, bytes(16), 0),
-        REQUEST.pack(Message.BACKTRACE, 0, bytes(16), 0),
+        REQUEST.pack(Message.BACKTRACE, 0, bytes(range(16)), 0),
     ],
 )
 def test_hostile_backtrace(client: RawClient, tmp_path: Path, data: bytes) -> None:
@@ -162,14 +200,15 @@ def test_client_that_leaves(client: RawClient, asked: list[Origin], tmp_path: Pa
 
 @given(st.lists(st.integers(0, MASK), max_size=MOST_FRAMES), st.integers(0, MASK >> 32))
 def test_decodes_what_is_right(addresses: list[int], thread: int) -> None:
-    assert decode(message(*addresses, thread=thread)) == Trace(thread, tuple(addresses))
+    assert decode(message(*addresses, thread=thread, name=b"vcpu")) == Trace(thread, tuple(addresses), "vcpu")
 
 
 @given(st.binary(max_size=backtraces.MOST_BYTES + 8))
 def test_decodes_nothing_else(data: bytes) -> None:
     """What is decoded says so itself: encoded again it is the same message."""
     trace = decode(data)
-    assert trace is None or message(*trace.addresses, thread=trace.thread) == data
+    name = BACKTRACE.unpack_from(data)[-1] if trace is not None else b""
+    assert trace is None or message(*trace.addresses, thread=trace.thread, name=name) == data
 
 
 def test_reply_size_is_unchanged() -> None:

@@ -171,3 +171,16 @@ def test_sanitized(name: str, watched: Watched, build: Build, system: SystemFile
     environment = dict(os.environ) | {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
     assert run([str(build(name))], system, environment=environment, preload=preload) == (0, 0)
     assert all(origin.frames for event, origin in watched.origins if event.kind is Kind.IOCTL)
+
+
+def test_each_mode_change_has_its_own_origin(log: EventLog, watched: Watched, build: Build, preload: Path) -> None:
+    """The client sends where a set of SVCR comes from unasked after the first: always this set's place and thread."""
+    log.any_origin = False
+    system = open_system(load_host("sme-demo"), load_kernel("sme-v12"), log)
+    assert run([str(build("modes"))], system, preload=preload) == (0, 0)
+    found = watched.of("KVM_SET_ONE_REG")
+    places = [next(frame for frame in origin.frames if "streaming_mode" in frame) for origin in found]
+    expected = ["enter_streaming_mode", "leave_streaming_mode"] * 4
+    assert all(place.startswith(name) for place, name in zip(places, expected, strict=True))
+    assert [origin.thread_name for origin in found] == [build("modes").name[:15]] * 6 + ["second", "renamed"]
+    assert len({origin.thread for origin in found}) == 2

@@ -14,7 +14,7 @@ from kvmabi.interpose import backtraces, protocol, share
 from kvmabi.model import state
 
 REQUEST_FIELDS = ("message", "request", "identity", "argument")
-BACKTRACE_FIELDS = ("message", "thread", "count", "zero")
+BACKTRACE_FIELDS = ("message", "thread", "count", "zero", "name")
 REPLY_FIELDS = ("result", "error", "flags", "place", "sigmask")
 SHARE_FIELDS = {
     "struct kvmabi_event": (share.EVENT, ("id", "nanoseconds", "kind", "bytes")),
@@ -28,7 +28,6 @@ SHARE_SIZES = (
     "EVENTS_BYTES",
     "FILE_BYTES",
     "MOST_REGISTER_BYTES",
-    "THREAD_NAME_BYTES",
 )
 HEADER = '"protocol.h"'
 SHARE_HEADER = '"share.h"'
@@ -63,7 +62,7 @@ def test_the_same_numbers(tmp_path: Path) -> None:
     """Every message and flag has its number in C."""
     names = [*protocol.Message, *protocol.Flag]
     assert from_c(tmp_path, *(f"KVMABI_{name.name}" for name in names)) == [int(name) for name in names]
-    assert from_c(tmp_path, "KVMABI_EVENTS") == [protocol.EVENTS]
+    assert from_c(tmp_path, "KVMABI_EVENTS", "KVMABI_CALLED") == [protocol.EVENTS, protocol.CALLED]
     assert from_c(tmp_path, "KVMABI_PROTOCOL_VERSION", "KVMABI_MOST_FRAMES") == [protocol.VERSION, protocol.MOST_FRAMES]
 
 

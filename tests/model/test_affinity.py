@@ -47,6 +47,17 @@ def test_of_two_the_first_without_a_table_and_the_last_with_one(make: Make) -> N
     assert affinity.find(vm, 1) is vcpus[2]
 
 
+def test_the_table_is_made_once(make: Make) -> None:
+    """The first run of another vCPU leaves it as it is."""
+    vcpus = [make()]
+    vm = vm_of(vcpus[0])
+    vcpus += [make(vm=vm), make(vm=vm)]
+    affinity.fix(vm)
+    move(vcpus[2], 1)
+    affinity.fix(vm)
+    assert affinity.find(vm, 1) is vcpus[1]
+
+
 def test_a_table_that_leads_elsewhere_is_passed_over(make: Make) -> None:
     """A vCPU is found by an affinity that it took after the table was made."""
     first = make()

@@ -17,7 +17,7 @@ from kvmabi.model.row import refuse, size_of
 from kvmabi.model.system import System
 from kvmabi.profiles import load_host, load_kernel
 
-KERNELS = ("linux-6.1", "linux-6.12", "linux-7.2", "linux-7.3", "sme-v9", "sme-v10", "sme-v12")
+KERNELS = ("linux-6.1", "linux-6.12", "linux-7.2", "linux-7.3", "sme-v9", "sme-v10", "sme-v12", "sme-forecast")
 HOST = load_host("sme-demo")
 SYSTEMS = {name: System(HOST, load_kernel(name)) for name in KERNELS}
 

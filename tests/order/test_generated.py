@@ -74,6 +74,17 @@ def test_wrong_vmms_are_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrong", [False, True])
+def test_forecast(wrong: bool) -> None:
+    """The same VMMs on the kernel that may have SME lose the same, and the verdict is as exact."""
+    for seed in range(SEED, SEED + 20):
+        runs = [play(seed, wrong=wrong, sme_kernel=kernel) for kernel in ("sme-v12", "sme-forecast")]
+        with runs[0][0] as kvm, runs[1][0] as forecast:
+            assert judge(kvm.verdict(), runs[0][1]) == judge(forecast.verdict(), runs[1][1])
+            assert runs[0][1].truth == runs[1][1].truth
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", names())
 def test_every_mistake_is_found(mistake: str) -> None:
     """Each kind of mistake, in three runs."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kvmabi.errors import UsageError
 from kvmabi.model import vls
+from kvmabi.profiles import host_names, load_host
 from kvmabi.snapshot import lengths
 
 SETS = st.frozensets(st.integers(1, 16), min_size=1)
@@ -41,3 +42,30 @@ def test_what_no_vcpu_has() -> None:
     assert lengths.are_lengths([4096])
     with pytest.raises(UsageError, match=r"--sve: .* up to 2048 bits, not 4096"):
         lengths.checked([128, 4096], "--sve")
+
+
+@pytest.mark.parametrize("host", host_names())
+def test_hosts_are_possible(host: str) -> None:
+    """Every built-in host's sets, cut off anywhere, are sets that a CPU can have."""
+    for kind, bits in (("sve", load_host(host).sve_vector_bits), ("sme", load_host(host).sme_vector_bits)):
+        for end in range(len(bits)):
+            assert lengths.impossible(kind, bits[: end + 1]) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "why"),
+    [
+        ("sve", (256,), "128 is missing"),
+        ("sve", (128, 1024), "256, 512 are missing"),
+        ("sve", (384,), "128, 256 are missing"),
+        ("sme", (384,), "384 is not a power of two"),
+        ("sme", (128, 384, 640), "384, 640 are not powers of two"),
+        ("sme", (2048,), ""),
+        ("sve", (), ""),
+    ],
+)
+def test_impossible_sets(kind: str, bits: tuple[int, ...], why: str) -> None:
+    """The reason names the lengths."""
+    said = lengths.impossible(kind, bits)
+    assert said.startswith(why)
+    assert bool(said) == bool(why)

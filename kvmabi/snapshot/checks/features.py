@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmabi import regid
+from kvmabi.model import sme
 from kvmabi.model.row import size_of
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.checks import modes
 from kvmabi.snapshot.checks.case import SME, SVE, VLS, Case
 from kvmabi.snapshot.checks.findings import Seen
-from kvmabi.snapshot.lengths import of_vqs
+from kvmabi.snapshot.checks.vectors import Z_AND_P
+from kvmabi.snapshot.lengths import Lengths, impossible, of_vqs
 
 SHOWN = frozenset({"sve", "sme", "pmu_v3", "ptrauth_address", "ptrauth_generic", "has_el2"})
 """Features that show in the list of every vCPU that has them, if the format holds their registers."""
@@ -43,10 +45,32 @@ def lengths(case: Case) -> Iterator[Seen]:
             yield Seen(
                 "lengths-differ", f"{kind.upper()}: the file has {_bits(known)}, given are {_bits(given)}", (id,)
             )
+        yield from _denied(case, kind, given)
+        yield from _impossible(kind, known, given)
         if case.tcg:
             continue
         yield from _missing(case, kind)
         yield from _target(case, kind, known)
+
+
+def _denied(case: Case, kind: str, given: Lengths | None) -> Iterator[Seen]:
+    """Registers of an extension that the vCPU does not have, as the user or the file says."""
+    stored = case.snapshot.sve_bits if kind == SVE else case.snapshot.sme_bits
+    if () not in (given, stored):
+        return
+    ids = (VLS[kind], *(Z_AND_P if kind == case.z_kind else ()), *((*sme.ZA_IDS, sme.ZT0_ID) if kind == SME else ()))
+    there = case.present(ids)
+    if there:
+        yield Seen(
+            "lengths-differ", f"{kind.upper()}: given are none, and {len(there)} of its registers are there", there
+        )
+
+
+def _impossible(kind: str, *sets: Lengths | None) -> Iterator[Seen]:
+    for lengths in dict.fromkeys(filter(None, sets)):
+        why = impossible(kind, lengths)
+        if why:
+            yield Seen("lengths-impossible", f"{kind.upper()}: {_bits(lengths)}: {why}", (VLS[kind],))
 
 
 def _missing(case: Case, kind: str) -> Iterator[Seen]:

@@ -51,7 +51,7 @@ def host_side(
     system = System(chosen_host, chosen_kernel)
     wanted = _wanted(like, features)
     missing = wanted - system.features
-    place = f"host {chosen_host.name} under kernel {chosen_kernel.name}"
+    place = f"host {chosen_host.name} under kernel {chosen_kernel.label}"
     if missing and features is not None:
         raise UsageError(f"{place} has no {', '.join(sorted(missing))}")
     with closing(Vm(system, 1)) as vm, closing(Vm(system, 2)) as restored:
@@ -60,7 +60,7 @@ def host_side(
         except KvmError as error:
             raise UsageError(f"{place} refuses that: {error}") from None
     side.facts |= {"host": chosen_host.name, "kernel": chosen_kernel.name}
-    side.name = f"{chosen_host.name} under {chosen_kernel.name}"
+    side.name = f"{chosen_host.name} under {chosen_kernel.label}"
     side.kernel = chosen_kernel.name
     if missing:
         side.notes.append(f"{place} has no {', '.join(sorted(missing))}: compared without")

@@ -22,7 +22,7 @@ class Format:
     is not readable at all, and leaves a Problem in the snapshot for what is only damaged. ``read_folder`` is set for
     formats that are a directory: it returns None for a directory of another kind, and reads only files of fixed names
     below it that are regular ones (no symbolic links). ``read_numbers`` is set for formats whose values can be numbers
-    instead of bytes.
+    instead of bytes. ``read_selected`` is set for formats that hold several snapshots: it takes an ID or a name.
     """
 
     name: str
@@ -31,3 +31,4 @@ class Format:
     read: Callable[[Source], Snapshot]
     read_folder: Callable[[Path], Snapshot | None] | None = None
     read_numbers: Callable[[Source], Snapshot] | None = None
+    read_selected: Callable[[Source, str], Snapshot] | None = None

@@ -212,4 +212,6 @@ class VmState(io.RawIOBase):
         return entry
 
 
-FORMAT = Format(NAME, "qcow2 image with a VM state", lambda head: head.startswith(MAGIC), read)
+FORMAT = Format(
+    NAME, "qcow2 image with a VM state", lambda head: head.startswith(MAGIC), read, read_selected=read_selected
+)

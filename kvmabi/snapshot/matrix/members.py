@@ -48,6 +48,11 @@ class Member:
         """The kernel's name, "" if it is not known."""
         return self.kernel.name if self.kernel else ""
 
+    @property
+    def kernel_label(self) -> str:
+        """The same for people: marked if it is a forecast."""
+        return self.kernel.label if self.kernel else ""
+
     @contextmanager
     def vcpu(self, given: frozenset[str], sve_bits: Lengths = (), sme_bits: Lengths = ()) -> Iterator[Vcpu]:
         """A vCPU of the host after INIT with features and with sets of vector lengths, not finalised.

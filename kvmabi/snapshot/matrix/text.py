@@ -69,7 +69,7 @@ def _lengths(matrix: Common) -> Iterator[str]:
     sets = matrix.sve.sets, matrix.sme.sets
     rows = [["host", "kernel", "SVE bits", "SME bits"]]
     rows += [
-        [one.name, one.kernel_name or "not known", *(bits_text(known[one.name]) for known in sets)]
+        [one.name, one.kernel_label or "not known", *(bits_text(known[one.name]) for known in sets)]
         for one in matrix.members
     ]
     both = matrix.sve, matrix.sme

@@ -22,7 +22,7 @@ class ModelBackend(Backend):
         super().__init__()
         profile = load_host(host) if isinstance(host, str) else host
         self.kernel = kernel if isinstance(kernel, Kernel) else load_kernel(kernel or profile.kernel)
-        self.release = self.kernel.name
+        self.release = self.kernel.label
         self._doer = Doer(ModelPort(open_system(profile, self.kernel, EventLog(kept=0))))
 
     def answers(self, steps: Iterable[str]) -> list[str]:

@@ -41,17 +41,24 @@ class Scenario:
 
 
 def play(
-    seed: int, *, wrong: bool, mistake: str | None = None, behaviour: str | None = None, checked: bool = True
+    seed: int,
+    *,
+    wrong: bool,
+    mistake: str | None = None,
+    behaviour: str | None = None,
+    checked: bool = True,
+    sme_kernel: str = "",
 ) -> tuple[Kvm, Scenario]:
     """Play one run on a Kvm of its own, which the caller closes; the same seed gives the same run.
 
     A right run loses nothing. A wrong run makes one mistake (``mistake``: the one of this name), which loses something
-    or would with other values. ``behaviour`` limits the run to one behaviour. Raises AssertionError if a right run
+    or would with other values. ``behaviour`` limits the run to one behaviour. ``sme_kernel`` takes the place of the
+    kernel that has SME: a profile's name, for the same VMM there. Raises AssertionError if a right run
     has lost something: that is a fault of the generator.
     """
     for attempt in range(TRIES):
         rng = Random(f"{seed} {wrong} {attempt}")
-        host, kernel = shapes.draw(rng)
+        host, kernel = shapes.draw(rng, sme_kernel)
         kvm = open_kvm(host=host, kernel=kernel, kept_events=0, checked=checked)
         scenario = _attempt(kvm, seed, rng, wrong, mistake, behaviour)
         if not wrong:

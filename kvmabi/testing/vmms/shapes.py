@@ -47,10 +47,11 @@ def vector_bits(rng: Random) -> tuple[int, ...]:
     return tuple(sorted(rng.sample(lengths, rng.randint(1, len(lengths)))))
 
 
-def draw(rng: Random) -> tuple[Host, Kernel]:
-    """A host and the kernel that runs on it."""
+def draw(rng: Random, sme_kernel: str = "") -> tuple[Host, Kernel]:
+    """A host and the kernel that runs on it; ``sme_kernel`` takes the place of one with SME, and changes no draw."""
     with_sme = rng.random() < SME_SHARE
-    kernel = _kernel(rng.choice(SME_KERNELS if with_sme else OTHER_KERNELS))
+    drawn = rng.choice(SME_KERNELS if with_sme else OTHER_KERNELS)
+    kernel = _kernel(sme_kernel if with_sme and sme_kernel else drawn)
     name = DEMO if with_sme else rng.choice(OTHER_HOSTS)
     if name != DEMO:
         return _host(name), kernel

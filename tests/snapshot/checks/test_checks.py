@@ -210,13 +210,24 @@ BROKEN: dict[str, list[Wrong]] = {
     "length-implied": [Wrong(lambda: put(from_qemu("neoverse-v1"), "z2", bytes(17) + b"\1" + bytes(238)), "z2", V1)],
     "lengths-refused": [
         Wrong(lambda: put(snapshot(), "sme_vls", 0b1001), "sme_vls"),
-        Wrong(lambda: from_qemu("neoverse-v1"), "sve_vls", Target.of(host="neoverse-v1", sve_bits=[256])),
+        Wrong(lambda: from_qemu("neoverse-v1"), "sve_vls", Target.of(host="neoverse-v1", sve_bits=[128, 256, 512])),
     ],
     "lengths-truncated": [
         Wrong(lambda: snapshot(sve_vls=b"\1" + bytes(63)), "sve_vls"),
         Wrong(lambda: from_qemu("neoverse-v1"), "sve_vls", Target.of(host="neoverse-v1", sve_bits=[128])),
     ],
-    "lengths-differ": [Wrong(snapshot, "sme_vls", Target.of(host=HOST, sme_bits=[128, 256]))],
+    "lengths-differ": [
+        Wrong(snapshot, "sme_vls", Target.of(host=HOST, sme_bits=[128, 256])),
+        Wrong(lambda: from_qemu("neoverse-v1"), "z0-31 p0-15 ffr", Target.of(sve_bits=[])),
+        Wrong(lambda: snapshot("neoverse-v1"), "sve_vls z0-31 p0-15 ffr", Target.of(sve_bits=[])),
+        Wrong(lambda: rows(from_qemu(svcr=2), 64), "za.h[0-63] zt0", Target.of(sme_bits=[])),
+    ],
+    "lengths-impossible": [
+        Wrong(lambda: put(snapshot(), "sve_vls", 0b10), "sve_vls", None),
+        Wrong(lambda: put(snapshot(), "sme_vls", 0b111), "sme_vls", None),
+        Wrong(lambda: from_qemu("neoverse-v1"), "sve_vls", Target.of(sve_bits=[256, 512])),
+        Wrong(lambda: from_qemu(), "sme_vls", Target.of(sme_bits=[384])),
+    ],
     "vls-missing": [
         Wrong(lambda: drop(snapshot(), "sme_vls"), "sme_vls"),
         Wrong(lambda: drop(snapshot(), "sve_vls"), "sve_vls", None),

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
+from cli.conftest import Kvmabi, kvmabi, one_line
 
+from kvmabi.snapshot import opening
 from kvmabi.snapshot.formats import qcow2
 from kvmabi.snapshot.snapshot import Snapshot
 from kvmabi.snapshot.source import BadBlob, Source
 from snapshot import qemu_samples as samples
 from snapshot.qemu_samples import KVM, SAVEVM, Pipe, read, sample, truth, without_ram
 
+__all__ = ["kvmabi"]
 CLUSTER_BITS = 12
 CLUSTER_BYTES = 1 << CLUSTER_BITS
 DISK_BYTES = 1 << 20
@@ -94,6 +98,33 @@ def test_selection(name: str) -> None:
     """By name or by ID."""
     data = image([("old", OTHER), ("new", STATE)])
     assert selected(data, name).vcpus[0].registers == read(OTHER).vcpus[0].registers
+
+
+@pytest.mark.parametrize("name", ["old", "1"])
+def test_selection_on_the_command_line(kvmabi: Kvmabi, tmp_path: Path, name: str) -> None:
+    """--snapshot chooses for every command that reads one; without it, the last one is read."""
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(image([("old", OTHER), ("new", STATE)]))
+    read_as = {}
+    for words in ((), ("--snapshot", name)):
+        converted = tmp_path / f"guest{len(words)}.json"
+        kvmabi("blob", "convert", str(path), "--to", "json", "--out", str(converted), *words)
+        read_as[words] = opening.read(converted).vcpus[0].registers
+    assert read_as[()] == read(STATE).vcpus[0].registers
+    assert read_as["--snapshot", name] == read(OTHER).vcpus[0].registers
+    for command in ("info", "validate"):
+        assert kvmabi("blob", command, str(path), "--snapshot", name).status < 2
+
+
+def test_selection_that_cannot_be(kvmabi: Kvmabi, tmp_path: Path) -> None:
+    """No such snapshot, a file or folder that holds one only, a manifest: one line each."""
+    disk, stream = tmp_path / "disk.qcow2", tmp_path / "stream"
+    disk.write_bytes(image([("old", OTHER)]))
+    stream.write_bytes(STATE)
+    one_line(kvmabi("blob", "info", str(disk), "--snapshot", "new"), 2, "no snapshot 'new'", "1 (old)")
+    one_line(kvmabi("blob", "info", str(stream), "--snapshot", "1"), 2, "holds several")
+    one_line(kvmabi("blob", "validate", str(tmp_path), "--snapshot", "1"), 2, "is a directory")
+    one_line(kvmabi("blob", "validate", "--manifest", "m", "--snapshot", "1"), 2, "not in those of a manifest")
 
 
 @pytest.mark.parametrize("name", ["disk", "none"])
