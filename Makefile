@@ -57,7 +57,7 @@ oracle: $(BIN)/.installed-test
 		$(BIN)/kvmabi fuzz --against vm --kernel-image $$image --seed $(SEED) --steps $(FUZZ_STEPS) || status=1; \
 		$(IN_VM) conformance --backend device || status=1; \
 		$(IN_VM) fuzz --against device --seed $(SEED) --steps $(DEVICE_STEPS) || status=1; \
-		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/steps tests/fuzz tests/capture tests/scripts || status=1; \
+		KVMABI_KERNEL_IMAGE=$$image $(BIN)/python -m pytest -q tests/steps tests/fuzz tests/capture tests/guests tests/scripts || status=1; \
 	done; exit $$status
 
 # All golden records and traces, not the sample that `make test` plays, and every switch of the kernel profiles turned.

@@ -18,25 +18,25 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from kvmabi import callers, forks, regid, uapi
+from kvmabi import callers, forks, regid, uapi, vcpuruns
 from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, open_system
 from kvmabi.device.descriptors import Descriptors, HasFileno
 from kvmabi.device.file import Answer, PlainFile, Refused, Wait
 from kvmabi.device.mark import Mark
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
+from kvmabi.guests.scripts import GuestFunction, OnKernel
 from kvmabi.model.row import size_of
 from kvmabi.model.vcpu import Payload
 from kvmabi.model.vcpu import Vcpu as VcpuModel
 from kvmabi.order import Finding, Open, OrderChecker, Verdict
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
-from kvmabi.profiles import features as feature_rules
+from kvmabi.profiles.initwords import feature_bits, feature_words
 from kvmabi.waiting import wait_for_signal
 
 MAX_ARG = (1 << 64) - 1
 ADDRESS = uapi.ffi.typeof("uintptr_t")
 WORD = (1 << 32) - 1
-FEATURE_WORDS = uapi.ffi.sizeof("struct kvm_vcpu_init") // 4 - 1
 SMALL_BYTES = 1024  # as fcntl.ioctl: shorter buffers are copied into one of this size
 ARGUMENT_KINDS = "an ioctl takes a number, a cffi pointer, bytes or a writable buffer"
 FIRST_LABEL = WORD + 1
@@ -46,26 +46,6 @@ UNSET_BUFFER = bytes(1 << 15)
 """What the buffer of a get holds before: as many zeroes as an ID's size field can ask for."""
 MORE = bytes(8)
 """What follows a value in memory: the kernel reads 8 bytes of an ID that it does not have, whatever its size field."""
-
-
-def feature_bits(kernel: Kernel, features: Iterable[str]) -> int:
-    """The bits of features[] in struct kvm_vcpu_init, 32 a word, for features by name.
-
-    Names are a kernel profile's, or their short forms. Raises UsageError for a name that the kernel does not know.
-    """
-    bits = 0
-    for name in feature_rules.expand(features):
-        feature = kernel.features.get(name)
-        if feature is None:
-            names = ", ".join(sorted({*kernel.features, *feature_rules.aliases()}))
-            raise UsageError(f"kernel {kernel.name} has no vCPU feature {name!r}: take some of {names}")
-        bits |= 1 << feature.bit
-    return bits
-
-
-def feature_words(bits: int) -> list[int]:
-    """features[] of struct kvm_vcpu_init for its bits."""
-    return [bits >> 32 * n & WORD for n in range(FEATURE_WORDS)]
 
 
 class Kvm:
@@ -248,7 +228,7 @@ class Kvm:
         return result
 
     def _do(self, file: DeviceFile, request: int, arg: int) -> int:
-        answer = file.ioctl(request, arg, self.memory)
+        answer = vcpuruns.settled(file, file.ioctl(request, arg, self.memory))
         if self.log.asked:
             self.answered()
         if isinstance(answer, int):
@@ -311,6 +291,7 @@ class Vcpu:
         self.fd = fd
         self._file = vm.kvm.vcpu_file(fd)
         self.index = self._file.vcpu.index
+        self._run_page: vcpuruns.Page | None = None
 
     def init(self, features: Iterable[str] = (), *, target: int | None = None) -> None:
         """KVM_ARM_VCPU_INIT with features by name ("sve", "sme", "pmu_v3" …). Errors: EINVAL, ENOENT."""
@@ -389,20 +370,33 @@ class Vcpu:
         """A register's value as a number."""
         return int.from_bytes(self[register], "little")
 
-    def run(self, *, immediate_exit: bool = False) -> None:
-        """KVM_RUN that a signal ends at once: the guest was entered; raises KvmError, EINTR.
+    def run(self, *, immediate_exit: bool = False) -> Any:
+        """KVM_RUN that a signal ends as soon as it would wait: the guest was entered; raises KvmError, EINTR.
 
-        With ``immediate_exit`` the guest is never entered, as kvm_run.immediate_exit has it: EINTR, too.
+        With ``immediate_exit`` the guest is never entered, as kvm_run.immediate_exit has it: EINTR, too. With a
+        ``guest`` it returns ``kvm_run`` at an exit to userspace, and raises GuestError if the script fails.
         """
         file = self.kvm.vcpu_file(self.fd)
-        file.immediate_exit(immediate_exit)
-        try:
-            answer = file.ioctl(uapi.KVM_RUN, 0, self.kvm.memory)
-        finally:
-            file.immediate_exit(False)
+        answer = vcpuruns.run_once(file, self.kvm.memory, immediate_exit=immediate_exit)
         self.kvm.answered()
-        assert isinstance(answer, Refused | Wait)
-        raise answer.error()
+        vcpuruns.check(file, answer)
+        return self.kvm_run
+
+    @property
+    def guest(self) -> GuestFunction | OnKernel | None:
+        """What runs from the next KVM_RUN on: a generator function (kvmabi.guests), ``OnKernel``, or None: it idles."""
+        return vcpuruns.guest_of(self.kvm.vcpu_file(self.fd))
+
+    @guest.setter
+    def guest(self, guest: GuestFunction | OnKernel | None) -> None:
+        vcpuruns.give_guest(self.kvm.vcpu_file(self.fd), guest)
+
+    @property
+    def kvm_run(self) -> Any:
+        """The vCPU's struct kvm_run, as a VMM maps it: a cffi pointer that is valid as long as this object lives."""
+        if self._run_page is None:
+            self._run_page = vcpuruns.Page(self.kvm.vcpu_file(self.fd))
+        return self._run_page.pointer
 
     def __repr__(self) -> str:
         mode = f", {self._file.mode}" if str(self._file.mode) else ""

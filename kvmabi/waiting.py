@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waits as a thread in KVM_RUN does: until a signal arrives that is not blocked, without missing one."""
+"""Waits as a thread in KVM_RUN does: until a signal arrives that is not blocked, or a while, without missing one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ class _PollFd(ctypes.Structure):
     _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
-def wait_for_signal(run_mask: bytes | None) -> None:
-    """Block the calling thread until a signal comes that is not blocked.
+class _Time(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def wait_for_signal(run_mask: bytes | None, again_ms: int = 0) -> bool:
+    """Block the calling thread until a signal comes that is not blocked; returns whether one did.
+
+    ``again_ms`` is how long to wait at most, in milliseconds (0: for ever).
 
     ``run_mask`` is the mask of KVM_SET_SIGNAL_MASK, 8 bytes, None for the thread's own. A signal that the thread
     blocks and the run mask does not ends the wait and stays pending, as in the kernel; others run their handlers.
@@ -31,9 +37,11 @@ def wait_for_signal(run_mask: bytes | None) -> None:
         left_pending = thread_mask - blocked_in_run
         watched = _libc.signalfd(-1, _sigset(left_pending), SFD_CLOEXEC) if left_pending else -1
         blocked = blocked_in_run | thread_mask if watched >= 0 else blocked_in_run  # without signalfd handlers run
-        _libc.ppoll(ctypes.byref(_PollFd(watched, POLLIN, 0)), ctypes.c_ulong(1), None, _sigset(blocked))
+        time = ctypes.byref(_Time(*divmod(again_ms * 1_000_000, 1_000_000_000))) if again_ms else None
+        ready = _libc.ppoll(ctypes.byref(_PollFd(watched, POLLIN, 0)), ctypes.c_ulong(1), time, _sigset(blocked))
         if watched >= 0:
             os.close(watched)
+        return bool(ready)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, thread_mask)
 

@@ -30,14 +30,22 @@ TEXTS = ROOT / "scripts/coverage.toml"
 FILES: dict[str, type[DeviceFile]] = {"system": SystemFile, "vm": VmFile, "vcpu": VcpuFile, "device": vgic.ControlFile}
 IOCTL_TYPE, TYPE_SHIFT, NUMBER_BITS = 0xAE, 8, 32
 NEWEST = "linux-7.3"
-EXITS = {"KVM_EXIT_INTR": "modelled: a signal ended KVM_RUN"}
+EXITS = {
+    "KVM_EXIT_INTR": "modelled: a signal ended KVM_RUN",
+    "KVM_EXIT_UNKNOWN": "modelled: what KVM_RUN that did not return yet leaves",
+    "KVM_EXIT_MMIO": "modelled for scripted guests",
+    "KVM_EXIT_HYPERCALL": "modelled for scripted guests: what an SMCCC filter forwards",
+    "KVM_EXIT_DEBUG": "modelled for scripted guests: BRK",
+    "KVM_EXIT_SYSTEM_EVENT": "modelled for scripted guests: PSCI, and the wake-up of a suspended vCPU",
+    "KVM_EXIT_INTERNAL_ERROR": "what a guest's script that failed ends with; no kernel's answer",
+}
 HEAD = """# What kvmabi models
 
 Written by `scripts/coverage_page.py`; do not edit. Of every ioctl, attribute, capability and exit of the headers:
 
 - *modelled*: answers and effects are those of the kernel of the profile;
-- *stored*: arguments are checked as the kernel checks them, and kept as far as later calls depend on them; no guest
-  code runs, so the guest's side of it is missing;
+- *stored*: arguments are checked as the kernel checks them, and kept as far as later calls depend on them; the
+  guest's side of it is missing, or a [scripted guest](../how-to/scripted-guests.md)'s only;
 - *refused*: fails as arm64 kernels do, measured on Linux 6.1, 6.12, 7.2 and 7.3;
 - *not modelled*: a kernel does something here that kvmabi does not. Events of it have `modelled` False, and `kvmabi
   run` counts them at its end under "kvmabi does not model this".
@@ -141,14 +149,18 @@ def _meaning(word: str) -> str:
     head, _, rest = word.partition(" ")
     if head in FILES:
         return f"`{rest}` ({head})"
-    known = {"number": "a number", "guest": "not modelled: only guest code shows it"}
+    known = {
+        "number": "a number",
+        "guest": "not modelled: only guest code shows it",
+        "scripted": "what a scripted guest shows",
+    }
     more = {"enable": f"KVM_ENABLE_CAP with {rest}", "feature": f"the vCPU feature {rest}"}
     return known.get(word) or more.get(head) or word
 
 
 def _exit_rows() -> Iterator[tuple[str, str]]:
     for _number, name in sorted(uapi.EXIT_NAMES.items()):
-        yield f"`{name}`", EXITS.get(name, "not modelled: no guest code runs")
+        yield f"`{name}`", EXITS.get(name, "not modelled")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Iterator[str]:

@@ -18,16 +18,19 @@ from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
 from kvmabi.cli.remarks import Remarks
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
+from kvmabi.interpose.launch import OWN_FAILURE
 from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
-from kvmabi.profiles import Host, Kernel
+from kvmabi.profiles import Kernel
 
 MOST_STATUS = 255
 NO_SAVES = "none"
+"""How the warning of a failed guest begins (kvmabi.guests.scripts)."""
 PAIR = re.compile(r"(\d{1,9})(?:/(\d{1,9}))?=(\d{1,9})(?:/(\d{1,9}))?")
 EXAMPLE = """\
   kvmabi run --host sme-demo -- ./my-vmm --restore snapshot
   kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
   kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
+  kvmabi run --guest guests.py:boots -- ./my-vmm   # a script in KVM_RUN
   kvmabi run --sysroot ~/arm64-root -- ./arm64-vmm   # on any machine, with qemu-user
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
@@ -38,7 +41,6 @@ misuse of kvmabi run; 126 and 127 if the program cannot be run or is not found""
 
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
-    common.add_profiles(parser)
     formats.add_report(parser)
     parser.add_argument(
         "--error-exitcode",
@@ -84,38 +86,44 @@ def run(args: Namespace) -> int:
     """Run the program, then report."""
     argv = running.program(args)
     _check(args)
-    host, kernel = common.profiles(args.host, args.kernel)
+    machine = running.machine(args)
     if args.format == formats.NONE:
-        return _run_only(args, argv, host, kernel)
+        return _run_only(args, argv, machine)
     ignored = map(regid.parse, common.words(args.ignore))
-    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=host.counter_hz, kernel=kernel)
+    checker = OrderChecker(ignored, pairs=dict(args.pair), counter_hz=machine.host.counter_hz, kernel=machine.kernel)
     refusals, warnings, unmodelled, log = Refusals(), Warnings(), Unmodelled(), EventLog(kept=0)
     log.watchers += [checker.watch, refusals.watch, warnings.watch, unmodelled.watch]
     log.any_origin = False
     with ExitStack() as stack:
         if args.log:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
-        status = running.run(args, argv, host, kernel, log)
+        status = running.run(args, argv, machine, log)
     if isinstance(status, int):
         return status
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
+    on_terminal = args.output is None and args.format == formats.TEXT
+    said_later = running.FAILED if on_terminal else None
     remarks = Remarks(
-        warnings=[str(event) for event in warnings.first],
+        warnings=[str(one) for one in warnings.first if said_later is None or not one.reason.startswith(said_later)],
         refused=[str(event) for event in refusals.last] if status.program else [],
         not_modelled=unmodelled.lines(),
-        notes=_notes(kernel),
+        notes=_notes(machine.kernel),
     )
     program = shutil.which(argv[0]) or argv[0]
     report = runreport.render(verdict, args.format, remarks, program=program, fails=args.fail_on, strict=args.strict)
     _write(report, args.output)
-    if args.output is None and args.format == formats.TEXT:
+    if on_terminal:
         _annotate(verdict, strict=args.strict)
     elif args.output is not None and (verdict.findings or verdict.unseen or (args.strict and verdict.is_vacuous)):
         with suppress(OSError):  # stderr is closed
             common.complain(runreport.summary(verdict, args.output))
     if others is not None:
         _keep(others, checker, argv, wanted=args.saves is not None)
+    if machine.script is not None and machine.script.failures:
+        if on_terminal or args.output is not None:
+            running.complain_of(machine.script)
+        return OWN_FAILURE
     if status.code == 0 and verdict.fails(args.fail_on, strict=args.strict):
         return int(args.error_exitcode)
     return status.code
@@ -126,14 +134,14 @@ def _notes(kernel: Kernel) -> list[str]:
     return [f"the kernel {kernel.name} is a forecast: {kernel.forecast}"] if kernel.forecast else []
 
 
-def _run_only(args: Namespace, argv: list[str], host: Host, kernel: Kernel) -> int:
+def _run_only(args: Namespace, argv: list[str], machine: running.Machine) -> int:
     """Run the program without a report. Events are recorded only for a log or a record."""
     log = EventLog(kept=0)
     with ExitStack() as stack:
         if args.log:
             log.watchers.append(stack.enter_context(LogFile(args.log)).watch)
         log.any_origin = not (args.log or args.record)
-        return running.code_of(running.run(args, argv, host, kernel, log))
+        return running.code_of(running.script_judged(machine, running.run(args, argv, machine, log)))
 
 
 def _check(args: Namespace) -> None:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import shlex
 from argparse import REMAINDER, ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import kvmabi
 from kvmabi.cli import common
@@ -20,15 +20,32 @@ from kvmabi.interpose.program import CannotRun
 from kvmabi.profiles import Host, Kernel
 
 if TYPE_CHECKING:
+    from kvmabi.guests.scripts import Script
     from kvmabi.steps.recordfile import RecordFile
 
 CAPTURED = "captured"
+FAILED = "the guest's script failed: "
+"""How a warning of such a script begins: guests.scripts.FAILED, whose import takes a while."""
 NAMES = ("record", "sysroot")
 """The options that take the name of a file or folder."""
 
 
+class Machine(NamedTuple):
+    """What a program runs on: a host under a kernel, and the guest of every vCPU."""
+
+    host: Host
+    kernel: Kernel
+    script: Script | None = None
+
+
 def add(parser: ArgumentParser) -> None:
     """Adds the options; ``add_program`` comes last."""
+    common.add_profiles(parser)
+    parser.add_argument(
+        "--guest",
+        metavar="FILE.py:NAME",
+        help="what runs on every vCPU: a generator function in a file of Python (default: the guest idles)",
+    )
     parser.add_argument(
         "--record",
         metavar="FILE",
@@ -62,6 +79,16 @@ def program(args: Namespace) -> list[str]:
     return argv
 
 
+def machine(args: Namespace) -> Machine:
+    """The machine that the options describe. Raises UsageError."""
+    script = None
+    if args.guest is not None:
+        from kvmabi.guests import scripts  # here: few runs have one, and a start of the command costs less without it
+
+        script = scripts.load(args.guest)
+    return Machine(*common.profiles(args.host, args.kernel), script)
+
+
 def check_names(args: Namespace, names: Sequence[str]) -> None:
     """Raises UsageError for an option of these that has an empty name."""
     for name in names:
@@ -69,9 +96,7 @@ def check_names(args: Namespace, names: Sequence[str]) -> None:
             raise UsageError(f"--{name} takes a name, which is empty")
 
 
-def run(
-    args: Namespace, argv: Sequence[str], host: Host, kernel: Kernel, log: EventLog, *, real: bool = False
-) -> ExitStatus | int:
+def run(args: Namespace, argv: Sequence[str], on: Machine, log: EventLog, *, real: bool = False) -> ExitStatus | int:
     """Runs the program, with a record if one is wanted; returns how it ended, or why it did not begin as a status.
 
     ``real``: it has the machine's own /dev/kvm, of which the record names the host CAPTURED unless --host names one.
@@ -85,13 +110,13 @@ def run(
             if args.record is not None:
                 from kvmabi.steps.recordfile import RecordFile  # here: a start of the command costs less without it
 
-                name = CAPTURED if real and args.host == common.DEMO_HOST else host.name
+                name = CAPTURED if real and args.host == common.DEMO_HOST else on.host.name
                 source = f"kvmabi {kvmabi.__version__}: {shlex.join(argv)}"
-                record = stack.enter_context(RecordFile(args.record, name, kernel.name, source))
+                record = stack.enter_context(RecordFile(args.record, name, on.kernel.name, source))
                 record.watch(log)
             sysroot = None if args.sysroot is None else Path(args.sysroot)
             ended = launch.run(
-                argv, launch.opener(host, kernel, log), sysroot=sysroot, transport=args.transport, real=real
+                argv, launch.opener(*on[:2], log, on.script), sysroot=sysroot, transport=args.transport, real=real
             )
     except CannotRun as error:
         common.complain(error)
@@ -100,6 +125,21 @@ def run(
         common.complain(record.failed)
         return ended._replace(failures=ended.failures + 1)
     return ended
+
+
+def script_judged(on: Machine, ended: ExitStatus | int) -> ExitStatus | int:
+    """How it ended, with a guest's script that failed as a failure of kvmabi's own, which is reported: its line."""
+    if on.script is None or not on.script.failures or isinstance(ended, int):
+        return ended
+    complain_of(on.script)
+    return ended._replace(failures=ended.failures + 1)
+
+
+def complain_of(script: Script) -> None:
+    """Report where the guest's script failed, on each vCPU."""
+    for line in script.failures:
+        with suppress(OSError):  # stderr is closed
+            common.complain(f"{FAILED}{line}")
 
 
 def code_of(ended: ExitStatus | int) -> int:

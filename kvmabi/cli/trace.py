@@ -34,7 +34,6 @@ TIMES = ("none", "relative", "delta", "clock")
 
 def options(parser: ArgumentParser) -> None:
     """Adds the command's options."""
-    common.add_profiles(parser)
     parser.add_argument(
         "-e",
         "--events",
@@ -66,13 +65,13 @@ def run(args: Namespace) -> int:
     """Run the program and show what it does."""
     argv = running.program(args)
     running.check_names(args, ("output", *running.NAMES))
-    host, kernel = common.profiles(args.host, args.kernel)
+    machine = running.machine(args)
     if args.real:
-        kernel = realkvm.check(args.kernel)
+        machine = machine._replace(kernel=realkvm.check(args.kernel))
     shown = [filters.by_what(common.words(args.events))]
     if args.vcpu is not None:
         shown.append(filters.by_vcpu(args.vcpu))
-    lines = Lines({feature.bit: name for name, feature in kernel.features.items()}, full=args.full)
+    lines = Lines({feature.bit: name for name, feature in machine.kernel.features.items()}, full=args.full)
     log = EventLog(kept=0)
     log.any_origin, log.detailed = False, True
     with ExitStack() as stack:
@@ -80,8 +79,9 @@ def run(args: Namespace) -> int:
         form = _json(lines) if args.format == formats.JSON else _text(lines, args.times)
         shower = Shower(stream, form, filters.both(shown))
         log.watchers.append(shower.watch)
-        ended = running.run(args, argv, host, kernel, log, real=args.real)
+        ended = running.run(args, argv, machine, log, real=args.real)
         shower.flush()
+    ended = running.script_judged(machine, ended)
     if shower.failed:
         common.complain(f"{args.output or 'stderr'}: cannot be written: {shower.failed}; the trace is not complete")
     elif not log.count and not isinstance(ended, int):

@@ -33,6 +33,7 @@ class EventFds:
         self._lock = RLock()
         self._seat = self._parked = -1
         self._alive: select.epoll | None = None
+        self._last: dict[int, str] = {}
 
     def number(self, memory: Memory, fd: int) -> int:
         """The number of the eventfd behind a caller's descriptor. Raises KvmError: EBADF, EINVAL."""
@@ -57,6 +58,34 @@ class EventFds:
             if self.irqfds.deassign(vm, number, gsi):
                 with suppress(OSError):
                     self._alive.unregister(self._seat)
+
+    def signal(self, memory: Memory, number: int) -> None:
+        """Add 1 to an eventfd of a caller, if the caller still has a descriptor of it."""
+        here = self._descriptor(memory, number)
+        if here is not None:
+            try:
+                os.set_blocking(here, False)  # a kernel does not wait either: the count stays at its maximum
+                with suppress(BlockingIOError):
+                    os.eventfd_write(here, 1)
+            finally:
+                os.close(here)
+
+    def _descriptor(self, memory: Memory, number: int) -> int | None:
+        """A new descriptor of the eventfd with this number, found among the caller's; the last one is tried first."""
+        folder = f"/proc/{memory.pid}/fd"
+        names: list[str] = []
+        with suppress(OSError):
+            names = sorted(os.listdir(folder), key=lambda name: name != self._last.get(number))
+        for name in names:
+            with suppress(KvmError, OSError):  # the descriptor was closed meanwhile
+                if os.readlink(f"{folder}/{name}") != LINK:
+                    continue
+                here = memory.take_fd(int(name))
+                if _number(here, int(name)) == number:
+                    self._last[number] = name
+                    return here
+                os.close(here)
+        return None
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -45,11 +45,13 @@ class Refused(NamedTuple):
 class Wait(NamedTuple):
     """The ioctl fails like ``then``, but only once a signal has come to the calling thread.
 
-    ``sigmask`` is the mask of KVM_SET_SIGNAL_MASK that holds while it waits, None for the thread's own.
+    ``sigmask`` is the mask of KVM_SET_SIGNAL_MASK that holds while it waits, None for the thread's own. ``again_ms``:
+    it is not decided yet; without a signal in so many milliseconds ``VcpuFile.resume`` says how it goes on (0: it is).
     """
 
     then: Refusal
     sigmask: bytes | None
+    again_ms: int = 0
 
     @property
     def errno(self) -> int:
@@ -152,8 +154,11 @@ class DeviceFile(Kept):
     def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
         """Record the event of an ioctl that was begun in the mode ``before`` and is done; returns the answer to it.
 
-        What the kernel would have done to itself is reported behind the ioctl that did it.
+        What the kernel would have done to itself is reported behind the ioctl that did it. One that is not decided yet
+        has no event.
         """
+        if type(outcome) is Wait and outcome.again_ms:
+            return outcome
         log = self.log
         log.count += 1
         if log.watchers or log.kept:

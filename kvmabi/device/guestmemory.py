@@ -22,7 +22,7 @@ class MappedSlots:
         data = b""
         while len(data) < size_bytes:
             place = address + len(data)
-            slot = self._slots.at(place)
+            slot = self._slots.find(place)
             if slot is None:
                 break
             wanted = min(size_bytes - len(data), slot.guest + slot.size - place)
@@ -37,7 +37,7 @@ class MappedSlots:
         done = 0
         while done < len(data):
             place = address + done
-            slot = self._slots.at(place)
+            slot = self._slots.find(place)
             if slot is None or slot.flags & READONLY:
                 break
             offset = place - slot.guest

@@ -127,7 +127,7 @@ def _clear_dirty_log(file: HasSlots, call: Call) -> int:
 
 
 def _zone(_file: HasSlots, call: Call) -> int:
-    """KVM_REGISTER_COALESCED_MMIO and its opposite: no guest writes to a zone, so none is kept."""
+    """KVM_REGISTER_COALESCED_MMIO and its opposite: zones are ignored, so none is kept."""
     _addr, _size_bytes, port = ZONE.unpack(call.read(call.arg, ZONE.size))
     if int.from_bytes(port, "little") > 1:
         raise slots.BAD_FLAGS.error()

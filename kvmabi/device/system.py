@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from itertools import count
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import vcpuattrs
@@ -19,12 +19,18 @@ from kvmabi.model.system import System
 from kvmabi.model.vm import IPA_BITS, Vm
 from kvmabi.profiles import Host, Kernel
 
+if TYPE_CHECKING:
+    from kvmabi.guests.scripts import Script
+
 IPA_BITS_LEAST = 32
 
 
-def open_system(host: Host, kernel: Kernel, log: EventLog) -> SystemFile:
-    """Open /dev/kvm of a host under a kernel; every ioctl of it and of its VMs goes to ``log``."""
-    return SystemFile(System(host, kernel), log)
+def open_system(host: Host, kernel: Kernel, log: EventLog, script: Script | None = None) -> SystemFile:
+    """Open /dev/kvm of a host under a kernel; every ioctl of it and of its VMs goes to ``log``.
+
+    ``script`` is the guest of every vCPU.
+    """
+    return SystemFile(System(host, kernel), log, script)
 
 
 class SystemFile(DeviceFile):
@@ -32,9 +38,10 @@ class SystemFile(DeviceFile):
 
     kind = "system"
 
-    def __init__(self, system: System, log: EventLog) -> None:
+    def __init__(self, system: System, log: EventLog, script: Script | None = None) -> None:
         super().__init__(log)
         self.system = system
+        self._script = script
         self._numbers = count(1)
         self._eventfds = EventFds(IrqFds(one_vm=system.kernel.switches.irqfd_in_one_vm))
         self._vcpu_attributes = vcpuattrs.attributes(system.kernel)
@@ -54,7 +61,10 @@ class SystemFile(DeviceFile):
         if call.arg != bits or (bits and not IPA_BITS_LEAST <= bits <= most):
             raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
         vm = Vm(self.system, next(self._numbers), bits or IPA_BITS)
-        return VmFile(self.log, vm, call.memory.address_space, self._vcpu_attributes, self._eventfds, call.memory.pid)
+        memory = call.memory
+        return VmFile(
+            self.log, vm, memory.address_space, self._vcpu_attributes, self._eventfds, memory.pid, self._script
+        )
 
     def _check_extension(self, call: Call) -> int:
         call.argument = call.arg

@@ -12,8 +12,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import attr, plainfiles, usercopy, vcpuevents
-from kvmabi.device.file import Answer, Call, DeviceFile, Handler, Outcome, PlainFile, Wait, no_argument, refused
+from kvmabi.device.board import VmBoard
+from kvmabi.device.file import (
+    Answer,
+    Call,
+    DeviceFile,
+    Handler,
+    Outcome,
+    PlainFile,
+    Refused,
+    Wait,
+    no_argument,
+    refused,
+)
 from kvmabi.device.memory import PAGE_BYTES, Memory
+from kvmabi.device.runpage import RunPage, field
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpuevents import PendingSError
 from kvmabi.device.watched import WatchedMemory
@@ -29,6 +42,8 @@ from kvmabi.model.vgic import UNSET_ADDRESS
 
 if TYPE_CHECKING:
     from kvmabi.device.vm import VmFile
+    from kvmabi.guests.running import Running
+    from kvmabi.guests.scripts import Script
 
 ONE_REG = layout("struct kvm_one_reg")
 INIT = layout("struct kvm_vcpu_init")
@@ -37,17 +52,11 @@ MP_STATE = layout("struct kvm_mp_state")
 FEATURE = layout("int")
 MASK_LENGTH = layout("struct kvm_signal_mask")
 SIGSET_BYTES = 8
-KVM_RUN = "struct kvm_run"
-RUN_BYTES = uapi.ffi.sizeof(KVM_RUN)
-IMMEDIATE_EXIT = uapi.ffi.offsetof(KVM_RUN, "immediate_exit")
-RUN_FIELDS = {
-    name: (field.offset, uapi.ffi.sizeof(field.type)) for name, field in uapi.ffi.typeof(KVM_RUN).fields if name
-}
-"""Place and size in bytes of the fields of struct kvm_run."""
+IMMEDIATE_EXIT = field("immediate_exit").offset
 RING_OFFSET = uapi.KVM_DIRTY_LOG_PAGE_OFFSET * PAGE_BYTES
 MP_STATES = frozenset({uapi.KVM_MP_STATE_RUNNABLE, uapi.KVM_MP_STATE_STOPPED, uapi.KVM_MP_STATE_SUSPENDED})
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-GET, SET = "KVM_GET_ONE_REG", "KVM_SET_ONE_REG"
+GET, SET, RUN = "KVM_GET_ONE_REG", "KVM_SET_ONE_REG", "KVM_RUN"
 
 
 class VcpuFile(DeviceFile):
@@ -69,7 +78,9 @@ class VcpuFile(DeviceFile):
         self._run_fd: int | None = None
         self.sigmask: bytes | None = None
         self.stolen_time = UNSET_ADDRESS
-        self._mp_state = uapi.KVM_MP_STATE_RUNNABLE
+        self._board = VmBoard(vm)
+        self._guest: Running | None = None
+        self._entered: tuple[Call, Mode] | None = None
         self.serror = PendingSError()
         self.has_esr = vcpu.system.check_extension(uapi.KVM_CAP_ARM_INJECT_SERROR_ESR, on_vm=True)
 
@@ -125,15 +136,18 @@ class VcpuFile(DeviceFile):
 
     def pseudo_values(self) -> Mapping[int, bytes]:
         """See DeviceFile.pseudo_values."""
-        return {MP_STATE_ID: MP_STATE.pack(self._mp_state), VCPU_EVENTS: bytes((self.serror.pending,))}
+        return {MP_STATE_ID: MP_STATE.pack(self.vcpu.mp_state), VCPU_EVENTS: bytes((self.serror.pending,))}
 
     def on_close(self) -> None:
         """Report the end of the vCPU's use, while it still has its registers."""
+        self._abandon()
         if self.vcpu.map is not None:
             self.report(Kind.CLOSED)
 
     def release(self) -> None:
-        """Close struct kvm_run. The vCPU itself lives as long as its VM."""
+        """Close struct kvm_run, and end the guest's script. The vCPU itself lives as long as its VM."""
+        if self._guest is not None:
+            self._guest.close()
         if self._run_fd is not None:
             os.close(self._run_fd)
             self._run_fd = None
@@ -217,7 +231,9 @@ class VcpuFile(DeviceFile):
         lifecycle.init(self.vcpu, target, features)
         self.serror.reset()
         off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1 or "power_off" in self.vcpu.mode.features
-        self._mp_state = uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE
+        self.vcpu.mp_state = int(uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE)
+        if self._guest is not None:
+            self._guest.reset()
         return 0
 
     def _finalize(self, call: Call) -> int:
@@ -229,18 +245,62 @@ class VcpuFile(DeviceFile):
     def _run_vcpu(self, call: Call) -> Outcome:
         no_argument(call)
         self.vcpu.require_final()
+        self._abandon()
+        before = self.vcpu.mode
         immediate = bool(os.pread(self.run_fd, 1, IMMEDIATE_EXIT)[0])
         if not immediate:
             self.report(Kind.RUN)
-        exit = run.run(self.vcpu, immediate_exit=immediate)
-        for field, value in exit.written.items():
-            offset, size_bytes = RUN_FIELDS[field]
-            os.pwrite(self.run_fd, value.to_bytes(size_bytes, "little"), offset)
+        self._board.call = call
+        outcome = self._left(call, run.run(self.vcpu, immediate_exit=immediate, guest=self.guest))
+        if isinstance(outcome, Wait) and outcome.again_ms:
+            self._entered = call, before
+        return outcome
+
+    def _left(self, call: Call, exit: run.Exit) -> Outcome:
+        """What the ioctl comes to: struct kvm_run is written once that is decided."""
+        page = RunPage(self.run_fd)
+        page.write(run.ENTERED if exit.again_ms else exit.written)
         if type(call.memory) is WatchedMemory:
-            call.memory.detail.run = os.pread(self.run_fd, RUN_BYTES, 0)
+            call.memory.detail.run = page.content()
         if exit.waits and isinstance(exit.result, Refusal):
-            return Wait(exit.result, self.sigmask)
+            return Wait(exit.result, self.sigmask, exit.again_ms)
         return exit.result
+
+    # --- guests
+
+    @property
+    def guest(self) -> Running | None:
+        """The vCPU's guest; one without a script waits to be powered on, if others of its VM have scripts."""
+        if self._guest is None and self.vm.has_scripts:
+            self.set_guest(self.vm.script)
+        return self._guest
+
+    def set_guest(self, script: Script | None) -> None:
+        """Give the vCPU a guest, which begins at the next KVM_RUN."""
+        from kvmabi.guests.running import Running  # takes a while, and few have guests
+
+        self.vm.has_scripts = self.vm.has_scripts or script is not None
+        self._abandon()
+        self._guest = Running(self.vcpu, self._board, RunPage(self.run_fd), script)
+
+    def resume(self, *, interrupted: bool) -> Answer:
+        """A KVM_RUN that waits (``Wait.again_ms``) goes on; ``interrupted``: a signal came, which ends it."""
+        if self._entered is None or self._guest is None:
+            return Refused(run.INTERRUPTED, None, self.mode)
+        call, before = self._entered
+        denied = self.denies(call.memory)
+        if interrupted:
+            self._guest.interrupt()
+        exit = run.SIGNAL._replace(waits=False) if interrupted else self._guest.enter()
+        outcome = denied or self._left(call, exit)
+        if not isinstance(outcome, Wait) or not outcome.again_ms:
+            self._entered = None
+        return self.done(RUN, call, before, outcome)
+
+    def _abandon(self) -> None:
+        """A KVM_RUN that waited was never resumed: its thread has left it for good."""
+        if self._entered is not None:
+            self.resume(interrupted=True)
 
     def _set_signal_mask(self, call: Call) -> int:
         if not call.arg:
@@ -253,14 +313,14 @@ class VcpuFile(DeviceFile):
         return 0
 
     def _get_mp_state(self, call: Call) -> int:
-        call.write(call.arg, MP_STATE.pack(self._mp_state))
+        call.write(call.arg, MP_STATE.pack(self.vcpu.mp_state))
         return 0
 
     def _set_mp_state(self, call: Call) -> int:
         (state,) = MP_STATE.unpack(call.read(call.arg, MP_STATE.size))
         if state not in MP_STATES:
             raise KvmError(errno.EINVAL, f"an arm64 vCPU does not have the state {state}")
-        self._mp_state = state
+        self.vcpu.mp_state = state
         call.data = MP_STATE.pack(state)
         return 0
 
@@ -278,7 +338,7 @@ class VcpuFile(DeviceFile):
         uapi.KVM_GET_REG_LIST: ("KVM_GET_REG_LIST", _get_reg_list),
         uapi.KVM_ARM_VCPU_INIT: ("KVM_ARM_VCPU_INIT", _init),
         uapi.KVM_ARM_VCPU_FINALIZE: ("KVM_ARM_VCPU_FINALIZE", _finalize),
-        uapi.KVM_RUN: ("KVM_RUN", _run_vcpu),
+        uapi.KVM_RUN: (RUN, _run_vcpu),
         uapi.KVM_SET_SIGNAL_MASK: ("KVM_SET_SIGNAL_MASK", _set_signal_mask),
         uapi.KVM_GET_MP_STATE: ("KVM_GET_MP_STATE", _get_mp_state),
         uapi.KVM_SET_MP_STATE: ("KVM_SET_MP_STATE", _set_mp_state),

@@ -81,11 +81,12 @@ def _set_events(file: HasEvents, call: Call) -> int:
     return 0
 
 
-def _set_guest_debug(_file: HasEvents, call: Call) -> int:
-    """No guest runs, so nothing is debugged."""
+def _set_guest_debug(file: HasEvents, call: Call) -> int:
+    """What of the guest ends KVM_RUN: a scripted guest has breakpoints in its code."""
     (control,) = CONTROL.unpack_from(call.read(call.arg, DEBUG_BYTES))
     if control & ~DEBUG_FLAGS:
         raise BAD_CONTROL.error()
+    file.vcpu.guest_debug = control if control & uapi.KVM_GUESTDBG_ENABLE else 0
     return 0
 
 

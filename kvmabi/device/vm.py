@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Hashable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import interrupts, plainfiles, slots, vmattrs
@@ -38,6 +38,9 @@ from kvmabi.model.slots import GuestMemfd, Slots
 from kvmabi.model.smcccfilter import SmcccFilter
 from kvmabi.model.vm import Vm
 
+if TYPE_CHECKING:
+    from kvmabi.guests.scripts import Script
+
 CREATE_DEVICE = layout("struct kvm_create_device")
 ENABLE_CAP = layout("struct kvm_enable_cap")
 MASK_RANGE = layout("struct reg_mask_range")
@@ -57,13 +60,20 @@ DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
 class VmFile(DeviceFile):
     """The file that KVM_CREATE_VM opens. It belongs to the address space that created it.
 
-    ``devices`` counts those that were created.
+    ``devices`` counts those that were created. ``script`` is the guest of its vCPUs; ``has_scripts``: some have one.
     """
 
     kind = "vm"
 
     def __init__(
-        self, log: EventLog, vm: Vm, address_space: Hashable, vcpu_attributes: Attributes, eventfds: EventFds, pid: int
+        self,
+        log: EventLog,
+        vm: Vm,
+        address_space: Hashable,
+        vcpu_attributes: Attributes,
+        eventfds: EventFds,
+        pid: int,
+        script: Script | None = None,
     ) -> None:
         super().__init__(log)
         self.eventfds = eventfds
@@ -79,6 +89,8 @@ class VmFile(DeviceFile):
         self.vcpus: list[VcpuFile] = []
         self.devices = 0
         self.vcpu_attributes = vcpu_attributes
+        self.script = script
+        self.has_scripts = script is not None
 
     def denies(self, memory: Memory) -> Refusal | None:
         """EIO for every address space except the VM's own, and for all callers once the VM is dead."""
@@ -169,7 +181,7 @@ class VmFile(DeviceFile):
         return 0
 
     def _reset_dirty_rings(self, _call: Call) -> int:
-        """No guest dirties a page, so none is reset."""
+        """No page is pushed to a ring, so none is reset."""
         if not self.vm.dirty_ring_bytes:
             raise KvmError(errno.EINVAL, "the VM has no dirty rings", hint="enable KVM_CAP_DIRTY_LOG_RING_ACQ_REL")
         return 0

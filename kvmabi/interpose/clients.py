@@ -109,6 +109,11 @@ class Client:
             if self._log.asked:
                 self._ask(calls)
             self._answer(answer)
+        elif message == Message.RESUME:
+            answer = session.resume(identity, interrupted=bool(argument))
+            if self._log.asked:
+                self._ask(calls)
+            self._answer(answer)
         elif message == Message.OPEN:
             self._answer(session.open())
         elif message == Message.UNDO:
@@ -206,6 +211,6 @@ def _encoded(answer: int | Refused | Wait | NotOurs, flags: int) -> bytes:
     if isinstance(answer, NotOurs):
         return REPLY.pack(-1, 0, flags | Flag.FOREIGN, 0, 0)
     if answer.sigmask is None:
-        return REPLY.pack(-1, answer.then.errno, flags | Flag.WAIT, 0, 0)
+        return REPLY.pack(-1, answer.then.errno, flags | Flag.WAIT, answer.again_ms, 0)
     mask = int.from_bytes(answer.sigmask, sys.byteorder)
-    return REPLY.pack(-1, answer.then.errno, flags | Flag.WAIT | Flag.SIGMASK, 0, mask)
+    return REPLY.pack(-1, answer.then.errno, flags | Flag.WAIT | Flag.SIGMASK, answer.again_ms, mask)

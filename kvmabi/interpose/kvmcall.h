@@ -46,15 +46,18 @@ static int open_kvm(int flags)
     return fd;
 }
 
-/* Wait for a signal that interrupts KVM_RUN. All signals are blocked on entry; `usual` is the thread's own mask.
+/* Wait for a signal that interrupts KVM_RUN, at most for the milliseconds in `place`, if that is not 0. Returns whether
+ * one came. All signals are blocked on entry; `usual` is the thread's own mask.
  *
  * If only the mask of KVM_SET_SIGNAL_MASK unblocks a signal, the kernel ends KVM_RUN but leaves the signal
  * pending: a signalfd detects it without consuming it. Other signals run their handlers.
  */
-static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
+static bool wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
 {
+    struct timespec most = {.tv_sec = reply->place / 1000, .tv_nsec = reply->place % 1000 * 1000000L};
     uint64_t blocked = usual, left_pending = 0;
     struct pollfd pending = {.fd = -1, .events = POLLIN};
+    long ready;
 
     if ((reply->flags & KVMABI_SIGMASK) != 0) {
         blocked = usual | reply->sigmask;
@@ -64,9 +67,10 @@ static void wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
         pending.fd = (int)syscall(SYS_signalfd4, -1, &left_pending, sizeof(left_pending), SFD_CLOEXEC);
     if (left_pending != 0 && pending.fd < 0)
         blocked = reply->sigmask; /* no free fd: the handlers run instead */
-    syscall(SYS_ppoll, &pending, 1UL, NULL, &blocked, sizeof(blocked));
+    ready = syscall(SYS_ppoll, &pending, 1UL, reply->place != 0 ? &most : NULL, &blocked, sizeof(blocked));
     if (pending.fd >= 0)
         syscall(SYS_close, pending.fd);
+    return ready != 0;
 }
 
 /* Whether an fd can be a KVM file descriptor: a socket (system, VM) or a regular file (vCPU). What is known of an fd
@@ -151,6 +155,11 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, const uintpt
         forget_fd(fd);
         errno = saved;
         return kvm_ioctl(fd, number, argument, caller, result);
+    }
+    while (answered && (reply.flags & KVMABI_WAIT) != 0 && reply.place != 0) {
+        request.message = KVMABI_RESUME;
+        request.argument = wait_for_signal(signals, &reply);
+        answered = exchange_for(vcpu, &request, caller, &reply, &new_fd);
     }
     if (vcpu != NULL && answered)
         fetch_rows(vcpu, request.identity);

@@ -71,6 +71,15 @@ class Process:
         self.stack = processes.start_of_stack(pid)
 
 
+class Waiting(NamedTuple):
+    """A KVM_RUN that waits, on the vCPU of this identity."""
+
+    call: Call
+    wait: Wait
+    process: Process
+    identity: bytes
+
+
 class Thread(NamedTuple):
     """A thread that uses KVM, and its /proc/PID/task/TID/fd: a later thread with its number is not found there."""
 
@@ -115,7 +124,7 @@ class Notified:
         self._processes: dict[int, Process] = {}
         self._threads: dict[int, Thread] = {}
         (self._ioctl_number,) = (number for number, name in self._machine.names.items() if name == "ioctl")
-        self._waiting: dict[int, tuple[Call, Wait]] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._paths = ProcessMemory(0, None)
         self._next_look = 0.0
         with contextlib.suppress(OSError):
@@ -159,22 +168,34 @@ class Notified:
         return max(0.0, self._next_look - time.monotonic()) if self._waiting else None
 
     def look(self) -> None:
-        """End the KVM_RUN of threads that have a signal. A process's signal ends one thread's."""
+        """End the KVM_RUN of threads that have a signal, and let guests go on. A process's signal ends one thread's."""
         now = time.monotonic()
         if not self._waiting or now < self._next_look:
             return
         self._next_look = now + max(PAUSE_SECONDS, len(self._waiting) * PAUSE_SECONDS / 4)
         taken: set[int] = set()
-        for call, wait in sorted(self._waiting.values(), key=lambda one: one[0].thread):
+        for waiting in sorted(self._waiting.values(), key=lambda one: one.call.thread):
+            call, wait = waiting.call, waiting.wait
             thread = self._threads.get(call.thread)
             own, shared = processes.pending_signals(call.thread, wait.sigmask)
             if own or (shared and thread is not None and thread.process.pid not in taken):
                 if not own and thread is not None:
                     taken.add(thread.process.pid)
                 del self._waiting[call.id]
+                if wait.again_ms:
+                    self._resume(waiting, interrupted=True)
                 self._send(call, -wait.then.errno)
             elif not self._is_valid(call):
                 del self._waiting[call.id]
+            elif wait.again_ms:
+                answer = self._resume(waiting, interrupted=False)
+                if isinstance(answer, Wait):
+                    self._waiting[call.id] = waiting._replace(wait=answer)
+                    continue
+                del self._waiting[call.id]
+                result = self._result(call, waiting.process, answer, waiting.identity, 0, 0)
+                if isinstance(result, int):
+                    self._send(call, result)
 
     def _answer(self, call: Call) -> int | tuple[()] | None:
         """The result of a call, negative for an errno; None: the kernel goes on; (): answered already, or it waits."""
@@ -203,13 +224,22 @@ class Notified:
         process = thread.process
         if self._files.others_share(process.session):
             self._files.backlog.collect()
-        answer = process.session.ioctl(IDENTITY.pack(status.st_dev, status.st_ino), request & 0xFFFFFFFF, argument)
+        identity = IDENTITY.pack(status.st_dev, status.st_ino)
+        answer = process.session.ioctl(identity, request & 0xFFFFFFFF, argument)
+        self._fill_asked(call, process)
+        return self._result(call, process, answer, identity, argument, os.O_CLOEXEC)
+
+    def _fill_asked(self, call: Call, process: Process) -> None:
         if self._traces.log.asked:
             process.callers.fill(self._traces.log.take_asked(), Trace(call.thread, (call.address - 1,)))
-        return self._result(call, process, answer, argument, os.O_CLOEXEC)
+
+    def _resume(self, waiting: Waiting, *, interrupted: bool) -> Answer:
+        answer = waiting.process.session.resume(waiting.identity, interrupted=interrupted)
+        self._fill_asked(waiting.call, waiting.process)
+        return answer
 
     def _result(
-        self, call: Call, process: Process, answer: Answer, argument: int, flags: int
+        self, call: Call, process: Process, answer: Answer, identity: bytes, argument: int, flags: int
     ) -> int | tuple[()] | None:
         if isinstance(answer, int):
             return answer
@@ -221,7 +251,7 @@ class Notified:
             return None
         if not self._waiting:
             self._next_look = 0.0
-        self._waiting[call.id] = call, answer
+        self._waiting[call.id] = Waiting(call, answer, process, identity)
         return ()
 
     def _hand_out(self, call: Call, process: Process, answer: NewFd, argument: int, flags: int) -> int | tuple[()]:
@@ -254,7 +284,7 @@ class Notified:
         thread = self._thread(call.thread)
         if error or thread is None:
             return -error if error else None
-        return self._result(call, thread.process, thread.process.session.open(), 0, flags)
+        return self._result(call, thread.process, thread.process.session.open(), b"", 0, flags)
 
     def _stat(self, call: Call, rest: list[int]) -> int:
         content, place = devkvm.stat_bytes(), 0

@@ -27,6 +27,7 @@ enum kvmabi_message {
     KVMABI_DRAIN = 8, /* read the events that were left */
     KVMABI_BEFORE = 9, /* the kernel is about to do an ioctl (real.h); identity: its fd, and the tid */
     KVMABI_AFTER = 10, /* it is done; identity: its result or the negative errno, and the tid */
+    KVMABI_RESUME = 11, /* go on with a KVM_RUN that waits; identity: the vCPU's; argument: whether a signal came */
     KVMABI_EVENTS = 1 << 16, /* added to the others: events were left since the last request */
     KVMABI_CALLED = 1 << 17, /* added to IOCTL: a BACKTRACE follows in the same message */
 };
@@ -41,7 +42,8 @@ struct kvmabi_request {
 enum kvmabi_flag {
     KVMABI_FD = 1 << 0,      /* the result is the attached fd (SCM_RIGHTS) */
     KVMABI_FOREIGN = 1 << 1, /* the fd is not the server's: pass the ioctl to the kernel */
-    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error */
+    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error; with a `place`, at most so many milliseconds,
+                                and then RESUME */
     KVMABI_SIGMASK = 1 << 3, /* wait with `sigmask`, set by KVM_SET_SIGNAL_MASK */
     KVMABI_STORE = 1 << 4,   /* store the fd in the ioctl's argument at offset `place`; the result is 0 */
     KVMABI_ORIGIN = 1 << 5,  /* the next message is a BACKTRACE */

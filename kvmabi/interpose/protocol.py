@@ -28,6 +28,7 @@ class Message(IntEnum):
     DRAIN = 8
     BEFORE = 9
     AFTER = 10
+    RESUME = 11
 
 
 class Flag(IntFlag):

@@ -19,8 +19,9 @@ from kvmabi import detail, uapi
 from kvmabi.detail import Access, Detail, Opened
 from kvmabi.device import SystemFile, VcpuFile, VmFile
 from kvmabi.device.memory import ProcessMemory
+from kvmabi.device.runpage import RUN_BYTES
 from kvmabi.device.slots import REGION
-from kvmabi.device.vcpu import COUNT, IMMEDIATE_EXIT, RUN_BYTES
+from kvmabi.device.vcpu import COUNT, IMMEDIATE_EXIT
 from kvmabi.device.vgic import ControlFile
 from kvmabi.device.vm import CREATE_DEVICE, FOREIGN_MEMORY
 from kvmabi.device.watched import WatchedMemory, identity_of

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kvmabi import uapi
 from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
 from kvmabi.device.file import PlainFile, Refused, Wait
 from kvmabi.interpose.backtraces import Callers
@@ -91,6 +92,25 @@ class Session:
         if isinstance(answer, PlainFile):
             return NewFd(answer.fd, None)
         return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
+
+    def resume(self, identity: bytes, *, interrupted: bool) -> Answer:
+        """A KVM_RUN that waits goes on; ``interrupted``: a signal came."""
+        file = self._files.find(identity)
+        device = None if file is None else file.device
+        if not isinstance(device, VcpuFile):
+            return NOT_OURS
+        refusal = device.denies(self._memory)
+        if refusal is not None:
+            return Refused(refusal, None, "")
+        self._files.backlog.record_all()
+        try:
+            answer = device.resume(interrupted=interrupted)
+        except Exception as error:
+            self._complain(error)
+            return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
+        if self._files.shares:
+            self._files.shares.update(device, uapi.KVM_RUN)
+        return answer if isinstance(answer, int | Refused | Wait) else NOT_OURS
 
     def share(self, identity: bytes, callers: Callers) -> Answer:
         """The file of a vCPU of this address space, which the client maps."""

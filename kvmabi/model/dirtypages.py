@@ -23,20 +23,20 @@ class DirtyPages:
     def __init__(self, pages: int, *, all_dirty: bool) -> None:
         self.pages = pages
         self._first = b"\xff" if all_dirty else b"\0"
-        self._parts: dict[int, bytes] = {}
+        self._parts: dict[int, bytes | bytearray] = {}
 
     def parts(self) -> Iterator[tuple[int, bytes]]:
         """The bitmap in parts: the offset in bytes and the bytes of each."""
         for offset in range(0, bitmap_bytes(self.pages), PART_BYTES):
-            yield offset, self._part(offset)
+            yield offset, bytes(self._part(offset))
 
     def mark(self, page: int) -> None:
-        """A page is dirty."""
-        place, bit = divmod(page, 8)
-        offset = place // PART_BYTES * PART_BYTES
-        part = bytearray(self._part(offset))
-        part[place - offset] |= 1 << bit
-        self._parts[offset] = bytes(part)
+        """The guest, or a device, wrote to a page."""
+        offset = page // 8 // PART_BYTES * PART_BYTES
+        part = self._parts.get(offset)
+        if not isinstance(part, bytearray):
+            part = self._parts[offset] = bytearray(self._part(offset))
+        part[page // 8 - offset] |= 1 << page % 8
 
     def clear_all(self) -> None:
         """No page is dirty."""
@@ -59,7 +59,7 @@ class DirtyPages:
                 self._parts[offset] = bytes(part) if any(part) else b""
             place = offset + PART_BYTES
 
-    def _part(self, offset: int) -> bytes:
+    def _part(self, offset: int) -> bytes | bytearray:
         size = min(PART_BYTES, bitmap_bytes(self.pages) - offset)
         kept = self._parts.get(offset)
         if kept is not None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which eventfds interrupt the guest (irqfds) and which its writes signal (ioeventfds), by the number of each eventfd.
 
-No guest runs, so nothing is ever signalled: what is kept is what a later KVM_IRQFD or KVM_IOEVENTFD depends on.
+A guest is a script, if there is one: its writes signal ioeventfds. Nobody waits for irqfds, so what is kept of them is
+what a later KVM_IRQFD depends on.
 Source: api.rst, 4.59 KVM_IOEVENTFD and 4.75 KVM_IRQFD, and the answers of Linux 6.1 to 7.3.
 """
 
@@ -109,6 +110,15 @@ class IoEventFds:
         if same_size or (by_size if any_size else 0 in by_size):
             raise COLLIDES.error()
         by_size.setdefault(access.size_bytes, {})[access.value] = eventfd
+
+    def find(self, addr: int, size_bytes: int, value: int) -> int | None:
+        """The number of the eventfd that a guest's write of ``value`` to an address signals."""
+        by_size = self._places.get((Bus.MMIO, addr), {})
+        for by_value in filter(None, (by_size.get(size_bytes), by_size.get(0))):
+            found = by_value.get(value, by_value.get(None))
+            if found is not None:
+                return found
+        return None
 
     def deassign(self, eventfd: int, access: Access) -> None:
         """Take an ioeventfd away. Errors: ENOENT."""

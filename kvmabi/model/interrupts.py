@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Interrupts that a VMM raises: the table of routes, interrupt lines and messages.
 
-A line's level is kept, or an edge latched, in the vGIC's state.
+A line's level is kept, or an edge latched, in the vGIC's state; high lines wake a scripted guest.
 
 Source: api.rst, 4.25 KVM_IRQ_LINE, 4.52 KVM_SET_GSI_ROUTING and 4.70 KVM_SIGNAL_MSI, and the answers of Linux 6.1 to
 7.3.
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from kvmabi import uapi
 from kvmabi.model.its import reaches
+from kvmabi.model.lines import OF_THE_VM
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vgic import IRQS_OF_A_VCPU, is_ppi
 from kvmabi.model.vm import Vm
@@ -110,6 +111,7 @@ def set_line(vm: Vm, line: int, level: int) -> None:
             raise NO_VCPU.error()
         if irq >= CPU_LINES:
             raise NO_IRQ.error()
+        vm.lines.set(vcpu, irq, high=bool(level))
         return
     if kind not in (uapi.KVM_ARM_IRQ_TYPE_SPI, uapi.KVM_ARM_IRQ_TYPE_PPI):
         raise BAD_LINE_TYPE.error()
@@ -132,6 +134,7 @@ def set_line(vm: Vm, line: int, level: int) -> None:
     owners = [vm.vcpus[vcpu]] if is_private else vm.vcpus.values()
     if not any(irq in owner.irq_owners for owner in owners):
         vm.vgic.state.irqs(irq, vcpu).inject(irq % IRQS_OF_A_VCPU, level=bool(level))
+        vm.lines.set(vcpu if is_private else OF_THE_VM, irq, high=bool(level))
 
 
 def signal_message(vm: Vm, address: int, data: int, flags: int, device: int) -> int:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""KVM_RUN: when it fails, what the first one freezes, how it ends. The guest idles."""
+"""KVM_RUN: when it fails, what the first one freezes, how it ends. A guest without a script idles."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kvmabi import uapi
 from kvmabi.errors import KvmError
@@ -27,12 +27,28 @@ class Exit(NamedTuple):
     """How a KVM_RUN ended.
 
     ``result`` is what the ioctl returns: 0, or why it fails. ``waits``: only once a signal has come. ``written`` are
-    the fields of struct kvm_run that the kernel wrote, by name.
+    the fields of struct kvm_run that the kernel wrote, by name ("mmio.len"). ``again_ms``: while it waits, the guest
+    goes on after so many milliseconds (0: it does not).
     """
 
     result: int | Refusal
     waits: bool = False
-    written: Mapping[str, int] = {}  # read only
+    written: Mapping[str, int | bytes] = {}  # read only
+    again_ms: int = 0
+
+
+ENTERED: Mapping[str, int | bytes] = {"exit_reason": int(uapi.KVM_EXIT_UNKNOWN), "flags": 0}
+"""What the kernel writes before it enters the guest."""
+
+
+class Guest(Protocol):
+    """What runs on a vCPU: kvmabi.guests has scripts."""
+
+    def complete(self) -> None:
+        """Finish what the last exit asked the VMM for, as every KVM_RUN does first, also one with immediate_exit."""
+
+    def enter(self) -> Exit:
+        """Enter the guest; returns why it was left."""
 
 
 IMMEDIATE = Exit(INTERRUPTED)
@@ -41,8 +57,8 @@ SIGNAL = Exit(INTERRUPTED, waits=True, written={"exit_reason": int(uapi.KVM_EXIT
 """The guest idles until a signal comes."""
 
 
-def run(vcpu: Vcpu, *, immediate_exit: bool) -> Exit:
-    """KVM_RUN of a vCPU whose guest idles. Raises KvmError where the kernel does not get as far as the guest.
+def run(vcpu: Vcpu, *, immediate_exit: bool, guest: Guest | None = None) -> Exit:
+    """KVM_RUN of a vCPU; without a ``guest`` it idles. Raises KvmError where the kernel does not get as far.
 
     A VM without a vGIC loses the GIC fields of its ID registers at the first attempt; ID registers are frozen only by
     one that gets as far as the guest.
@@ -69,7 +85,11 @@ def run(vcpu: Vcpu, *, immediate_exit: bool) -> Exit:
         if vcpu.system.kernel.switches.run_passes_gic:
             vcpu.vm.cpu_interface(vcpu.index).pass_through_cpu()
     _pass_through_cpu(vcpu)
-    return IMMEDIATE if immediate_exit else SIGNAL
+    if guest is not None:
+        guest.complete()
+    if immediate_exit:
+        return IMMEDIATE
+    return SIGNAL if guest is None else guest.enter()
 
 
 def _map_vgic(vcpu: Vcpu, vgic: Vgic) -> None:

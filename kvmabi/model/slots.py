@@ -117,13 +117,15 @@ class Slots:
 
     def holds(self, address: int) -> bool:
         """Whether a guest-physical address is in a slot."""
-        return self.at(address) is not None
+        return self.find(address) is not None
 
-    def at(self, address: int) -> Slot | None:
+    def find(self, address: int) -> Slot | None:
         """The slot that a guest-physical address is in."""
         place = bisect_right(self._starts, (address, MAX_SLOTS))
-        slot = self._by_number[self._starts[place - 1][1]] if place else None
-        return slot if slot is not None and address < slot.guest + slot.size else None
+        if not place:
+            return None
+        slot = self._by_number[self._starts[place - 1][1]]
+        return slot if address < slot.guest + slot.size else None
 
     def check(self, region: Region, limits: Limits) -> None:
         """EINVAL for what no memory slot can be."""

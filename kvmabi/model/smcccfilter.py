@@ -23,10 +23,18 @@ TAKEN = Refusal(errno.EEXIST, "a function of this range has a filter already, or
 
 
 class SmcccFilter:
-    """The ranges of functions that have an action."""
+    """The ranges of functions that have an action; all others are KVM's to handle."""
 
     def __init__(self) -> None:
         self._ranges = sorted(RESERVED)
+        self._actions = dict.fromkeys(RESERVED, int(uapi.KVM_SMCCC_FILTER_HANDLE))
+
+    def action(self, function: int) -> int:
+        """What becomes of a guest's call of a function: KVM_SMCCC_FILTER_*."""
+        place = bisect_right(self._ranges, (function, LAST))
+        if not place or self._ranges[place - 1][1] < function:
+            return int(uapi.KVM_SMCCC_FILTER_HANDLE)
+        return self._actions[self._ranges[place - 1]]
 
     def add(self, first: int, count: int, action: int, padding: bytes, *, has_run: bool) -> None:
         """KVM_ARM_VM_SMCCC_FILTER. Errors: EINVAL, EBUSY, EEXIST."""
@@ -41,3 +49,4 @@ class SmcccFilter:
         if place and self._ranges[place - 1][1] >= first:
             raise TAKEN.error()
         insort(self._ranges, (first, last))
+        self._actions[first, last] = action

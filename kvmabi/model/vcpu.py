@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kvmabi import uapi
 from kvmabi.model.effects import Effect, Effects, Place
 from kvmabi.model.mode import Mode
 from kvmabi.model.refusal import FAULT, Refusal
@@ -36,6 +37,8 @@ class Vcpu:
     that do not undo them: features that the next INIT gets too, and SVE that stays on. ``zt0_room``: FINALIZE made
     room for ZT0.
     ``accepted`` is the register that a rule last stored as it was given, with no other effect.
+    ``mp_state`` is KVM_MP_STATE_*; ``is_new``: another vCPU's CPU_ON has reset this one, whose guest begins anew;
+    ``guest_debug`` is the control word of KVM_SET_GUEST_DEBUG.
     ``warnings`` holds what a real kernel would have done to itself, until the next event reports it.
     """
 
@@ -59,6 +62,9 @@ class Vcpu:
         self.stuck_sve = False
         self.zt0_room = False
         self.accepted: Row | None = None
+        self.mp_state = int(uapi.KVM_MP_STATE_RUNNABLE)
+        self.is_new = False
+        self.guest_debug = 0
         self.warnings: list[str] = []
         self._values: tuple[tuple[int, ...], Mapping[int, bytes]] = (-1,), NO_VALUES
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from kvmabi.model.cpuinterface import CpuInterface
 from kvmabi.model.its import Its
+from kvmabi.model.lines import Lines
 from kvmabi.model.lpis import Lpis
 from kvmabi.model.vgic import Vgic
 
@@ -23,11 +24,12 @@ class VmState(Generic[VcpuType]):
     AArch32 (None before the first INIT); ``counter_offsets`` are subtracted from the host's counter, by the register ID
     of the timer's count. ``vgic`` is the interrupt controller, or None; ``its``: its ITSs; ``lpis``: the interrupts
     that they map; ``cpu_interfaces``: those of the vCPUs, by ID; ``routes`` are those of KVM_SET_GSI_ROUTING, by GSI;
-    ``timer_irqs`` are the PPIs of the vCPUs' timers. ``dirty_ring_bytes`` is the size of each vCPU's dirty ring (0:
-    none); ``fixed_counters``: KVM_ARM_SET_COUNTER_OFFSET fixed the offsets. ``affinities`` is the kernel's table of
-    affinities (kvmabi.model.affinity): the bits that count, and the vCPU's ID by these. A ``dead`` VM fails every ioctl
-    with EIO. ``remaps`` counts how often one of its vCPUs took a register map, or the VM died; ``before_sharing`` is
-    called before a VM-wide register changes.
+    ``lines`` are the interrupt lines that are high; ``timer_irqs`` are the PPIs of the vCPUs' timers.
+    ``dirty_ring_bytes`` is the size of each vCPU's dirty ring (0: none); ``fixed_counters``:
+    KVM_ARM_SET_COUNTER_OFFSET fixed the offsets. ``affinities`` is the kernel's table of affinities
+    (kvmabi.model.affinity): the bits that count, and the vCPU's ID by these. A ``dead`` VM fails every ioctl with EIO.
+    ``remaps`` counts how often one of its vCPUs took a register map, or the VM died; ``before_sharing`` is called
+    before a VM-wide register changes.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class VmState(Generic[VcpuType]):
         self.lpis = Lpis()
         self.cpu_interfaces: dict[int, CpuInterface] = {}
         self.routes: Mapping[int, object] = {}
+        self.lines = Lines()
         self.timer_irqs = list(timer_irqs)
         self.dead = False
         self.remaps = 0

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 
 from kvmabi import regid, uapi
 from kvmabi.errors import KvmError, UsageError
-from kvmabi.kvm import Kvm, Vcpu, feature_bits, feature_words
+from kvmabi.kvm import Kvm, Vcpu
 from kvmabi.model.plan import Plan, Stage, Step
 from kvmabi.model.row import size_of
 from kvmabi.order.values import first_difference, same
 from kvmabi.profiles import features as feature_rules
 from kvmabi.profiles import sysregs
+from kvmabi.profiles.initwords import feature_bits, feature_words
 from kvmabi.snapshot import infer
 from kvmabi.snapshot.access import Access
 from kvmabi.snapshot.lengths import SME_VLS, SVE_VLS, vls_of

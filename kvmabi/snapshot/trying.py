@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kvmabi import uapi
-from kvmabi.kvm import feature_bits, feature_words
 from kvmabi.model import lifecycle
 from kvmabi.model.mode import SVCR_SM, SVCR_ZA
 from kvmabi.model.plan import SVCR, Plan, Stage
@@ -27,6 +26,7 @@ from kvmabi.model.refusal import Refusal
 from kvmabi.model.row import size_of
 from kvmabi.model.vcpu import Payload, Vcpu
 from kvmabi.model.vm import Vm
+from kvmabi.profiles.initwords import feature_bits, feature_words
 
 MOST_NUMBER_BYTES = 8
 

@@ -11,6 +11,7 @@ from typing import Any
 from kvmabi import regid
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import Event
+from kvmabi.guests import scripts
 from kvmabi.kvm import Kvm, Vcpu, open_kvm
 from kvmabi.order import NOTHING_JUDGED, Finding, Verdict
 from kvmabi.profiles import Host, load_host
@@ -81,6 +82,8 @@ class Case:
             vcpu.init(features)
             if features & {"sve", "sme"}:
                 vcpu.finalize()
+            guest = self.settings.guest
+            vcpu.guest = scripts.load(guest).guest if isinstance(guest, str) else guest
         except KvmError as error:
             names = ", ".join(sorted(features))
             raise UsageError(f"a vCPU with the features {names} on {kvm.host!r}: {error}") from None

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from kvmabi.testing.running import VmmRun
 
 MARKER = (
-    "kvmabi(host='sme-demo', kernel=None, features=None, fail_on=('lost', 'changed'), strict=False, ignore=()): the "
-    "machine of the fixtures kvm_host, kvm, vcpu and run_vmm, and what fails the test (kvmabi.testing)"
+    "kvmabi(host='sme-demo', kernel=None, features=None, guest=None, fail_on=('lost', 'changed'), strict=False, "
+    "ignore=()): the machine of the fixtures kvm_host, kvm, vcpu and run_vmm, and what fails the test (kvmabi.testing)"
 )
 CASE = pytest.StashKey["Case"]()
 SECTION = "kvmabi"
@@ -97,15 +97,22 @@ def run_vmm(
 
     def run(*argv: Any, check: bool = True, **options: Any) -> VmmRun:
         __tracebackhide__ = True
+        from kvmabi.guests import GuestError
         from kvmabi.testing.running import run_program
 
         with _one_line():
             settings = case.settings
             host = case.host if case.is_drawn else kvm_host
-            machine = {"host": host, "kernel": settings.kernel, "ignored": settings.ignored, "saves": saves}
+            machine = {
+                "host": host,
+                "kernel": settings.kernel,
+                "ignored": settings.ignored,
+                "saves": saves,
+                "guest": settings.guest,
+            }
             try:
                 done = run_program(*argv, **{**machine, **options})
-            except (TimeoutError, RuntimeError) as error:
+            except (TimeoutError, RuntimeError, GuestError) as error:
                 raise _failure(f"kvmabi: {error}") from None
         print(done.stdout, end="")
         print(done.stderr, end="", file=sys.stderr)

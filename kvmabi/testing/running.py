@@ -17,6 +17,9 @@ from typing import IO
 
 from kvmabi.errors import UsageError
 from kvmabi.events import Event
+from kvmabi.guests import scripts
+from kvmabi.guests.board import GuestError
+from kvmabi.guests.scripts import GuestFunction
 from kvmabi.order import Finding, NotJudged, Pair, Verdict
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.testing import records
@@ -66,14 +69,17 @@ def run_program(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     saves: str | os.PathLike[str] | None = None,
+    guest: str | GuestFunction | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> VmmRun:
     """Run a program as ``kvmabi run`` does; its ``/dev/kvm`` is an emulated one.
 
     ``ignored`` are the IDs of registers that findings leave out, ``env`` is the program's whole environment (None: this
     process's). Its standard input is empty. ``saves`` is a folder in which every save is kept, for a later run that
-    restores it. Raises UsageError for a program that cannot be run and for a kernel that is
-    neither a profile's name nor a file, TimeoutError if it does not end in time: it is killed.
+    restores it. ``guest`` runs on every vCPU: "FILE.py:NAME", or a generator function of a module (kvmabi.guests),
+    which the process that serves the program imports as a file. Raises UsageError for a program that cannot be run and
+    for what is not a kernel or a guest, GuestError if the guest fails, TimeoutError if the program does not end in
+    time: it is killed.
     """
     argv = tuple(os.fspath(word) for word in (program, *arguments))
     used_host = load_host(host)
@@ -82,6 +88,7 @@ def run_program(
         "host": records.host_data(used_host),
         "kernel": _kernel_name(used_host.kernel if kernel is None else kernel),
         "ignored": list(ignored),
+        "guest": None if guest is None else scripts.named(guest),
         "saves": None if saves is None else os.path.abspath(saves),
         "environment": dict(os.environ if env is None else env),
     }
@@ -115,6 +122,8 @@ def run_program(
             raise UsageError(data["error"])
         if data["failures"]:
             raise RuntimeError(f"kvmabi failed while it served {argv[0]}:{_tail(stderr)}")
+        if data["guest_failures"]:
+            raise GuestError(data["guest_failures"][0])
         return VmmRun(
             argv,
             data["status"],

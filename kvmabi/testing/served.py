@@ -15,6 +15,7 @@ from kvmabi import wholefile
 from kvmabi.device import open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
+from kvmabi.guests import scripts
 from kvmabi.interpose import launch
 from kvmabi.order import OrderChecker
 from kvmabi.order.kept import KeptSaves, run_name
@@ -30,8 +31,9 @@ def serve(order: Data) -> Data:
     log = EventLog()
     checker = OrderChecker(order["ignored"], counter_hz=host.counter_hz, kernel=kernel)
     log.watchers.append(checker.watch)
-    system = open_system(host, kernel, log)
     try:
+        script = None if order["guest"] is None else scripts.load(order["guest"])
+        system = open_system(host, kernel, log, script)
         status = launch.run(order["argv"], system, environment=order["environment"])
     except UsageError as error:
         return {"error": str(error)}
@@ -42,6 +44,7 @@ def serve(order: Data) -> Data:
     return {
         "status": status.program,
         "failures": status.failures,
+        "guest_failures": [] if script is None else script.failures,
         "events": [event_data(event) for event in log.events],
         "verdict": verdict.as_dict(),
     }

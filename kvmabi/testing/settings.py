@@ -10,6 +10,7 @@ from typing import Any
 
 from kvmabi import regid, tables
 from kvmabi.errors import UsageError
+from kvmabi.guests import scripts
 from kvmabi.order import FAILING, Severity, Verdict
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
 from kvmabi.profiles import features as feature_rules
@@ -22,7 +23,8 @@ class Settings:
     """What the markers of a test say. ``host`` is a name, a file, a Host, a tuple of them, or a hypothesis strategy.
 
     ``kernel`` None is the kernel that the host was recorded with, ``features`` None the host's vector features.
-    ``ignored`` are register IDs that findings leave out. ``strict``: a restore that was not judged fails the test, too.
+    ``ignored`` are register IDs that findings leave out. ``guest`` is what runs on the vCPU: a generator function, an
+    ``OnKernel`` or "FILE.py:NAME". ``strict``: a restore that was not judged fails the test, too.
     """
 
     host: Any = DEFAULT_HOST
@@ -31,6 +33,7 @@ class Settings:
     fail_on: tuple[Severity, ...] = FAILING
     strict: bool = False
     ignored: tuple[int, ...] = ()
+    guest: Any = None
 
     @property
     def hosts(self) -> tuple[str | Host, ...]:
@@ -135,6 +138,15 @@ def _ignored(value: Any) -> tuple[int, ...]:
     return tuple(map(regid.parse, words(value, "the registers of ignore")))
 
 
+def _guest(value: Any) -> Any:
+    """What is not one fails when the tests are collected; a file is loaded where it runs."""
+    if isinstance(value, str):
+        return scripts.named(value)
+    if value is not None:
+        scripts.Script(value)
+    return value
+
+
 _READERS = {
     "host": _host,
     "kernel": _kernel,
@@ -142,5 +154,6 @@ _READERS = {
     "fail_on": _severities,
     "strict": _flag,
     "ignore": _ignored,
+    "guest": _guest,
 }
 """How each argument is read."""

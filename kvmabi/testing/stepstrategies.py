@@ -6,10 +6,11 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from kvmabi import hexruns
-from kvmabi.kvm import feature_bits, open_kvm
+from kvmabi.kvm import open_kvm
 from kvmabi.model.facts import Facts
 from kvmabi.model.row import size_of
 from kvmabi.profiles import Host, Kernel, load_host, load_kernel
+from kvmabi.profiles.initwords import feature_bits
 from kvmabi.steps.grammar import GUEST_BYTES, MAX_IDS, OPS, Op
 from kvmabi.uapi import KVM_ARM_VCPU_VEC
 

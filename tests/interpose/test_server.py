@@ -59,7 +59,7 @@ def test_memory_of_the_client(good: RawClient) -> None:
         bytes(REQUEST.size + 1),
         bytes(100_000),
         REQUEST.pack(0, 0, bytes(16), 0),
-        REQUEST.pack(9, 0, bytes(16), 0),
+        REQUEST.pack(max(Message) + 1, 0, bytes(16), 0),
         REQUEST.pack((1 << 32) - 1, 0, b"\xff" * 16, (1 << 64) - 1),
         REQUEST.pack(Message.HELLO, VERSION, COOKIE, 0),
     ],

@@ -19,13 +19,17 @@ def dirty(pages: DirtyPages) -> set[int]:
     st.integers(1, 300),
     st.booleans(),
     st.lists(st.tuples(st.integers(0, 4), st.binary(max_size=40)), max_size=6),
+    st.lists(st.integers(0, 299), max_size=6),
 )
-def test_clearing(count: int, all_dirty: bool, clears: list[tuple[int, bytes]]) -> None:
-    """Whatever is cleared, no other page is, and no page beyond the slot's is ever dirty."""
+def test_clearing(count: int, all_dirty: bool, clears: list[tuple[int, bytes]], marks: list[int]) -> None:
+    """Whatever is written and cleared, no other page is, and no page beyond the slot's is ever dirty."""
     pages = DirtyPages(count, all_dirty=all_dirty)
     expected = set(range(count)) if all_dirty else set()
     assert dirty(pages) == expected
     for word, bits in clears:
+        if marks and (page := marks.pop()) < count:
+            pages.mark(page)
+            expected.add(page)
         pages.clear(64 * word, bits)
         number = int.from_bytes(bits, "little")
         expected -= {64 * word + n for n in range(number.bit_length()) if number >> n & 1}

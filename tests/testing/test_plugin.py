@@ -257,7 +257,8 @@ WRONG = {
     "fail_on='lots'": "fail_on: 'lots' is not a severity: take some of lost, changed, latent",
     "strict='yes'": "strict is True or False, not 'yes'",
     "ignore='zz'": "*zz*",
-    "guest='hello'": "'guest' is not an argument: *",
+    "guest='hello'": "'hello' does not name a guest: take FILE.py:NAME",
+    "guest=print": "a guest is a generator function, def guest(cpu) with a yield: print is not",
 }
 
 
@@ -283,6 +284,75 @@ def test_the_marker_is_registered(run: Pytest) -> None:
     """--strict-markers accepts it, --markers explains it."""
     run("@pytest.mark.kvmabi()\ndef test():\n    pass", "--strict-markers").assert_outcomes(passed=1)
     run("", "--markers").stdout.fnmatch_lines(["@pytest.mark.kvmabi(host=*"])
+
+
+# --- guests
+
+
+GUEST = """
+from kvmabi.guests import Mmio
+
+def streams(cpu):
+    cpu.msr("smcr_el1", 15)
+    cpu.smstart("sm")
+    cpu.z[3] = b"\\x07" * cpu.vl
+    yield Mmio(0x9000000)
+    cpu.x[0] = 1 / 0
+"""
+
+
+def test_the_markers_guest_runs_on_the_vcpu(run: Pytest) -> None:
+    """In this process, on each host; what it leaves is what the test reads."""
+    result = run(
+        GUEST
+        + """
+@pytest.mark.kvmabi(host=["sme-demo", "sme-sve512-sme512"], guest=streams)
+def test(vcpu):
+    assert vcpu.run().mmio.phys_addr == 0x9000000
+    assert vcpu.read("svcr") == 1 and vcpu["z3"][:3] == b"\\x07\\x07\\x07"
+"""
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_what_a_vmm_loses_of_a_guests_state_fails_the_test(run: Pytest) -> None:
+    """The guest's values count as saved; a restore in another order than the right one is found."""
+    result = run(
+        GUEST
+        + """
+@pytest.mark.kvmabi(guest=streams)
+def test(kvm, vcpu):
+    vcpu.run()
+    label = saved(vcpu)
+    values = {id: vcpu[id] for id in vcpu.reg_list()}
+    target = another(kvm)
+    for id, value in sorted(values.items(), key=lambda one: one[0] == kvmabi.regid.parse("svcr")):
+        try:
+            target[id] = value
+        except kvmabi.KvmError:
+            pass
+    restored(target, label)
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*lost: values destroyed by a later SVCR write: z3 of VM 2 vCPU 0*"])
+
+
+def test_a_guest_that_fails_fails_the_test(run: Pytest) -> None:
+    """With the line of the script, and the error as the cause."""
+    result = run(
+        GUEST
+        + """
+@pytest.mark.kvmabi(guest=streams)
+def test(vcpu):
+    vcpu.run()
+    vcpu.run()
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*ZeroDivisionError*", "E *GuestError: *test_a_guest_that_fails_fails_the_test.py:*: ZeroDivisionError: *"]
+    )
 
 
 # --- hosts
