@@ -99,6 +99,9 @@ class Source(Protocol):
     def pseudo_values(self) -> Mapping[int, bytes]:
         """The state of the vCPU that is not a register, by the IDs of PSEUDO_REGISTERS."""
 
+    def controllers(self) -> Mapping[tuple[int, int], bytes]:
+        """Every register of the VM's interrupt controllers, by group and number of its attribute."""
+
 
 class Event:
     """One ioctl and its answer, or something else that happened to a vCPU.
@@ -199,6 +202,11 @@ class Event:
     def state(self) -> dict[int, bytes]:
         """A new dict of ``registers`` and, by the IDs of PSEUDO_REGISTERS, of the state that is not a register."""
         return {} if self._source is None else {**self._source.values(), **self._source.pseudo_values()}
+
+    @property
+    def controllers(self) -> Mapping[tuple[int, int], bytes]:
+        """Every register of the VM's interrupt controllers, by group and number, while watchers look at it."""
+        return {} if self._source is None else self._source.controllers()
 
     @property
     def moment(self) -> float:

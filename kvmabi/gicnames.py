@@ -20,7 +20,7 @@ https://docs.kernel.org/virt/kvm/devices/arm-vgic-v3.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -157,6 +157,10 @@ TRANSLATOR: Final = (
 FRAMES: Final[dict[int, tuple[Range, ...]]] = {DIST: DISTRIBUTOR, REDIST: REDISTRIBUTOR, ITS: TRANSLATOR}
 """The registers of each group."""
 FRAME_NAMES: Final = {DIST: "gicd", REDIST: "gicr", ITS: "gits"}
+REGISTERS: Final = frozenset({DIST, REDIST, LEVEL, CPU, ITS})
+"""The groups whose attributes are state of the interrupt controllers."""
+DEVICE: Final = "device"
+"""The kind of file that has these attributes."""
 ENCODING_MASK: Final = int(uapi.KVM_DEV_ARM_VGIC_SYSREG_INSTR_MASK)
 
 
@@ -211,6 +215,21 @@ def _places(ranges: tuple[Range, ...]) -> Iterator[tuple[int, Place]]:
 def places(group: int) -> dict[int, Place]:
     """What is at each offset of a group's frame at which there is a word of a register."""
     return dict(_places(FRAMES[group]))
+
+
+def registers_of_vgic(affinities: Iterable[int], irqs: int) -> Iterator[tuple[int, int]]:
+    """Group and number of each register of a vGIC with vCPUs of these affinities and so many interrupts."""
+    for offset, place in places(DIST).items():
+        if not place.range.irq_bits or place.first_irq < irqs:
+            yield DIST, offset
+    for first in range(_PRIVATE, irqs, IRQS_OF_A_WORD):
+        yield LEVEL, first
+    for affinity in affinities:
+        own = affinity << AFFINITY_SHIFT
+        yield LEVEL, own
+        for group, numbers in ((REDIST, places(REDIST)), (CPU, CPU_REGISTERS.values())):
+            for number in numbers:
+                yield group, own | number
 
 
 def affinity_of(vcpu: int) -> int:

@@ -113,8 +113,8 @@ INSIDE = {
         *("psci", "hypercalls", "running"),
     ),
     "order": (
-        *("values", "causes", "writes", "saves", "lives", "rounds", "moments", "fitting", "restores", "choosing"),
-        *("pairing", "findings", "verdict", "edits", "comparing", "judging", "mistaken", "checker", "kept"),
+        *("values", "causes", "findings", "controllers", "writes", "saves", "lives", "rounds", "moments", "fitting"),
+        *("restores", "choosing", "pairing", "verdict", "edits", "comparing", "judging", "mistaken", "checker", "kept"),
     ),
     "snapshot": (
         *("snapshot", "source", "packed", "lengths", "infer", "valid", "formats", "opening", "wording"),

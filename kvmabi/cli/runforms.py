@@ -45,7 +45,7 @@ def annotated(verdict: Verdict, *, strict: bool = False) -> Iterator[github.Anno
 
 
 def _vcpu(one: Finding | NotJudged | Pair) -> str:
-    return f"VM {one.vm} vCPU {one.vcpu}"
+    return one.place if isinstance(one, Finding) else f"VM {one.vm} vCPU {one.vcpu}"
 
 
 def _why(one: NotJudged) -> str:
@@ -129,8 +129,10 @@ def _rule(finding: Finding) -> str:
 
 
 def _result(finding: Finding, program: str) -> sarif.Result:
-    vcpu = f"VM {finding.vm}/vCPU {finding.vcpu}"
-    things = (sarif.Thing("vcpu", vcpu), *(sarif.Thing("register", f"{vcpu}/{name}") for name in finding.registers))
+    kind, whole = "vcpu", f"VM {finding.vm}/vCPU {finding.vcpu}"
+    if finding.vcpu is None:
+        kind, whole = "vm", f"VM {finding.vm}"
+    things = (sarif.Thing(kind, whole), *(sarif.Thing("register", f"{whole}/{name}") for name in finding.registers))
     stacks = sources.stacks(finding)
     place = sources.innermost(stacks) or (sarif.Place(program) if program else None)
     return sarif.Result(_rule(finding), LEVELS[finding.severity][0], _message(finding), things, place, stacks)

@@ -44,6 +44,19 @@ class UserValue:
         self._call.data = data
 
 
+class NoValue(UserValue):
+    """For a read that no caller asked for: there is no value to take."""
+
+    __slots__ = ()
+
+    def __init__(self, attr: int) -> None:
+        self.attr = attr
+
+    def take(self) -> int:
+        """See UserValue.take."""
+        raise KvmError(errno.EFAULT, "nobody gave a value")
+
+
 class Attribute(NamedTuple):
     """One attribute: its value's size in bytes, and what a get and a set do (None: ENXIO), called with the file.
 
@@ -93,6 +106,17 @@ def _find(file: HasAttributes, call: Call) -> tuple[Attribute, UserValue]:
         reason = f"group {group} has no attribute {attr:#x}" if known else f"the registers of attribute group {group}"
         raise KvmError(errno.ENXIO, reason, modelled=known)
     return attribute, UserValue(call, attr, addr, attribute.size_bytes)
+
+
+def peek(file: HasAttributes, group: int, attr: int) -> bytes | None:
+    """What a get of an attribute would return, None where it would fail. Changes nothing."""
+    attribute = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
+    if attribute is None or attribute.get is None:
+        return None
+    try:
+        return attribute.get(file, NoValue(attr)).to_bytes(attribute.size_bytes, "little")
+    except KvmError:
+        return None
 
 
 def _has(file: HasAttributes, call: Call) -> int:

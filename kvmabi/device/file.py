@@ -224,6 +224,10 @@ class DeviceFile(Kept):
         """The state of the vCPU that is not a register, by the IDs of events.PSEUDO_REGISTERS."""
         return {}
 
+    def controllers(self) -> Mapping[tuple[int, int], bytes]:
+        """Every register of the VM's interrupt controllers now, by group and number of its attribute."""
+        return {}
+
     def state(self) -> dict[int, bytes]:
         """A new dict of both."""
         return {**self.values(), **self.pseudo_values()}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kvmabi import uapi
@@ -11,6 +12,8 @@ from kvmabi.device import attr
 from kvmabi.device.attr import Attribute, UserValue, absent
 from kvmabi.device.vgic import LONG_BYTES, ControlFile
 from kvmabi.errors import KvmError
+from kvmabi.gicnames import ITS as ITS_REGISTERS
+from kvmabi.gicnames import places
 from kvmabi.model.its import check_register
 from kvmabi.model.vgic import UNSET_ADDRESS
 
@@ -25,6 +28,10 @@ class ItsFile(ControlFile):
         super().__init__(vm)
         self.its = vm.vm.create_its()
         self.attributes = ITS_ANY_CONTROL if vm.vm.system.kernel.switches.its_takes_any_control else ITS
+
+    def registers(self) -> Iterable[tuple[int, int]]:
+        """See ControlFile.registers."""
+        return ((ITS_REGISTERS, offset) for offset, place in places(ITS_REGISTERS).items() if not place.high)
 
 
 def _address(file: ItsFile, _value: UserValue) -> int:

@@ -138,6 +138,10 @@ class VcpuFile(DeviceFile):
         """See DeviceFile.pseudo_values."""
         return {MP_STATE_ID: MP_STATE.pack(self.vcpu.mp_state), VCPU_EVENTS: bytes((self.serror.pending,))}
 
+    def controllers(self) -> Mapping[tuple[int, int], bytes]:
+        """See DeviceFile.controllers."""
+        return self.vm.controllers()
+
     def on_close(self) -> None:
         """Report the end of the vCPU's use, while it still has its registers."""
         self._abandon()

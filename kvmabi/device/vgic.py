@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
@@ -14,8 +14,8 @@ from kvmabi.device.cpuinterface import ATTRIBUTE as CPU_INTERFACE
 from kvmabi.device.file import DeviceFile, Handler
 from kvmabi.device.guestmemory import MappedSlots
 from kvmabi.device.memory import Memory
-from kvmabi.gicnames import DIST, LEVEL, REDIST
-from kvmabi.model import vgicattrs
+from kvmabi.gicnames import DIST, LEVEL, REDIST, registers_of_vgic
+from kvmabi.model import affinity, vgicattrs
 from kvmabi.model.guestmemory import GuestMemory
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vgic import NOTHING_TO_SAVE, UNSET_ADDRESS, Vgic
@@ -33,17 +33,22 @@ class ControlFile(DeviceFile):
     fd_place = uapi.ffi.offsetof("struct kvm_create_device", "fd")
     unknown_errno = errno.ENOTTY
     table: ClassVar[dict[int, tuple[str, Handler]]] = attr.IOCTLS
+    attributes: Attributes
 
     def __init__(self, vm: VmFile) -> None:
         super().__init__(vm.log, vm)
         self.vm = vm
         self.vm_number = vm.vm_number
-        self.device_number = vm.devices
-        vm.devices += 1
+        self.device_number = len(vm.devices)
+        vm.devices.append(self)
 
     def denies(self, memory: Memory) -> Refusal | None:
         """See VmFile.denies."""
         return self.vm.denies(memory)
+
+    def registers(self) -> Iterable[tuple[int, int]]:
+        """Group and number of each attribute that is state of an interrupt controller."""
+        return ()
 
     def memory(self, value: UserValue) -> GuestMemory:
         """The guest's memory, through the caller's of an access."""
@@ -63,6 +68,11 @@ class VgicFile(ControlFile):
     def vcpus(self) -> Collection[int]:
         """The IDs of the VM's vCPUs."""
         return self.vm.vm.vcpus
+
+    def registers(self) -> Iterable[tuple[int, int]]:
+        """See ControlFile.registers."""
+        affinities = map(affinity.affinity, self.vm.vm.vcpus.values())
+        return registers_of_vgic(affinities, self.vgic.irqs) if self.vgic.initialized else ()
 
     def save_pending_tables(self, value: UserValue) -> None:
         """KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES. Errors: ENXIO before the vGIC's initialisation, EFAULT."""

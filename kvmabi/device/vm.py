@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kvmabi import uapi
 from kvmabi.device import interrupts, plainfiles, slots, vmattrs
-from kvmabi.device.attr import Attributes
+from kvmabi.device.attr import Attributes, peek
 from kvmabi.device.eventfds import EventFds
 from kvmabi.device.file import (
     Answer,
@@ -28,7 +28,7 @@ from kvmabi.device.mark import LABEL_BYTES, Mark, mark_of
 from kvmabi.device.memory import Memory
 from kvmabi.device.structs import layout
 from kvmabi.device.vcpu import VcpuFile
-from kvmabi.device.vgic import VgicFile
+from kvmabi.device.vgic import ControlFile, VgicFile
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
 from kvmabi.model import enabling, stats, timer
@@ -60,7 +60,7 @@ DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
 class VmFile(DeviceFile):
     """The file that KVM_CREATE_VM opens. It belongs to the address space that created it.
 
-    ``devices`` counts those that were created. ``script`` is the guest of its vCPUs; ``has_scripts``: some have one.
+    ``devices`` are those that were created. ``script`` is the guest of its vCPUs; ``has_scripts``: some have one.
     """
 
     kind = "vm"
@@ -87,7 +87,7 @@ class VmFile(DeviceFile):
         self.attributes = vmattrs.ATTRIBUTES
         self.stats_id = f"kvm-{pid}"
         self.vcpus: list[VcpuFile] = []
-        self.devices = 0
+        self.devices: list[ControlFile] = []
         self.vcpu_attributes = vcpu_attributes
         self.script = script
         self.has_scripts = script is not None
@@ -97,6 +97,15 @@ class VmFile(DeviceFile):
         if memory.address_space is not self.address_space and memory.address_space != self.address_space:
             return FOREIGN_MEMORY
         return DEAD if self.vm.dead else None
+
+    def controllers(self) -> dict[tuple[int, int], bytes]:
+        """Every register of the VM's interrupt controllers now, by group and number of its attribute."""
+        return {
+            (group, number): value
+            for device in self.devices
+            for group, number in device.registers()
+            if (value := peek(device, group, number)) is not None
+        }
 
     def release(self) -> None:
         """Release what the VM holds, including the vCPUs' register files."""

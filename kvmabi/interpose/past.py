@@ -89,3 +89,7 @@ class Past:
     def pseudo_values(self) -> Mapping[int, bytes]:
         """See events.Source."""
         return self.stretch.device.pseudo_values()
+
+    def controllers(self) -> Mapping[tuple[int, int], bytes]:
+        """See events.Source."""
+        return self.stretch.device.controllers()

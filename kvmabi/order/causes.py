@@ -202,6 +202,42 @@ CAUSES = {
         AFTER_RESTORE,
         "compare hosts and kernels: what this one keeps of the value differs",
     ),
+    "gic-refused": Cause(
+        "vgic-differs",
+        LOST,
+        "registers of the interrupt controllers that KVM_SET_DEVICE_ATTR refused",
+        "a vGIC's registers can be written once it is initialised, and while no vCPU runs",
+        "create the vCPUs, call KVM_DEV_ARM_VGIC_CTRL_INIT, then write the registers, and check every call for errors",
+    ),
+    "gic-never-written": Cause(
+        "vgic-differs",
+        LOST,
+        "registers of the interrupt controllers that were saved and never written back",
+        "enabled, pending and active interrupts and their priorities and targets are guest state",
+        "write back every register of the distributor, of each redistributor and CPU interface, and of the ITS",
+    ),
+    "gic-late": Cause(
+        "vgic-differs",
+        LOST,
+        "registers of the interrupt controllers that were written after the guest was entered",
+        "the guest takes or misses interrupts by what its controllers hold when it is entered",
+        "restore the interrupt controllers before the first KVM_RUN of any vCPU",
+    ),
+    "gic-undone": Cause(
+        "vgic-differs",
+        LOST,
+        "registers of the interrupt controllers that were written as saved and are not there",
+        "GICD_IIDR decides what later writes mean; a table's address is fixed while GICR_CTLR or GITS_CTLR enables it; "
+        "ICENABLER, ICPENDR and ICACTIVER clear what ISENABLER, ISPENDR and ISACTIVER set",
+        "write GICD_IIDR first, clear before you set, and write GICR_CTLR and GITS_CTLR after the addresses of tables",
+    ),
+    "gic-changed": Cause(
+        "vgic-differs",
+        CHANGED,
+        "registers of the interrupt controllers with other values than were saved",
+        AFTER_RESTORE,
+        "write back the value that KVM_GET_DEVICE_ATTR returned, for the same affinity and register",
+    ),
     "time": Cause(
         "restore-differs",
         LOST,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from kvmabi.events import MP_STATE, VCPU_EVENTS, Event
+from kvmabi.order.controllers import Attribute, Controllers, register_of
 from kvmabi.order.findings import Finding
 from kvmabi.order.judging import Judge
 from kvmabi.order.lives import Life
@@ -26,12 +27,13 @@ MOST_WRITES = 512
 
 
 class Open(NamedTuple):
-    """A vCPU that is open when a verdict is asked for: its state, and SVCR's value."""
+    """A vCPU that is open when a verdict is asked for: its state, SVCR's value, and the VM's interrupt controllers."""
 
     vm: int
     vcpu: int
     state: Values
     svcr: int
+    controllers: Mapping[Attribute, bytes] = {}
 
 
 class OrderChecker:
@@ -57,6 +59,7 @@ class OrderChecker:
         self._lives: dict[tuple[int | None, int | None], Life] = {}
         self.saves: deque[Save] = deque(maxlen=MOST_SAVES)
         self._writes: deque[Writes] = deque(maxlen=MOST_WRITES)
+        self._controllers: dict[int | None, Controllers] = {}
         self._before_run: dict[int, tuple[int, Values]] = {}
         self._set_up: dict[tuple[int, int], int] = {}
         self._forgotten = 0
@@ -69,6 +72,9 @@ class OrderChecker:
         self._events = event.number
         if self._bits is not None:
             self._bits.watch(event)
+        if event.vcpu is None and event.attribute is not None:
+            self._device(event)
+            return
         follow = FOLLOWED.get(event.what)
         if follow is None or event.vcpu is None:
             return
@@ -76,7 +82,8 @@ class OrderChecker:
         if life is not None:
             follow(self, life, event)
         elif event.what == "KVM_ARM_VCPU_INIT" and not event.errno:
-            self._lives[event.vm, event.vcpu] = Life(event, self._keep_save, self._keep)
+            controllers = self._controllers.setdefault(event.vm, Controllers())
+            self._lives[event.vm, event.vcpu] = Life(event, controllers, self._keep_save, self._keep)
 
     def findings(self, still_open: Iterable[Open] = ()) -> list[Finding]:
         """The findings of the verdict."""
@@ -98,6 +105,7 @@ class OrderChecker:
             if now.attempts or now.wiped is not None or now.restores is not None:
                 now.state, now.svcr, now.end, now.seconds = vcpu.state, vcpu.svcr, self._events, time.monotonic()
                 now.entered = True
+                now.controllers = replace(self._controllers[vcpu.vm].sets, state=vcpu.controllers)
                 writes.append(self._as_before_run(now))
         judge = Judge(self.saves, other_saves, self._pairs, self._ignored, self._counter_hz)
         verdict = judge.verdict(writes, set_up, self._events, self._forgotten)
@@ -110,6 +118,16 @@ class OrderChecker:
         return [save for save in self.saves if id(save) not in self._dumps]
 
     # --- what follows an event
+
+    def _device(self, event: Event) -> None:
+        """An attribute of a device was read or written."""
+        attribute = register_of(event)
+        if attribute is not None:
+            controllers = self._controllers.setdefault(event.vm, Controllers())
+            if event.what == "KVM_GET_DEVICE_ATTR":
+                controllers.got(attribute, event)
+            elif event.what == "KVM_SET_DEVICE_ATTR":
+                controllers.set(attribute, event)
 
     def _init(self, life: Life, event: Event) -> None:
         if not event.errno:
@@ -124,7 +142,7 @@ class OrderChecker:
     def _closed(self, life: Life, event: Event) -> None:
         self._set_up[life.vm, life.vcpu] = life.written
         if life.writes.attempts or life.writes.restores is not None:
-            life.finish(event, event.state, entered=False)
+            life.closing(event)
         del self._lives[life.vm, life.vcpu]
 
     def _saved(self, life: Life, event: Event) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kvmabi import regid
-from kvmabi.events import PSEUDO_REGISTERS, Origin
+from kvmabi.events import Origin
 from kvmabi.order.causes import CAUSES, Cause, Severity
 from kvmabi.order.values import first_difference
 
@@ -41,7 +41,7 @@ class Loss(NamedTuple):
         """Returns the register as data for JSON; bytes are in hexadecimal, the lowest first."""
         return {
             "name": self.name,
-            "id": "" if self.id in PSEUDO_REGISTERS else f"{self.id:#x}",
+            "id": "" if self.id >> 64 else f"{self.id:#x}",
             "events": list(self.events),
             "why": self.why,
             "saved": _hex(self.saved),
@@ -110,7 +110,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was lost of one vCPU by one cause (a key of CAUSES).
+    """What was lost of one vCPU by one cause (a key of CAUSES); of the VM's interrupt controllers if ``vcpu`` is None.
 
     ``pair`` is the save that it was compared with, None if the vCPU's own events show the loss. ``lines`` are the
     events that explain it, ``notes`` what else is to be said, a line each.
@@ -118,7 +118,7 @@ class Finding:
 
     cause: str
     vm: int
-    vcpu: int
+    vcpu: int | None
     losses: tuple[Loss, ...]
     pair: Pair | None = None
     lines: tuple[str, ...] = ()
@@ -128,6 +128,11 @@ class Finding:
     @property
     def _row(self) -> Cause:
         return CAUSES[self.cause]
+
+    @property
+    def place(self) -> str:
+        """What it is about, in words."""
+        return f"VM {self.vm} {'interrupt controllers' if self.vcpu is None else f'vCPU {self.vcpu}'}"
 
     @property
     def kind(self) -> str:
@@ -179,8 +184,7 @@ class Finding:
 
     def __str__(self) -> str:
         count = len(self.losses)
-        place = f"VM {self.vm} vCPU {self.vcpu}"
-        what = f"{count} register{'s' if count != 1 else ''} of {place}" if count else place
+        what = f"{count} register{'s' if count != 1 else ''} of {self.place}" if count else self.place
         lines = [f"{self.severity}: {self.title}: {what}"]
         if self.pair is not None:
             lines.append(f"  saved:  {self.pair.source}")

@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import cached_property
 
 from kvmabi import regid
-from kvmabi.events import Origin
+from kvmabi.events import Event, Origin
 from kvmabi.order.causes import CAUSES, Severity
 from kvmabi.order.choosing import choose
 from kvmabi.order.comparing import Comparison, Difference, writes_time
-from kvmabi.order.findings import LINES_SHOWN, Finding, Pair
+from kvmabi.order.controllers import Sets, lost
+from kvmabi.order.findings import LINES_SHOWN, Finding, Loss, Pair
 from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of, unequal
 from kvmabi.order.pairing import Pairing
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
@@ -59,6 +60,7 @@ class Judge:
         self._resolved: set[Place] = set()
         self.dumps: set[int] = set()
         self._timed: set[int] = set()
+        self._controllers: set[Sets] = set()
         self._reset: set[Writes] = set()
         self._given_up: set[int] = set()
         self._findings: list[Finding] = []
@@ -173,10 +175,25 @@ class Judge:
         differences += [of for of in self._certain(writes) if _is_beyond(of, writes, save)]
         origins = _origins(writes, save)
         self._findings += _findings(writes, differences, pair, notes, origins)
+        self._judge_controllers(writes, save, pair)
         if comparison.edits.doubtful:
             names = regid.ranges(comparison.edits.doubtful)
             why = f"{names}: written with another value after the saved one, or as the last of the restore"
             self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, EDIT, is_restore=True))
+
+    def _judge_controllers(self, writes: Writes, save: Save, pair: Pair) -> None:
+        """What the VM lost of the state of its interrupt controllers, once for all its vCPUs."""
+        sets = writes.controllers
+        if sets in self._controllers:
+            return
+        self._controllers.add(sets)
+        found: dict[str, list[tuple[Loss, Event | None]]] = {}
+        for cause, loss, event in lost(save.controllers, sets):
+            found.setdefault(cause, []).append((loss, event))
+        for cause in sorted(found, key=CAUSE_ORDER.__getitem__):
+            losses, events = zip(*found[cause], strict=True)
+            lines = [str(event) for event in events if event is not None]
+            self._findings.append(Finding(cause, writes.vm, None, losses, pair, tuple(lines[-LINES_SHOWN:])))
 
     def _sure(self, writes: Writes, pair: Save, differences: list[Difference]) -> list[Difference]:
         """The differences from every save that may have been meant; the other registers are named as not judged."""
@@ -248,7 +265,7 @@ class Judge:
     def _count_the_rest(self, writes: Sequence[Writes], set_up: Mapping[tuple[int, int], int], forgotten: int) -> None:
         """Names the vCPUs of which nothing was said yet, except sources, and pairs that were declared in vain."""
         named = {(pair.vm, pair.vcpu) for pair in self._judged} | {(vcpu.vm, vcpu.vcpu) for vcpu in self._not_judged}
-        named |= {(finding.vm, finding.vcpu) for finding in self._findings}
+        named |= {(finding.vm, finding.vcpu) for finding in self._findings if finding.vcpu is not None}
         named |= {(pair.source_vm, pair.source_vcpu) for pair in self._judged if not pair.from_run}
         for (vm, vcpu), count in set_up.items():
             if (vm, vcpu) not in named:

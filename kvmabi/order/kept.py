@@ -15,15 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kvmabi import wholefile
+from kvmabi import gicnames, wholefile
 from kvmabi.errors import UsageError
 from kvmabi.events import PSEUDO_REGISTERS
+from kvmabi.order.controllers import Reads
 from kvmabi.order.saves import Save
 
 FORMAT = "kvmabi-save-1"
 MOST_FILES = 256
 MOST_BYTES = 4 << 20
 MOST_VALUE_BYTES = 2048
+LONG_BYTES = 8
 MOST_AGE_SECONDS = 7 * 24 * 3600
 NEWEST = 64
 """How many saves of a run are kept."""
@@ -147,6 +149,10 @@ def _content(save: Save) -> dict[str, Any]:
         "reads": {f"{id:x}": number for id, number in save.reads.items()},
         "state": {f"{id:x}": [len(value), value.rstrip(b"\0").hex()] for id, value in save.state.items()},
         "earlier": {f"{id:x}": [len(value), value.rstrip(b"\0").hex()] for id, value in save.earlier.items()},
+        "controllers": {
+            f"{group:x}/{number:x}": [save.controllers.events[group, number], value.hex()]
+            for (group, number), value in save.controllers.values.items()
+        },
     }
 
 
@@ -169,7 +175,20 @@ def _parsed(data: bytes) -> Save:
         from_run=run,
         first_event=_number(save["first_event"]),
         last_event=_number(save["last_event"]),
+        controllers=_controllers(save.get("controllers", {})),
     )
+
+
+def _controllers(data: Any) -> Reads:
+    """What was read of interrupt controllers; files of older releases have nothing of it."""
+    reads = Reads()
+    for name, (event, text) in data.items():
+        group, number = (_number(int(part, 16)) for part in name.split("/"))
+        value = bytes.fromhex(text)
+        if group not in gicnames.REGISTERS or not 0 < len(value) <= LONG_BYTES:
+            raise ValueError("not a register of an interrupt controller")
+        reads.read((group, number), value, _number(event))
+    return reads
 
 
 def _number(value: object) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from kvmabi.events import Event
+from kvmabi.order.controllers import Controllers
 from kvmabi.order.saves import Reader, Save
 from kvmabi.order.values import Values, unchanged
 from kvmabi.order.writes import FEWEST_WRITES, Writes
@@ -19,13 +20,21 @@ ENTERED = (0, errno.EINTR)
 class Life:
     """One vCPU as the checker follows it.
 
-    ``keep_save`` and ``keep_writes`` are called with every save, and with what was written, when it is complete.
+    ``controllers`` are the VM's. ``keep_save`` and ``keep_writes`` are called with every save, and with what was
+    written, when it is complete.
     """
 
-    def __init__(self, event: Event, keep_save: Callable[[Save], None], keep_writes: Callable[[Writes], None]) -> None:
+    def __init__(
+        self,
+        event: Event,
+        controllers: Controllers,
+        keep_save: Callable[[Save], None],
+        keep_writes: Callable[[Writes], None],
+    ) -> None:
         assert event.vm is not None
         assert event.vcpu is not None
         self.vm, self.vcpu = event.vm, event.vcpu
+        self._controllers = controllers
         self._keep_save = keep_save
         self._keep_writes = keep_writes
         self.written = 0
@@ -72,12 +81,14 @@ class Life:
             earlier = {id: value for id in before.known & state.keys() if (value := before.value_read(id)) is not None}
             state = {id: old if (old := before.state.get(id)) == value else value for id, value in state.items()}
         save = Save(self.vm, self.vcpu, state, reader.reads, earlier, event.moment, event)
+        save.controllers = self._controllers.reads
         reader.open(save)
         self._keep_save(save)
 
     def declare_saved(self, event: Event, label: int) -> None:
         """The VMM declares that the vCPU's state now is a save."""
         save = Save(self.vm, self.vcpu, event.state, {}, {}, time.monotonic(), event, label)
+        save.controllers = self._controllers.reads
         save.first_event = save.last_event = event.number
         if self.reader.save is not None:
             save.reads = self.reader.save.reads
@@ -112,6 +123,7 @@ class Life:
         if concerned:
             event.ask_origin()
         self._entering = (event, event.state if concerned else {})
+        self._controllers.entering(event, restored=len(writes.attempts) >= FEWEST_WRITES)
 
     def ran(self, event: Event) -> Writes | None:
         """KVM_RUN returned, or its thread is in the guest; returns what the guest was entered with."""
@@ -123,13 +135,20 @@ class Life:
         writes = self.writes
         self.finish(before, state, entered=True)
         self.writes = Writes(self.vm, self.vcpu, event.number, False, self.base)
+        self._controllers.ran()
         return writes
+
+    def closing(self, event: Event) -> None:
+        """The vCPU is closed, and the guest was not entered after what was written."""
+        self._controllers.entering(event, restored=len(self.writes.attempts) >= FEWEST_WRITES)
+        self.finish(event, event.state, entered=False)
 
     def finish(self, event: Event, state: Values, *, entered: bool) -> None:
         """What was written is complete: ``state`` is what the vCPU has."""
         writes = self.writes
         writes.state, writes.svcr, writes.end, writes.entered = state, event.svcr, event.number, entered
         writes.seconds = time.monotonic()
+        writes.controllers = self._controllers.sets
         writes.run = event
         many = len(writes.attempts) >= FEWEST_WRITES or (writes.attempts and len(writes.looked) >= FEWEST_WRITES)
         may_be_restore = many or writes.wiped is not None or writes.restores is not None

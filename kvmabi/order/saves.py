@@ -7,6 +7,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from kvmabi.events import Event
+from kvmabi.order.controllers import Reads
 from kvmabi.order.values import Values, same
 
 FEWEST_READS = 8
@@ -22,6 +23,7 @@ class Save:
     ``before``, the save of the state before, is what those gave. ``seconds`` is when it began, on the monotonic clock.
     ``again`` are the numbers of the events at which the VMM began to read the same state once more: from a register
     that it had read already.
+    ``controllers`` is what the VMM read of the VM's interrupt controllers in that state.
     ``opened_by`` is an event of the save, ``label`` what a VMM that declared it calls it (None: inferred),
     ``from_run`` the run that it was made in, "" for this one.
     """
@@ -38,6 +40,7 @@ class Save:
     first_event: int = 0
     last_event: int = 0
     again: list[int] = field(default_factory=list)
+    controllers: Reads = field(default_factory=Reads)
 
     def __post_init__(self) -> None:
         self.first_event = self.first_event or min(self.reads.values(), default=0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kvmabi.events import Event
+from kvmabi.order.controllers import Sets
 from kvmabi.order.values import RUNNING, SVCR, Values, group_of, same
 
 MOST_VALUES = 8
@@ -100,6 +101,7 @@ class Writes:
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
     events ``run`` (the entry), ``svcr_write`` (the last write of SVCR) and ``refusal`` (the first refused write).
+    ``controllers`` is what was written to the VM's interrupt controllers meanwhile.
     """
 
     vm: int
@@ -127,6 +129,7 @@ class Writes:
     run: Event | None = None
     svcr_write: Event | None = None
     refusal: Event | None = None
+    controllers: Sets = field(default_factory=Sets)
 
     @property
     def place(self) -> tuple[int, int]:

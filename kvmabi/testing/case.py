@@ -134,4 +134,4 @@ def _report(verdict: Verdict, events: Iterable[Event]) -> str:
 
 
 def _registers(finding: Finding) -> str:
-    return f"{regid.ranges(finding.registers)} of VM {finding.vm} vCPU {finding.vcpu}"
+    return f"{regid.ranges(finding.registers)} of {finding.place}"

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from kvmabi import regid
+from kvmabi import gicnames
 from kvmabi.events import PSEUDO_REGISTERS, Event, Kind, Origin
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 from kvmabi.order import Finding, Loss, NotJudged, Pair, Verdict
+from kvmabi.order.controllers import id_of
 from kvmabi.profiles import Host
 
 Data = dict[str, Any]
@@ -109,10 +110,15 @@ def _origin(data: Data) -> Origin:
     return origin
 
 
+def _id_by_name(name: str) -> int:
+    """The ID of what is not a register: a vCPU's other state, or a register of an interrupt controller."""
+    return PSEUDO_IDS[name] if name in PSEUDO_IDS else id_of(gicnames.parse(name))
+
+
 def _loss(data: Data) -> Loss:
     return Loss(
         name=data["name"],
-        id=int(data["id"], 16) if data["id"] else PSEUDO_IDS.get(data["name"]) or regid.parse(data["name"]),
+        id=int(data["id"], 16) if data["id"] else _id_by_name(data["name"]),
         events=tuple(data["events"]),
         why=data["why"],
         saved=_bytes(data["saved"]),
