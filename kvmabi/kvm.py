@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from kvmabi import callers, forks, regid, uapi, vcpuruns
-from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, open_system
+from kvmabi.device import DeviceFile, OwnMemory, VcpuFile, ioctl_names, open_system
 from kvmabi.device.descriptors import Descriptors, HasFileno
 from kvmabi.device.file import Answer, PlainFile, Refused, Wait
 from kvmabi.device.mark import Mark
 from kvmabi.errors import KvmError, UsageError
 from kvmabi.events import KEPT, EventLog
+from kvmabi.faults import Faults
 from kvmabi.guests.scripts import GuestFunction, OnKernel
 from kvmabi.model.row import size_of
 from kvmabi.model.vcpu import Payload
@@ -53,7 +54,7 @@ class Kvm:
 
     File descriptors that its ioctls hand out are the process's own: a vCPU's can be mapped with mmap, all can be closed
     with ``close`` (or with os.close, which ``Kvm`` notices at its own close). ``checked``: the order checker watches.
-    ``ignored`` are the IDs of registers that its findings leave out.
+    ``ignored`` are the IDs of registers that its findings leave out. ``faults`` strike ioctls.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Kvm:
         kept_events: int = KEPT,
         checked: bool = True,
         ignored: Iterable[int] = (),
+        faults: Faults | None = None,
     ) -> None:
         self.host = host
         self.kernel = kernel
@@ -74,7 +76,7 @@ class Kvm:
         self._descriptors = Descriptors()
         self._memory = OwnMemory()
         self._next_label = FIRST_LABEL
-        self.fd = self._descriptors.install(open_system(host, kernel, self.log))
+        self.fd = self._descriptors.install(open_system(host, kernel, self.log, faults=faults))
 
     @property
     def memory(self) -> OwnMemory:
@@ -333,7 +335,7 @@ class Vcpu:
         answer = file.get_register(id, buffer, self.kvm.memory)
         if file.log.asked:
             self.kvm.answered()
-        if answer != 0:
+        if answer != 0 and (answer := vcpuruns.settled(file, answer)) != 0:
             raise self.kvm.failure(answer)
         return UNSET_BUFFER[: size_of(id)] if buffer.given is None else buffer.given
 
@@ -357,7 +359,7 @@ class Vcpu:
         answer = file.set_register(id, Payload(data + MORE), self.kvm.memory)
         if file.log.asked:
             self.kvm.answered()
-        if answer != 0:
+        if answer != 0 and (answer := vcpuruns.settled(file, answer)) != 0:
             raise self.kvm.failure(answer)
 
     def __contains__(self, register: str | int) -> bool:
@@ -431,13 +433,17 @@ def open_kvm(
     kept_events: int = KEPT,
     checked: bool = True,
     ignored: Iterable[int] = (),
+    faults: Iterable[str] = (),
+    fault_seed: int = 0,
 ) -> Kvm:
     """Open /dev/kvm of ``host`` under ``kernel``: names of built-in profiles, files, or loaded profiles.
 
     Without ``kernel`` it is the one that the host was recorded with. ``kept_events`` is how many events ``log.events``
     holds, ``checked`` whether the order checker watches, ``ignored`` the IDs of registers that findings leave out.
-    Raises UsageError that lists the choices.
+    ``faults`` are rules by which ioctls fail or are late ("SET_ONE_REG za.h[3] EINTR once", see kvmabi.faults),
+    ``fault_seed`` decides where a rule has a probability. Raises UsageError that lists the choices.
     """
     chosen_host = load_host(host)
     chosen_kernel = load_kernel(chosen_host.kernel if kernel is None else kernel)
-    return Kvm(chosen_host, chosen_kernel, kept_events=kept_events, checked=checked, ignored=ignored)
+    rules = Faults.parse(faults, ioctl_names(), fault_seed)
+    return Kvm(chosen_host, chosen_kernel, kept_events=kept_events, checked=checked, ignored=ignored, faults=rules)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from kvmabi import memfd, uapi
 from kvmabi.device import DeviceFile, Memory, VcpuFile
-from kvmabi.device.file import Answer, Refused, Wait
+from kvmabi.device.file import Answer, Done, Late, Refused, Wait
 from kvmabi.guests.board import GuestError
 from kvmabi.guests.exits import SOON_MS
 from kvmabi.guests.scripts import GuestFunction, OnKernel, Script
@@ -17,14 +18,14 @@ MOST_TURNS = 1000
 """How often ``run_once`` lets a guest go on that lets others run."""
 
 
-def settled(file: DeviceFile, answer: Answer) -> Answer:
+def settled(file: DeviceFile, answer: Answer) -> Done:
     """The answer once it is decided: a guest that waits goes on until then, or until a signal comes."""
     while isinstance(answer, Wait) and answer.again_ms and isinstance(file, VcpuFile):
         answer = file.resume(interrupted=wait_for_signal(answer.sigmask, answer.again_ms))
-    return answer
+    return _when_due(answer)
 
 
-def run_once(file: VcpuFile, memory: Memory, *, immediate_exit: bool) -> Answer:
+def run_once(file: VcpuFile, memory: Memory, *, immediate_exit: bool) -> Done:
     """KVM_RUN that a signal ends as soon as it would wait."""
     file.immediate_exit(immediate_exit)
     turns = 0
@@ -35,10 +36,18 @@ def run_once(file: VcpuFile, memory: Memory, *, immediate_exit: bool) -> Answer:
             answer = file.resume(interrupted=answer.again_ms > SOON_MS or turns > MOST_TURNS)
     finally:
         file.immediate_exit(False)
+    return _when_due(answer)
+
+
+def _when_due(answer: Answer) -> Done:
+    """An answer, when it is due."""
+    if isinstance(answer, Late):
+        time.sleep(answer.seconds)
+        return answer.answer
     return answer
 
 
-def check(file: VcpuFile, answer: Answer) -> None:
+def check(file: VcpuFile, answer: Done) -> None:
     """Raises KvmError if KVM_RUN failed, GuestError if the guest's script did."""
     if isinstance(answer, Refused | Wait):
         raise answer.error()

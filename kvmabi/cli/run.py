@@ -31,6 +31,7 @@ EXAMPLE = """\
   kvmabi run --format junit --output kvmabi.xml -- ./my-vmm --self-test
   kvmabi run --pair 2=1 --strict -- ./my-test   # VM 2 is restored from VM 1
   kvmabi run --guest guests.py:boots -- ./my-vmm   # a script in KVM_RUN
+  kvmabi run --fault 'SET_ONE_REG za.h[3] EINTR once' -- ./my-vmm --restore f
   kvmabi run --sysroot ~/arm64-root -- ./arm64-vmm   # on any machine, with qemu-user
 
 exit status: the program's own (128 + S if signal S ended it); 99, or what
@@ -108,6 +109,7 @@ def run(args: Namespace) -> int:
         warnings=[str(one) for one in warnings.first if said_later is None or not one.reason.startswith(said_later)],
         refused=[str(event) for event in refusals.last] if status.program else [],
         not_modelled=unmodelled.lines(),
+        faults=() if machine.faults is None else machine.faults.lines(),
         notes=_notes(machine.kernel),
     )
     program = shutil.which(argv[0]) or argv[0]

@@ -20,6 +20,7 @@ from kvmabi.interpose.program import CannotRun
 from kvmabi.profiles import Host, Kernel
 
 if TYPE_CHECKING:
+    from kvmabi.faults import Faults
     from kvmabi.guests.scripts import Script
     from kvmabi.steps.recordfile import RecordFile
 
@@ -31,11 +32,12 @@ NAMES = ("record", "sysroot")
 
 
 class Machine(NamedTuple):
-    """What a program runs on: a host under a kernel, and the guest of every vCPU."""
+    """What a program runs on: a host under a kernel, the guest of every vCPU, and faults that strike its ioctls."""
 
     host: Host
     kernel: Kernel
     script: Script | None = None
+    faults: Faults | None = None
 
 
 def add(parser: ArgumentParser) -> None:
@@ -45,6 +47,17 @@ def add(parser: ArgumentParser) -> None:
         "--guest",
         metavar="FILE.py:NAME",
         help="what runs on every vCPU: a generator function in a file of Python (default: the guest idles)",
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help='have ioctls fail or be late, as in "SET_ONE_REG za.h[3] EINTR once" or "RUN delay=20ms every=10"; '
+        "conditions: once, times=N, after=N, every=N, p=0.1, vm=N, vcpu=N",
+    )
+    parser.add_argument(
+        "--fault-seed", type=int, default=0, metavar="N", help="decides which ioctls p=… strikes (default: 0)"
     )
     parser.add_argument(
         "--record",
@@ -86,7 +99,13 @@ def machine(args: Namespace) -> Machine:
         from kvmabi.guests import scripts  # here: few runs have one, and a start of the command costs less without it
 
         script = scripts.load(args.guest)
-    return Machine(*common.profiles(args.host, args.kernel), script)
+    faults = None
+    if args.fault:
+        from kvmabi.device import ioctl_names
+        from kvmabi.faults import Faults
+
+        faults = Faults.parse(args.fault, ioctl_names(), args.fault_seed)
+    return Machine(*common.profiles(args.host, args.kernel), script, faults)
 
 
 def check_names(args: Namespace, names: Sequence[str]) -> None:
@@ -115,9 +134,8 @@ def run(args: Namespace, argv: Sequence[str], on: Machine, log: EventLog, *, rea
                 record = stack.enter_context(RecordFile(args.record, name, on.kernel.name, source))
                 record.watch(log)
             sysroot = None if args.sysroot is None else Path(args.sysroot)
-            ended = launch.run(
-                argv, launch.opener(*on[:2], log, on.script), sysroot=sysroot, transport=args.transport, real=real
-            )
+            system = launch.opener(on.host, on.kernel, log, on.script, on.faults)
+            ended = launch.run(argv, system, sysroot=sysroot, transport=args.transport, real=real)
     except CannotRun as error:
         common.complain(error)
         return error.code

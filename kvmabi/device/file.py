@@ -15,12 +15,15 @@ from kvmabi.device.memory import Memory
 from kvmabi.device.watched import WatchedMemory, identity_of
 from kvmabi.errors import KvmError
 from kvmabi.events import Event, EventLog, Kind
+from kvmabi.faults import REGISTER_IOCTLS, Attempt, Faults, Rule
 from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 
 REQUEST_MASK = (1 << 32) - 1
 MOST_CONTENTS_BYTES = 1 << 16
 """How much of a file that an ioctl opened is in the ioctl's details."""
+REGISTER_ID_BYTES = 8
+ASKED_FOR = "a fault that was asked for"
 
 
 class Refused(NamedTuple):
@@ -63,6 +66,13 @@ class Wait(NamedTuple):
         return self.then.error()
 
 
+class Late(NamedTuple):
+    """The ioctl is done, but its caller gets the ``answer`` only after ``seconds``."""
+
+    answer: Done
+    seconds: float
+
+
 class PlainFile(NamedTuple):
     """The ioctl opened a file without KVM's ioctls: its descriptor, which what carries the answer passes on."""
 
@@ -73,20 +83,22 @@ class Call:
     """One ioctl under way: its argument, the caller's memory, and what its event reports.
 
     ``attribute`` is the kind of file, the group and the number of the attribute that it is about, ``argument`` the
-    event's; ``unmodelled`` what a kernel does in it and kvmabi does not ("" for nothing).
+    event's; ``unmodelled`` what a kernel does in it and kvmabi does not ("" for nothing), ``fault`` the rule that
+    struck it.
     """
 
-    __slots__ = ("arg", "argument", "attribute", "data", "effects", "memory", "register", "unmodelled")
+    __slots__ = ("arg", "argument", "attribute", "data", "effects", "fault", "memory", "register", "unmodelled")
 
-    def __init__(self, arg: int, memory: Memory) -> None:
+    def __init__(self, arg: int, memory: Memory, register: int | None = None) -> None:
         self.arg = arg
         self.memory = memory
-        self.register: int | None = None
+        self.register = register
         self.attribute: tuple[str, int, int] | None = None
         self.data: bytes | None = None
         self.effects: Iterable[Effect] = ()
         self.argument: int | None = None
         self.unmodelled = ""
+        self.fault: Rule | None = None
 
     def read(self, addr: int, size: int) -> bytes:
         """``size`` bytes of the caller's memory. Raises KvmError, EFAULT."""
@@ -117,7 +129,8 @@ class DeviceFile(Kept):
     ``fd_place`` is where in the struct of the ioctl that opened it its number goes (None: the number is the result),
     ``unknown_errno`` what ioctls that this kind of file does not have fail with, ``unmodelled_groups`` the groups of
     attributes that a kernel has and kvmabi does not model. ``vm_number``, ``vcpu_number``
-    and ``device_number`` are those that events report, ``damage`` what the next event reports as a WARNING.
+    and ``device_number`` are those that events report, ``damage`` what the next event reports as a WARNING. ``faults``
+    strike ioctls.
     """
 
     kind: ClassVar[str]
@@ -130,9 +143,10 @@ class DeviceFile(Kept):
     device_number: int | None = None
     damage: list[str] = []  # noqa: RUF012  # always empty here
 
-    def __init__(self, log: EventLog, parent: DeviceFile | None = None) -> None:
+    def __init__(self, log: EventLog, parent: DeviceFile | None = None, faults: Faults | None = None) -> None:
         super().__init__(parent)
         self.log = log
+        self.faults: Faults | None = faults if parent is None else parent.faults
 
     def ioctl(self, request: int, arg: int, memory: Memory) -> Answer:
         """Answer an ioctl: a result >= 0, the file that it opened, why it fails, or what it waits for."""
@@ -146,7 +160,8 @@ class DeviceFile(Kept):
                 memory = self._watched(request, arg, memory)
         call = Call(arg, memory)
         try:
-            outcome = self.denies(memory) or handler(self, call)
+            fault = None if self.faults is None else self.struck(self.faults, name, call)
+            outcome = self.denies(memory) or fault or handler(self, call)
         except KvmError as error:
             outcome = Refusal(error.errno or errno.EIO, error.reason, error.hint, error.modelled)
         return self.done(name, call, before, outcome)
@@ -186,7 +201,19 @@ class DeviceFile(Kept):
             log.append(event)
         while self.damage:
             self.report(Kind.WARNING, self.damage.pop(0))
-        return Refused(outcome, call.register, self.mode) if isinstance(outcome, Refusal) else outcome
+        answer: Done = Refused(outcome, call.register, self.mode) if isinstance(outcome, Refusal) else outcome
+        return Late(answer, call.fault.seconds) if call.fault is not None and call.fault.seconds else answer
+
+    def struck(self, faults: Faults, name: str, call: Call) -> Refusal | None:
+        """The failure that a fault makes of an ioctl that begins; one that delays only marks the call."""
+        if call.register is None and name in REGISTER_IOCTLS:
+            id = call.memory.read(call.arg, REGISTER_ID_BYTES)
+            call.register = int.from_bytes(id, "little") if len(id) == REGISTER_ID_BYTES else None
+        register = "" if call.register is None else regid.name_of(call.register)
+        call.fault = faults.strike(Attempt(name, register, self.vm_number, self.vcpu_number))
+        if call.fault is None or not call.fault.errno:
+            return None
+        return Refusal(call.fault.errno, f"{ASKED_FOR}: {call.fault.text}")
 
     def _watched(self, request: int, arg: int, memory: Memory) -> Memory:
         """The caller's memory during an ioctl that is recorded in detail."""
@@ -258,8 +285,10 @@ def _finished(memory: WatchedMemory, outcome: int | DeviceFile | PlainFile | Ref
 
 Outcome = int | DeviceFile | PlainFile | Refusal | Wait
 """What a handler returns."""
-Answer = int | DeviceFile | PlainFile | Refused | Wait
+Done = int | DeviceFile | PlainFile | Refused | Wait
 """What a caller gets."""
+Answer = Done | Late
+"""The same, and when."""
 Handler = Callable[[Any, Call], Outcome]
 
 

@@ -14,6 +14,7 @@ from kvmabi.device.file import Call, DeviceFile, Handler, no_argument
 from kvmabi.device.vm import VmFile
 from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
+from kvmabi.faults import Faults
 from kvmabi.model.eventfds import IrqFds
 from kvmabi.model.system import System
 from kvmabi.model.vm import IPA_BITS, Vm
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 IPA_BITS_LEAST = 32
 
 
-def open_system(host: Host, kernel: Kernel, log: EventLog, script: Script | None = None) -> SystemFile:
+def open_system(
+    host: Host, kernel: Kernel, log: EventLog, script: Script | None = None, faults: Faults | None = None
+) -> SystemFile:
     """Open /dev/kvm of a host under a kernel; every ioctl of it and of its VMs goes to ``log``.
 
-    ``script`` is the guest of every vCPU.
+    ``script`` is the guest of every vCPU, ``faults`` strike ioctls.
     """
-    return SystemFile(System(host, kernel), log, script)
+    return SystemFile(System(host, kernel), log, script, faults)
 
 
 class SystemFile(DeviceFile):
@@ -38,8 +41,10 @@ class SystemFile(DeviceFile):
 
     kind = "system"
 
-    def __init__(self, system: System, log: EventLog, script: Script | None = None) -> None:
-        super().__init__(log)
+    def __init__(
+        self, system: System, log: EventLog, script: Script | None = None, faults: Faults | None = None
+    ) -> None:
+        super().__init__(log, faults=faults)
         self.system = system
         self._script = script
         self._numbers = count(1)
@@ -62,9 +67,7 @@ class SystemFile(DeviceFile):
             raise KvmError(errno.EINVAL, f"a VM's type is its IPA size, 0 or {IPA_BITS_LEAST} to {most} bits")
         vm = Vm(self.system, next(self._numbers), bits or IPA_BITS)
         memory = call.memory
-        return VmFile(
-            self.log, vm, memory.address_space, self._vcpu_attributes, self._eventfds, memory.pid, self._script
-        )
+        return VmFile(self, vm, memory.address_space, self._vcpu_attributes, self._eventfds, memory.pid, self._script)
 
     def _check_extension(self, call: Call) -> int:
         call.argument = call.arg

@@ -169,15 +169,17 @@ class VcpuFile(DeviceFile):
 
     def get_register(self, id: int, buffer: Buffer, memory: Memory) -> Answer:
         """KVM_GET_ONE_REG without its struct, for callers in this process; answer and event are the same."""
-        call = Call(0, memory)
+        call = Call(0, memory, id)
         before = self.vcpu.mode
-        return self.done(GET, call, before, self.denies(memory) or self._get(call, id, buffer))
+        fault = None if self.faults is None else self.struck(self.faults, GET, call)
+        return self.done(GET, call, before, self.denies(memory) or fault or self._get(call, id, buffer))
 
     def set_register(self, id: int, buffer: Buffer, memory: Memory) -> Answer:
         """KVM_SET_ONE_REG without its struct, for callers in this process; answer and event are the same."""
-        call = Call(0, memory)
+        call = Call(0, memory, id)
         before = self.vcpu.mode
-        return self.done(SET, call, before, self.denies(memory) or self._set(call, id, buffer))
+        fault = None if self.faults is None else self.struck(self.faults, SET, call)
+        return self.done(SET, call, before, self.denies(memory) or fault or self._set(call, id, buffer))
 
     def _get(self, call: Call, id: int, buffer: Buffer) -> Outcome:
         vcpu = self.vcpu

@@ -30,7 +30,7 @@ from kvmabi.device.structs import layout
 from kvmabi.device.vcpu import VcpuFile
 from kvmabi.device.vgic import ControlFile, VgicFile
 from kvmabi.errors import KvmError
-from kvmabi.events import Event, EventLog, Kind
+from kvmabi.events import Event, Kind
 from kvmabi.model import enabling, stats, timer
 from kvmabi.model.eventfds import IoEventFds
 from kvmabi.model.refusal import Refusal
@@ -67,7 +67,7 @@ class VmFile(DeviceFile):
 
     def __init__(
         self,
-        log: EventLog,
+        system: DeviceFile,
         vm: Vm,
         address_space: Hashable,
         vcpu_attributes: Attributes,
@@ -75,7 +75,7 @@ class VmFile(DeviceFile):
         pid: int,
         script: Script | None = None,
     ) -> None:
-        super().__init__(log)
+        super().__init__(system.log, faults=system.faults)
         self.eventfds = eventfds
         self.ioeventfds = IoEventFds()
         self.vm = vm
@@ -117,7 +117,7 @@ class VmFile(DeviceFile):
     def done(self, name: str, call: Call, before: object, outcome: Outcome) -> Answer:
         """See DeviceFile.done. A declared save or restore follows its ioctl."""
         answer = super().done(name, call, before, outcome)
-        if name == CHECK_EXTENSION and answer == 0 and (mark := mark_of(call.arg)) is not None:
+        if name == CHECK_EXTENSION and outcome == 0 and (mark := mark_of(call.arg)) is not None:
             self.declare(mark)
         return answer
 

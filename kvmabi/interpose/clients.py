@@ -16,8 +16,8 @@ from kvmabi.events import Origin
 from kvmabi.interpose import backtraces
 from kvmabi.interpose.backtraces import Backtraces, Callers, Trace
 from kvmabi.interpose.files import OpenFiles
-from kvmabi.interpose.protocol import CALLED, EVENTS, REPLY, REQUEST, VERSION, Flag, Message
-from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
+from kvmabi.interpose.protocol import CALLED, EVENTS, LATE_SHIFT, REPLY, REQUEST, VERSION, Flag, Message
+from kvmabi.interpose.session import Answer, Delayed, NewFd, NotOurs, Session
 
 CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
@@ -158,8 +158,12 @@ class Client:
 
     def _answer(self, answer: Answer) -> None:
         """Encode and send. Raises Disconnect."""
+        late = 0
+        if isinstance(answer, Delayed):
+            late = max(1, round(answer.seconds * 1000)) << LATE_SHIFT
+            answer = answer.answer
         if isinstance(answer, NewFd):
-            self._send_fd(answer)
+            self._send_fd(answer, late)
             return
         try:
             reply = _encoded(answer, _ASK_ORIGIN if self._asked else 0)
@@ -180,10 +184,10 @@ class Client:
         except OSError as error:
             raise Disconnect from error
 
-    def _send_fd(self, answer: NewFd) -> None:
+    def _send_fd(self, answer: NewFd, late: int) -> None:
         """Send a descriptor and close it, also on failure. Raises Disconnect."""
         flags = Flag.FD if answer.place is None else Flag.FD | Flag.STORE
-        reply = REPLY.pack(0, 0, flags | self._flags, answer.place or 0, 0)
+        reply = REPLY.pack(0, 0, flags | self._flags | late, answer.place or 0, 0)
         try:
             socket.send_fds(self._sock, [reply], [answer.fd], socket.MSG_NOSIGNAL)
         except OSError as error:

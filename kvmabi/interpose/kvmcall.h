@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <time.h>
 
 #include "sharing.h"
 
@@ -71,6 +72,15 @@ static bool wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
     if (pending.fd >= 0)
         syscall(SYS_close, pending.fd);
     return ready != 0;
+}
+
+/* Return late, as the server asks, whatever signals come. */
+static void be_late(uint32_t milliseconds)
+{
+    struct timespec left = {.tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1000000L};
+
+    while (syscall(SYS_nanosleep, &left, &left) != 0 && errno == EINTR)
+        ;
 }
 
 /* Whether an fd can be a KVM file descriptor: a socket (system, VM) or a regular file (vCPU). What is known of an fd
@@ -170,6 +180,8 @@ static bool kvm_ioctl(int fd, unsigned long number, void *argument, const uintpt
     if (answered && (reply.flags & KVMABI_WAIT) != 0)
         wait_for_signal(signals, &reply);
     restore_signals(signals);
+    if (answered && reply.flags >> KVMABI_LATE_SHIFT != 0)
+        be_late(reply.flags >> KVMABI_LATE_SHIFT);
     errno = saved;
     if ((reply.flags & KVMABI_FOREIGN) != 0 || (!answered && !has_kvm_type(number)))
         return false;

@@ -26,6 +26,7 @@ from kvmabi.interpose.transports import Order, chosen, watched
 if TYPE_CHECKING:
     from kvmabi.device import DeviceFile
     from kvmabi.events import EventLog
+    from kvmabi.faults import Faults
     from kvmabi.guests.scripts import Script
     from kvmabi.profiles import Host, Kernel
 
@@ -96,13 +97,15 @@ def run(
     return ExitStatus(status, entrance.failures)
 
 
-def opener(host: Host, kernel: Kernel, log: EventLog, script: Script | None = None) -> Callable[[], DeviceFile]:
+def opener(
+    host: Host, kernel: Kernel, log: EventLog, script: Script | None = None, faults: Faults | None = None
+) -> Callable[[], DeviceFile]:
     """A ``system`` for `run`: the rooms that answer for /dev/kvm are imported when the program first opens it."""
 
     def opened() -> DeviceFile:
         from kvmabi.device import open_system
 
-        return open_system(host, kernel, log, script)
+        return open_system(host, kernel, log, script, faults)
 
     return opened
 

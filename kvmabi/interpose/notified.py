@@ -29,20 +29,22 @@ from kvmabi.interpose.backtraces import Backtraces, Callers, Trace
 from kvmabi.interpose.clients import Disconnect
 from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.protocol import IDENTITY
-from kvmabi.interpose.session import Answer, NewFd, NotOurs, Session
+from kvmabi.interpose.session import Answer, Delayed, Done, NewFd, NotOurs, Session
+from kvmabi.interpose.unotify import (
+    ADDFD,
+    ADDFD_SEND,
+    CONTINUE,
+    ID_VALID,
+    NEW_DESCRIPTOR,
+    NOTIFICATION,
+    RECV,
+    RESPONSE,
+    SEND,
+    SET_FLAGS,
+    SYNC_WAKE_UP,
+    leave_to_the_kernel,
+)
 
-RECV, SEND, ID_VALID, ADDFD, SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103, 0x40082104
-"""SECCOMP_IOCTL_NOTIF_*."""
-SYNC_WAKE_UP = 1
-"""The caller runs on this processor once the server sleeps: a wake-up of another takes longer. Since Linux 6.6."""
-NOTIFICATION = struct.Struct("=QIIiIQ6Q")
-"""struct seccomp_notif: id, pid (the thread's), flags, nr, arch, instruction_pointer, args."""
-RESPONSE = struct.Struct("=QqiI")
-"""struct seccomp_notif_resp: id, val, error, flags."""
-NEW_DESCRIPTOR = struct.Struct("=QIIII")
-"""struct seccomp_notif_addfd: id, flags, srcfd, newfd, newfd_flags."""
-ADDFD_SEND = 1 << 1
-CONTINUE = 1
 AT_FDCWD = -100
 PATH_BYTES, SHORT_PATH_BYTES = 4096, 256
 ZEROES = bytes(NOTIFICATION.size)
@@ -78,6 +80,18 @@ class Waiting(NamedTuple):
     wait: Wait
     process: Process
     identity: bytes
+
+
+class LateCall(NamedTuple):
+    """A call that is done, and whose answer is ``due`` on the monotonic clock."""
+
+    due: float
+    call: Call
+    process: Process
+    answer: Done
+    identity: bytes
+    argument: int
+    flags: int
 
 
 class Thread(NamedTuple):
@@ -125,6 +139,7 @@ class Notified:
         self._threads: dict[int, Thread] = {}
         (self._ioctl_number,) = (number for number, name in self._machine.names.items() if name == "ioctl")
         self._waiting: dict[int, Waiting] = {}
+        self._late: list[LateCall] = []
         self._paths = ProcessMemory(0, None)
         self._next_look = 0.0
         with contextlib.suppress(OSError):
@@ -135,7 +150,7 @@ class Notified:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         if not any(events & select.POLLHUP for _fd, events in poll.poll(0)):
-            _leave_to_the_kernel(self._listener)
+            leave_to_the_kernel(self._listener)
         os.close(self._listener)
         self._close_threads(self._threads.copy())
 
@@ -160,16 +175,25 @@ class Notified:
 
     @property
     def waits(self) -> bool:
-        """Whether a thread is in KVM_RUN, so that `look` is due now and then."""
-        return bool(self._waiting)
+        """Whether a thread is in KVM_RUN or gets its answer late, so that `look` is due now and then."""
+        return bool(self._waiting or self._late)
 
     def pause(self) -> float | None:
-        """How long to sleep at most, in seconds, until `look` is due; None if no thread waits in KVM_RUN."""
-        return max(0.0, self._next_look - time.monotonic()) if self._waiting else None
+        """How long to sleep at most, in seconds, until `look` is due; None if no thread waits."""
+        dues = [one.due for one in self._late] + ([self._next_look] if self._waiting else [])
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def look(self) -> None:
-        """End the KVM_RUN of threads that have a signal, and let guests go on. A process's signal ends one thread's."""
+        """Give the late answers that are due, end the KVM_RUN of threads that have a signal, and let guests go on.
+
+        A process's signal ends one thread's.
+        """
         now = time.monotonic()
+        for one in [one for one in self._late if one.due <= now]:
+            self._late.remove(one)
+            result = self._result(one.call, one.process, one.answer, one.identity, one.argument, one.flags)
+            if isinstance(result, int):
+                self._send(one.call, result)
         if not self._waiting or now < self._next_look:
             return
         self._next_look = now + max(PAUSE_SECONDS, len(self._waiting) * PAUSE_SECONDS / 4)
@@ -243,6 +267,10 @@ class Notified:
     ) -> int | tuple[()] | None:
         if isinstance(answer, int):
             return answer
+        if isinstance(answer, Delayed):
+            due = time.monotonic() + answer.seconds
+            self._late.append(LateCall(due, call, process, answer.answer, identity, argument, flags))
+            return ()
         if isinstance(answer, Refused):
             return -answer.errno
         if isinstance(answer, NewFd):
@@ -398,29 +426,3 @@ PATH_CALLS = {
     "faccessat": PathCall(1, Notified._access),
     "faccessat2": PathCall(1, Notified._access),
 }
-
-
-def _leave_to_the_kernel(listener: int) -> None:
-    """Start a process that lets the kernel do all calls of the filter's processes, until the last has ended."""
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    try:
-        if os.fork() == 0:
-            os.setsid()
-            os.dup2(listener, 0)
-            os.closerange(1, os.sysconf("SC_OPEN_MAX"))
-            _continue_all(0)
-    finally:
-        os._exit(0)
-
-
-def _continue_all(listener: int) -> None:
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    while all(events & select.POLLIN for _fd, events in poll.poll()):
-        with contextlib.suppress(OSError):
-            room = bytearray(NOTIFICATION.size)
-            fcntl.ioctl(listener, RECV, room, True)
-            fcntl.ioctl(listener, SEND, RESPONSE.pack(NOTIFICATION.unpack(room)[0], 0, 0, CONTINUE))

@@ -47,6 +47,7 @@ enum kvmabi_flag {
     KVMABI_SIGMASK = 1 << 3, /* wait with `sigmask`, set by KVM_SET_SIGNAL_MASK */
     KVMABI_STORE = 1 << 4,   /* store the fd in the ioctl's argument at offset `place`; the result is 0 */
     KVMABI_ORIGIN = 1 << 5,  /* the next message is a BACKTRACE */
+    KVMABI_LATE_SHIFT = 8,   /* the flags above: how many milliseconds the ioctl takes longer */
 };
 
 enum { KVMABI_MOST_FRAMES = 32, KVMABI_THREAD_NAME_BYTES = 16 };

@@ -42,6 +42,8 @@ class Flag(IntFlag):
     ORIGIN = 1 << 5
 
 
+LATE_SHIFT = 8
+"""Above the flags: how many milliseconds the client waits before it returns from the ioctl."""
 EVENTS = 1 << 16
 """Added to a request's message: the client has left events since its last request."""
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from kvmabi import uapi
 from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
-from kvmabi.device.file import PlainFile, Refused, Wait
+from kvmabi.device.file import Done as DoneIoctl
+from kvmabi.device.file import Late, PlainFile, Refused, Wait
+from kvmabi.faults import REGISTER_IOCTLS
 from kvmabi.interpose.backtraces import Callers
 from kvmabi.interpose.files import OpenFile, OpenFiles
 from kvmabi.interpose.protocol import REAL, Message
@@ -27,12 +29,20 @@ class NewFd(NamedTuple):
     place: int | None
 
 
+class Delayed(NamedTuple):
+    """The client gets the ``answer`` only after ``seconds``."""
+
+    answer: Done
+    seconds: float
+
+
 class NotOurs(NamedTuple):
     """The descriptor does not belong to this server: the kernel handles the call."""
 
 
 NOT_OURS = NotOurs()
-Answer = int | Refused | Wait | NewFd | NotOurs
+Done = int | Refused | Wait | NewFd | NotOurs
+Answer = Done | Delayed
 
 
 class Session:
@@ -89,16 +99,16 @@ class Session:
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
         if self._files.shares:
             self._files.shares.update(device, request)
-        if isinstance(answer, PlainFile):
-            return NewFd(answer.fd, None)
-        return self._hand_out(answer, file) if isinstance(answer, DeviceFile) else answer
+        if isinstance(answer, Late):
+            return Delayed(self._handed_out(answer.answer, file), answer.seconds)
+        return self._handed_out(answer, file)
 
     def resume(self, identity: bytes, *, interrupted: bool) -> Answer:
         """A KVM_RUN that waits goes on; ``interrupted``: a signal came."""
         file = self._files.find(identity)
-        device = None if file is None else file.device
-        if not isinstance(device, VcpuFile):
+        if file is None or not isinstance(file.device, VcpuFile):
             return NOT_OURS
+        device = file.device
         refusal = device.denies(self._memory)
         if refusal is not None:
             return Refused(refusal, None, "")
@@ -110,7 +120,9 @@ class Session:
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
         if self._files.shares:
             self._files.shares.update(device, uapi.KVM_RUN)
-        return answer if isinstance(answer, int | Refused | Wait) else NOT_OURS
+        if isinstance(answer, Late):
+            return Delayed(self._handed_out(answer.answer, file), answer.seconds)
+        return self._handed_out(answer, file)
 
     def share(self, identity: bytes, callers: Callers) -> Answer:
         """The file of a vCPU of this address space, which the client maps."""
@@ -135,6 +147,8 @@ class Session:
         device = None if file is None else file.device
         if not isinstance(device, VcpuFile) or device.has_dirty_ring:
             return None
+        if device.faults is not None and device.faults.about(REGISTER_IOCTLS):
+            return None  # every access comes to be struck here
         return device if device.denies(self._memory) is None else None
 
     def undo(self) -> int:
@@ -144,15 +158,19 @@ class Session:
             self._last = None
         return 0
 
-    def _hand_out(self, device: DeviceFile, parent: OpenFile) -> Answer:
-        """A descriptor for what an ioctl on ``parent`` opened."""
+    def _handed_out(self, answer: DoneIoctl, parent: OpenFile) -> Done:
+        """The answer of an ioctl on ``parent``, with a descriptor for what it opened."""
+        if isinstance(answer, PlainFile):
+            return NewFd(answer.fd, None)
+        if not isinstance(answer, DeviceFile):
+            return answer
         try:
-            fd = self._files.add(device, parent, self)
+            fd = self._files.add(answer, parent, self)
         except OSError as error:
-            device.discard()
+            answer.discard()
             return _failure(error)
-        self._last = device, parent
-        return NewFd(fd, device.fd_place)
+        self._last = answer, parent
+        return NewFd(fd, answer.fd_place)
 
 
 def _failure(error: OSError) -> Refused:

@@ -70,6 +70,8 @@ def run_program(
     env: Mapping[str, str] | None = None,
     saves: str | os.PathLike[str] | None = None,
     guest: str | GuestFunction | None = None,
+    faults: Iterable[str] = (),
+    fault_seed: int = 0,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> VmmRun:
     """Run a program as ``kvmabi run`` does; its ``/dev/kvm`` is an emulated one.
@@ -77,9 +79,10 @@ def run_program(
     ``ignored`` are the IDs of registers that findings leave out, ``env`` is the program's whole environment (None: this
     process's). Its standard input is empty. ``saves`` is a folder in which every save is kept, for a later run that
     restores it. ``guest`` runs on every vCPU: "FILE.py:NAME", or a generator function of a module (kvmabi.guests),
-    which the process that serves the program imports as a file. Raises UsageError for a program that cannot be run and
-    for what is not a kernel or a guest, GuestError if the guest fails, TimeoutError if the program does not end in
-    time: it is killed.
+    which the process that serves the program imports as a file. ``faults`` are rules by which ioctls fail or are late
+    (kvmabi.faults), ``fault_seed`` decides where a rule has a probability. Raises UsageError for a program that cannot
+    be run and for what is not a kernel, a guest or a rule, GuestError if the guest fails, TimeoutError if the program
+    does not end in time: it is killed.
     """
     argv = tuple(os.fspath(word) for word in (program, *arguments))
     used_host = load_host(host)
@@ -89,6 +92,8 @@ def run_program(
         "kernel": _kernel_name(used_host.kernel if kernel is None else kernel),
         "ignored": list(ignored),
         "guest": None if guest is None else scripts.named(guest),
+        "faults": list(faults),
+        "fault_seed": fault_seed,
         "saves": None if saves is None else os.path.abspath(saves),
         "environment": dict(os.environ if env is None else env),
     }

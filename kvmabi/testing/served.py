@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from kvmabi import wholefile
-from kvmabi.device import open_system
+from kvmabi.device import ioctl_names, open_system
 from kvmabi.errors import UsageError
 from kvmabi.events import EventLog
+from kvmabi.faults import Faults
 from kvmabi.guests import scripts
 from kvmabi.interpose import launch
 from kvmabi.order import OrderChecker
@@ -33,7 +34,8 @@ def serve(order: Data) -> Data:
     log.watchers.append(checker.watch)
     try:
         script = None if order["guest"] is None else scripts.load(order["guest"])
-        system = open_system(host, kernel, log, script)
+        faults = Faults.parse(order["faults"], ioctl_names(), order["fault_seed"])
+        system = open_system(host, kernel, log, script, faults)
         status = launch.run(order["argv"], system, environment=order["environment"])
     except UsageError as error:
         return {"error": str(error)}

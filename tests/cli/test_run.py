@@ -141,6 +141,22 @@ def test_no_report(programs: Path, tmp_path: Path) -> None:
     assert "--report none" in done.stderr
 
 
+@pytest.mark.slow
+def test_faults(programs: Path) -> None:
+    """--fault reaches the program with and without a report, which says how often each rule struck."""
+    rules = ("--fault", "GET_API_VERSION EIO once", "--fault", "CREATE_VM ENOMEM")
+    done = run(*rules, "--", programs / "quiet")
+    assert done.returncode == 77
+    assert "  GET_API_VERSION EIO once: struck 1 of 1\n  CREATE_VM ENOMEM: struck 0 of 0\n" in done.stderr
+    assert "EIO: a fault that was asked for: GET_API_VERSION EIO once" in done.stderr
+    report = validate("run", run(*rules, "--format", "json", "--", programs / "quiet").stderr)
+    assert report["faults"] == ["GET_API_VERSION EIO once: struck 1 of 1", "CREATE_VM ENOMEM: struck 0 of 0"]
+    assert run(*rules, "--report", "none", "--", programs / "quiet").returncode == 77
+    done = run("--fault", "GET_API_VERSIO EIO", "--", programs / "quiet")
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "no ioctl is named GET_API_VERSIO" in done.stderr
+
+
 def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
     """A VMM that ignores KVM_RUN's error ends with 0; the report says that the VM is dead."""
     done = run("--", programs / "kills")

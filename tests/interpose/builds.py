@@ -11,6 +11,7 @@ from ctools import CC, INCLUDE
 
 from kvmabi.device import SystemFile, open_system
 from kvmabi.events import EventLog
+from kvmabi.faults import Faults
 from kvmabi.interpose import building
 from kvmabi.profiles import Host, load_kernel
 
@@ -36,7 +37,7 @@ def compile_preload(target: Path, *flags: str, compiler: Sequence[str] = CC) -> 
     return target
 
 
-def bare_system(log: EventLog) -> SystemFile:
+def bare_system(log: EventLog, faults: Faults | None = None) -> SystemFile:
     """A host without SVE and SME."""
     host = Host("bare", "linux-7.3", "by hand", (), (), {}, {}, {})
-    return open_system(host, load_kernel("linux-7.3"), log)
+    return open_system(host, load_kernel("linux-7.3"), log, faults=faults)
