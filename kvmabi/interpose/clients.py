@@ -166,7 +166,7 @@ class Client:
             self._send_fd(answer, late)
             return
         try:
-            reply = _encoded(answer, _ASK_ORIGIN if self._asked else 0)
+            reply = _encoded(answer, self._flags | late)
         except struct.error as error:  # a result that is not an int of C
             self._complain(error)
             reply = REPLY.pack(-1, errno.EIO, self._flags, 0, 0)
