@@ -100,7 +100,7 @@ BAD_TRACES = {
     "host as a path": trace("# host ../../etc/passwd", "N 1\tOK"),
     "no steps": trace("# host sme-demo"),
     "no answer": trace(*START, "G 0 6030000000100000"),
-    "unknown step": trace(*START, "Z 0 1\tOK"),
+    "unknown step": trace(*START, "? 0 1\tOK"),
     "too few words": trace(*START, "S 0\tOK"),
     "vCPU that is no number": trace(*START, "G zero 6030000000100000\tENOEXEC"),
     "id that is no number": trace(*START, "G 0 svcr\tENOEXEC"),

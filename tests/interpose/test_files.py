@@ -18,7 +18,8 @@ from interpose.conftest import Start
 from interpose.rawclient import RawClient, serving
 from kvmabi import uapi
 from kvmabi.device import DeviceFile, SystemFile, VcpuFile, VmFile, open_system
-from kvmabi.device.vgic import ItsFile, VgicFile
+from kvmabi.device.its import ItsFile
+from kvmabi.device.vgic import VgicFile
 from kvmabi.events import Event, EventLog
 from kvmabi.interpose import files
 from kvmabi.interpose.protocol import Flag
