@@ -12,8 +12,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from fetch_clients import packages
 from fetch_kernel.apt import run
+
+from fetch_clients import packages
 from kvmabi.errors import UsageError
 
 PACKAGE = "librust-kvm-ioctls-dev"

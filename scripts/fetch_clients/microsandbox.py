@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from fetch_kernel.apt import run
+
 from kvmabi.errors import UsageError
 
 REQUIREMENT = "microsandbox>0.3"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fetch_kernel.apt import Suite, run
+
 from kvmabi.errors import UsageError
 
 MERGED = ("bin", "lib", "sbin")

@@ -10,8 +10,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from fetch_clients import packages
 from fetch_kernel.apt import Suite, run
+
+from fetch_clients import packages
 from kvmabi.errors import UsageError
 
 META_PACKAGE = "linux-source"

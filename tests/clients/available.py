@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 from fetch_clients.place import Place
-
 from lacking import needs
 
 

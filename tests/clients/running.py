@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 QUIET_SECONDS = 0.7
 """How long all processes of a run sleep, with no ioctl, before it is ended."""
@@ -59,42 +59,61 @@ class Result(NamedTuple):
         return self.end is not End.ITSELF and any(IN_GUEST in line for line in self.log[-100:])
 
 
-def run(
-    program: Sequence[str | Path],
-    folder: Path,
-    *,
-    kernel: str,
-    host: str,
-    options: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
-) -> Result:
-    """Run a program; files of the run are in ``folder``, which is also where it runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    report, log, output = folder / "report.json", folder / "log", folder / "output"
-    profile = ["--kernel", kernel, "--host", host]
-    written = ["--saves", "none", "--format", "json", "--output", str(report), "--log", str(log)]
-    command = [sys.executable, "-m", "kvmabi", "run", *profile, *written, *options, "--", *map(str, program)]
-    with output.open("wb") as stream:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=None if environment is None else {**os.environ, **environment},
-            start_new_session=True,
+class Run:
+    """A program under ``kvmabi run``; the files of the run are in ``folder``, which is also where it runs.
+
+    Leaving the context ends it, its program first, so that there is a report.
+    """
+
+    def __init__(
+        self,
+        program: Sequence[str | Path],
+        folder: Path,
+        *,
+        kernel: str,
+        host: str,
+        options: Sequence[str | Path] = ("--saves", "none"),
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.log = folder, folder / "log"
+        self._report, self._output = folder / "report.json", folder / "output"
+        written = ["--format", "json", "--output", self._report, "--log", self.log]
+        profile = ["--kernel", kernel, "--host", host]
+        arguments = [*profile, *written, *options, "--", *program]
+        with self._output.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kvmabi", "run", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                start_new_session=True,
+            )
+
+    def result(self, end: End = End.ITSELF) -> Result:
+        """How it ended: the run is over."""
+        return Result(
+            self.process.returncode,
+            end,
+            self._output.read_text("utf-8", "replace"),
+            json.loads(self._report.read_text("utf-8")) if self._report.exists() else {},
+            self.log.read_text("utf-8").splitlines() if self.log.exists() else [],
         )
-        try:
-            end = _wait(process, log)
-        finally:
-            _finish(process)
-    return Result(
-        process.returncode,
-        end,
-        output.read_text("utf-8", "replace"),
-        json.loads(report.read_text("utf-8")) if report.exists() else {},
-        log.read_text("utf-8").splitlines() if log.exists() else [],
-    )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _finish(self.process)
+
+
+def run(
+    program: Sequence[str | Path], folder: Path, *, kernel: str, host: str, options: Sequence[str | Path] = ()
+) -> Result:
+    """Run a program until it ends, or waits for guest code."""
+    with Run(program, folder, kernel=kernel, host=host, options=("--saves", "none", *options)) as started:
+        end = _wait(started.process, started.log)
+    return started.result(end)
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> End:
