@@ -85,7 +85,10 @@ class Qemu:
         return self.run.result()
 
     def _read(self) -> dict[str, Any]:
-        line = self._stream.readline()
+        try:
+            line = self._stream.readline()
+        except ConnectionError:
+            line = ""
         assert line, f"QEMU has ended: {self.ended().output}"
         answer = json.loads(line)
         assert isinstance(answer, dict)
