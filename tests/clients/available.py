@@ -7,6 +7,8 @@ import pytest
 from fetch_clients.place import Place
 from lacking import needs
 
+from kvmabi.device.vgic import VgicFile
+
 
 def is_there(client: str) -> bool:
     """Whether a client was fetched."""
@@ -21,3 +23,9 @@ def needs_client(client: str) -> list[pytest.MarkDecorator]:
         pytest.mark.skipif(bool(why), reason=f"needs the client {client} ({why})"),
         needs("qemu-aarch64", "aarch64-linux-gnu-gcc", what="qemu-user and the arm64 cross compiler"),
     ]
+
+
+def needs_vgic_registers() -> pytest.MarkDecorator:
+    """Skips a test of a client that cannot do without the registers of a vGIC, where kvmabi does not model all."""
+    unmodelled = VgicFile.unmodelled_groups
+    return pytest.mark.skipif(bool(unmodelled), reason=f"kvmabi does not model groups {sorted(unmodelled)} of a vGIC")

@@ -29,9 +29,13 @@ class Outcome(StrEnum):
 
 
 class Blessed(NamedTuple):
-    """A table of results: ``outcomes`` and ``reasons`` by program, and on what the programs run."""
+    """A table of results: ``outcomes`` and ``reasons`` by program, and on what the programs run.
+
+    ``seen`` is the newest version of the client of which they are the results.
+    """
 
     text: str
+    seen: str
     kernel: str
     host: str
     outcomes: dict[str, Outcome]
@@ -54,7 +58,7 @@ def _table(table: dict[str, Any]) -> Blessed:
         outcomes |= dict.fromkeys(programs, outcome)
         if isinstance(programs, dict):
             reasons |= programs
-    described = {name: table[name] for name in ("text", "kernel", "host")}
+    described = {name: table[name] for name in ("text", "seen", "kernel", "host")}
     return Blessed(**described, outcomes=outcomes, reasons=reasons, **_more(table))
 
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -73,6 +73,7 @@ class Run:
         kernel: str,
         host: str,
         options: Sequence[str | Path] = ("--saves", "none"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, folder / "log"
@@ -87,6 +88,7 @@ class Run:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
 
@@ -108,10 +110,15 @@ class Run:
 
 
 def run(
-    program: Sequence[str | Path], folder: Path, *, kernel: str, host: str, options: Sequence[str | Path] = ()
+    program: Sequence[str | Path],
+    folder: Path,
+    *,
+    kernel: str,
+    host: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Result:
-    """Run a program until it ends, or waits for guest code."""
-    with Run(program, folder, kernel=kernel, host=host, options=("--saves", "none", *options)) as started:
+    """Run a program until it ends, or waits for guest code. ``environment`` is added to this process's."""
+    with Run(program, folder, kernel=kernel, host=host, environment=environment) as started:
         end = _wait(started.process, started.log)
     return started.result(end)
 
