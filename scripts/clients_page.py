@@ -19,9 +19,9 @@ from clients.blessed import FOLDER, Blessed, Outcome, tables
 PAGE = Path(__file__).parent.parent / "docs/reference/clients.md"
 HEAD = """# Real programs that run on kvmabi
 
-Written by `scripts/clients_page.py`; do not edit. These arm64 programs, built by others for a real kernel, run unmodified
-under `kvmabi run`. `make clients` fetches them from Debian and PyPI into `build/clients` and runs them; what cannot be had
-is skipped. A result that differs from the one listed here fails, also one that is better.
+Written by `scripts/clients_page.py`; do not edit. These arm64 programs, built by others for a real kernel, run
+unmodified under `kvmabi run`. `make clients` fetches them from Debian and PyPI into `build/clients` and runs them; what
+cannot be had is skipped. A result that differs from the one listed here fails, also one that is better.
 """
 MEANINGS = {
     Outcome.PASS: "pass",

@@ -105,7 +105,9 @@ class Life:
         if event.register is None:
             return
         self.written += 1
-        self._passed.pop(event.register, None)
+        passed = self._passed.get(event.register)
+        if passed is not None and not self._writes_what_is_left(passed, event):
+            del self._passed[event.register]
         self.writes.attempt(event.register, event)
         self.reader.changed()
 
@@ -148,6 +150,12 @@ class Life:
         """The vCPU is closed, and the guest was not entered after what was written."""
         self._controllers.entering(event, restored=len(self.writes.attempts) >= FEWEST_WRITES)
         self.finish(event, self.left(event.state), entered=False)
+
+    def _writes_what_is_left(self, passed: Effect, event: Event) -> bool:
+        """Whether the VMM, which had written the register before, has read what the CPU left of it and writes that."""
+        read = self.writes.reads_since_write.get(passed.id) or self.writes.looked.get(passed.id)
+        was_written = passed.id in self.writes.attempts or passed.id in self.writes.written_back
+        return was_written and read is not None and event.data == read.data == passed.after
 
     def left(self, state: Values) -> Values:
         """A state with the registers as the VMM left them that the CPU did not preserve before the guest is entered."""

@@ -229,7 +229,7 @@ def test_kick_in_the_middle_of_a_restore(kvm: Kvm) -> None:
 
 
 def test_a_kick_before_the_guest_is_entered_loses_nothing() -> None:
-    """KVM_RUN with immediate_exit passes registers through the CPU, which has no bits of AFSR0_EL1: not the VMM's loss."""
+    """KVM_RUN with immediate_exit passes registers through the CPU, which has no bits of AFSR0_EL1."""
     with opened("neoverse-v1") as kvm:
         saved = save(guest(kvm.create_vm()))
         target = vcpu_of(kvm.create_vm())
