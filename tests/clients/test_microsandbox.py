@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fetch_clients.place import Place
 
@@ -17,13 +18,14 @@ pytestmark = [*needs_client(CLIENT), needs_vgic_registers()]
 
 def test_the_vcpu_runs(tmp_path: Path) -> None:
     """The VM is made as libkrun makes it, and its vCPU waits in KVM_RUN; nothing that it asks for is missing."""
-    root, home = tmp_path / "root", tmp_path / "home"
+    root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)
-    home.mkdir()
     kernels = sorted((BUNDLED / "lib").glob("libkrunfw.so*"))
     program = BUNDLED / "bin/msb"
-    environment = {"HOME": str(home), "MSB_PATH": str(program), "MSB_LIBKRUNFW_PATH": str(kernels[-1])}
     command = [program, "run", "--no-net", root, "--", "/bin/true"]
-    result = running.run(command, tmp_path / "run", kernel="linux-6.12", host="neoverse-v1", environment=environment)
+    with TemporaryDirectory(prefix="msb-", dir="/tmp") as home:  # a short name: there are sockets below it
+        environment = {"MSB_HOME": home, "MSB_PATH": str(program), "MSB_LIBKRUNFW_PATH": str(kernels[-1])}
+        folder = tmp_path / "run"
+        result = running.run(command, folder, kernel="linux-6.12", host="neoverse-v1", environment=environment)
     assert result.in_guest, result.output[-2000:]
     assert (result.report["findings"], result.report["not_modelled"]) == ([], [])
