@@ -42,7 +42,7 @@ VERSIONS = [
 SHAPES = [pytest.param(1, "host", id="sve"), pytest.param(4, "host,sve=off", id="4-without-sve")]
 """Numbers of vCPUs, and CPUs."""
 EACH = pytest.mark.parametrize("version", VERSIONS)
-MIGRATES = needs_vgic_registers()
+pytestmark = needs_vgic_registers()
 
 
 def started(
@@ -125,7 +125,6 @@ def test_starts_runs_and_stops(version: Version, vcpus: int, cpu: str, tmp_path:
     assert (result.status, result.report["findings"], result.report["refused"]) == (0, [], [])
 
 
-@MIGRATES
 @EACH
 @pytest.mark.parametrize(("vcpus", "cpu"), SHAPES)
 def test_migrates(version: Version, vcpus: int, cpu: str, tmp_path: Path) -> None:
@@ -144,7 +143,6 @@ def test_migrates(version: Version, vcpus: int, cpu: str, tmp_path: Path) -> Non
     assert judged == set(range(vcpus))
 
 
-@MIGRATES
 @EACH
 @needs("qemu-img")
 def test_loads_an_internal_snapshot(version: Version, tmp_path: Path) -> None:
@@ -169,7 +167,6 @@ def test_loads_an_internal_snapshot(version: Version, tmp_path: Path) -> None:
     assert read(image).vcpus[0].value("x0")
 
 
-@MIGRATES
 @EACH
 def test_load_on_another_host_fails(version: Version, tmp_path: Path) -> None:
     """QEMU says little about why it cannot load; kvmabi names the registers that the other host refused."""
@@ -185,7 +182,6 @@ def test_load_on_another_host_fails(version: Version, tmp_path: Path) -> None:
     assert {"id_aa64isar1_el1", "id_aa64mmfr0_el1"} <= refused
 
 
-@MIGRATES
 @pytest.mark.parametrize("version", VERSIONS[1:])
 def test_load_on_an_older_kernel_fails(version: Version, tmp_path: Path) -> None:
     """A save of Linux 6.12 does not load under 6.1, which lacks some of its registers: QEMU counts them."""
@@ -198,7 +194,6 @@ def test_load_on_an_older_kernel_fails(version: Version, tmp_path: Path) -> None
     assert "cpreg_vmstate_array_len" in result.output
 
 
-@MIGRATES
 @EACH
 def test_vectors_beyond_1024_bits_are_lost(version: Version, tmp_path: Path) -> None:
     """QEMU saves half of a Z register of 2048 bits, without a word: that is a finding."""
