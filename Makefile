@@ -67,6 +67,14 @@ golden: $(BIN)/.installed-test
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m golden.turn_switches
 	$(BIN)/python scripts/fidelity.py --check
 
+# Fetches real arm64 programs that use KVM, from Debian's packages and PyPI, and runs them: docs/reference/clients.md.
+# What cannot be had is skipped. make clients CLIENTS="qemu-trixie kvm-ioctls"
+CLIENTS ?=
+.PHONY: clients
+clients: $(BIN)/.installed-test
+	-PYTHONPATH=scripts $(BIN)/python -m fetch_clients $(CLIENTS)
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/clients
+
 # What kvmabi costs, next to a system call and a real kernel: docs/explanation/costs.md. It writes the curves there.
 # make bench FORMAT=json ROUNDS=5 KERNEL=vmlinuz
 FORMAT ?= text

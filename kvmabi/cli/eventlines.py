@@ -13,7 +13,8 @@ from kvmabi.events import Event, Kind
 
 PROBES = {"KVM_GET_REG_LIST": (errno.E2BIG,)}
 """Errors that a VMM asks for, and then does the ioctl again."""
-REFUSALS_KEPT = WARNINGS_KEPT = 5
+REFUSALS_KEPT = 20
+WARNINGS_KEPT = 5
 UNMODELLED_KEPT = 100
 
 

@@ -257,7 +257,9 @@ class VcpuFile(DeviceFile):
         if not immediate:
             self.report(Kind.RUN)
         self._board.call = call
-        outcome = self._left(call, run.run(self.vcpu, immediate_exit=immediate, guest=self.guest))
+        exit = run.run(self.vcpu, immediate_exit=immediate, guest=self.guest)
+        call.effects = exit.effects
+        outcome = self._left(call, exit)
         if isinstance(outcome, Wait) and outcome.again_ms:
             self._entered = call, before
         return outcome

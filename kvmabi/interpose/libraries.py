@@ -7,10 +7,13 @@ $PLATFORM, which each loader replaces by its own machine's name (ld.so(8)), so e
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kvmabi.errors import UsageError
@@ -90,18 +93,37 @@ def _built(target: Path) -> Path:
 
 def _linked(links: dict[str, Path], place: Path) -> Path:
     """A folder with a link to a library for each platform, which appears at once. Errors: OSError."""
-    if not all((place / name / PRELOAD.name).exists() for name in links):
-        made = Path(tempfile.mkdtemp(prefix=".links-", dir=place.parent))
-        for name, library in links.items():
-            (made / name).mkdir()
-            (made / name / PRELOAD.name).symlink_to(library.absolute())
-        if place.exists():
-            shutil.rmtree(place)
-        try:
-            made.rename(place)
-        except OSError:  # another process was faster
-            shutil.rmtree(made)
+    if not _leads(links, place):
+        with _alone(place.parent):
+            if not _leads(links, place):  # another process may have made it meanwhile, and started its program
+                _link(links, place)
     return place
+
+
+def _leads(links: dict[str, Path], place: Path) -> bool:
+    """Whether the links are there and lead to files."""
+    return all((place / name / PRELOAD.name).exists() for name in links)
+
+
+def _link(links: dict[str, Path], place: Path) -> None:
+    made = Path(tempfile.mkdtemp(prefix=".links-", dir=place.parent))
+    for name, library in links.items():
+        (made / name).mkdir()
+        (made / name / PRELOAD.name).symlink_to(library.absolute())
+    if place.exists():
+        shutil.rmtree(place)
+    made.rename(place)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here with the same folder."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _cache() -> Path:

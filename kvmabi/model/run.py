@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from kvmabi import uapi
 from kvmabi.errors import KvmError
 from kvmabi.model import affinity, idreg, timerlines, vcpuattrs
+from kvmabi.model.effects import Effect
 from kvmabi.model.refusal import Refusal
 from kvmabi.model.vcpu import Vcpu
 from kvmabi.model.vgic import Vgic
@@ -28,13 +29,15 @@ class Exit(NamedTuple):
 
     ``result`` is what the ioctl returns: 0, or why it fails. ``waits``: only once a signal has come. ``written`` are
     the fields of struct kvm_run that the kernel wrote, by name ("mmio.len"). ``again_ms``: while it waits, the guest
-    goes on after so many milliseconds (0: it does not).
+    goes on after so many milliseconds (0: it does not). ``effects`` are the registers that the CPU did not preserve, if
+    the guest was not entered: what changes where it is entered is the guest's.
     """
 
     result: int | Refusal
     waits: bool = False
     written: Mapping[str, int | bytes] = {}  # read only
     again_ms: int = 0
+    effects: tuple[Effect, ...] = ()
 
 
 ENTERED: Mapping[str, int | bytes] = {"exit_reason": int(uapi.KVM_EXIT_UNKNOWN), "flags": 0}
@@ -84,11 +87,11 @@ def run(vcpu: Vcpu, *, immediate_exit: bool, guest: Guest | None = None) -> Exit
         timerlines.follow(vcpu, vgic)
         if vcpu.system.kernel.switches.run_passes_gic:
             vcpu.vm.cpu_interface(vcpu.index).pass_through_cpu()
-    _pass_through_cpu(vcpu)
+    changed = _pass_through_cpu(vcpu)
     if guest is not None:
         guest.complete()
     if immediate_exit:
-        return IMMEDIATE
+        return IMMEDIATE._replace(effects=changed)
     return SIGNAL if guest is None else guest.enter()
 
 
@@ -102,9 +105,18 @@ def _map_vgic(vcpu: Vcpu, vgic: Vgic) -> None:
         raise
 
 
-def _pass_through_cpu(vcpu: Vcpu) -> None:
-    """With VHE, EL1 registers are loaded into the CPU and saved from it, which keeps the bits that it has."""
+def _pass_through_cpu(vcpu: Vcpu) -> tuple[Effect, ...]:
+    """With VHE, EL1 registers are loaded into the CPU and saved from it, which keeps the bits that it has.
+
+    Returns the registers that changed.
+    """
+    changed = []
     for id, keeps in vcpu.system.cpu_keeps:
         row = vcpu.row(id)
         if row.get is None:
-            vcpu.store(row, (vcpu.value(row) & keeps).to_bytes(8, "little"))
+            before = vcpu.value(row)
+            if before & ~keeps:
+                after = (before & keeps).to_bytes(8, "little")
+                vcpu.store(row, after)
+                changed.append(Effect(id, before.to_bytes(8, "little"), after))
+    return tuple(changed)

@@ -103,8 +103,8 @@ class OrderChecker:
             set_up[life.vm, life.vcpu] = life.written
             now = copy(life.writes)
             if now.attempts or now.wiped is not None or now.restores is not None:
-                now.state, now.svcr, now.end, now.seconds = vcpu.state, vcpu.svcr, self._events, time.monotonic()
-                now.entered = True
+                now.state, now.svcr, now.end = life.left(vcpu.state), vcpu.svcr, self._events
+                now.seconds, now.entered = time.monotonic(), True
                 now.controllers = replace(self._controllers[vcpu.vm].sets, state=vcpu.controllers)
                 writes.append(self._as_before_run(now))
         judge = Judge(self.saves, other_saves, self._pairs, self._ignored, self._counter_hz)

@@ -130,8 +130,10 @@ def fit(writes: Writes, shape: Shape) -> Fit | None:
             unlike += weight
         if _is_superseded(id, attempt, save):
             superseded += weight
-    for id, event in writes.looks.items() if not save.from_run else ():
+    for id, event in writes.looks.items():
         if id not in weights or id in attempts or event.data is None:
+            continue
+        if save.from_run and id not in writes.written_back:  # without a look, another run's save is written
             continue
         if same(id, state.get(id, b""), event.data):
             looked += weights[id]

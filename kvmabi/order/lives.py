@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from kvmabi.events import Event
+from kvmabi.model.effects import Effect
 from kvmabi.order.controllers import Controllers
 from kvmabi.order.saves import Reader, Save
 from kvmabi.order.values import Values, unchanged
@@ -51,6 +52,7 @@ class Life:
         self.base = event.state
         self.reader = Reader()
         self.writes = Writes(self.vm, self.vcpu, event.number, True, self.base, wiped)
+        self._passed: dict[int, Effect] = {}
 
     def got(self, event: Event) -> None:
         """KVM_GET_ONE_REG."""
@@ -103,6 +105,9 @@ class Life:
         if event.register is None:
             return
         self.written += 1
+        passed = self._passed.get(event.register)
+        if passed is not None and not self._writes_what_is_left(passed, event):
+            del self._passed[event.register]
         self.writes.attempt(event.register, event)
         self.reader.changed()
 
@@ -122,14 +127,17 @@ class Life:
         concerned = writes.attempts or writes.wiped is not None or writes.fresh or writes.restores is not None
         if concerned:
             event.ask_origin()
-        self._entering = (event, event.state if concerned else {})
+        self._entering = (event, self.left(event.state) if concerned else {})
         self._controllers.entering(event, restored=len(writes.attempts) >= FEWEST_WRITES)
 
     def ran(self, event: Event) -> Writes | None:
         """KVM_RUN returned, or its thread is in the guest; returns what the guest was entered with."""
         entering, self._entering = self._entering, None
         if entering is None or event.errno not in ENTERED:
+            # with immediate_exit, the vCPU's registers pass through the CPU and the guest is not entered
+            self._passed |= {effect.id: effect for effect in event.effects if effect.id not in self._passed}
             return None
+        self._passed = {}
         before, state = entering
         self.reader.changed()
         writes = self.writes
@@ -141,7 +149,18 @@ class Life:
     def closing(self, event: Event) -> None:
         """The vCPU is closed, and the guest was not entered after what was written."""
         self._controllers.entering(event, restored=len(self.writes.attempts) >= FEWEST_WRITES)
-        self.finish(event, event.state, entered=False)
+        self.finish(event, self.left(event.state), entered=False)
+
+    def _writes_what_is_left(self, passed: Effect, event: Event) -> bool:
+        """Whether the VMM, which had written the register before, has read what the CPU left of it and writes that."""
+        read = self.writes.reads_since_write.get(passed.id) or self.writes.looked.get(passed.id)
+        was_written = passed.id in self.writes.attempts or passed.id in self.writes.written_back
+        return was_written and read is not None and event.data == read.data == passed.after
+
+    def left(self, state: Values) -> Values:
+        """A state with the registers as the VMM left them that the CPU did not preserve before the guest is entered."""
+        passed = {id: effect.before for id, effect in self._passed.items() if state.get(id) == effect.after}
+        return {**state, **passed} if passed else state
 
     def finish(self, event: Event, state: Values, *, entered: bool) -> None:
         """What was written is complete: ``state`` is what the vCPU has."""

@@ -50,15 +50,16 @@ def run(command: list[str], folder: Path | None = None) -> str:
 
 
 class Suite:
-    """A suite of Debian's for arm64, with package lists below ``folder``."""
+    """A suite of Debian's for one architecture, arm64 unless another is named, with package lists below ``folder``."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, architecture: str = ARCHITECTURE) -> None:
         self.name = name
-        self._folder = (folder / name).resolve()
+        self._architecture = architecture
+        self._folder = (folder / (name if architecture == ARCHITECTURE else f"{name}-{architecture}")).resolve()
         for place in ("lists/partial", "cache/archives/partial", "sources", "packages"):
             (self._folder / place).mkdir(parents=True, exist_ok=True)
         (self._folder / "status").touch()
-        (self._folder / "sources" / "suite.sources").write_text(for_suite(name, ARCHITECTURE), "utf-8")
+        (self._folder / "sources" / "suite.sources").write_text(for_suite(name, architecture), "utf-8")
 
     def update(self) -> None:
         """Fetch the suite's package lists."""
@@ -107,8 +108,8 @@ class Suite:
             "Dir::State::Lists": f"{self._folder}/lists",
             "Dir::State::Status": f"{self._folder}/status",
             "Dir::Cache": f"{self._folder}/cache",
-            "APT::Architecture": ARCHITECTURE,
-            "APT::Architectures": ARCHITECTURE,
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             "APT::Sandbox::User": "",
             # a mirror's copy of a moving suite may be days old; signatures are checked all the same
             "Acquire::Check-Valid-Until": "false",

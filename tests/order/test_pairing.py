@@ -228,6 +228,45 @@ def test_kick_in_the_middle_of_a_restore(kvm: Kvm) -> None:
     assert lost(kvm) <= {"id_aa64pfr0_el1", "id_pfr1_el1"}
 
 
+def test_a_kick_before_the_guest_is_entered_loses_nothing() -> None:
+    """KVM_RUN with immediate_exit passes registers through the CPU, which has no bits of AFSR0_EL1."""
+    with opened("neoverse-v1") as kvm:
+        saved = save(guest(kvm.create_vm()))
+        target = vcpu_of(kvm.create_vm())
+        restore(target, saved, in_order(saved))
+        assert saved["afsr0_el1"] != bytes(8)
+        run(target, immediate_exit=True)
+        assert target["afsr0_el1"] == bytes(8)
+        run(target)
+        assert lost(kvm) <= {"id_aa64pfr0_el1", "id_pfr1_el1"}
+        assert kvm.verdict().judged
+
+
+def test_a_look_after_a_kick_loses_nothing() -> None:
+    """A VMM that kicks, reads all registers and writes them again writes what the CPU left of them."""
+    with opened("neoverse-v1") as kvm:
+        saved = save(guest(kvm.create_vm()))
+        target = vcpu_of(kvm.create_vm())
+        restore(target, saved, in_order(saved))
+        run(target, immediate_exit=True)
+        seen = save(target)
+        restore(target, seen, in_order(seen))
+        run(target)
+        assert lost(kvm) <= {"id_aa64pfr0_el1", "id_pfr1_el1"}
+
+
+def test_a_write_after_a_kick_is_an_edit() -> None:
+    """What the VMM writes after KVM_RUN with immediate_exit counts, unless it is what the CPU left of the value."""
+    with opened("neoverse-v1") as kvm:
+        saved = save(guest(kvm.create_vm()))
+        target = vcpu_of(kvm.create_vm())
+        restore(target, saved, in_order(saved))
+        run(target, immediate_exit=True)
+        target["csselr_el1"] = bytes([2, *bytes(7)])
+        run(target)
+        assert "csselr_el1" in kvm.verdict().judged[0].edited
+
+
 def test_vmm_that_gives_up(kvm: Kvm) -> None:
     """The first refused write ends the restore: that register is reported, the others in a line."""
     saved = save(guest(kvm.create_vm(), 3))
