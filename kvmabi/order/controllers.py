@@ -17,10 +17,19 @@ from kvmabi.order.findings import Loss
 
 Attribute = tuple[int, int]
 """Group and number of a device's attribute."""
+WORD_BITS = 32
 ID_SHIFT = 96
 """Above it a loss of an attribute has the group, below the number: no register's ID is that large."""
 CHANGING = frozenset({"gits_creadr"})
 """Registers that follow from others: an ITS reads its queue."""
+_INNER, _OUTER, _SHARED = 0x7 << 7, 0x7 << 56, 0x3 << 10
+CHOSEN_BITS = {
+    "gits_cbaser": 0x7 << 59 | 0x7 << 53 | _SHARED,
+    "gits_baser": 0x7 << 59 | 0x7 << 53 | _SHARED,
+    "gicr_propbaser": _INNER | _OUTER | _SHARED,
+    "gicr_pendbaser": _INNER | _OUTER | _SHARED,
+}
+"""Bits that KVM chooses whenever the register is written: how a table's memory is cached and shared."""
 
 
 @dataclass(eq=False)
@@ -113,17 +122,25 @@ def lost(reads: Reads, sets: Sets) -> Iterator[tuple[str, Loss, Event | None]]:
     for attribute, saved in reads.values.items():
         now = None if sets.state is None else sets.state.get(attribute)
         name = gicnames.name_of(*attribute)
-        if now is None or now == saved or name in CHANGING:
+        if now is None or name in CHANGING or _same(name, saved, now):
             continue
         good, refused = sets.good.get(attribute), sets.refused.get(attribute)
         event = refused or good or sets.late.get(attribute)
-        cause, why = _cause(saved, good, refused, sets.late.get(attribute))
+        cause, why = _cause(name, saved, good, refused, sets.late.get(attribute))
         numbers = () if event is None else (event.number,)
         written = None if event is None else event.data
         yield cause, Loss(name, id_of(attribute), numbers, why, saved, written, now), event
 
 
-def _cause(saved: bytes, good: Event | None, refused: Event | None, late: Event | None) -> tuple[str, str]:
+def _same(name: str, saved: bytes, now: bytes | None) -> bool:
+    """Whether a register has its saved value, as far as KVM keeps what is written."""
+    base, _, rest = name.partition("[")
+    chosen = CHOSEN_BITS.get(base, 0) >> (WORD_BITS if rest.endswith(".high") else 0)
+    difference = int.from_bytes(saved, "little") ^ int.from_bytes(now or b"", "little")
+    return now is not None and not difference & ~chosen
+
+
+def _cause(name: str, saved: bytes, good: Event | None, refused: Event | None, late: Event | None) -> tuple[str, str]:
     """Why a register does not have its saved value: a key of CAUSES, and the reason in words."""
     if refused is not None:
         return "gic-refused", f"refused with {errno.errorcode.get(refused.errno, refused.errno)}: {refused.reason}"
@@ -131,6 +148,6 @@ def _cause(saved: bytes, good: Event | None, refused: Event | None, late: Event 
         return "gic-late", "written after the guest was entered"
     if good is None:
         return "gic-never-written", "the save read it"
-    if good.data == saved:
+    if _same(name, saved, good.data):
         return "gic-undone", "written as saved, and not there: a later write, or an earlier one, changed what it does"
     return "gic-changed", "written with another value"

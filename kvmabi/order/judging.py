@@ -19,7 +19,7 @@ from kvmabi.order.pairing import Pairing
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
 from kvmabi.order.rounds import is_set_up_anew, registers_set, rounds
 from kvmabi.order.saves import Save
-from kvmabi.order.values import group_of, name_of, same
+from kvmabi.order.values import group_of, name_of, same, unchanged
 from kvmabi.order.verdict import NotJudged, Place, Verdict
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
@@ -182,13 +182,19 @@ class Judge:
             self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, EDIT, is_restore=True))
 
     def _judge_controllers(self, writes: Writes, save: Save, pair: Pair) -> None:
-        """What the VM lost of the state of its interrupt controllers, once for all its vCPUs."""
+        """What the VM lost of the state of its interrupt controllers, once for all its vCPUs.
+
+        Of saves with equal registers the one was meant that the controllers fit best.
+        """
         sets = writes.controllers
         if sets in self._controllers:
             return
         self._controllers.add(sets)
+        others = [other for other in self._saves if other.controllers.values] if sets.state else []
+        equal = [other for other in others if unchanged(other.state, save.state)]
+        losses_of = [[*lost(one.controllers, sets)] for one in (save, *equal)]
         found: dict[str, list[tuple[Loss, Event | None]]] = {}
-        for cause, loss, event in lost(save.controllers, sets):
+        for cause, loss, event in min(losses_of, key=len):
             found.setdefault(cause, []).append((loss, event))
         for cause in sorted(found, key=CAUSE_ORDER.__getitem__):
             losses, events = zip(*found[cause], strict=True)

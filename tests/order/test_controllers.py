@@ -111,6 +111,21 @@ def test_a_right_restore_is_clean(kvm: Kvm) -> None:
     assert len(kvm.verdict().judged) == 1
 
 
+def test_what_kvm_makes_of_a_value_is_not_a_loss(kvm: Kvm) -> None:
+    """A base register that was never written reads as zero; written back, it has the attributes that KVM chooses."""
+    saved = Saved(kvm)
+    vm = kvm.create_vm()
+    source = guest(vm)
+    gic = Gic(vm)
+    with pytest.raises(KvmError, match="EINTR"):
+        source.run()
+    saved.registers = save(source)
+    saved.gic = {name: gic[name] for name in NAMES}
+    assert saved.gic["gits_cbaser"] == 0
+    assert saved.load(kvm)["gits_cbaser"] != 0
+    assert found(kvm) == {}
+
+
 def test_what_was_not_written_back(kvm: Kvm) -> None:
     """A register that was saved and left alone is named; one that has its saved value anyway is not."""
     Saved(kvm).load(kvm, ["icc_pmr_el1[cpu0]", "gits_cbaser"])
