@@ -17,7 +17,7 @@ from kvmabi.order.findings import LINES_SHOWN, Finding, Loss, Pair
 from kvmabi.order.fitting import eligible, fit, is_dump, is_exact, shape_of, unequal
 from kvmabi.order.pairing import Pairing
 from kvmabi.order.restores import FEWEST_ALIKE, MOST
-from kvmabi.order.rounds import is_set_up_anew, registers_set, rounds
+from kvmabi.order.rounds import is_set_up_anew, is_written_back, registers_set, rounds
 from kvmabi.order.saves import Save
 from kvmabi.order.values import group_of, name_of, same, unchanged
 from kvmabi.order.verdict import NotJudged, Place, Verdict
@@ -96,6 +96,7 @@ class Judge:
 
     def _inferred(self, writes: list[Writes]) -> dict[int, Save]:
         """The saves that were restored, by ``id()`` of the writes: of this run, or else of other runs."""
+        writes = [of for of in writes if not is_written_back(of, self._saves)]
         self._pairing = Pairing(self._saves, writes)
         inferred = self._pairing.pairs()
         left = [of for of in writes if id(of) not in inferred or self._may_be_of_another_run(of, inferred[id(of)])]

@@ -135,7 +135,8 @@ class Life:
         entering, self._entering = self._entering, None
         if entering is None or event.errno not in ENTERED:
             # with immediate_exit, the vCPU's registers pass through the CPU and the guest is not entered
-            self._passed |= {effect.id: effect for effect in event.effects if effect.id not in self._passed}
+            new = (effect for effect in event.effects if effect.id not in self._passed)
+            self._passed |= {effect.id: effect for effect in new if self._has_left(effect.id, effect.before)}
             return None
         self._passed = {}
         before, state = entering
@@ -161,6 +162,15 @@ class Life:
         """A state with the registers as the VMM left them that the CPU did not preserve before the guest is entered."""
         passed = {id: effect.before for id, effect in self._passed.items() if state.get(id) == effect.after}
         return {**state, **passed} if passed else state
+
+    def _has_left(self, id: int, value: bytes) -> bool:
+        """Whether a value is the last that the VMM wrote to a register, or read of it without writing it since."""
+        writes = self.writes
+        attempt = writes.attempts.get(id)
+        known = [writes.written_back.get(id), writes.looked.get(id), writes.reads_since_write.get(id)]
+        known.append(attempt.last if attempt is not None else None)
+        last = max((event for event in known if event is not None), key=lambda event: event.number, default=None)
+        return last is not None and last.data == value
 
     def finish(self, event: Event, state: Values, *, entered: bool) -> None:
         """What was written is complete: ``state`` is what the vCPU has."""

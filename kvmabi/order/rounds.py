@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from kvmabi.events import MP_STATE
-from kvmabi.order.writes import FEWEST_WRITES, Writes
+from kvmabi.order.saves import Save
+from kvmabi.order.values import RUNNING
+from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
 
 
 def rounds(writes: Sequence[Writes]) -> list[list[Writes]]:
@@ -31,6 +33,24 @@ def is_set_up_anew(together: Iterable[Writes]) -> bool:
     The MP state and pending events do not count: a VMM sets them after INIT without a boot.
     """
     return any(of.wiped is not None and 0 < registers_set(of) < FEWEST_WRITES for of in together)
+
+
+def is_written_back(writes: Writes, saves: Iterable[Save]) -> bool:
+    """Whether a VMM only wrote back what it had read since the guest ran: that restores nothing.
+
+    Counters move on between the read and the write. What is not a register has no attempt that says so: its value is
+    compared with the one that was read.
+    """
+    if writes.fresh or 2 * len(writes.written_back) < len(writes.state):
+        return False
+    own = [save for save in saves if save.place == writes.place and not save.from_run]
+    read = [save for save in own if any(writes.start < at < writes.first for at in (save.first_event, *save.again))]
+    return any(all(_is_as_read(id, attempt, save) for id, attempt in writes.attempts.items()) for save in read)
+
+
+def _is_as_read(id: int, attempt: Attempt, save: Save) -> bool:
+    """Whether a counter was written, or the value that the VMM had read of what is not a register."""
+    return id in RUNNING or (id >= MP_STATE and id in save.reads and attempt.written == save.state.get(id))
 
 
 def registers_set(writes: Writes) -> int:
