@@ -152,6 +152,10 @@ class Notified:
         if not any(events & select.POLLHUP for _fd, events in poll.poll(0)):
             leave_to_the_kernel(self._listener)
         os.close(self._listener)
+        for one in self._late:
+            if isinstance(one.answer, NewFd):
+                os.close(one.answer.fd)
+        self._late.clear()
         self._close_threads(self._threads.copy())
 
     def serve(self) -> None:
@@ -289,7 +293,7 @@ class Notified:
             wanted = bytearray(NEW_DESCRIPTOR.pack(call.id, how, answer.fd, 0, flags & os.O_CLOEXEC))
             number = fcntl.ioctl(self._listener, ADDFD, wanted)  # of bytes it would return the bytes
         except OSError as error:
-            process.session.undo()
+            process.session.undo(answer)
             return -(error.errno or errno.EMFILE)
         finally:
             os.close(answer.fd)
