@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from kvmabi import hexruns
 from kvmabi.detail import FD_BYTES, Access, Detail
-from kvmabi.steps.doer import COUNT
 from kvmabi.steps.grammar import LONG_MASK
+from kvmabi.steps.structs import COUNT
 
 ADDRESS_MARK = "@p"
 

@@ -10,6 +10,7 @@ comment ``# inexact`` before it.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,7 +21,7 @@ from kvmabi.device.vm import FOREIGN_MEMORY
 from kvmabi.device.watched import EVENTFD
 from kvmabi.events import Event, Kind
 from kvmabi.model.row import size_of
-from kvmabi.steps.doer import COUNT, CREATE_DEVICE, DEVICE_ATTR, INIT, ONE_REG, stats_answer
+from kvmabi.steps.answers import stats_answer
 from kvmabi.steps.grammar import (
     GUEST_MEMFD,
     LONG_MASK,
@@ -37,6 +38,7 @@ from kvmabi.steps.grammar import (
     pattern,
 )
 from kvmabi.steps.recordcopies import ADDRESS_MARK, around, faults, mapped_bytes, marked, slot_of
+from kvmabi.steps.structs import COUNT, CREATE_DEVICE, DEVICE_ATTR, INIT, ONE_REG
 from kvmabi.steps.trace import CANNOT, INEXACT, UNMODELLED
 
 VALUE_BYTES = 8
@@ -245,7 +247,11 @@ class Recorder:
         if detail.opened is None:
             yield _with_number(event, file, detail.argument)
             return
-        yield f"T {file}\t{stats_answer(detail.opened.contents)}"
+        try:
+            answer = stats_answer(detail.opened.contents)
+        except struct.error:
+            raise Inexpressible(f"{event.what}, whose file was cut") from None
+        yield f"T {file}\t{answer}"
 
     def _other(self, event: Event, detail: Detail, file: str) -> Lines:
         """Any other ioctl: with a number, or with the bytes of its struct."""
