@@ -84,7 +84,7 @@ class Slot(NamedTuple):
         return self.guest + self.size
 
     def written(self, address: int, size_bytes: int) -> None:
-        """The pages of so many bytes from a guest-physical address on, all in the slot, become dirty if it logs."""
+        """``size_bytes`` were written at a guest-physical address in the slot: their pages become dirty if it logs."""
         if self.dirty is not None and size_bytes:
             offset = address - self.guest
             for page in range(offset // PAGE_BYTES, (offset + size_bytes - 1) // PAGE_BYTES + 1):
