@@ -6,9 +6,10 @@ They cost time and memory, so that an event has them only if its log is ``detail
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kvmabi import uapi
 
@@ -16,6 +17,16 @@ SIZE_SHIFT, SIZE_MASK = 16, 0x3FFF
 DIRECTION_SHIFT = 30
 WRITES, READS = 1, 2
 """Bits 30 and 31 of an ioctl's number: the kernel reads the struct (_IOW), the kernel writes it (_IOR)."""
+FD_BYTES, FLAGS_BYTES = 4, 4
+DESCRIPTOR_FIELDS: Final[dict[str, tuple[str, tuple[tuple[str, int], ...]]]] = {
+    "KVM_IRQFD": ("struct kvm_irqfd", (("fd", 0), ("resamplefd", uapi.KVM_IRQFD_FLAG_RESAMPLE))),
+    "KVM_IOEVENTFD": ("struct kvm_ioeventfd", (("fd", 0),)),
+    "KVM_SET_USER_MEMORY_REGION2": (
+        "struct kvm_userspace_memory_region2",
+        (("guest_memfd", uapi.KVM_MEM_GUEST_MEMFD),),
+    ),
+}
+"""The fields of an ioctl's struct that are descriptors, each with the flags without which the kernel ignores it."""
 
 
 class Access(NamedTuple):
@@ -97,6 +108,19 @@ class Detail:
 def size_of_argument(request: int) -> int:
     """The size in bytes that an ioctl's number encodes."""
     return request >> SIZE_SHIFT & SIZE_MASK
+
+
+def descriptor_places(name: str, struct: bytes) -> Iterator[int]:
+    """Where descriptors that the kernel looks at stand in the struct of an ioctl, in bytes; none if it is cut.
+
+    >>> list(descriptor_places("KVM_IOEVENTFD", bytes(64)))
+    [20]
+    """
+    type_name, fields = DESCRIPTOR_FIELDS.get(name, ("", ()))
+    if fields and len(struct) >= uapi.ffi.sizeof(type_name):
+        start = uapi.ffi.offsetof(type_name, "flags")
+        flags = int.from_bytes(struct[start : start + FLAGS_BYTES], "little")
+        yield from (uapi.ffi.offsetof(type_name, field) for field, needed in fields if flags & needed == needed)
 
 
 @cache

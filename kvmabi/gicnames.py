@@ -32,8 +32,6 @@ REDIST: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS)
 LEVEL: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO)
 CPU: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS)
 ITS: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_ITS_REGS)
-_ADDR: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_ADDR)
-_CTRL: Final = int(uapi.KVM_DEV_ARM_VGIC_GRP_CTRL)
 WORD_BYTES: Final = 4
 MOST_IRQS: Final = 1024
 IRQS_OF_A_WORD: Final = 32
@@ -43,20 +41,30 @@ LAST_PRIVATE: Final = 31
 _LINE_LEVEL: Final = "line_level"
 _HIGH: Final = ".high"
 
+_ROWS: Final = (
+    ("KVM_DEV_ARM_VGIC_GRP_ADDR", "KVM_VGIC_V3_ADDR_TYPE_DIST", "dist_addr"),
+    ("KVM_DEV_ARM_VGIC_GRP_ADDR", "KVM_VGIC_V3_ADDR_TYPE_REDIST", "redist_addr"),
+    ("KVM_DEV_ARM_VGIC_GRP_ADDR", "KVM_VGIC_ITS_ADDR_TYPE", "its_addr"),
+    ("KVM_DEV_ARM_VGIC_GRP_ADDR", "KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION", "redist_region"),
+    ("KVM_DEV_ARM_VGIC_GRP_NR_IRQS", "", "nr_irqs"),
+    ("KVM_DEV_ARM_VGIC_GRP_CTRL", "KVM_DEV_ARM_VGIC_CTRL_INIT", "ctrl_init"),
+    ("KVM_DEV_ARM_VGIC_GRP_CTRL", "KVM_DEV_ARM_ITS_SAVE_TABLES", "its_save_tables"),
+    ("KVM_DEV_ARM_VGIC_GRP_CTRL", "KVM_DEV_ARM_ITS_RESTORE_TABLES", "its_restore_tables"),
+    ("KVM_DEV_ARM_VGIC_GRP_CTRL", "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES", "save_pending_tables"),
+    ("KVM_DEV_ARM_VGIC_GRP_CTRL", "KVM_DEV_ARM_ITS_CTRL_RESET", "its_reset"),
+    ("KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ", "", "maint_irq"),
+)
+"""Attributes that are not registers: the header's names of the group and of the attribute ("": it is 0), and the name.
+
+The ITS's, which is a device of its own, are among them."""
 FIXED: Final[dict[tuple[int, int], str]] = {
-    (_ADDR, int(uapi.KVM_VGIC_V3_ADDR_TYPE_DIST)): "dist_addr",
-    (_ADDR, int(uapi.KVM_VGIC_V3_ADDR_TYPE_REDIST)): "redist_addr",
-    (_ADDR, int(uapi.KVM_VGIC_ITS_ADDR_TYPE)): "its_addr",
-    (_ADDR, int(uapi.KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION)): "redist_region",
-    (int(uapi.KVM_DEV_ARM_VGIC_GRP_NR_IRQS), 0): "nr_irqs",
-    (_CTRL, int(uapi.KVM_DEV_ARM_VGIC_CTRL_INIT)): "ctrl_init",
-    (_CTRL, int(uapi.KVM_DEV_ARM_ITS_SAVE_TABLES)): "its_save_tables",
-    (_CTRL, int(uapi.KVM_DEV_ARM_ITS_RESTORE_TABLES)): "its_restore_tables",
-    (_CTRL, int(uapi.KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES)): "save_pending_tables",
-    (_CTRL, int(uapi.KVM_DEV_ARM_ITS_CTRL_RESET)): "its_reset",
-    (int(uapi.KVM_DEV_ARM_VGIC_GRP_MAINT_IRQ), 0): "maint_irq",
+    (int(vars(uapi)[group]), int(vars(uapi)[attr]) if attr else 0): name for group, attr, name in _ROWS
 }
-"""Attributes that are not registers, by group and number; the ITS's, which is a device of its own, are among them."""
+"""The same, by group and number."""
+MEMBERS: Final[dict[str, tuple[str, ...]]] = {
+    group: tuple(attr for other, attr, _ in _ROWS if other == group and attr) for group, _, _ in _ROWS
+}
+"""The header's names of the attributes of a group, by its name."""
 
 
 class Range(NamedTuple):
@@ -80,7 +88,7 @@ class Range(NamedTuple):
 
 
 def _per_irq(name: str, offset: int, irq_bits: int, irqs: int = MOST_IRQS) -> Range:
-    """Registers with so many bits for each interrupt, which need 64 bits for one or are words."""
+    """Registers with ``irq_bits`` for each interrupt: one of 64 bits each, or words that several share."""
     size_bytes = max(WORD_BYTES, irq_bits // 8)
     registers = irqs * irq_bits // (8 * size_bytes)
     return Range(name, offset, size_bytes, registers, irq_bits, None if registers == 1 else 0)
@@ -218,7 +226,7 @@ def places(group: int) -> dict[int, Place]:
 
 
 def registers_of_vgic(affinities: Iterable[int], irqs: int) -> Iterator[tuple[int, int]]:
-    """Group and number of each register of a vGIC with vCPUs of these affinities and so many interrupts."""
+    """Group and number of each register of a vGIC with vCPUs of these affinities and ``irqs`` interrupts."""
     for offset, place in places(DIST).items():
         if not place.range.irq_bits or place.first_irq < irqs:
             yield DIST, offset

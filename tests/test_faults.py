@@ -23,7 +23,7 @@ SET_X0 = Attempt("KVM_SET_ONE_REG", "x0", 1, 0)
 
 
 def struck(line: str, attempts: int, seed: int = 0) -> list[int]:
-    """Which of so many equal ioctls a rule strikes, from 1."""
+    """Which of several equal ioctls a rule strikes, from 1."""
     faults = Faults([Rule.parse(line, NAMES)], seed)
     return [number for number in range(1, attempts + 1) if faults.strike(SET_X0) is not None]
 

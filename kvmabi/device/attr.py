@@ -54,7 +54,7 @@ class NoValue(UserValue):
 
     def take(self) -> int:
         """See UserValue.take."""
-        raise KvmError(errno.EFAULT, "nobody gave a value")
+        raise KvmError(errno.EFAULT, "a read for the report has no value to take")
 
 
 class Attribute(NamedTuple):
@@ -72,6 +72,11 @@ class Attribute(NamedTuple):
 
 Attributes = Mapping[tuple[int, int | None], Attribute]
 """By group and attribute."""
+
+
+def attribute_of(attributes: Attributes, group: int, attr: int) -> Attribute | None:
+    """The attribute that a group and a number name in a table, None if there is none."""
+    return attributes.get((group, attr)) or attributes.get((group, ANY))
 
 
 class HasAttributes(Protocol):
@@ -100,7 +105,7 @@ def _find(file: HasAttributes, call: Call) -> tuple[Attribute, UserValue]:
     """The attribute that a call names, and the caller's value; ENXIO if there is none."""
     _flags, group, attr, addr = ATTR.unpack(call.read(call.arg, ATTR.size))
     call.attribute = file.kind, group, attr
-    attribute = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
+    attribute = attribute_of(file.attributes, group, attr)
     if attribute is None:
         known = group not in file.unmodelled_groups
         reason = f"group {group} has no attribute {attr:#x}" if known else f"the registers of attribute group {group}"
@@ -110,7 +115,7 @@ def _find(file: HasAttributes, call: Call) -> tuple[Attribute, UserValue]:
 
 def peek(file: HasAttributes, group: int, attr: int) -> bytes | None:
     """What a get of an attribute would return, None where it would fail. Changes nothing."""
-    attribute = file.attributes.get((group, attr)) or file.attributes.get((group, ANY))
+    attribute = attribute_of(file.attributes, group, attr)
     if attribute is None or attribute.get is None:
         return None
     try:

@@ -49,7 +49,7 @@ class Wait(NamedTuple):
     """The ioctl fails like ``then``, but only once a signal has come to the calling thread.
 
     ``sigmask`` is the mask of KVM_SET_SIGNAL_MASK that holds while it waits, None for the thread's own. ``again_ms``:
-    it is not decided yet; without a signal in so many milliseconds ``VcpuFile.resume`` says how it goes on (0: it is).
+    it is not decided yet; ``VcpuFile.resume`` says after that many milliseconds how it goes on (0: it is decided).
     """
 
     then: Refusal

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmabi.device.memory import Memory
-from kvmabi.model.slots import PAGE_BYTES, READONLY, Slots
+from kvmabi.model.slots import READONLY, Slots
 
 
 class MappedSlots:
@@ -20,33 +20,22 @@ class MappedSlots:
     def read(self, address: int, size_bytes: int) -> bytes:
         """See SlotMemory.read."""
         data = b""
-        while len(data) < size_bytes:
-            place = address + len(data)
-            slot = self._slots.find(place)
-            if slot is None:
-                break
-            wanted = min(size_bytes - len(data), slot.guest + slot.size - place)
-            part = self._memory.read(slot.user + place - slot.guest, wanted)
-            data += part
-            if len(part) < wanted:
+        for part in self._slots.parts(address, size_bytes):
+            read = self._memory.read(part.user, part.size_bytes)
+            data += read
+            if len(read) < part.size_bytes:
                 break
         return data
 
     def write(self, address: int, data: bytes) -> int:
         """See SlotMemory.write."""
         done = 0
-        while done < len(data):
-            place = address + done
-            slot = self._slots.find(place)
-            if slot is None or slot.flags & READONLY:
+        for part in self._slots.parts(address, len(data)):
+            if part.slot.flags & READONLY:
                 break
-            offset = place - slot.guest
-            part = data[done : done + slot.size - offset]
-            written = self._memory.write(slot.user + offset, part)
-            if slot.dirty is not None and written:
-                for page in range(offset // PAGE_BYTES, (offset + written - 1) // PAGE_BYTES + 1):
-                    slot.dirty.mark(page)
+            written = self._memory.write(part.user, data[done : done + part.size_bytes])
+            part.slot.written(part.address, written)
             done += written
-            if written < len(part):
+            if written < part.size_bytes:
                 break
         return done

@@ -296,11 +296,12 @@ class VcpuFile(DeviceFile):
         if self._entered is None or self._guest is None:
             return Refused(run.INTERRUPTED, None, self.mode)
         call, before = self._entered
-        denied = self.denies(call.memory)
+        outcome: Outcome | None = self.denies(call.memory)
         if interrupted:
             self._guest.interrupt()
-        exit = run.SIGNAL._replace(waits=False) if interrupted else self._guest.enter()
-        outcome = denied or self._left(call, exit)
+        if outcome is None:
+            exit = run.SIGNAL._replace(waits=False) if interrupted else self._guest.enter()
+            outcome = self._left(call, exit)
         if not isinstance(outcome, Wait) or not outcome.again_ms:
             self._entered = None
         return self.done(RUN, call, before, outcome)

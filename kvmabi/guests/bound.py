@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A bound on what a guest's script does between two yields, so that one that never yields holds nobody up.
+"""A bound on what a guest's script does between two yields, so that one that never yields holds up no other.
 
 Two nets: the lines of the script that run, counted by a trace function wherever no debugger or coverage tool traces
 already, and the time that passes, by SIGALRM where that is free and this is the main thread: it also ends a script that

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from kvmabi.guests.board import Board, GuestError, MemoryFault
-from kvmabi.model.slots import PAGE_BYTES, READONLY, Slot
+from kvmabi.model.slots import READONLY, Part
 
 RING = "the dirty ring of a vCPU: pages that a guest writes are not pushed to it"
 MOST_BYTES = 1 << 26
@@ -25,25 +23,29 @@ class GuestMemory:
 
     def read(self, addr: int, size_bytes: int) -> bytes:
         """The bytes at a guest-physical address."""
-        parts = []
-        for slot, start, size in self._parts(addr, size_bytes):
-            part = self._board.read_user(slot.user + start - slot.guest, size)
-            if len(part) < size:
+        pieces = []
+        for part in self._parts(addr, size_bytes):
+            piece = self._board.read_user(part.user, part.size_bytes)
+            if len(piece) < part.size_bytes:
                 raise MemoryFault
-            parts.append(part)
-        return b"".join(parts)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def write(self, addr: int, data: bytes) -> None:
         """Write bytes to a guest-physical address; their pages become dirty."""
         view = bytes(data)
-        parts = list(self._parts(addr, len(view)))
-        for slot, start, _size in parts:
-            if slot.flags & READONLY:
+        parts = self._parts(addr, len(view))
+        for part in parts:
+            if part.slot.flags & READONLY:
+                start = part.address
                 raise GuestError(f"the memory at {start:#x} is read-only: yield Mmio({start:#x}, size, data) exits")
-        for slot, start, size in parts:
-            done = self._board.write_user(slot.user + start - slot.guest, view[start - addr : start - addr + size])
-            self._mark(slot, start - slot.guest, done)
-            if done < size:
+        for part in parts:
+            start = part.address - addr
+            done = self._board.write_user(part.user, view[start : start + part.size_bytes])
+            if done and self._board.slots.ring_only:
+                self._board.unmodelled(RING)
+            part.slot.written(part.address, done)
+            if done < part.size_bytes:
                 raise MemoryFault
 
     def is_memory(self, addr: int, size_bytes: int, *, write: bool) -> bool:
@@ -65,24 +67,12 @@ class GuestMemory:
             raise GuestError("memory is read and written as memory[address:address + size]")
         return place.start, place.stop - place.start
 
-    def _parts(self, addr: int, size_bytes: int) -> Iterator[tuple[Slot, int, int]]:
-        """The slots that an access lies in, each with its first address and size there."""
+    def _parts(self, addr: int, size_bytes: int) -> list[Part]:
+        """The parts of an access, which lies in slots altogether."""
         if not 0 <= size_bytes <= MOST_BYTES or addr < 0:
             raise GuestError(f"{size_bytes} bytes at {addr:#x} are not a part of guest memory")
-        end = addr + size_bytes
-        while addr < end:
-            slot = self._board.slots.find(addr)
-            if slot is None:
-                raise GuestError(f"there is no memory at {addr:#x}: yield Mmio({addr:#x}, size) asks the VMM")
-            size = min(end, slot.guest + slot.size) - addr
-            yield slot, addr, size
-            addr += size
-
-    def _mark(self, slot: Slot, offset: int, size_bytes: int) -> None:
-        if not size_bytes:
-            return
-        if self._board.slots.ring_only:
-            self._board.unmodelled(RING)
-        if slot.dirty is not None:
-            for page in range(offset // PAGE_BYTES, (offset + size_bytes - 1) // PAGE_BYTES + 1):
-                slot.dirty.mark(page)
+        parts = list(self._board.slots.parts(addr, size_bytes))
+        end = parts[-1].address + parts[-1].size_bytes if parts else addr
+        if end < addr + size_bytes:
+            raise GuestError(f"there is no memory at {end:#x}: yield Mmio({end:#x}, size) asks the VMM")
+        return parts

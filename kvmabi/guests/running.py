@@ -169,7 +169,7 @@ class Running:
             if pc == self._cpu.pc and self._stops_at_breakpoints:
                 return exits.breakpoint_(imm)
             self._breakpoint = None
-            if pc == self._cpu.pc:  # nobody debugs it any more
+            if pc == self._cpu.pc:  # it is no longer debugged
                 self._done(None)
         if self._mmio is not None:  # the VMM has not completed it: the instruction runs again
             return exits.mmio(self._mmio)

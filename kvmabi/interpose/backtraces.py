@@ -32,7 +32,7 @@ MOST_THREADS = 1024
 class Trace(NamedTuple):
     """Where a call came from: the thread, and addresses in its calls, the innermost first.
 
-    ``name`` is the thread's; None: nobody said it, and the thread waits.
+    ``name`` is the thread's; None: the client has not sent it, and the thread waits.
     """
 
     thread: int

@@ -25,11 +25,11 @@ from typing import NamedTuple
 from kvmabi.device import ProcessMemory
 from kvmabi.device.file import Refused, Wait
 from kvmabi.interpose import devkvm, processes, seccomp
-from kvmabi.interpose.backtraces import Backtraces, Callers, Trace
-from kvmabi.interpose.clients import Disconnect
+from kvmabi.interpose.backtraces import Backtraces, Trace
 from kvmabi.interpose.files import OpenFiles
 from kvmabi.interpose.protocol import IDENTITY
-from kvmabi.interpose.session import Answer, Delayed, Done, NewFd, NotOurs, Session
+from kvmabi.interpose.session import Answer, Delayed, Done, NewFd, NotOurs
+from kvmabi.interpose.threads import Ended, Process, Threads
 from kvmabi.interpose.unotify import (
     ADDFD,
     ADDFD_SEND,
@@ -48,8 +48,6 @@ from kvmabi.interpose.unotify import (
 AT_FDCWD = -100
 PATH_BYTES, SHORT_PATH_BYTES = 4096, 256
 ZEROES = bytes(NOTIFICATION.size)
-MOST_THREADS = 1024
-"""How many threads are remembered."""
 PAUSE_SECONDS = 0.002
 """How often the signals of threads in KVM_RUN are looked at; longer where many wait."""
 
@@ -62,15 +60,6 @@ class Call(NamedTuple):
     number: int
     address: int
     arguments: list[int]
-
-
-class Process:
-    """A process that uses KVM: its ``session``, its pid, and the start of its stack, which exec changes."""
-
-    def __init__(self, pid: int, session: Session, callers: Callers) -> None:
-        self.pid, self.session, self.callers = pid, session, callers
-        self.memory = ProcessMemory(pid, None)
-        self.stack = processes.start_of_stack(pid)
 
 
 class Waiting(NamedTuple):
@@ -94,29 +83,6 @@ class LateCall(NamedTuple):
     flags: int
 
 
-class Thread(NamedTuple):
-    """A thread that uses KVM, and its /proc/PID/task/TID/fd: a later thread with its number is not found there."""
-
-    process: Process
-    fds: int
-
-
-class Ended:
-    """Waits for the end of a process; served by the server like a client."""
-
-    def __init__(self, fd: int, forget: Callable[[], None]) -> None:
-        self._fd, self._forget = fd, forget
-
-    def serve(self) -> None:
-        """The process has ended."""
-        raise Disconnect
-
-    def close(self) -> None:
-        """Forget the process."""
-        self._forget()
-        os.close(self._fd)
-
-
 class Notified:
     """The processes under a filter, whose calls come from ``listener``.
 
@@ -131,12 +97,10 @@ class Notified:
         watch: Callable[[int, Ended], None],
         complain: Callable[[Exception], None],
     ) -> None:
-        self._listener, self._files, self._traces = listener, files, traces
-        self._watch, self._complain = watch, complain
+        self._listener, self._files, self._traces, self._complain = listener, files, traces, complain
         self._machine = seccomp.calls()
         self._room = bytearray(NOTIFICATION.size)
-        self._processes: dict[int, Process] = {}
-        self._threads: dict[int, Thread] = {}
+        self._threads = Threads(files, traces, watch, complain)
         (self._ioctl_number,) = (number for number, name in self._machine.names.items() if name == "ioctl")
         self._waiting: dict[int, Waiting] = {}
         self._late: list[LateCall] = []
@@ -152,7 +116,11 @@ class Notified:
         if not any(events & select.POLLHUP for _fd, events in poll.poll(0)):
             leave_to_the_kernel(self._listener)
         os.close(self._listener)
-        self._close_threads(self._threads.copy())
+        for one in self._late:
+            if isinstance(one.answer, NewFd):
+                os.close(one.answer.fd)
+        self._late.clear()
+        self._threads.close()
 
     def serve(self) -> None:
         """Answer one call."""
@@ -200,7 +168,7 @@ class Notified:
         taken: set[int] = set()
         for waiting in sorted(self._waiting.values(), key=lambda one: one.call.thread):
             call, wait = waiting.call, waiting.wait
-            thread = self._threads.get(call.thread)
+            thread = self._threads.known(call.thread)
             own, shared = processes.pending_signals(call.thread, wait.sigmask)
             if own or (shared and thread is not None and thread.process.pid not in taken):
                 if not own and thread is not None:
@@ -232,13 +200,13 @@ class Notified:
 
     def _ioctl(self, call: Call) -> int | tuple[()] | None:
         fd, request, argument = call.arguments[:3]
-        thread = self._threads.get(call.thread)
+        thread = self._threads.known(call.thread)
         try:
             if thread is None:
                 raise FileNotFoundError
             status = os.stat(str(fd & 0xFFFFFFFF), dir_fd=thread.fds)
         except OSError:  # not seen before, its number is another thread's, or EBADF
-            thread = self._thread(call.thread)
+            thread = self._threads.seen(call.thread)
             if thread is None:
                 return None
             try:
@@ -289,7 +257,7 @@ class Notified:
             wanted = bytearray(NEW_DESCRIPTOR.pack(call.id, how, answer.fd, 0, flags & os.O_CLOEXEC))
             number = fcntl.ioctl(self._listener, ADDFD, wanted)  # of bytes it would return the bytes
         except OSError as error:
-            process.session.undo()
+            process.session.undo(answer)
             return -(error.errno or errno.EMFILE)
         finally:
             os.close(answer.fd)
@@ -309,7 +277,7 @@ class Notified:
         if flags & os.O_PATH:
             return None
         error = devkvm.opening_error(flags)
-        thread = self._thread(call.thread)
+        thread = self._threads.seen(call.thread)
         if error or thread is None:
             return -error if error else None
         return self._result(call, thread.process, thread.process.session.open(), b"", 0, flags)
@@ -342,53 +310,6 @@ class Notified:
             except OSError:
                 return False
         return devkvm.is_path(folder, os.fsdecode(path))
-
-    def _thread(self, number: int) -> Thread | None:
-        """A thread that is seen for the first time, or opens /dev/kvm; None if it has ended."""
-        before = self._threads.pop(number, None)
-        if before is not None:
-            os.close(before.fds)
-        status = processes.status(number)
-        if "Tgid" not in status:
-            return None
-        pid = int(status["Tgid"])
-        process = self._processes.get(pid)
-        if process is not None and process.stack != processes.start_of_stack(pid):  # exec: another address space
-            self._forget(process)
-            process = None
-        try:
-            if process is None:
-                process = self._processes[pid] = self._new_process(pid, int(status["PPid"]))
-            thread = Thread(process, os.open(f"/proc/{pid}/task/{number}/fd", os.O_RDONLY | os.O_DIRECTORY))
-        except OSError:
-            return None
-        if len(self._threads) >= MOST_THREADS:
-            self._close_threads(self._threads.copy())
-        self._threads[number] = thread
-        return thread
-
-    def _new_process(self, pid: int, parent: int) -> Process:
-        """A process, with its parent's session if it shares its memory, as after vfork. Errors: OSError."""
-        ended = os.pidfd_open(pid)
-        other = self._processes.get(parent)
-        session = Session(pid, os.urandom(16), self._files, self._complain)
-        if other is not None and processes.share_memory(pid, parent):
-            session = other.session
-        process = Process(pid, session, Callers(pid, self._traces))
-        self._watch(ended, Ended(ended, lambda: self._forget(process)))
-        return process
-
-    def _forget(self, process: Process) -> None:
-        if self._processes.get(process.pid) is process:
-            del self._processes[process.pid]
-        self._close_threads({number: one for number, one in self._threads.items() if one.process is process})
-        if all(other.session is not process.session for other in self._processes.values()):
-            process.session.closed = True
-
-    def _close_threads(self, threads: dict[int, Thread]) -> None:
-        for number, thread in threads.items():
-            del self._threads[number]
-            os.close(thread.fds)
 
     def _is_valid(self, call: Call) -> bool:
         """Whether the thread still waits in this call, so that what was found by its number is its own."""

@@ -42,7 +42,7 @@ struct kvmabi_request {
 enum kvmabi_flag {
     KVMABI_FD = 1 << 0,      /* the result is the attached fd (SCM_RIGHTS) */
     KVMABI_FOREIGN = 1 << 1, /* the fd is not the server's: pass the ioctl to the kernel */
-    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error; with a `place`, at most so many milliseconds,
+    KVMABI_WAIT = 1 << 2,    /* wait for a signal, then return the error; with a `place`, at most that many milliseconds,
                                 and then RESUME */
     KVMABI_SIGMASK = 1 << 3, /* wait with `sigmask`, set by KVM_SET_SIGNAL_MASK */
     KVMABI_STORE = 1 << 4,   /* store the fd in the ioctl's argument at offset `place`; the result is 0 */

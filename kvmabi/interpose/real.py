@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvmabi import detail, uapi
-from kvmabi.detail import Access, Detail, Opened
+from kvmabi.detail import FD_BYTES, Access, Detail, Opened
 from kvmabi.device import SystemFile, VcpuFile, VmFile
+from kvmabi.device.file import MOST_CONTENTS_BYTES
 from kvmabi.device.memory import ProcessMemory
 from kvmabi.device.runpage import RUN_BYTES
 from kvmabi.device.slots import REGION
@@ -32,17 +33,8 @@ from kvmabi.interpose.realcopies import Asked, Copy, copies, listed
 from kvmabi.model.refusal import Refusal
 
 TABLES = {"system": SystemFile.table, "vm": VmFile.table, "vcpu": VcpuFile.table, "device": ControlFile.table}
-MOST_CONTENTS_BYTES = 1 << 16
-DESCRIPTORS = {
-    "KVM_IRQFD": ("struct kvm_irqfd", (("fd", 0), ("resamplefd", uapi.KVM_IRQFD_FLAG_RESAMPLE))),
-    "KVM_IOEVENTFD": ("struct kvm_ioeventfd", (("fd", 0),)),
-    "KVM_SET_USER_MEMORY_REGION2": (
-        "struct kvm_userspace_memory_region2",
-        (("guest_memfd", uapi.KVM_MEM_GUEST_MEMFD),),
-    ),
-}
-"""Which fields of a struct are descriptors, and the flags with which they are."""
-FD_BYTES = 4
+MOST_BEGUN = 4096
+"""How many ioctls are under way at most."""
 SLOTS = frozenset({"KVM_SET_USER_MEMORY_REGION", "KVM_SET_USER_MEMORY_REGION2"})
 
 
@@ -92,7 +84,10 @@ class RealKernel:
             link = _link(memory.pid, fd)
             if link:
                 file = self._file(memory.pid, fd, link)
-                self._begun[memory.pid, thread] = self._begin(memory, fd, file, request, argument)
+                begun = self._begin(memory, fd, file, request, argument)
+                if len(self._begun) >= MOST_BEGUN:  # threads that were killed, or that do not exist
+                    self._begun.pop(next(iter(self._begun)))
+                self._begun[memory.pid, thread] = begun
         except Exception as error:
             self._complain(error)
 
@@ -160,8 +155,10 @@ class RealKernel:
         log.append(event)
 
     def _opened(self, begun: _Begun, result: int) -> None:
-        """Note what an ioctl opened, and the sizes of slots."""
+        """Note what an ioctl opened, and the sizes of slots. A struct that cannot be read says nothing."""
         found, file, pid = begun.detail, begun.file, begun.memory.pid
+        if len(found.before) < found.size_bytes:
+            return
         name = begun.name
         if name == "KVM_CREATE_VM":
             self._vms += 1
@@ -170,7 +167,7 @@ class RealKernel:
         elif name == "KVM_CREATE_VCPU":
             self._files[pid, result] = RealFile("vcpu", file.vm, found.argument & 0xFFFFFFFF, parent=file)
             found.opened = Opened("vcpu", found.argument & 0xFFFFFFFF)
-        elif name == "KVM_CREATE_DEVICE":
+        elif name == "KVM_CREATE_DEVICE" and len(found.after) == CREATE_DEVICE.size:
             _kind, fd, flags = CREATE_DEVICE.unpack(found.after)
             if not flags & uapi.KVM_CREATE_DEVICE_TEST:
                 self._files[pid, fd] = RealFile("device", file.vm, device=file.devices, parent=file)
@@ -194,15 +191,8 @@ class RealKernel:
             os.close(copy)
 
     def _look_at_descriptors(self, begun: _Begun) -> None:
-        struct, fields = DESCRIPTORS.get(begun.name, ("", ()))
         before = begun.detail.before
-        if not fields or len(before) < begun.detail.size_bytes:
-            return
-        flags = int.from_bytes(before[uapi.ffi.offsetof(struct, "flags") :][:FD_BYTES], "little")
-        for name, needed in fields:
-            place = uapi.ffi.offsetof(struct, name)
-            if flags & needed != needed:
-                continue
+        for place in detail.descriptor_places(begun.name, before):
             with suppress(KvmError):
                 os.close(begun.memory.take_fd(int.from_bytes(before[place : place + FD_BYTES], "little")))
 

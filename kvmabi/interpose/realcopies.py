@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from kvmabi import uapi
 from kvmabi.detail import size_of_argument
 from kvmabi.device import its, vcpuattrs, vgic, vmattrs
-from kvmabi.device.attr import ATTR, Attributes
+from kvmabi.device.attr import ATTR, Attributes, attribute_of
 from kvmabi.device.interrupts import ENTRY, ROUTING
 from kvmabi.device.slots import CLEAR_DIRTY_LOG, DIRTY_LOG, POINTER
 from kvmabi.device.vcpu import COUNT, ONE_REG
@@ -23,12 +23,9 @@ from kvmabi.model.row import size_of
 
 MOST_BYTES = 1 << 20
 """The most that is read of a caller's memory for one copy."""
-LONG_BYTES, WORD_BYTES = 8, 4
+LONG_BYTES = 8
+"""The size of an attribute's value that is not known here."""
 SIGNAL_MASK_LENGTH = uapi.ffi.sizeof("struct kvm_signal_mask")
-WORD_GROUPS: Final = frozenset(
-    {uapi.KVM_DEV_ARM_VGIC_GRP_DIST_REGS, uapi.KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, uapi.KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO}
-)
-"""The groups of a device whose attributes are registers of 32 bits; those of other groups have 64."""
 ATTRIBUTES: Final[dict[str, Attributes]] = {
     "device": {**its.ITS, **vgic.VGIC},
     "vcpu": vcpuattrs.ALL,
@@ -68,10 +65,8 @@ def _one_reg(asked: Asked, *, writes: bool) -> list[Copy]:
 
 def _attribute(asked: Asked, *, writes: bool) -> list[Copy]:
     _flags, group, attr, address = ATTR.unpack(asked.before)
-    known = ATTRIBUTES.get(asked.kind, {})
-    found = known.get((group, attr)) or known.get((group, None))
-    word = asked.kind == "device" and group in WORD_GROUPS
-    size_bytes = found.size_bytes if found else WORD_BYTES if word else LONG_BYTES
+    found = attribute_of(ATTRIBUTES.get(asked.kind, {}), group, attr)
+    size_bytes = found.size_bytes if found else LONG_BYTES
     return [Copy(address, size_bytes, writes)] if size_bytes else []
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from kvmabi import uapi
 from kvmabi.device import DeviceFile, ProcessMemory, VcpuFile
-from kvmabi.device.file import Done as DoneIoctl
+from kvmabi.device.file import Answer as AnswerOfDevice
+from kvmabi.device.file import Done as DoneOfDevice
 from kvmabi.device.file import Late, PlainFile, Refused, Wait
 from kvmabi.faults import REGISTER_IOCTLS
 from kvmabi.interpose.backtraces import Callers
@@ -23,10 +24,12 @@ class NewFd(NamedTuple):
     """A file was opened: its descriptor in this process, to be closed once it is sent.
 
     The client stores its own descriptor at offset ``place`` of the ioctl's struct; None: returns it as the result.
+    ``opened`` are the file and the one that it was opened on, None for a file that needs no undoing.
     """
 
     fd: int
     place: int | None
+    opened: tuple[DeviceFile, OpenFile] | None = None
 
 
 class Delayed(NamedTuple):
@@ -56,7 +59,7 @@ class Session:
         self._memory = ProcessMemory(pid, cookie)
         self._files = files
         self._complain = complain
-        self._last: tuple[DeviceFile, OpenFile] | None = None
+        self._last: NewFd | None = None
 
     def reads(self, content: bytes, address: int) -> bool:
         """Whether this process finds ``content``, which the client has there, at ``address`` in the client's memory.
@@ -88,23 +91,17 @@ class Session:
         if file is None:
             return NOT_OURS
         device, backlog = file.device, self._files.backlog
-        try:
+
+        def call() -> AnswerOfDevice:
             if backlog:
-                share = self._files.shares.of(device)
-                answer = backlog.run(share, device, request, argument, self._memory)
-            else:
-                answer = device.ioctl(request, argument, self._memory)
-        except Exception as error:
-            self._complain(error)
-            return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
-        if self._files.shares:
-            self._files.shares.update(device, request)
-        if isinstance(answer, Late):
-            return Delayed(self._handed_out(answer.answer, file), answer.seconds)
-        return self._handed_out(answer, file)
+                return backlog.run(self._files.shares.of(device), device, request, argument, self._memory)
+            return device.ioctl(request, argument, self._memory)
+
+        return self._done(file, request, call)
 
     def resume(self, identity: bytes, *, interrupted: bool) -> Answer:
         """A KVM_RUN that waits goes on; ``interrupted``: a signal came."""
+        self._last = None
         file = self._files.find(identity)
         if file is None or not isinstance(file.device, VcpuFile):
             return NOT_OURS
@@ -113,13 +110,17 @@ class Session:
         if refusal is not None:
             return Refused(refusal, None, "")
         self._files.backlog.record_all()
+        return self._done(file, uapi.KVM_RUN, lambda: device.resume(interrupted=interrupted))
+
+    def _done(self, file: OpenFile, request: int, call: Callable[[], AnswerOfDevice]) -> Answer:
+        """The answer to a ``call`` of an ioctl, as the client gets it."""
         try:
-            answer = device.resume(interrupted=interrupted)
+            answer = call()
         except Exception as error:
             self._complain(error)
             return Refused(Refusal(errno.EIO, "an error of kvmabi"), None, "")
         if self._files.shares:
-            self._files.shares.update(device, uapi.KVM_RUN)
+            self._files.shares.update(file.device, request)
         if isinstance(answer, Late):
             return Delayed(self._handed_out(answer.answer, file), answer.seconds)
         return self._handed_out(answer, file)
@@ -151,14 +152,14 @@ class Session:
             return None  # every access comes to be struck here
         return device if device.denies(self._memory) is None else None
 
-    def undo(self) -> int:
-        """The client could not install the descriptor of the vCPU that it was sent last."""
-        if self._last is not None:
-            self._files.undo(*self._last)
-            self._last = None
+    def undo(self, answer: NewFd | None = None) -> int:
+        """The client could not install the descriptor of ``answer``, by default the last that it was sent."""
+        undone, self._last = answer or self._last, None
+        if undone is not None and undone.opened is not None:
+            self._files.undo(*undone.opened)
         return 0
 
-    def _handed_out(self, answer: DoneIoctl, parent: OpenFile) -> Done:
+    def _handed_out(self, answer: DoneOfDevice, parent: OpenFile) -> Done:
         """The answer of an ioctl on ``parent``, with a descriptor for what it opened."""
         if isinstance(answer, PlainFile):
             return NewFd(answer.fd, None)
@@ -169,8 +170,8 @@ class Session:
         except OSError as error:
             answer.discard()
             return _failure(error)
-        self._last = answer, parent
-        return NewFd(fd, answer.fd_place)
+        self._last = NewFd(fd, answer.fd_place, (answer, parent))
+        return self._last
 
 
 def _failure(error: OSError) -> Refused:

@@ -18,7 +18,7 @@ PRIORITY_BITS: Final = 5
 ID_BITS: Final = 1
 """Interrupt IDs of 24 bits."""
 MANY_PRIORITIES, ALL_PRIORITIES = 6, 7
-"""So many bits of priority need a second active priorities register, so many all four."""
+"""From how many bits of priority on there is a second active priorities register, and from how many on all four."""
 WORD_MASK: Final = (1 << 32) - 1
 PRIORITY_MASK, BINARY_POINT_MASK = 0xFF, 7
 SRE_VALUE, SRE = 7, 1

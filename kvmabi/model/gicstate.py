@@ -68,7 +68,7 @@ class GicState:
         self.redistributors: dict[int, Redistributor] = {}
 
     def size(self, irqs: int) -> None:
-        """The vGIC is initialised with so many interrupts."""
+        """The vGIC is initialised with this number of interrupts."""
         self.spis = [Irqs() for _ in range(irqs // IRQS_OF_A_WORD - 1)]
 
     def add_its(self) -> None:

@@ -73,7 +73,7 @@ OOPS = Refusal(
 
 
 class Its:
-    """An ITS of a VM with so many bits of guest-physical addresses, whose ``mappings`` it owns."""
+    """An ITS of a VM, with the bits of its guest-physical addresses; it owns its ``mappings``."""
 
     def __init__(self, ipa_bits: int, mappings: Mappings, switches: Switches) -> None:
         self.ipa_bits = ipa_bits

@@ -169,12 +169,12 @@ class Mappings:
         device.events[event] = Event(event, self.lpis.map(intid, target, memory), collection)
 
     def drop_event(self, device: Device, event: Event) -> None:
-        """An event is no longer mapped."""
+        """Unmap an event."""
         del device.events[event.id]
         self.lpis.release(event.lpi)
 
     def drop_device(self, device: Device) -> None:
-        """A device and its events are no longer mapped."""
+        """Unmap a device and its events."""
         same = self._devices[device.id]
         same.remove(device)
         self.translated.clear()

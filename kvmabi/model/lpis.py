@@ -14,7 +14,7 @@ from kvmabi.model.guestmemory import GuestMemory
 
 FIRST_LPI = 8192
 MOST_ID_BITS = 16
-"""KVM's interrupt IDs have at most so many bits."""
+"""The most bits that KVM's interrupt IDs have."""
 ID_BITS_MASK = 0x1F
 PROPERTIES_MASK = ((1 << 52) - 1) & ~0xFFF
 PENDING_MASK = ((1 << 52) - 1) & ~0xFFFF

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvmabi import uapi
@@ -77,6 +78,27 @@ class Slot(NamedTuple):
     dirty: DirtyPages | None = None
     memfd: GuestMemfd | None = None
 
+    @property
+    def end(self) -> int:
+        """The first guest-physical address behind it."""
+        return self.guest + self.size
+
+    def written(self, address: int, size_bytes: int) -> None:
+        """``size_bytes`` were written at a guest-physical address in the slot: their pages become dirty if it logs."""
+        if self.dirty is not None and size_bytes:
+            offset = address - self.guest
+            for page in range(offset // PAGE_BYTES, (offset + size_bytes - 1) // PAGE_BYTES + 1):
+                self.dirty.mark(page)
+
+
+class Part(NamedTuple):
+    """A part of an access: the slot that it lies in, its guest-physical address, its size, its address in the VMM."""
+
+    slot: Slot
+    address: int
+    size_bytes: int
+    user: int
+
 
 class Region(NamedTuple):
     """What KVM_SET_USER_MEMORY_REGION and its successor ask for. ``offset`` is that in the guest_memfd."""
@@ -125,7 +147,18 @@ class Slots:
         if not place:
             return None
         slot = self._by_number[self._starts[place - 1][1]]
-        return slot if address < slot.guest + slot.size else None
+        return slot if address < slot.end else None
+
+    def parts(self, address: int, size_bytes: int) -> Iterator[Part]:
+        """The parts of an access, one for each slot, up to the first address that is in none."""
+        end = address + size_bytes
+        while address < end:
+            slot = self.find(address)
+            if slot is None:
+                return
+            size = min(end, slot.end) - address
+            yield Part(slot, address, size, slot.user + address - slot.guest)
+            address += size
 
     def check(self, region: Region, limits: Limits) -> None:
         """EINVAL for what no memory slot can be."""

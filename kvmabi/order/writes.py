@@ -94,9 +94,9 @@ class Writes:
 
     ``fresh``: nothing ran since INIT; ``base`` are the values right after that INIT. ``looked`` are the last reads
     before the last write, by register ID, ``undone`` those of registers that a write has destroyed since, and
-    ``written_back`` the last writes of what was read, which change nothing and are no attempts. ``seen`` is the event
-    at which the VMM had read half of the registers of one state. ``wiped`` are the writes that an INIT undid before the
-    guest was entered. ``first`` is the number of the first write's event, ``last`` is the last write.
+    ``written_back`` the last writes of what was read, which change nothing and do not count as attempts. ``seen`` is
+    the event at which the VMM had read half of the registers of one state. ``wiped`` are the writes that an INIT undid
+    before the guest was entered. ``first`` is the number of the first write's event, ``last`` is the last write.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the

@@ -18,10 +18,10 @@ from kvmabi.kvm import Kvm
 from kvmabi.model.mode import SVCR_ZA
 from kvmabi.model.plan import SVCR
 from kvmabi.model.row import size_of
-from kvmabi.steps.doer import COUNT, INIT, INT, ONE_REG
 from kvmabi.steps.grammar import MAX_IDS
 from kvmabi.steps.modelport import ModelMemory
 from kvmabi.steps.port import StepMemory
+from kvmabi.steps.structs import COUNT, INIT, INT, ONE_REG
 
 MP_STATE = layout("struct kvm_mp_state")
 EVENTS_BYTES = uapi.ffi.sizeof("struct kvm_vcpu_events")

@@ -13,13 +13,12 @@
 
 from __future__ import annotations
 
-import errno
-import struct
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 from kvmabi import hexruns, uapi
 from kvmabi.device.structs import layout
+from kvmabi.steps.answers import list_answer, masks_answer, name_of, stats_answer
 from kvmabi.steps.grammar import (
     BEHIND,
     GUEST_BYTES,
@@ -31,7 +30,6 @@ from kvmabi.steps.grammar import (
     MAX_VMS,
     OPS,
     UNMAPPED,
-    UNTOUCHED,
     WORD_MASK,
     File,
     argument_parts,
@@ -39,26 +37,17 @@ from kvmabi.steps.grammar import (
     pattern,
 )
 from kvmabi.steps.port import Port
+from kvmabi.steps.prepared import PREPARED
+from kvmabi.steps.structs import COUNT, CREATE_DEVICE, DEVICE_ATTR, INIT, INT, ONE_REG
 
-ONE_REG = layout("struct kvm_one_reg")
-INIT = layout("struct kvm_vcpu_init")
-INT = layout("int")
-COUNT = layout("__u64")
 MASK_RANGE = layout("struct reg_mask_range")
 MASKS_BYTES = COUNT.size * int(uapi.KVM_ARM_FEATURE_ID_RANGE_SIZE)
-CREATE_DEVICE = layout("struct kvm_create_device")
-DEVICE_ATTR = layout("struct kvm_device_attr")
-STATS_HEADER = layout("struct kvm_stats_header")
-STATS_DESC = layout("struct kvm_stats_desc")
 SIZE_MASK = 0x3FFF
 """The size in an ioctl's number, in bytes, above its lowest 16 bits."""
 MAX_STATS_BYTES = 1 << 16
-MASK_OP1S = (0, 1, 3)
-"""The op1 fields of the table of writable masks, in its order."""
 CACHED_STEPS = 8192  # more make a sweep over all IDs slower: the cache no longer fits into the CPU's
 
 GET_ONE_REG, SET_ONE_REG, GET_REG_LIST = uapi.KVM_GET_ONE_REG, uapi.KVM_SET_ONE_REG, uapi.KVM_GET_REG_LIST
-ERRNOS = {-number: name for number, name in errno.errorcode.items()}
 
 Plan = Callable[[], str]
 """What a step's text comes to: how it is done, with its words."""
@@ -248,7 +237,7 @@ class Doer:
         (count,) = COUNT.unpack(self._peek(array, COUNT.size))
         if result < 0:
             return f"{name_of(result)} {count}"
-        return _listing(count, self._peek(array, COUNT.size * (1 + min(count, MAX_IDS))))
+        return list_answer(count, self._peek(array, COUNT.size * (1 + min(count, MAX_IDS))))
 
     def _list_partial(self, file: File, n: int, mapped: int) -> str:
         addr = self.memory.edge(COUNT.size * (1 + mapped))
@@ -263,8 +252,7 @@ class Doer:
         result = self._on_struct("v", uapi.KVM_ARM_GET_REG_WRITABLE_MASKS, argument)
         if result < 0:
             return name_of(result)
-        masks = struct.iter_unpack(COUNT.format, self._peek(self._payload, MASKS_BYTES))
-        return " ".join(["OK", *(f"{_mask_id(place):x}={mask:x}" for place, (mask,) in enumerate(masks) if mask)])
+        return masks_answer(self._peek(self._payload, MASKS_BYTES))
 
     # --- devices and attributes
 
@@ -357,18 +345,6 @@ class Doer:
         return f"OK {self.port.cpu_features()}".rstrip()
 
 
-def stats_answer(data: bytes) -> str:
-    """The answer to ``stats`` from the beginning of its file."""
-    flags, name_size, count, id_offset, desc_offset, data_offset = STATS_HEADER.unpack(data[: STATS_HEADER.size])
-    words = [f"OK {flags} {name_size} {count} {id_offset} {desc_offset} {data_offset} {len(data)}"]
-    for n in range(count):
-        start = desc_offset + n * (STATS_DESC.size + name_size)
-        fields = STATS_DESC.unpack(data[start : start + STATS_DESC.size])
-        name = data[start + STATS_DESC.size : start + STATS_DESC.size + name_size]
-        words.append(":".join([name.rstrip(b"\0").decode("ascii", "replace"), *map(str, fields)]))
-    return " ".join(words)
-
-
 METHODS = {
     "N": "_new",
     "C": "_create_vm",
@@ -406,44 +382,3 @@ METHODS = {
 }
 """How each kind of step is done: the method by the step's letter."""
 assert METHODS.keys() == {op.letter for op in OPS}
-
-
-def _ready_to_get(payload: int, file: File, id: int) -> tuple[File, bytes, bytes]:
-    """What a get needs of an id: the struct, and what the buffer is filled with."""
-    return file, ONE_REG.pack(id, payload), FILLS[id >> uapi.KVM_REG_SIZE_SHIFT & 0xF]
-
-
-def _ready_to_set(payload: int, file: File, id: int, data: bytes) -> tuple[File, bytes, bytes]:
-    return file, ONE_REG.pack(id, payload), data
-
-
-def _ready_to_set_pattern(payload: int, file: File, id: int, seed: int) -> tuple[File, bytes, bytes]:
-    return file, ONE_REG.pack(id, payload), pattern(seed % 256)
-
-
-FILLS = [bytes((UNTOUCHED,)) * min(1 << log2, MAX_REGISTER_BYTES) for log2 in range(16)]
-"""The untouched buffer of a register, by the logarithm of its size."""
-
-PREPARED: dict[str, Callable[..., tuple[File, bytes, bytes]]] = {
-    "G": _ready_to_get,
-    "S": _ready_to_set,
-    "P": _ready_to_set_pattern,
-}
-"""For steps that traces are full of: what becomes of their words before they are done."""
-
-
-def name_of(result: int) -> str:
-    """An ioctl's result as an answer: OK, or the errno's name."""
-    return "OK" if result >= 0 else ERRNOS.get(result) or str(-result)
-
-
-@lru_cache(256)
-def _listing(count: int, array: bytes) -> str:
-    """The answer to a list that was written: the ids that the array has behind the count."""
-    ids = struct.iter_unpack(COUNT.format, array[COUNT.size :])
-    return " ".join([f"OK {count}", *(f"{id:x}" for (id,) in ids)])
-
-
-def _mask_id(place: int) -> int:
-    """The register whose mask has a place in the table: op1 of 0, 1 or 3, CRm and op2."""
-    return int(uapi.ARM64_SYS_REG(3, MASK_OP1S[place >> 6], 0, place >> 3 & 7, place & 7))

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from kvmabi import hexruns
-from kvmabi.detail import Access, Detail
-from kvmabi.steps.doer import COUNT, INT
+from kvmabi.detail import FD_BYTES, Access, Detail
 from kvmabi.steps.grammar import LONG_MASK
+from kvmabi.steps.structs import COUNT
 
 ADDRESS_MARK = "@p"
-FD_BYTES = INT.size
 
 
 def faults(detail: Detail) -> bool:

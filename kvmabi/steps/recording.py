@@ -10,17 +10,18 @@ comment ``# inexact`` before it.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from kvmabi import hexruns, uapi
+from kvmabi import hexruns
 from kvmabi.detail import DIRECTION_SHIFT as DIRECTION
-from kvmabi.detail import READS, Detail
+from kvmabi.detail import FD_BYTES, READS, Detail, descriptor_places
 from kvmabi.device.vm import FOREIGN_MEMORY
 from kvmabi.device.watched import EVENTFD
 from kvmabi.events import Event, Kind
 from kvmabi.model.row import size_of
-from kvmabi.steps.doer import COUNT, CREATE_DEVICE, DEVICE_ATTR, INIT, ONE_REG, stats_answer
+from kvmabi.steps.answers import stats_answer
 from kvmabi.steps.grammar import (
     GUEST_MEMFD,
     LONG_MASK,
@@ -36,17 +37,12 @@ from kvmabi.steps.grammar import (
     UNTOUCHED,
     pattern,
 )
-from kvmabi.steps.recordcopies import ADDRESS_MARK, FD_BYTES, around, faults, mapped_bytes, marked, slot_of
+from kvmabi.steps.recordcopies import ADDRESS_MARK, around, faults, mapped_bytes, marked, slot_of
+from kvmabi.steps.structs import COUNT, CREATE_DEVICE, DEVICE_ATTR, INIT, ONE_REG
 from kvmabi.steps.trace import CANNOT, INEXACT, UNMODELLED
 
 VALUE_BYTES = 8
 """The size of an attribute's value in the steps for attributes."""
-FD_FIELDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "KVM_IRQFD": (("struct kvm_irqfd", "fd"), ("struct kvm_irqfd", "resamplefd")),
-    "KVM_IOEVENTFD": (("struct kvm_ioeventfd", "fd"),),
-    "KVM_SET_USER_MEMORY_REGION2": (("struct kvm_userspace_memory_region2", "guest_memfd"),),
-}
-"""The fields of structs that are descriptors."""
 Lines = Iterator[str]
 
 
@@ -110,8 +106,13 @@ class Recorder:
                 raise Inexpressible(f"{event.what}, of which the details are not known")
             yield _plain_access(event, file)
             return
-        method = METHODS.get(event.what, Recorder._other)
-        yield from method(self, event, detail, file)
+        method = METHODS.get(event.what)
+        if method is None:
+            yield from self._other(event, detail, file)
+        elif faults(detail):
+            yield _with_number(event, file, UNMAPPED)
+        else:
+            yield from method(self, event, detail, file)
 
     def _use(self, vm: _Vm) -> Lines:
         if vm is not self._current:
@@ -149,9 +150,6 @@ class Recorder:
             vm.vcpus.append(detail.opened.number)
 
     def _create_device(self, event: Event, detail: Detail, file: str) -> Lines:
-        if faults(detail):
-            yield _with_number(event, file, UNMAPPED)
-            return
         kind, _fd, flags = CREATE_DEVICE.unpack(detail.before)
         yield f"D {kind} {flags}\t{_answer(event)}"
         if detail.opened is not None:
@@ -160,17 +158,11 @@ class Recorder:
     # --- a vCPU's life
 
     def _init(self, event: Event, detail: Detail, file: str) -> Lines:
-        if faults(detail):
-            yield _with_number(event, file, UNMAPPED)
-            return
         target, *words = INIT.unpack(detail.before)
         letter, shown = ("i", words) if any(words[1:]) else ("I", words[:1])
         yield f"{letter} {file} {target} {' '.join(f'{word:x}' for word in shown)}\t{_answer(event)}"
 
     def _finalize(self, event: Event, detail: Detail, file: str) -> Lines:
-        if faults(detail):
-            yield _with_number(event, file, UNMAPPED)
-            return
         yield f"F {file} {int.from_bytes(detail.before, 'little', signed=True)}\t{_answer(event)}"
 
     def _run(self, event: Event, detail: Detail, file: str) -> Lines:
@@ -185,9 +177,6 @@ class Recorder:
     # --- registers
 
     def _get(self, event: Event, detail: Detail, file: str) -> Lines:
-        if faults(detail):
-            yield _with_number(event, file, UNMAPPED)
-            return
         id, addr = ONE_REG.unpack(detail.before)
         mapped = mapped_bytes(detail, addr)
         if event.errno == errno.EFAULT and mapped is not None:
@@ -203,9 +192,6 @@ class Recorder:
             yield f"G {file} {id:x}\tOK {hexruns.compress(event.data[:MAX_REGISTER_BYTES])}"
 
     def _set(self, event: Event, detail: Detail, file: str) -> Lines:
-        if faults(detail):
-            yield _with_number(event, file, UNMAPPED)
-            return
         id, addr = ONE_REG.unpack(detail.before)
         mapped = mapped_bytes(detail, addr)
         if event.errno == errno.EFAULT and mapped is not None:
@@ -220,9 +206,6 @@ class Recorder:
         yield f"S {file} {id:x} {hexruns.compress(event.data or detail.offered) or '00'}\t{_answer(event)}"
 
     def _list(self, event: Event, detail: Detail, file: str) -> Lines:
-        if len(detail.before) < COUNT.size:
-            yield _with_number(event, file, UNMAPPED)
-            return
         (room,) = COUNT.unpack(detail.before[: COUNT.size])
         writes = [access for access in detail.accesses if access.writes]
         (count,) = COUNT.unpack(writes[0].data) if writes and not writes[0].faulted else (room,)
@@ -239,9 +222,6 @@ class Recorder:
     # --- attributes
 
     def _attr(self, event: Event, detail: Detail, file: str) -> Lines:
-        if faults(detail):
-            yield _with_number(event, file, UNMAPPED)
-            return
         flags, group, attr, addr = DEVICE_ATTR.unpack(detail.before)
         if flags or any(access.wanted > VALUE_BYTES or access.address != addr for access in detail.pointed):
             yield from self._other(event, detail, file)
@@ -267,7 +247,11 @@ class Recorder:
         if detail.opened is None:
             yield _with_number(event, file, detail.argument)
             return
-        yield f"T {file}\t{stats_answer(detail.opened.contents)}"
+        try:
+            answer = stats_answer(detail.opened.contents)
+        except struct.error:
+            raise Inexpressible(f"{event.what}, whose file was cut") from None
+        yield f"T {file}\t{answer}"
 
     def _other(self, event: Event, detail: Detail, file: str) -> Lines:
         """Any other ioctl: with a number, or with the bytes of its struct."""
@@ -323,8 +307,7 @@ class Recorder:
 
     def _descriptors(self, event: Event, detail: Detail, argument: bytearray) -> Iterator[tuple[int, str]]:
         """Where descriptors stand in the struct, and how the grammar names them."""
-        for struct, field in FD_FIELDS.get(event.what, ()):
-            place = uapi.ffi.offsetof(struct, field)
+        for place in descriptor_places(event.what, bytes(argument)):
             number = int.from_bytes(argument[place : place + FD_BYTES], "little")
             looked_at = any(found.number & 0xFFFFFFFF == number for found in detail.descriptors)
             what = next((found.what for found in detail.descriptors if found.number & 0xFFFFFFFF == number), "")

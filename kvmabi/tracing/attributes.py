@@ -14,7 +14,7 @@ from typing import Final
 from kvmabi import gicnames, uapi
 from kvmabi.tracing.names import number
 
-DEVICE, VCPU, VM = "device", "vcpu", "vm"
+DEVICE, VCPU, VM = gicnames.DEVICE, "vcpu", "vm"
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     DEVICE: (
         *("KVM_DEV_ARM_VGIC_GRP_ADDR", "KVM_DEV_ARM_VGIC_GRP_DIST_REGS", "KVM_DEV_ARM_VGIC_GRP_CPU_REGS"),
@@ -27,14 +27,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The groups of a kind of file. A vGIC and an ITS share theirs."""
 MEMBERS: Final[dict[str, tuple[str, ...]]] = {
-    "KVM_DEV_ARM_VGIC_GRP_ADDR": (
-        *("KVM_VGIC_V3_ADDR_TYPE_DIST", "KVM_VGIC_V3_ADDR_TYPE_REDIST", "KVM_VGIC_ITS_ADDR_TYPE"),
-        "KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION",
-    ),
-    "KVM_DEV_ARM_VGIC_GRP_CTRL": (
-        *("KVM_DEV_ARM_VGIC_CTRL_INIT", "KVM_DEV_ARM_ITS_SAVE_TABLES", "KVM_DEV_ARM_ITS_RESTORE_TABLES"),
-        *("KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES", "KVM_DEV_ARM_ITS_CTRL_RESET"),
-    ),
+    **gicnames.MEMBERS,
     "KVM_ARM_VCPU_PMU_V3_CTRL": (
         *("KVM_ARM_VCPU_PMU_V3_IRQ", "KVM_ARM_VCPU_PMU_V3_INIT", "KVM_ARM_VCPU_PMU_V3_FILTER"),
         *("KVM_ARM_VCPU_PMU_V3_SET_PMU", "KVM_ARM_VCPU_PMU_V3_SET_NR_COUNTERS"),

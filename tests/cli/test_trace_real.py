@@ -120,7 +120,7 @@ def test_the_trace_has_what_a_kernel_shows(tmp_path: Path) -> None:
 
 
 def test_threads_signals_copies_and_reused_descriptors(tmp_path: Path) -> None:
-    """A thread in KVM_RUN holds nobody up, a signal ends it; the program's output and its death are its own."""
+    """A thread in KVM_RUN holds up no other, a signal ends it; the program's output and its death are its own."""
     trace = tmp_path / "trace"
     done = real("-o", trace, "--", built(tmp_path, THREADS))
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "1 12\n")

@@ -14,7 +14,7 @@ from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.model.row import size_of
 from kvmabi.profiles import Host, Kernel, features
-from kvmabi.steps.doer import name_of
+from kvmabi.steps.answers import name_of
 from kvmabi.steps.modelport import ModelPort
 
 BUFFER = 0x10000

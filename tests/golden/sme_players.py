@@ -12,7 +12,7 @@ from golden.lab import BUFFER, Lab, LabVcpu
 from kvmabi import regid, uapi
 from kvmabi.device.structs import layout
 from kvmabi.model import core, sme, sve
-from kvmabi.steps.doer import name_of
+from kvmabi.steps.answers import name_of
 
 Record = dict[str, Any]
 SVE_VLS, SME_VLS, SVCR = uapi.KVM_REG_ARM64_SVE_VLS, uapi.KVM_REG_ARM64_SME_VLS, regid.parse("svcr")

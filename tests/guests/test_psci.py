@@ -112,7 +112,7 @@ def test_cpu_on_starts_a_vcpu_that_waits_in_kvm_run() -> None:
         assert (cpu.pc, cpu.x[0], cpu.x[5], cpu.svcr) == (0x8000, 77, 0, 0)
         yield Mmio(DEVICE)
         yield cpu_off()
-        raise AssertionError("nobody has switched it on")
+        raise AssertionError("it has not been switched on")
 
     with machine("psci_0_2", "sme", count=2) as (_vm, (vcpu, other)):
         vcpu.guest, other.guest = first, second

@@ -115,7 +115,7 @@ def test_a_wrong_restore_of_a_guests_state_is_found() -> None:
 
 
 def test_registers_that_a_guest_changed_itself_are_not_lost() -> None:
-    """A VMM sets registers; the guest is entered and changes them: nobody lost them."""
+    """A VMM sets registers; the guest is entered and changes them: they are not lost."""
     with kvmabi.open(host="sme-demo") as kvm:
         vcpu = new_vcpu(kvm)
         vcpu.guest = busy

@@ -96,7 +96,7 @@ def test_backtrace_with_the_request(client: RawClient, asked: list[Origin]) -> N
     [(CALLED, b""), (CALLED, message(1)[:-1]), (CALLED, message(1) + b"\0"), (CALLED, bytes(100_000)), (0, message())],
 )
 def test_hostile_backtrace_with_the_request(client: RawClient, tmp_path: Path, kind: int, data: bytes) -> None:
-    """What is no backtrace, or is there unannounced, disconnects that client and no other."""
+    """What is not a backtrace, or is there unannounced, disconnects that client and no other."""
     client.sock.send(message())
     client.receive()
     client.sock.send(REQUEST.pack(Message.OPEN | kind, 0, bytes(16), 0) + data)

@@ -98,7 +98,7 @@ def test_what_was_read_can_be_written(base: int, res0: int) -> None:
     ],
 )
 def test_the_last_redistributor(regions: list[tuple[int, int]], last: set[int]) -> None:
-    """Regions of so many frames at such a place, in units of a redistributor."""
+    """Regions by place and number of frames, in units of a redistributor."""
     vgic = Vgic(40)
     for index, (frames, place) in enumerate(regions):
         vgic.add_region(frames << 52 | 0x9000000 + place * REDIST_BYTES | index, range(2))

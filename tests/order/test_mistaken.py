@@ -90,7 +90,7 @@ def test_without_an_access_it_is_latent() -> None:
 
 @pytest.mark.parametrize("on_vm", [False, True])
 def test_who_asks_for_the_capability_knows(on_vm: bool) -> None:
-    """KVM_CHECK_EXTENSION(251) on either file; another capability, or one of SME's, is no excuse."""
+    """KVM_CHECK_EXTENSION(251) on either file; another capability, or one of SME's, does not count."""
     with vmm("qemu-max", "linux-7.3") as asked:
         asked.check(252, on_vm=on_vm)
         assert asked.vcpu(PMU | STRICT) == "OK"
@@ -124,7 +124,7 @@ def test_refused(host: str, kernel: str, word: int, errno: str, words: str) -> N
 @pytest.mark.parametrize(
     ("host", "kernel", "word"),
     [
-        ("sme-demo", "sme-v12", SVE | STRICT),  # SME as it should be: nobody has PMU_V3_STRICT without PMU_V3
+        ("sme-demo", "sme-v12", SVE | STRICT),  # SME as it should be: PMU_V3_STRICT comes with PMU_V3 only
         ("sme-demo", "sme-forecast", SVE | SME_73),
         ("sme-demo", "linux-7.2", SME_73),  # unknown here, and there is no SME anywhere else
         ("sme-demo", "sme-v12", 1 << 30),

@@ -6,7 +6,7 @@
  * and firmware register of the list. A restore writes them in the same order. A vCPU with SVE cannot be saved: it has
  * no V. So the authors set the SME feature without SVE, and call KVM_ARM_VCPU_FINALIZE.
  *
- * The traps: ZA and ZT0 are in no group, so with SVCR.ZA = 1 they are lost, and nobody is told; so are the vector
+ * The traps: ZA and ZT0 are in no group, so with SVCR.ZA = 1 they are lost without an error; so are the vector
  * lengths, and the guest gets those of the destination. With SVCR.SM = 1 there is no V: EINVAL, the save fails.
  *
  * The fix: save what the list shows, the lengths first; write svcr before the core registers.

@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
@@ -21,39 +20,21 @@
 #include <linux/kvm.h>
 
 #include "answer.h"
+#include "argument.h"
+#include "facts.h"
 #include "machines.h"
 #include "session.h"
 #include "words.h"
 
 #define VERSION		1
 #define MAX_DATA	2048	/* the largest register */
-#define MAX_EVENTFDS	4
-#define MORE_EVENTFDS	1024
 #define PAGE		65536	/* a multiple of every page size that arm64 has */
 #define UNMAPPED	0x10
 #define UNTOUCHED	0xaa
 
-static int eventfds[MORE_EVENTFDS], other_file, guest_memfd = -1;
-static unsigned char data[MAX_LINE];
 static unsigned char *edge;	/* the first byte that is not mapped */
 
 /* ---- steps ---- */
-
-/* s: the system's file, v: the VM's, a number: that vCPU's, d and a number: that device's */
-static int file(char **line)
-{
-	const char *name = word(line);
-	unsigned long n;
-
-	if (*name == 's')
-		return kvm;
-	if (*name == 'v')
-		return now->vm;
-	n = strtoul(name + (*name == 'd'), NULL, 10);
-	if (*name == 'd')
-		return n < (unsigned long)now->device_count ? now->devices[n] : -1;
-	return n < (unsigned long)now->vcpu_count ? now->vcpus[n] : -1;
-}
 
 static void new_vm(char *line)
 {
@@ -275,33 +256,6 @@ static void device_attr(char *line, unsigned long request)
 		say(" %llx", (unsigned long long)value);
 }
 
-static void append(size_t *used, const void *bytes, size_t size)
-{
-	if (*used + size <= sizeof(data)) {
-		memcpy(data + *used, bytes, size);
-		*used += size;
-	}
-}
-
-static int eventfd_number(unsigned long n)
-{
-	if (n >= MORE_EVENTFDS)
-		return -1;
-	if (!eventfds[n])
-		eventfds[n] = eventfd(0, EFD_CLOEXEC);
-	return eventfds[n];
-}
-
-/* what follows an @: 0 to 3 or e and a number for an eventfd, 4 for another kind of file, 5 for a guest_memfd */
-static int descriptor(const char *name)
-{
-	if (*name == 'e')
-		return eventfd_number(strtoul(name + 1, NULL, 10));
-	if (*name - '0' < MAX_EVENTFDS)
-		return eventfd_number((unsigned long)(*name - '0'));
-	return *name - '0' == MAX_EVENTFDS ? other_file : guest_memfd;
-}
-
 static void write_memory(char *line)
 {
 	uint64_t offset = number(&line, 16), room = offset < GUEST_BYTES ? GUEST_BYTES - offset : 0;
@@ -327,43 +281,6 @@ static void read_memory(char *line)
 	say_bytes(guest + offset, size);
 }
 
-/*
- * bytes with runs, in which @ and a name are descriptors (see descriptor), @p is the address behind the struct and @m
- * that of the memory for slots; returns how many
- */
-static size_t parse_argument(char *text, size_t struct_size, int *has_address)
-{
-	static unsigned char part[MAX_LINE];
-	size_t used = 0;
-
-	*has_address = 0;
-	memset(data, 0, sizeof(data));
-	while (*text) {
-		char *end = text + strcspn(text, "@"), next = *end;
-		uint64_t address = (uintptr_t)data + struct_size;
-		int fd;
-
-		*end = '\0';
-		append(&used, part, parse_bytes(text, part, sizeof(part)));
-		if (!next || !end[1])
-			break;
-		if (end[1] == 'm') {
-			uint64_t start = (uintptr_t)guest;
-
-			append(&used, &start, sizeof(start));
-		} else if (end[1] == 'p') {
-			append(&used, &address, sizeof(address));
-			*has_address = 1;
-		} else {
-			fd = descriptor(end + 1);
-			append(&used, &fd, sizeof(fd));
-		}
-		text = end[1] == 'e' ? end + 2 + strcspn(end + 2, ".") : end + 1;
-		text += *text != '\0';
-	}
-	return used;
-}
-
 static void call_with_bytes(char *line)
 {
 	int fd = file(&line), has_address;
@@ -384,51 +301,6 @@ static void call_with_bytes(char *line)
 		say(" ");
 		say_bytes(data + struct_size, size - struct_size);
 	}
-}
-
-/* the header of the statistics and every descriptor */
-static void statistics(char *line)
-{
-	static struct {
-		struct kvm_stats_header header;
-		unsigned char rest[65536 - sizeof(struct kvm_stats_header)];
-	} all;
-	const struct kvm_stats_header *header = &all.header;
-	int fd = ioctl(file(&line), KVM_GET_STATS_FD, 0);
-	ssize_t size;
-
-	if (!say_result(fd))
-		return;
-	size = pread(fd, &all, sizeof(all), 0);
-	close(fd);
-	say(" %u %u %u %u %u %u %zd", header->flags, header->name_size, header->num_desc, header->id_offset,
-	    header->desc_offset, header->data_offset, size);
-	for (uint32_t i = 0; i < header->num_desc; i++) {
-		size_t start = header->desc_offset + i * (sizeof(struct kvm_stats_desc) + header->name_size);
-		const struct kvm_stats_desc *desc = (const void *)((const char *)&all + start);
-
-		say(" %s:%u:%d:%u:%u:%u", desc->name, desc->flags, desc->exponent, desc->size, desc->offset,
-		    desc->bucket_size);
-	}
-}
-
-static void cpu_features(void)
-{
-	static char line[4096];
-	FILE *cpuinfo = fopen("/proc/cpuinfo", "r");
-
-	say("OK ");
-	while (cpuinfo && fgets(line, sizeof(line), cpuinfo)) {
-		char *value = strchr(line, ':');
-
-		if (!strncmp(line, "Features", 8) && value) {
-			value[strcspn(value, "\n")] = '\0';
-			say_text(value + 1 + strspn(value + 1, " "));
-			break;
-		}
-	}
-	if (cpuinfo)
-		fclose(cpuinfo);
 }
 
 static void step(char *line)
@@ -465,7 +337,7 @@ static void step(char *line)
 	case 'o': device_attr(line, KVM_SET_DEVICE_ATTR); break;
 	case 'q': device_attr(line, KVM_GET_DEVICE_ATTR); break;
 	case 'Y': call_with_bytes(line); break;
-	case 'T': statistics(line); break;
+	case 'T': statistics(file(&line)); break;
 	case 'm': write_memory(line); break;
 	case 'r': read_memory(line); break;
 	case 'Q': cpu_features(); break;

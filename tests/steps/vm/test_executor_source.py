@@ -13,6 +13,7 @@ from kvmabi.steps.vm import qemu
 from kvmabi.steps.vm.compiler import SOURCE
 
 EXECUTOR = SOURCE.read_text("utf-8")
+ARGUMENT = SOURCE.with_name("argument.h").read_text("utf-8")
 ANSWER = SOURCE.with_name("answer.h").read_text("utf-8")
 MACHINES = SOURCE.with_name("machines.h").read_text("utf-8")
 
@@ -39,8 +40,8 @@ def test_it_has_every_letter_and_no_other() -> None:
         ("MAX_DATA", EXECUTOR, grammar.MAX_REGISTER_BYTES),
         ("MAX_DEVICES", MACHINES, grammar.MAX_DEVICES),
         ("MAX_VMS", MACHINES, grammar.MAX_VMS),
-        ("MAX_EVENTFDS", EXECUTOR, grammar.MAX_EVENTFDS),
-        ("MORE_EVENTFDS", EXECUTOR, grammar.MORE_EVENTFDS),
+        ("MAX_EVENTFDS", ARGUMENT, grammar.MAX_EVENTFDS),
+        ("MORE_EVENTFDS", ARGUMENT, grammar.MORE_EVENTFDS),
         ("GUEST_BYTES", MACHINES, grammar.GUEST_BYTES),
         ("PAGE", EXECUTOR, grammar.EDGE_BYTES),
         ("MAX_IDS", ANSWER, grammar.MAX_IDS),
