@@ -104,7 +104,7 @@ class OrderChecker:
             now = copy(life.writes)
             if now.attempts or now.wiped is not None or now.restores is not None:
                 now.state, now.svcr, now.end = life.left(vcpu.state), vcpu.svcr, self._events
-                now.seconds, now.entered = time.monotonic(), True
+                now.seconds, now.entered, now.by_cpu = time.monotonic(), True, life.by_cpu
                 now.controllers = replace(self._controllers[vcpu.vm].sets, state=vcpu.controllers)
                 writes.append(self._as_before_run(now))
         judge = Judge(self.saves, other_saves, self._pairs, self._ignored, self._counter_hz)

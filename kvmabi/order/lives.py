@@ -138,11 +138,11 @@ class Life:
             new = (effect for effect in event.effects if effect.id not in self._passed)
             self._passed |= {effect.id: effect for effect in new if self._has_left(effect.id, effect.before)}
             return None
-        self._passed = {}
         before, state = entering
         self.reader.changed()
         writes = self.writes
         self.finish(before, state, entered=True)
+        self._passed = {}
         self.writes = Writes(self.vm, self.vcpu, event.number, False, self.base)
         self._controllers.ran()
         return writes
@@ -157,6 +157,11 @@ class Life:
         read = self.writes.reads_since_write.get(passed.id) or self.writes.looked.get(passed.id)
         was_written = passed.id in self.writes.attempts or passed.id in self.writes.written_back
         return was_written and read is not None and event.data == read.data == passed.after
+
+    @property
+    def by_cpu(self) -> dict[int, bytes]:
+        """What the CPU has left of registers since the VMM wrote them."""
+        return {id: effect.after for id, effect in self._passed.items()}
 
     def left(self, state: Values) -> Values:
         """A state with the registers as the VMM left them that the CPU did not preserve before the guest is entered."""
@@ -176,6 +181,7 @@ class Life:
         """What was written is complete: ``state`` is what the vCPU has."""
         writes = self.writes
         writes.state, writes.svcr, writes.end, writes.entered = state, event.svcr, event.number, entered
+        writes.by_cpu = self.by_cpu
         writes.seconds = time.monotonic()
         writes.controllers = self._controllers.sets
         writes.run = event

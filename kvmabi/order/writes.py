@@ -101,6 +101,7 @@ class Writes:
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
     events ``run`` (the entry), ``svcr_write`` (the last write of SVCR) and ``refusal`` (the first refused write).
+    ``by_cpu`` has what the CPU has left of registers since the VMM wrote them: ``state`` has them as they were written.
     ``controllers`` is what was written to the VM's interrupt controllers meanwhile.
     """
 
@@ -129,6 +130,7 @@ class Writes:
     run: Event | None = None
     svcr_write: Event | None = None
     refusal: Event | None = None
+    by_cpu: Values = field(default_factory=dict)
     controllers: Sets = field(default_factory=Sets)
 
     @property
