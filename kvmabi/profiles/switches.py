@@ -21,6 +21,7 @@ class Switches:
     init_compares_first: bool
     failed_init_keeps_features: bool
     power_off_lasts: bool
+    serror_outlives_init: bool
     svcr_before_finalize: bool
     z_in_streaming_without_sve: bool
     ffr_in_streaming_needs_fa64: bool
