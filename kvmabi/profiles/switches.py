@@ -55,6 +55,7 @@ class Switches:
     vcpu_in_use_first: bool
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool
+    irq_line_by_id: bool
     irq_line_wants_vgic_first: bool
     gic_ids_before_init: bool
     affinity_table: bool
