@@ -235,7 +235,8 @@ class VcpuFile(DeviceFile):
         target, *features = INIT.unpack(call.read(call.arg, INIT.size))
         call.argument = sum(word << 32 * place for place, word in enumerate(features))
         lifecycle.init(self.vcpu, target, features)
-        self.serror.reset()
+        if not (self.vcpu.has_run and self.vcpu.system.kernel.switches.serror_outlives_init):
+            self.serror.reset()
         off = features[0] >> uapi.KVM_ARM_VCPU_POWER_OFF & 1 or "power_off" in self.vcpu.mode.features
         self.vcpu.mp_state = int(uapi.KVM_MP_STATE_STOPPED if off else uapi.KVM_MP_STATE_RUNNABLE)
         if self._guest is not None:

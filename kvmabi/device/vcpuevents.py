@@ -30,14 +30,17 @@ DATA_ABORT = "the external data abort that KVM_SET_VCPU_EVENTS injects: it would
 
 
 class PendingSError:
-    """The SError that a VMM injected: INIT takes it back, and a guest that takes it."""
+    """The SError that a VMM injected, until INIT takes it back or the guest takes it.
+
+    From Linux 6.12 on, INIT does so before the vCPU's first run only: the switch ``serror_outlives_init``.
+    """
 
     def __init__(self) -> None:
         self.pending = False
         self.syndrome = 0
 
     def reset(self) -> None:
-        """INIT."""
+        """Nothing is pending, as on a new vCPU."""
         self.pending, self.syndrome = False, 0
 
     def inject(self, syndrome: int) -> None:

@@ -102,12 +102,14 @@ def set_line(vm: Vm, line: int, level: int) -> None:
     """
     irq = line & uapi.KVM_ARM_IRQ_NUM_MASK
     kind = line >> uapi.KVM_ARM_IRQ_TYPE_SHIFT & uapi.KVM_ARM_IRQ_TYPE_MASK
-    vcpu = line >> uapi.KVM_ARM_IRQ_VCPU_SHIFT & uapi.KVM_ARM_IRQ_VCPU_MASK
-    vcpu += (line >> uapi.KVM_ARM_IRQ_VCPU2_SHIFT & uapi.KVM_ARM_IRQ_VCPU2_MASK) * (uapi.KVM_ARM_IRQ_VCPU_MASK + 1)
+    number = line >> uapi.KVM_ARM_IRQ_VCPU_SHIFT & uapi.KVM_ARM_IRQ_VCPU_MASK
+    number += (line >> uapi.KVM_ARM_IRQ_VCPU2_SHIFT & uapi.KVM_ARM_IRQ_VCPU2_MASK) * (uapi.KVM_ARM_IRQ_VCPU_MASK + 1)
+    switches = vm.system.kernel.switches
+    vcpu = vm.vcpu_id(number, by_id=switches.irq_line_by_id)
     if kind == uapi.KVM_ARM_IRQ_TYPE_CPU:
         if vm.vgic is not None:
             raise HAS_VGIC.error()
-        if vcpu not in vm.vcpus:
+        if vcpu is None:
             raise NO_VCPU.error()
         if irq >= CPU_LINES:
             raise NO_IRQ.error()
@@ -119,11 +121,11 @@ def set_line(vm: Vm, line: int, level: int) -> None:
         raise NO_VGIC.error()
     is_private = kind == uapi.KVM_ARM_IRQ_TYPE_PPI
     wrong = None
-    if is_private and vcpu not in vm.vcpus:
+    if is_private and vcpu is None:
         wrong = NO_VCPU
     elif not is_ppi(irq) if is_private else irq < IRQS_OF_A_VCPU:
         wrong = NO_IRQ
-    if wrong is not None and not vm.system.kernel.switches.irq_line_wants_vgic_first:
+    if wrong is not None and not switches.irq_line_wants_vgic_first:
         raise wrong.error()
     if not vm.vgic.initialized:
         raise NOT_READY.error()
@@ -131,10 +133,16 @@ def set_line(vm: Vm, line: int, level: int) -> None:
         raise wrong.error()
     if not is_private and irq >= vm.vgic.irqs:
         raise NO_IRQ.error()
-    owners = [vm.vcpus[vcpu]] if is_private else vm.vcpus.values()
+    target = OF_THE_VM
+    if is_private and vcpu is not None:
+        found = vm.vcpu_id(vcpu, by_id=switches.irq_line_by_id)  # a kernel that counts takes the ID for a number again
+        if found is None:
+            raise NO_VCPU.error()
+        target = found
+    owners = [vm.vcpus[target]] if is_private else vm.vcpus.values()
     if not any(irq in owner.irq_owners for owner in owners):
-        vm.vgic.state.irqs(irq, vcpu).inject(irq % IRQS_OF_A_VCPU, level=bool(level))
-        vm.lines.set(vcpu if is_private else OF_THE_VM, irq, high=bool(level))
+        vm.vgic.state.irqs(irq, target).inject(irq % IRQS_OF_A_VCPU, level=bool(level))
+        vm.lines.set(target, irq, high=bool(level))
 
 
 def signal_message(vm: Vm, address: int, data: int, flags: int, device: int) -> int:

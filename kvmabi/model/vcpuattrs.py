@@ -78,9 +78,10 @@ def has_pmu(vcpu: Vcpu) -> bool:
 
 
 def _features(vcpu: Vcpu) -> frozenset[str]:
-    """The vCPU's features: where all vCPUs of a VM have the same, even before its own INIT."""
-    shared = vcpu.system.kernel.switches.vcpus_share_features
-    return (vcpu.vm.features if shared else vcpu.features) or frozenset()
+    """The vCPU's features: before its own INIT those of the VM, or those that an INIT which failed left behind."""
+    if vcpu.system.kernel.switches.vcpus_share_features:
+        return vcpu.vm.features or frozenset()
+    return vcpu.leftover if vcpu.features is None else vcpu.features
 
 
 def pmu_irq(vcpu: Vcpu) -> int:

@@ -82,9 +82,13 @@ class Vm(VmState[Vcpu]):
 
     def _vcpu_of(self, target: int) -> int | None:
         """The ID of the vCPU that a collection of an ITS has as its target."""
-        if not self.system.kernel.switches.its_targets_by_id:
-            return list(self.vcpus)[target] if target < len(self.vcpus) else None
-        return target if target in self.vcpus else None
+        return self.vcpu_id(target, by_id=self.system.kernel.switches.its_targets_by_id)
+
+    def vcpu_id(self, number: int, *, by_id: bool) -> int | None:
+        """The ID of the vCPU that a number means: its ID, or its place in the order of creation; None without one."""
+        if not by_id:
+            return list(self.vcpus)[number] if number < len(self.vcpus) else None
+        return number if number in self.vcpus else None
 
     def close(self) -> None:
         """Release the memory of every vCPU."""

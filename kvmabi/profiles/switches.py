@@ -21,6 +21,7 @@ class Switches:
     init_compares_first: bool
     failed_init_keeps_features: bool
     power_off_lasts: bool
+    serror_outlives_init: bool
     svcr_before_finalize: bool
     z_in_streaming_without_sve: bool
     ffr_in_streaming_needs_fa64: bool
@@ -54,6 +55,7 @@ class Switches:
     vcpu_in_use_first: bool
     timer_irqs_stay_claimed: bool
     user_copy_mops: bool
+    irq_line_by_id: bool
     irq_line_wants_vgic_first: bool
     gic_ids_before_init: bool
     affinity_table: bool
