@@ -7,6 +7,8 @@ import errno as _errno
 from typing import Protocol
 
 NOT_MODELLED = "kvmabi does not model this"
+ASKED_FOR = "a fault that was asked for"
+"""How the reason of an ioctl that a rule of kvmabi.faults struck begins."""
 
 
 class Named(Protocol):

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from kvmabi import gicnames, hexruns, regid
 from kvmabi.detail import Detail
-from kvmabi.errors import NOT_MODELLED
+from kvmabi.errors import ASKED_FOR, NOT_MODELLED
 from kvmabi.model.effects import Effect, Effects
 from kvmabi.model.refusal import Refusal
 
@@ -174,6 +174,11 @@ class Event:
         self.seconds: float | None = None
         self._effects = effects
         self._source = source
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether a fault that was asked for made the ioctl fail: it did not reach the emulated kernel."""
+        return bool(self.errno) and self.reason.startswith(ASKED_FOR)
 
     @property
     def effects(self) -> tuple[Effect, ...]:

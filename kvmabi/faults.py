@@ -85,11 +85,16 @@ class Rule:
             if not REGISTER_IOCTLS.issuperset(meant):
                 raise _error(text, f"{words[0]} takes no register: {rest[0]!r} is neither an errno nor a delay")
             rule.register = _register(text, rest.pop(0).lower())
-        if not rest or not _is_outcome(rest[0]):
+        if not rest:
             raise _error(text, SHAPE)
+        if not _is_outcome(rest[0]):
+            raise _error(text, f"{rest[0]!r:.40} is neither an errno nor a delay: {SHAPE}")
         rule._set_outcome(rest.pop(0))
         for word in rest:
             rule._set_condition(word)
+        conditions = ["times" if word == ONCE else word.partition("=")[0] for word in rest]
+        if len(set(conditions)) < len(conditions):
+            raise _error(text, f"a condition is there twice: {' '.join(rest)!r:.80}")
         return rule
 
     def matches(self, attempt: Attempt) -> bool:

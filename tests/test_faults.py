@@ -81,6 +81,9 @@ def test_rules_do_not_disturb_each_other() -> None:
         ("SET_ONE_REG qq* EINTR", r"no register is named qq\*"),
         ("SET_ONE_REG x0 x1 EINTR", "a rule is an ioctl"),
         ("RUN EBOGUS", "RUN takes no register"),
+        ("SET_ONE_REG x0 EBOGUS once", "'EBOGUS' is neither an errno nor a delay"),
+        ("RUN EINTR once times=2", "a condition is there twice"),
+        ("RUN EINTR vm=1 vm=2", "a condition is there twice"),
         ("RUN delay=1h", "a delay is a time"),
         ("RUN delay=0ms", "a delay is a time"),
         ("RUN delay=999999s", "a delay is a time"),
@@ -162,6 +165,17 @@ def test_files_of_all_kinds_have_the_faults(faulty: kvmabi.Kvm) -> None:
         vm.create_vcpu(1)
     assert raised.value.errno == errno.ENOMEM
     assert [vcpu.index for vcpu in vm.vcpus()] == [0]
+
+
+def test_the_vcpu_that_is_to_be_made_is_a_condition() -> None:
+    """KVM_CREATE_VCPU, an ioctl of the VM, is about the vCPU that it asks for; other ioctls of the VM about none."""
+    with kvmabi.open(host="sme-demo", faults=["CREATE_VCPU ENOMEM vm=1 vcpu=1", "CHECK_EXTENSION EIO vcpu=1"]) as kvm:
+        vm = kvm.create_vm()
+        vm.create_vcpu(0)
+        with pytest.raises(KvmError, match="asked for"):
+            vm.create_vcpu(1)
+        assert kvm.ioctl(vm.fd, uapi.KVM_CHECK_EXTENSION, 1) == 0
+        kvm.create_vm().create_vcpu(1)
 
 
 def test_a_vmm_that_does_not_try_again_loses_what_it_wrote(faulty: kvmabi.Kvm) -> None:

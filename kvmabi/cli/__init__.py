@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 
@@ -69,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitStatus.READER_LEFT
     except OSError as error:  # of our own output: all other failures are UsageErrors
         _forget_output()
-        common.complain(f"cannot go on: {error}")
-        return misuse
+        with suppress(OSError):  # it may have been stderr
+            common.complain(f"cannot go on: {error}")
+        return _flush_errors(misuse)
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
 

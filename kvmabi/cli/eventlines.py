@@ -19,7 +19,7 @@ UNMODELLED_KEPT = 100
 
 
 class Refusals:
-    """Watches events and keeps the last that failed; EINTR of KVM_RUN is not counted.
+    """Watches events and keeps the last that failed; EINTR is counted only if it is a fault that was asked for.
 
     E2BIG of KVM_GET_REG_LIST is, if the VMM does not ask again: it has no room for the list.
     """
@@ -42,7 +42,7 @@ class Refusals:
             self._last.append(probe)
         if event.errno in PROBES.get(event.what, ()):
             self._probes[event.vm, event.vcpu] = event
-        elif event.errno not in (0, errno.EINTR):
+        elif event.errno and (event.errno != errno.EINTR or event.asked_for):
             self._last.append(event)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import github, junit, sarif, sources
 from kvmabi.cli.remarks import Remarks
-from kvmabi.errors import NOT_MODELLED
+from kvmabi.errors import ASKED_FOR, NOT_MODELLED
 from kvmabi.order import NOTHING_JUDGED, Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
@@ -110,7 +110,7 @@ def _case(name: str, findings: Sequence[Finding], fails: Collection[Severity]) -
 def _sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) -> sarif.Report:
     rules = {_rule(found): sarif.Rule(_rule(found), found.title, found.rule, found.fix) for found in verdict.findings}
     unmodelled = [f"{NOT_MODELLED}: {line}" for line in remarks.not_modelled]
-    faults = [f"a fault that was asked for: {line}" for line in remarks.faults]
+    faults = [f"{ASKED_FOR}: {line}" for line in remarks.faults]
     notices = [
         *(sarif.Notice(sarif.Level.WARNING, text) for text in (*remarks.warnings, *unmodelled)),
         *(sarif.Notice(sarif.Level.NOTE, text) for text in (*faults, *remarks.refused, *remarks.notes)),

@@ -13,7 +13,7 @@ from kvmabi.detail import Detail, Opened
 from kvmabi.device.lifetime import Kept
 from kvmabi.device.memory import Memory
 from kvmabi.device.watched import WatchedMemory, identity_of
-from kvmabi.errors import KvmError
+from kvmabi.errors import ASKED_FOR, KvmError
 from kvmabi.events import Event, EventLog, Kind
 from kvmabi.faults import REGISTER_IOCTLS, Attempt, Faults, Rule
 from kvmabi.model.effects import Effect
@@ -23,7 +23,6 @@ REQUEST_MASK = (1 << 32) - 1
 MOST_CONTENTS_BYTES = 1 << 16
 """How much of a file that an ioctl opened is in the ioctl's details."""
 REGISTER_ID_BYTES = 8
-ASKED_FOR = "a fault that was asked for"
 
 
 class Refused(NamedTuple):
@@ -210,10 +209,14 @@ class DeviceFile(Kept):
             id = call.memory.read(call.arg, REGISTER_ID_BYTES)
             call.register = int.from_bytes(id, "little") if len(id) == REGISTER_ID_BYTES else None
         register = "" if call.register is None else regid.name_of(call.register)
-        call.fault = faults.strike(Attempt(name, register, self.vm_number, self.vcpu_number))
+        call.fault = faults.strike(Attempt(name, register, self.vm_number, self.vcpu_of(name, call)))
         if call.fault is None or not call.fault.errno:
             return None
         return Refusal(call.fault.errno, f"{ASKED_FOR}: {call.fault.text}")
+
+    def vcpu_of(self, name: str, call: Call) -> int | None:
+        """The vCPU that an ioctl which begins is about, None for no vCPU."""
+        return self.vcpu_number
 
     def _watched(self, request: int, arg: int, memory: Memory) -> Memory:
         """The caller's memory during an ioctl that is recorded in detail."""

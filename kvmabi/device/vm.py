@@ -52,6 +52,9 @@ DEVICES = frozenset({uapi.KVM_DEV_TYPE_ARM_VGIC_V3, uapi.KVM_DEV_TYPE_ARM_VGIC_I
 NOT_MODELLED = frozenset({uapi.KVM_DEV_TYPE_VFIO})
 """Devices that arm64 kernels have."""
 CHECK_EXTENSION = "KVM_CHECK_EXTENSION"
+CREATE_VCPU = "KVM_CREATE_VCPU"
+INDEX_MASK = 0xFFFFFFFF
+"""KVM_CREATE_VCPU takes 32 bits of its argument."""
 
 FOREIGN_MEMORY = Refusal(errno.EIO, "a VM can be used only from the address space that created it")
 DEAD = Refusal(errno.EIO, "the VM is dead: KVM_RUN could not map its vGIC")
@@ -134,8 +137,12 @@ class VmFile(DeviceFile):
         mode, svcr, log = file.mode, file.svcr, self.log
         log.append(Event(log.count, Kind.MARK, mark.what, *place, mode, svcr, why, data=label, source=file))
 
+    def vcpu_of(self, name: str, call: Call) -> int | None:
+        """See DeviceFile.vcpu_of: KVM_CREATE_VCPU is about the one that it asks for."""
+        return call.arg & INDEX_MASK if name == CREATE_VCPU else None
+
     def _create_vcpu(self, call: Call) -> DeviceFile:
-        index = call.arg & 0xFFFFFFFF
+        index = call.arg & INDEX_MASK
         try:
             vcpu = VcpuFile(self, self.vm.create_vcpu(index))
         except KvmError:
@@ -221,7 +228,7 @@ class VmFile(DeviceFile):
         return 0
 
     table: ClassVar[dict[int, tuple[str, Handler]]] = {
-        uapi.KVM_CREATE_VCPU: ("KVM_CREATE_VCPU", _create_vcpu),
+        uapi.KVM_CREATE_VCPU: (CREATE_VCPU, _create_vcpu),
         uapi.KVM_CREATE_DEVICE: ("KVM_CREATE_DEVICE", _create_device),
         uapi.KVM_CREATE_IRQCHIP: ("KVM_CREATE_IRQCHIP", _create_irqchip),
         uapi.KVM_CHECK_EXTENSION: (CHECK_EXTENSION, _check_extension),

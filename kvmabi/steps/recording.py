@@ -86,6 +86,9 @@ class Recorder:
         if event.reason == FOREIGN_MEMORY.reason:
             yield f"{CANNOT}{event.what} by another process than the one that created the VM"
             return
+        if event.asked_for:
+            yield f"{CANNOT}{event.what} that did not reach the kernel: {event.reason}"
+            return
         try:
             yield from self._step(event)
         except Inexpressible as reason:

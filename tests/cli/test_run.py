@@ -157,6 +157,13 @@ def test_faults(programs: Path) -> None:
     assert "no ioctl is named GET_API_VERSIO" in done.stderr
 
 
+def test_an_interrupted_ioctl_that_was_asked_for_is_named(programs: Path) -> None:
+    """EINTR is no refusal of the kernel's; as a fault it is what the program failed with."""
+    done = run("--fault", "GET_API_VERSION EINTR once", "--", programs / "quiet")
+    assert done.returncode == 77
+    assert "EINTR: a fault that was asked for: GET_API_VERSION EINTR once" in done.stderr
+
+
 def test_a_vm_that_a_run_killed_is_warned_of(programs: Path) -> None:
     """A VMM that ignores KVM_RUN's error ends with 0; the report says that the VM is dead."""
     done = run("--", programs / "kills")

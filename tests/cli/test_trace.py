@@ -226,6 +226,13 @@ def test_a_full_disk_of_a_trace(waits: Path) -> None:
     assert done.stderr == "kvmabi: /dev/full: cannot be written: No space left on device; the trace is not complete\n"
 
 
+def test_a_full_disk_under_stderr(waits: Path) -> None:
+    """Nothing can be said; the status is kvmabi's own failure, as for -o."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "trace", "--", waits], stdout=subprocess.PIPE, stderr=full, text=True)
+    assert (done.returncode, done.stdout) == (125, "program\n")
+
+
 def test_stderr_is_closed(waits: Path) -> None:
     """Nobody reads the trace: the program's status stays."""
     done = subprocess.run(

@@ -13,6 +13,7 @@ from ctools import INCLUDE, compile_c
 from hypothesis import given, settings
 
 from kvmabi.device import open_system
+from kvmabi.errors import KvmError
 from kvmabi.events import EventLog
 from kvmabi.kvm import open_kvm
 from kvmabi.model.system import System
@@ -97,6 +98,35 @@ def test_eventfds_have_names(record: Path) -> None:
     for name in ("@0", "@3", "@e4.", "@e6.", "@4"):
         assert f"Y v 4020ae76 {name}" in text
     assert "Y v 4020ae76 ff*4." in text
+
+
+def test_a_fault_is_a_comment() -> None:
+    """What a rule struck did not reach the kernel: no step has its answer, so that a replay agrees."""
+    rules = ["SET_ONE_REG x0 EIO once", "CREATE_VCPU ENOMEM once", "RUN EINTR once", "SET_ONE_REG x1 delay=1ms"]
+    lines: list[str] = []
+    with open_kvm(host=HOST, faults=rules) as kvm:
+        kvm.log.detailed = True
+        kvm.log.watchers.append(Recorder(lines.append).watch)
+        vm = kvm.create_vm()
+        with pytest.raises(KvmError):
+            vm.create_vcpu(0)
+        vcpu = vm.create_vcpu(0)
+        vcpu.init({"sve", "sme"})
+        vcpu.finalize()
+        with pytest.raises(KvmError):
+            vcpu["x0"] = 5
+        vcpu["x0"] = 6
+        vcpu["x1"] = 7
+        with pytest.raises(KvmError):
+            vcpu.run()
+    assert [line.split(": ")[2] for line in lines if line.startswith("# cannot")] == [
+        "a fault that was asked for",
+        "a fault that was asked for",
+        "a fault that was asked for",
+    ]
+    steps = [line.split("\t") for line in lines if not line.startswith("#")]
+    assert all(answer.startswith("OK") for _step, answer in steps)
+    assert [step[:3] for step, _answer in steps if step[:1] in "VS"] == ["V 0", "S 0", "S 0"]
 
 
 def test_another_process_is_a_comment(record: Path) -> None:
