@@ -29,8 +29,8 @@ class Exit(NamedTuple):
 
     ``result`` is what the ioctl returns: 0, or why it fails. ``waits``: only once a signal has come. ``written`` are
     the fields of struct kvm_run that the kernel wrote, by name ("mmio.len"). ``again_ms``: while it waits, the guest
-    goes on after that many milliseconds (0: it does not). ``effects`` are the registers that the CPU did not preserve, if
-    the guest was not entered: what changes where it is entered is the guest's.
+    goes on after that many milliseconds (0: it does not). ``effects`` are the registers that the CPU did not preserve,
+    if the guest was not entered: what changes where it is entered is the guest's.
     """
 
     result: int | Refusal
