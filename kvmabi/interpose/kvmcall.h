@@ -57,7 +57,7 @@ static bool wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
 {
     struct timespec most = {.tv_sec = reply->place / 1000, .tv_nsec = reply->place % 1000 * 1000000L};
     uint64_t blocked = usual, left_pending = 0;
-    struct pollfd pending = {.fd = -1, .events = POLLIN};
+    struct pollfd ends[] = {{.fd = -1, .events = POLLIN}, {.fd = -1}}, *pending = &ends[0];
     long ready;
 
     if ((reply->flags & KVMABI_SIGMASK) != 0) {
@@ -65,12 +65,15 @@ static bool wait_for_signal(uint64_t usual, const struct kvmabi_reply *reply)
         left_pending = usual & ~reply->sigmask;
     }
     if (left_pending != 0)
-        pending.fd = (int)syscall(SYS_signalfd4, -1, &left_pending, sizeof(left_pending), SFD_CLOEXEC);
-    if (left_pending != 0 && pending.fd < 0)
+        pending->fd = (int)syscall(SYS_signalfd4, -1, &left_pending, sizeof(left_pending), SFD_CLOEXEC);
+    if (left_pending != 0 && pending->fd < 0)
         blocked = reply->sigmask; /* no free fd: the handlers run instead */
-    ready = syscall(SYS_ppoll, &pending, 1UL, reply->place != 0 ? &most : NULL, &blocked, sizeof(blocked));
-    if (pending.fd >= 0)
-        syscall(SYS_close, pending.fd);
+    pthread_mutex_lock(&session->lock);
+    ends[1].fd = session->fd; /* hangs up with the server, without which no wait ends */
+    pthread_mutex_unlock(&session->lock);
+    ready = syscall(SYS_ppoll, ends, 2UL, reply->place != 0 ? &most : NULL, &blocked, sizeof(blocked));
+    if (pending->fd >= 0)
+        syscall(SYS_close, pending->fd);
     return ready != 0;
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import select
 import shutil
 import signal
 import stat
@@ -28,6 +29,8 @@ from kvmabi.interpose.program import CannotRun
 
 RUNNER = Path(__file__).with_name("runner.py")
 PATIENCE_SECONDS = 60
+PPOLL = {"x86_64": "271 ", "aarch64": "73 "}
+"""How /proc/PID/syscall begins while a thread waits in KVM_RUN."""
 
 
 @pytest.fixture
@@ -295,3 +298,20 @@ def test_socket_mode(preload: Path, system: SystemFile, runtime: Path, capfd: py
         os.umask(before)
     assert capfd.readouterr().out == "700\n"
     assert stat.S_IMODE(runtime.stat().st_mode) & 0o700 == 0o700
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_wait_ends_with_the_server(in_own_process: StartProcess, build: Build) -> None:
+    """A program in KVM_RUN whose server is killed does not wait for ever: its next ioctl fails with EIO."""
+    server = in_own_process(build("orphan"))
+    assert server.stdout is not None
+    pid = int(server.stdout.readline())
+    program = os.pidfd_open(pid)
+    while not Path(f"/proc/{pid}/syscall").read_text().startswith(PPOLL[platform.machine()]):
+        time.sleep(0.001)
+    server.kill()
+    with select.epoll() as poll:
+        poll.register(program, select.EPOLLIN)
+        ended = poll.poll(PATIENCE_SECONDS)
+    os.close(program)
+    assert ended
