@@ -14,13 +14,15 @@ class Remarks(NamedTuple):
 
     ``warnings`` are about damage that a kernel would have done, ``refused`` the last errors of a program that failed,
     ``not_modelled`` what it asked for that kvmabi does not model, ``faults`` how often each fault that was asked for
-    struck, ``notes`` what bears on the whole run, such as a kernel that does not exist.
+    struck, ``failures`` where a guest's script failed, ``notes`` what bears on the whole run, such as a kernel that
+    does not exist.
     """
 
     warnings: Sequence[str] = ()
     refused: Sequence[str] = ()
     not_modelled: Sequence[str] = ()
     faults: Sequence[str] = ()
+    failures: Sequence[str] = ()
     notes: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, list[str]]:

@@ -104,12 +104,12 @@ def run(args: Namespace) -> int:
     others = _other_saves(args.saves)
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
     on_terminal = args.output is None and args.format == formats.TEXT
-    said_later = running.FAILED if on_terminal else None
     remarks = Remarks(
-        warnings=[str(one) for one in warnings.first if said_later is None or not one.reason.startswith(said_later)],
+        warnings=[str(one) for one in warnings.first if not one.reason.startswith(running.FAILED)],
         refused=[str(event) for event in refusals.last] if status.program else [],
         not_modelled=unmodelled.lines(),
         faults=() if machine.faults is None else machine.faults.lines(),
+        failures=() if machine.script is None else machine.script.failures,
         notes=_notes(machine.kernel),
     )
     program = shutil.which(argv[0]) or argv[0]

@@ -19,9 +19,10 @@ LEVELS = {
 NAMES_SHOWN = 12
 
 
-def as_junit(verdict: Verdict, output: str, fails: Collection[Severity], *, strict: bool) -> str:
-    """Returns the report as JUnit's XML; ``output`` is text that belongs to no test case."""
-    return junit.write(junit.Suite(COMMAND, list(_cases(verdict, fails, strict)), output))
+def as_junit(verdict: Verdict, remarks: Remarks, fails: Collection[Severity], *, strict: bool) -> str:
+    """Returns the report as JUnit's XML."""
+    failed = [junit.Case(COMMAND, "the guest", failure=line, kind="guest-failed") for line in remarks.failures]
+    return junit.write(junit.Suite(COMMAND, [*failed, *_cases(verdict, fails, strict)], "\n".join(remarks.as_lines())))
 
 
 def as_sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) -> str:
@@ -112,6 +113,7 @@ def _sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) ->
     unmodelled = [f"{NOT_MODELLED}: {line}" for line in remarks.not_modelled]
     faults = [f"{ASKED_FOR}: {line}" for line in remarks.faults]
     notices = [
+        *(sarif.Notice(sarif.Level.ERROR, f"the guest's script failed: {line}") for line in remarks.failures),
         *(sarif.Notice(sarif.Level.WARNING, text) for text in (*remarks.warnings, *unmodelled)),
         *(sarif.Notice(sarif.Level.NOTE, text) for text in (*faults, *remarks.refused, *remarks.notes)),
         *(
@@ -120,7 +122,8 @@ def _sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) ->
         ),
         *([sarif.Notice(sarif.Level.ERROR, NOTHING_JUDGED)] if strict and verdict.is_vacuous else []),
     ]
-    return sarif.Report(COMMAND, list(rules.values()), [_result(found, program) for found in verdict.findings], notices)
+    results = [_result(found, program) for found in verdict.findings]
+    return sarif.Report(COMMAND, list(rules.values()), results, notices, failed=bool(remarks.failures))
 
 
 def _rule(finding: Finding) -> str:

@@ -33,7 +33,7 @@ def render(
 
         if form == formats.SARIF:
             return runforms.as_sarif(verdict, remarks, program, strict=strict)
-        return runforms.as_junit(verdict, "\n".join(remarks.as_lines()), fails, strict=strict)
+        return runforms.as_junit(verdict, remarks, fails, strict=strict)
     lines = [f"kvmabi: {verdict}", *([f"kvmabi: --strict: {NOTHING_JUDGED}"] if strict and verdict.is_vacuous else [])]
     return "\n".join([*lines, *remarks.as_lines()])
 

@@ -87,19 +87,20 @@ class Notice:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one command. ``rules`` has each rule that a result names, once."""
+    """The results of one command. ``rules`` has each rule that a result names, once; ``failed``: it did not go well."""
 
     command: str
     rules: Sequence[Rule]
     results: Sequence[Result]
     notices: Sequence[Notice] = ()
+    failed: bool = False
 
 
 def write(report: Report) -> str:
     """Returns a report as SARIF, without a final newline."""
     numbers = {rule.id: number for number, rule in enumerate(report.rules)}
     driver = {"name": "kvmabi", "version": kvmabi.__version__, "rules": [_rule(rule) for rule in report.rules]}
-    invocation: dict[str, Any] = {"executionSuccessful": True}
+    invocation: dict[str, Any] = {"executionSuccessful": not report.failed}
     if report.notices:
         invocation["toolExecutionNotifications"] = [
             {"level": notice.level, "message": _text(notice.message)} for notice in report.notices

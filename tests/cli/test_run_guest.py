@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from ctools import CC, INCLUDE, ROOT, STRICT
+
+from cli.readers import run_of, suite_of
+from cli.schemas import validate
 
 EXAMPLES = ROOT / "vmm_examples"
 PRELUDE = "from kvmabi.guests import Mmio\n\ndef guest(cpu):\n"
@@ -92,11 +94,20 @@ def test_a_script_that_fails_later_ends_with_125_and_its_line(
     assert "Traceback" not in done.stderr
 
 
-def test_a_report_for_machines_has_the_failure_among_its_warnings(run: Run, tmp_path: Path) -> None:
-    """And nothing else is on stderr that would break it."""
+def test_a_report_for_machines_has_the_failure(run: Run, tmp_path: Path) -> None:
+    """As JSON, as a JUnit case and a SARIF run that failed; nothing else is on stderr that would break it."""
     (tmp_path / "guest.py").write_text(f"{PRELUDE}    yield\n    raise ValueError('no more')\n", "utf-8")
     done = run(f"{tmp_path / 'guest.py'}:guest", options=("--format", "json"))
     assert done.returncode == 125
     said, brace, report = done.stderr.partition("{")
     assert said == "unexpected exit 17\n"
-    assert "guest.py:5: ValueError: no more (guest of VM" in json.loads(brace + report)["warnings"][0]
+    assert "guest.py:5: ValueError: no more (guest of VM" in validate("run", brace + report)["failures"][0]
+    for form in ("junit", "sarif"):
+        path = tmp_path / form
+        run(f"{tmp_path / 'guest.py'}:guest", options=("--format", form, "--output", str(path)))
+        text = path.read_text("utf-8")
+        assert "ValueError: no more" in text
+        if form == "junit":
+            assert suite_of(text).get("failures") == "1"
+        else:
+            assert run_of(text)["invocations"][0]["executionSuccessful"] is False
