@@ -8,6 +8,8 @@ from typing import Protocol
 
 NOT_MODELLED = "kvmabi does not model this"
 ASKED_FOR = "a fault that was asked for"
+GUEST_FAILED = "the guest's script failed: "
+"""How the warning of a failed guest begins."""
 """How the reason of an ioctl that a rule of kvmabi.faults struck begins."""
 
 

@@ -125,8 +125,9 @@ class Kvm:
     def verdict(self) -> Verdict:
         """What was lost, judged and not judged, every open vCPU as if it entered the guest now. Changes nothing."""
         files = [file for file in self._descriptors.files() if isinstance(file, VcpuFile)]
+        of_vm = {file.vm: file.vm.controllers() for file in files}
         still_open = [
-            Open(file.vm.vm.number, file.vcpu.index, file.state(), file.svcr, file.controllers()) for file in files
+            Open(file.vm.vm.number, file.vcpu.index, file.state(), file.svcr, of_vm[file.vm]) for file in files
         ]
         return self._checker.verdict(still_open)
 

@@ -16,7 +16,7 @@ from kvmabi.cli import common, formats, running, runreport
 from kvmabi.cli.command import Command, ExitStatus
 from kvmabi.cli.eventlines import LogFile, Refusals, Unmodelled, Warnings
 from kvmabi.cli.remarks import Remarks
-from kvmabi.errors import UsageError
+from kvmabi.errors import GUEST_FAILED, UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose.launch import OWN_FAILURE
 from kvmabi.order import FAILING, OrderChecker, Place, Severity, Verdict, kept
@@ -105,7 +105,7 @@ def run(args: Namespace) -> int:
     verdict = checker.verdict(other_saves=others.load if others is not None else tuple)
     on_terminal = args.output is None and args.format == formats.TEXT
     remarks = Remarks(
-        warnings=[str(one) for one in warnings.first if not one.reason.startswith(running.FAILED)],
+        warnings=[str(one) for one in warnings.first if not one.reason.startswith(GUEST_FAILED)],
         refused=[str(event) for event in refusals.last] if status.program else [],
         not_modelled=unmodelled.lines(),
         faults=() if machine.faults is None else machine.faults.lines(),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from kvmabi.cli import github, junit, sarif, sources
 from kvmabi.cli.remarks import Remarks
-from kvmabi.errors import ASKED_FOR, NOT_MODELLED
+from kvmabi.errors import ASKED_FOR, GUEST_FAILED, NOT_MODELLED
 from kvmabi.order import NOTHING_JUDGED, Finding, NotJudged, Pair, Severity, Verdict
 
 COMMAND = "kvmabi run"
@@ -113,7 +113,7 @@ def _sarif(verdict: Verdict, remarks: Remarks, program: str, *, strict: bool) ->
     unmodelled = [f"{NOT_MODELLED}: {line}" for line in remarks.not_modelled]
     faults = [f"{ASKED_FOR}: {line}" for line in remarks.faults]
     notices = [
-        *(sarif.Notice(sarif.Level.ERROR, f"the guest's script failed: {line}") for line in remarks.failures),
+        *(sarif.Notice(sarif.Level.ERROR, f"{GUEST_FAILED}{line}") for line in remarks.failures),
         *(sarif.Notice(sarif.Level.WARNING, text) for text in (*remarks.warnings, *unmodelled)),
         *(sarif.Notice(sarif.Level.NOTE, text) for text in (*faults, *remarks.refused, *remarks.notes)),
         *(

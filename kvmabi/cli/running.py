@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import kvmabi
 from kvmabi.cli import common
-from kvmabi.errors import UsageError
+from kvmabi.errors import GUEST_FAILED, UsageError
 from kvmabi.events import EventLog
 from kvmabi.interpose import launch
 from kvmabi.interpose.launch import ExitStatus
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from kvmabi.steps.recordfile import RecordFile
 
 CAPTURED = "captured"
-FAILED = "the guest's script failed: "
-"""How a warning of such a script begins: guests.scripts.FAILED, whose import takes a while."""
 NAMES = ("record", "sysroot")
 """The options that take the name of a file or folder."""
 
@@ -157,7 +155,7 @@ def complain_of(script: Script) -> None:
     """Report where the guest's script failed, on each vCPU."""
     for line in script.failures:
         with suppress(OSError):  # stderr is closed
-            common.complain(f"{FAILED}{line}")
+            common.complain(f"{GUEST_FAILED}{line}")
 
 
 def code_of(ended: ExitStatus | int) -> int:

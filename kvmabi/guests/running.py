@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from kvmabi import uapi
-from kvmabi.errors import UsageError
+from kvmabi.errors import GUEST_FAILED, UsageError
 from kvmabi.guests import exits, hypercalls, psci
 from kvmabi.guests.actions import Brk, Hypercall, Mmio, Preempt, SoftirqNeon, Wfe, Wfi
 from kvmabi.guests.board import Board, GuestError, MemoryFault
@@ -21,7 +21,7 @@ from kvmabi.guests.bound import NeverYields, bounded
 from kvmabi.guests.cpu import GENERAL, PC, Cpu
 from kvmabi.guests.ownership import Ownership
 from kvmabi.guests.psci import Done
-from kvmabi.guests.scripts import FAILED, Script, Steps, described
+from kvmabi.guests.scripts import Script, Steps, described
 from kvmabi.model.run import Exit
 from kvmabi.model.vcpu import Vcpu
 
@@ -222,7 +222,7 @@ class Running:
         assert self.script is not None
         self.error = error
         line = self.script.failed(self._cpu.vm, self._cpu.index, error)
-        self._vcpu.warn(f"{FAILED}{line}")
+        self._vcpu.warn(f"{GUEST_FAILED}{line}")
 
     # --- what it yields
 

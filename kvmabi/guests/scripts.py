@@ -20,8 +20,6 @@ from kvmabi.guests.cpu import Cpu
 Steps = Generator[Any, Any, Any]
 GuestFunction = Callable[[Cpu], Steps]
 DEFAULT_NAME = "guest"
-FAILED = "the guest's script failed: "
-"""How the warning of a failed guest begins."""
 _modules = count(1)
 
 

@@ -191,11 +191,13 @@ class Judge:
         if sets in self._controllers:
             return
         self._controllers.add(sets)
-        others = [other for other in self._saves if other.controllers.values] if sets.state else []
-        equal = [other for other in others if unchanged(other.state, save.state)]
-        losses_of = [[*lost(one.controllers, sets)] for one in (save, *equal)]
+        of_save = [*lost(save.controllers, sets)]
+        if not of_save:
+            return
+        others = [other for other in self._saves if other.controllers.values]
+        equal = [[*lost(other.controllers, sets)] for other in others if unchanged(other.state, save.state)]
         found: dict[str, list[tuple[Loss, Event | None]]] = {}
-        for cause, loss, event in min(losses_of, key=len):
+        for cause, loss, event in min([of_save, *equal], key=len):
             found.setdefault(cause, []).append((loss, event))
         for cause in sorted(found, key=CAUSE_ORDER.__getitem__):
             losses, events = zip(*found[cause], strict=True)
