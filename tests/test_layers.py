@@ -98,7 +98,8 @@ INSIDE = {
     ),
     "order": (
         *("values", "causes", "findings", "controllers", "writes", "saves", "lives", "rounds", "moments", "fitting"),
-        *("restores", "choosing", "pairing", "verdict", "edits", "comparing", "judging", "mistaken", "checker", "kept"),
+        *("restores", "choosing", "voting", "pairing", "verdict", "edits", "comparing", "judging", "mistaken"),
+        *("checker", "kept"),
     ),
     "snapshot": (
         *("snapshot", "source", "packed", "lengths", "infer", "valid", "formats", "opening", "wording"),

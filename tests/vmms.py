@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import kvmabi
-from kvmabi import Kvm, KvmError, regid
+from kvmabi import Kvm, KvmError, regid, uapi
 from kvmabi.kvm import Vcpu, Vm
 from kvmabi.order import Severity
 from kvmabi.profiles import Host, load_host, sysregs
@@ -149,3 +149,10 @@ def run(vcpu: Vcpu, *, immediate_exit: bool = False) -> None:
     """KVM_RUN, which ends at once."""
     with pytest.raises(KvmError, match="EINTR"):
         vcpu.run(immediate_exit=immediate_exit)
+
+
+def mp_state(vcpu: Vcpu, request: int, state: int = 0) -> int:
+    """KVM_GET_MP_STATE or KVM_SET_MP_STATE."""
+    place = uapi.ffi.new("struct kvm_mp_state *", {"mp_state": state})
+    vcpu.kvm.ioctl(vcpu.fd, request, place)
+    return int(place.mp_state)

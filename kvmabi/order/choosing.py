@@ -32,11 +32,11 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     if len(saves) == 1:
         return saves[0]
     best = next((save for save in saves if is_exact(writes, save)), None)
-    if best is not None:
+    if best is not None and not any(_is_by_luck(writes, best, save, saves) for save in saves):
         return best
     best = saves[0]
     for older in saves[1:]:
-        decided = _is_newer_meant(writes, best, older)
+        decided = _is_newer_meant(writes, best, older, saves)
         if decided is None:
             decided = differing(writes, best) <= differing(writes, older)
         if not decided:
@@ -52,18 +52,41 @@ def rivals(writes: Writes, chosen: Save, saves: Sequence[Save]) -> list[Save]:
     if is_exact(writes, chosen):
         return []
     others = (save for save in saves if save is not chosen)
-    return [save for save in others if _is_newer_meant(writes, chosen, save) is None]
+    return [save for save in others if _is_newer_meant(writes, chosen, save, saves) is None]
 
 
-def _is_newer_meant(writes: Writes, newer: Save, older: Save) -> bool | None:
+def _is_by_luck(writes: Writes, equal: Save, other: Save, saves: Sequence[Save]) -> bool:
+    """Whether a vCPU equals a save because INIT gives what it has: only values of the other one were tried."""
+    tried = _tried(writes, other, equal, saves) if other is not equal else {}
+    return bool(tried) and not tried[False] and tried[True].total() > 0
+
+
+def _is_newer_meant(writes: Writes, newer: Save, older: Save, saves: Sequence[Save]) -> bool | None:
     """Whether the newer of two saves was meant rather than the older one; None if that is not to be seen."""
     if older.went_on_in(newer) or newer.went_on_in(older):
         return older.went_on_in(newer)
+    tried = _tried(writes, newer, older, saves)
+    if tried[True] or tried[False]:
+        registers = tried[True].total() / (tried[True] + tried[False]).total()
+        groups = len(tried[True]) / (len(tried[True]) + len(tried[False]))
+        return max(registers, groups) >= NEWER_SHARE
+    better = _misfit(writes, older) - _misfit(writes, newer)
+    return better > 0 if abs(better) > FEWEST_READS else None
+
+
+def _tried(writes: Writes, newer: Save, older: Save, saves: Sequence[Save]) -> dict[bool, Counter[str]]:
+    """How many registers of each group were given the newer (True) or the older (False) of two saves' values.
+
+    A register that got both counts as it was left, if no other decides. Groups of which registers that are the same in
+    both have a third save's values do not count: they are stale in any reading.
+    """
     tried: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     last: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    alike = []
     for id, attempt in writes.evidence.items():
         one, other = _value(newer, id), _value(older, id)
         if one is other or (one is not None and same(id, one, other)):
+            alike.append(id)
             continue
         values = attempt.values(newer.after)
         of_newer = any(_is_from(id, one, value) for value in values)
@@ -71,14 +94,20 @@ def _is_newer_meant(writes: Writes, newer: Save, older: Save) -> bool | None:
             tried[of_newer][group_of(id)] += 1
         elif of_newer:  # both
             last[_is_from(id, one, values[-1])][group_of(id)] += 1
-    if not any(tried.values()):
-        tried = last
-    if tried[True] or tried[False]:
-        registers = tried[True].total() / (tried[True] + tried[False]).total()
-        groups = len(tried[True]) / (len(tried[True]) + len(tried[False]))
-        return max(registers, groups) >= NEWER_SHARE
-    better = _misfit(writes, older) - _misfit(writes, newer)
-    return better > 0 if abs(better) > FEWEST_READS else None
+    tried = tried if any(tried.values()) else last
+    others = [save for save in saves if save is not newer and save is not older]
+    for group in {group_of(id) for id in alike if others and _is_stale(writes, id, newer, others)}:
+        tried[True].pop(group, None)
+        tried[False].pop(group, None)
+    return tried
+
+
+def _is_stale(writes: Writes, id: int, save: Save, others: Sequence[Save]) -> bool:
+    """Whether a register was given another value than a save's, which is that of one of the other saves."""
+    written, saved = writes.evidence[id].tried, save.state.get(id)
+    if not written or not any(written) or saved is None or same(id, saved, written):
+        return False
+    return any(same(id, written, other.state.get(id)) for other in others)
 
 
 def _value(save: Save, id: int) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from kvmabi.events import Event
 from kvmabi.order.saves import Save
 from kvmabi.order.values import is_cut, is_reversed, name_of, same
 from kvmabi.order.writes import FEWEST_WRITES, Attempt, Writes
@@ -41,8 +42,9 @@ class Edits:
     def _doubts(self, id: int, attempt: Attempt) -> bool | None:
         """None if the register did not have the saved value before; else whether it may be a mistake nevertheless."""
         saved, last = self._save.state[id], attempt.good[-1].number
-        if attempt.once(id, saved, self._save.after) is not None:
-            return self._is_written_anew(last)
+        restored = attempt.once(id, saved, self._save.after)
+        if restored is not None:
+            return self._is_written_anew(last) or self._is_looked_at_anew(restored.number, attempt.seen, last)
         if last <= self._end or id in self._cut:
             return None
         seen = attempt.seen
@@ -100,3 +102,11 @@ class Edits:
         """Whether many registers were written as saved again after an event: it is in the middle of another pass."""
         attempts = self._writes.attempts
         return sum(attempts[id].times > 1 for event, id in self._as_saved.items() if event > number) >= FEWEST_WRITES
+
+    def _is_looked_at_anew(self, restored: int, seen: Event | None, number: int) -> bool:
+        """Whether many registers were read before and after an event: another pass looks and writes what differs."""
+        if seen is None or seen.number != number - 1:
+            return False
+        reads = [*self._writes.looked.values(), *self._writes.reads_since_write.values()]
+        before = sum(restored < event.number < seen.number for event in reads)
+        return before >= FEWEST_WRITES and sum(event.number > number for event in reads) >= FEWEST_WRITES

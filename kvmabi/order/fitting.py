@@ -61,6 +61,10 @@ class Fit(NamedTuple):
         """The weight of the registers whose last value is not the saved one."""
         return max(self.unlike, self.superseded)
 
+    def is_better_than(self, other: Fit) -> bool:
+        """Whether more telling values speak for it, and no more values against it."""
+        return self.alike > other.alike and self.mismatch <= other.mismatch
+
 
 class Shape(NamedTuple):
     """A save as restores are compared with it.
@@ -168,10 +172,10 @@ def _concerned(writes: Writes, shape: Shape) -> float:
 
 
 def equal_in_sample(writes: Writes, save: Save) -> int:
-    """How many registers of the sample were last written as a save has them."""
+    """How many registers of the sample were written as a save has them."""
     state, earlier = save.state, save.earlier
     return sum(
-        tried is not None and (_is_written_as(tried, state.get(id)) or _is_written_as(tried, earlier.get(id)))
+        any(_is_written_as(value, state.get(id)) or _is_written_as(value, earlier.get(id)) for value in tried)
         for id, tried in writes.sampled.items()
     )
 
@@ -265,10 +269,17 @@ def eligible(writes: Writes, save: Save) -> bool:
     return save.first_event < last
 
 
-def is_dump(writes: Writes, save: Save) -> bool:
+def was_entered_since(writes: Writes, save: Save) -> bool:
+    """Whether there was a guest between a save and what was written, so that the VMM did not just set it up twice."""
+    return save.place != writes.place or bool(save.from_run) or writes.entry > save.first_event
+
+
+def is_dump(writes: Writes, save: Save, user: Writes | None = None) -> bool:
     """Whether a save is of a vCPU while it was being written to: a look at what was restored, before it ran.
 
-    One of a state that was read again after the vCPU had run is a source like any other.
+    One of a state that was read again after the vCPU had run is a source like any other, for a ``user`` that was
+    written to after that.
     """
     looked = save.place == writes.place and not save.from_run and writes.start < save.first_event <= writes.end
-    return looked and not any(start > writes.end for start in save.again)
+    until = user.last.number if user is not None and user.last is not None else None
+    return looked and not any(start > writes.end and (until is None or start < until) for start in save.again)

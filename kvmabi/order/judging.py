@@ -120,10 +120,16 @@ class Judge:
         """Prefers a source to a look at what was restored from it, if the vCPU fits both equally well."""
         restored = [of for of in writes if id(of) in inferred and of.fresh and inferred[id(of)].place != of.place]
         self.dumps = {id(save) for save in self._saves if any(is_dump(of, save) for of in restored)}
-        doubtful = [of for of in writes if id(of) in inferred and id(inferred[id(of)]) in self.dumps]
+        paired = [of for of in writes if id(of) in inferred]
+        doubtful = [of for of in paired if any(is_dump(looked_at, inferred[id(of)], of) for looked_at in restored)]
         if not doubtful:
             return
-        better = self._pairing.without(self.dumps).pairs()
+        looks = {
+            id(save)
+            for save in self._saves
+            if any(is_dump(looked_at, save, of) for looked_at in restored for of in doubtful)
+        }
+        better = self._pairing.without(looks).pairs()
         others = Pairing(self._others, doubtful).pairs() if self._others else {}
         for of in doubtful:
             other = better.get(id(of)) or others.get(id(of))
@@ -209,12 +215,14 @@ class Judge:
         meant = self._pairing.unsure.get(id(writes), ())
         if not any(save is pair for save in meant):
             return differences
-        lost = [unequal(writes, save) - self._ignored for save in meant]
+        lost = [set() if save is None else unequal(writes, save) - self._ignored for save in meant]
         unsure = frozenset[int]().union(*lost) - frozenset.intersection(*map(frozenset, lost))
         if not unsure:
             return differences
         names = regid.ranges(name_of(id) for id in unsure)
-        why = f"{names}: which of {len(meant)} saves of the source was meant is not to be seen"
+        saves = {id(save) for save in meant if save is not None}
+        perhaps = ", or none," if None in meant else ""
+        why = f"{names}: which of {len(saves)} saves{perhaps} was meant is not to be seen"
         self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, DECLARE, is_restore=True))
         return [difference for difference in differences if difference.loss.id not in unsure]
 

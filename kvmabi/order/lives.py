@@ -40,6 +40,7 @@ class Life:
         self._keep_writes = keep_writes
         self.written = 0
         self._entering: tuple[Event, Values] | None = None
+        self._entry = 0
         self._begin(event, None)
 
     def init(self, event: Event) -> None:
@@ -51,7 +52,7 @@ class Life:
     def _begin(self, event: Event, wiped: Writes | None) -> None:
         self.base = event.state
         self.reader = Reader()
-        self.writes = Writes(self.vm, self.vcpu, event.number, True, self.base, wiped)
+        self.writes = Writes(self.vm, self.vcpu, event.number, True, self.base, wiped, entry=self._entry)
         self._passed: dict[int, Effect] = {}
 
     def got(self, event: Event) -> None:
@@ -143,7 +144,8 @@ class Life:
         writes = self.writes
         self.finish(before, state, entered=True)
         self._passed = {}
-        self.writes = Writes(self.vm, self.vcpu, event.number, False, self.base)
+        self._entry = event.number
+        self.writes = Writes(self.vm, self.vcpu, event.number, False, self.base, entry=event.number)
         self._controllers.ran()
         return writes
 

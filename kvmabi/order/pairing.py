@@ -19,11 +19,13 @@ from kvmabi.order.fitting import (
     is_exact,
     may_fit,
     shape_of,
+    was_entered_since,
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
-from kvmabi.order.restores import ALL_BUT_FEW, HALF, MOST, NEARLY_NONE, accepts, is_likely, is_nearly
+from kvmabi.order.restores import HALF, MOST, accepts, is_likely, is_nearly
 from kvmabi.order.rounds import is_set_up_anew, rounds
 from kvmabi.order.saves import Save
+from kvmabi.order.voting import Source, source_of, sources
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 FEWEST_EQUAL = 4
@@ -35,11 +37,11 @@ OWN_VALUES = 0.25
 class Pairing:
     """The pairs of what was written (``writes``) and the saves that it restored.
 
-    ``unsure`` are the saves of which one was meant, by ``id()`` of the writes to a vCPU to which nothing was restored.
+    ``unsure`` are the saves of which one was meant, by ``id()`` of the writes to a vCPU; None among them: perhaps none.
     """
 
     def __init__(self, saves: Sequence[Save], writes: Sequence[Writes]) -> None:
-        self._by_vm: dict[tuple[str, int], list[Save]] = defaultdict(list)
+        self._by_vm: dict[Source, list[Save]] = defaultdict(list)
         self._shapes: list[Shape] = []
         by_place: dict[tuple[str, int, int], list[Save]] = defaultdict(list)
         for save in saves:
@@ -49,9 +51,9 @@ class Pairing:
                 self._shapes.append(shape_of(save, before))
                 before.append(save)
         self._writes = writes
-        self.unsure: dict[int, list[Save]] = {}
+        self.unsure: dict[int, list[Save | None]] = {}
         self._all = {id(of): self._all_fits(of) for of in writes}
-        self._fits = {id(of): [found for found in self._all[id(of)] if accepts(of, found)] for of in writes}
+        self._fits = {id(of): self._accepted(of) for of in writes}
 
     def pairs(self) -> dict[int, Save]:
         """The save that each was restored from, by ``id()`` of the writes, if it is a restore."""
@@ -64,6 +66,14 @@ class Pairing:
         """The save that a vCPU was given many values of, if it is not a restore of it."""
         near = [found for found in self._all.get(id(writes), ()) if is_nearly(writes, found)]
         return max(near, key=lambda found: found.score).save if near else None
+
+    def _accepted(self, writes: Writes) -> list[Fit]:
+        """The fits that make a restore: what was dropped before it ran may be the beginning of one that fits better."""
+        fits = self._all[id(writes)]
+        accepted = [found for found in fits if accepts(writes, found)]
+        if writes.entered:
+            return accepted
+        return [found for found in accepted if not any(other.is_better_than(found) for other in fits)]
 
     def _all_fits(self, writes: Writes) -> list[Fit]:
         if not writes.evidence:
@@ -95,19 +105,44 @@ class Pairing:
 
     def _pairs_of_vm(self, restored: list[Writes]) -> dict[int, Save]:
         """The pairs of one VM: the VM that it was restored from first, then each vCPU by its index."""
-        source = self._source_vm(restored)
-        if source is None:
+        voted = sources(restored, self._fits)
+        if not voted:
             return {}
+        source = voted[0]
         alone = len({writes.vcpu for writes in restored}) == 1
         if is_set_up_anew(restored):
             restored = [of for of in restored if of.wiped is None]  # the rest was restored before
-        found = {id(of): save for of in restored if (save := self._save_of(of, source, alone=alone)) is not None}
+        tells = any(self._tells(of, source) for of in restored if of.fresh)
+        found = {
+            id(of): save
+            for of in restored
+            if (save := self._save_of(of, source, alone=alone)) is not None and (tells or was_entered_since(of, save))
+        }
         passes = self._agree(restored, source, found)
-        self._add_siblings(restored, source, found, passes)
+        self._add_siblings(restored, source, found, passes, tells=tells)
+        if len(voted) > 1:
+            self._doubt_source(restored, voted, found)
         for writes in restored:
             if id(writes) in found and id(writes) not in self.unsure:
                 self._doubt(writes, found[id(writes)], of_vcpu(passes, found[id(writes)].vcpu), alone=alone)
         return found
+
+    def _doubt_source(self, restored: list[Writes], voted: Sequence[Source], found: dict[int, Save]) -> None:
+        """Notes the saves of a vCPU to which nothing was restored in every VM that may have been meant."""
+        for writes in restored:
+            if not writes.fresh or not writes.entered or len(writes.attempts) >= FEWEST_WRITES:
+                continue
+            meant: list[Save | None] = [found.get(id(writes))]
+            for vm in voted[1:]:
+                fits = [fit for of in restored for fit in self._fits[id(of)] if source_of(fit) == vm]
+                near = max(fits, key=lambda fit: fit.score).save
+                latest = _latest(writes, vm)
+                saved = [save for save in self._by_vm[vm] if save.vcpu == writes.vcpu and save.first_event < latest]
+                meant.append(self._together(near, saved, latest))
+            pair = next((save for save in meant if save is not None), None)
+            if pair is not None:
+                found.setdefault(id(writes), pair)
+                self.unsure[id(writes)] = [*self.unsure.get(id(writes), ()), *meant]
 
     def _doubt(self, writes: Writes, chosen: Save, passing: Sequence[Save], *, alone: bool) -> None:
         """Notes the other saves that may as well have been meant, unless the other vCPUs of the VM decide it."""
@@ -119,32 +154,11 @@ class Pairing:
         if others:
             self.unsure[id(writes)] = [chosen, *others]
 
-    def _source_vm(self, restored: list[Writes]) -> tuple[str, int] | None:
-        """The VM whose saves fit best; of equal ones one of this run, one that was attempted wholly, the nearest."""
-        scores: dict[tuple[str, int], float] = defaultdict(float)
-        whole: dict[tuple[str, int], int] = defaultdict(int)
-        apart: dict[tuple[str, int], int] = defaultdict(int)
-        for writes in restored:
-            best: dict[tuple[str, int], Fit] = {}
-            for found in self._fits[id(writes)]:
-                vm = found.save.from_run, found.save.vm
-                if vm not in best or found.score > best[vm].score:
-                    best[vm] = found
-            for vm, found in best.items():
-                scores[vm] += found.score
-                whole[vm] += found.ids >= ALL_BUT_FEW
-                apart[vm] += differing(writes, found.save) if len(best) > 1 else 0
-        if not scores:
-            return None
-        most = max(scores.values()) - NEARLY_NONE
-        alike = [vm for vm, score in scores.items() if score >= most]
-        return max(alike, key=lambda vm: (vm[0] == "", whole[vm], -apart[vm], -vm[1]))
-
-    def _save_of(self, writes: Writes, source: tuple[str, int], *, alone: bool) -> Save | None:
+    def _save_of(self, writes: Writes, source: Source, *, alone: bool) -> Save | None:
         fits = self._fits[id(writes)]
         if not fits:
             return None
-        from_source = [found for found in fits if (found.save.from_run, found.save.vm) == source]
+        from_source = [found for found in fits if source_of(found) == source]
         by_index = [found for found in from_source if found.save.vcpu == writes.vcpu]
         if by_index:  # a restore of this vCPU: any save of it that was attempted as a whole may be the one
             place = by_index[0].save.place
@@ -171,7 +185,7 @@ class Pairing:
         found = [save for save in saves if id(save) in together] or saves
         return min(found, key=lambda save: abs(save.first_event - near.last_event), default=None)
 
-    def _agree(self, restored: list[Writes], source: tuple[str, int], pairs: dict[int, Save]) -> list[Moment]:
+    def _agree(self, restored: list[Writes], source: Source, pairs: dict[int, Save]) -> list[Moment]:
         """The passes over the source's vCPUs that were restored, by the vCPUs that equal a save.
 
         A vCPU that equals none was restored from those passes, too, unless it is nearer to another save.
@@ -179,7 +193,7 @@ class Pairing:
         if len({writes.vcpu for writes in restored if writes.fresh}) < 2:
             return []
         paired = [writes for writes in restored if writes.fresh and id(writes) in pairs]
-        last = max((writes.last.number for writes in restored if writes.last is not None), default=0)
+        last = max((of.last.number for of in restored if of.fresh and of.last is not None), default=0)
         passes = moments(self._by_vm[source], before=last)
         if len(passes) < 2:
             return passes
@@ -194,12 +208,19 @@ class Pairing:
             fits = [found for found in self._all[id(writes)] if any(found.save is save for save in allowed)]
             if fits:
                 pairs[id(writes)] = _nearer(writes, choose(writes, fits), pair)
-            elif allowed and not any(pair is save for save in allowed):  # another vCPU's state, of the same pass
+            elif allowed and any(pair is save for save in saves) and not any(pair is save for save in allowed):
+                # another vCPU's state, of the same pass
                 pairs[id(writes)] = allowed[-1]
         return best
 
     def _add_siblings(
-        self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save], passes: list[Moment]
+        self,
+        restored: list[Writes],
+        source: Source,
+        found: dict[int, Save],
+        passes: list[Moment],
+        *,
+        tells: bool,
     ) -> None:
         """The other vCPUs of a restored VM: too little was written to them to say so, or nothing at all."""
         paired = [(writes, found[id(writes)]) for writes in restored if id(writes) in found]
@@ -213,11 +234,16 @@ class Pairing:
             if writes.vcpu in done or not writes.fresh:
                 continue
             save = self._restored_little(writes, source, passes) or self._forgotten(writes, source, near, passes)
-            if save is not None:
+            if save is not None and (tells or was_entered_since(writes, save)):
                 done.add(writes.vcpu)
                 found[id(writes)] = save
 
-    def _add_rolled_back(self, restored: list[Writes], source: tuple[str, int], found: dict[int, Save]) -> None:
+    def _tells(self, writes: Writes, source: Source) -> bool:
+        """Whether a vCPU got values of the source that INIT does not give: its VM was not just set up once more."""
+        fits = (found for found in self._fits[id(writes)] if source_of(found) == source)
+        return any(found.alike_ids >= FEW for found in fits)
+
+    def _add_rolled_back(self, restored: list[Writes], source: Source, found: dict[int, Save]) -> None:
         """The other vCPUs of a VM that was rolled back in place meanwhile, if they were dealt with, too."""
         back = [writes for writes in restored if id(writes) in found and not writes.fresh]
         for writes in restored:
@@ -229,7 +255,7 @@ class Pairing:
             if save is not None:
                 found[id(writes)] = save
 
-    def _restored_little(self, writes: Writes, source: tuple[str, int], passes: Sequence[Moment]) -> Save | None:
+    def _restored_little(self, writes: Writes, source: Source, passes: Sequence[Moment]) -> Save | None:
         """The save of a vCPU to which little was written, or of a guest that is nearly all zero."""
         shapes = [shape for shape in self._shapes if (shape.save.from_run, shape.save.vm) == source]
         shapes = [shape for shape in shapes if shape.save.vcpu == writes.vcpu and eligible(writes, shape.save)]
@@ -238,24 +264,34 @@ class Pairing:
         likely = [found for found in fits if found is not None and is_likely(writes, found)]
         together = of_vcpu(passes, writes.vcpu)
         passing = [found for found in likely if any(found.save is save for save in together)]
-        chosen = choose(writes, likely) if likely else None
+        if not likely:
+            return None
+        chosen = choose(writes, likely)
         candidates = passing or likely
         if len(candidates) > 1 and all(found.coverage < HALF for found in candidates):
             self.unsure[id(writes)] = [found.save for found in candidates]
-        return _nearer(writes, choose(writes, passing), chosen) if passing and chosen is not None else chosen
+        if not passing:
+            return chosen
+        of_pass = choose(writes, passing)
+        return _nearer(writes, of_pass, chosen) if any(found.alike_ids >= FEW for found in likely) else of_pass
 
-    def _forgotten(self, writes: Writes, source: tuple[str, int], near: Save, passes: Sequence[Moment]) -> Save | None:
+    def _forgotten(self, writes: Writes, source: Source, near: Save, passes: Sequence[Moment]) -> Save | None:
         """The save of a vCPU to which nothing was restored; None if it was not there when the others were saved."""
         if len(writes.attempts) >= FEWEST_WRITES or not writes.entered:
             return None
-        latest = writes.start if source == ("", writes.vm) else writes.end  # a rollback after another INIT
+        latest = _latest(writes, source)
         if passes:
             saved = [save for save in of_vcpu(passes, writes.vcpu) if save.first_event < latest]
             if len(saved) > 1:
-                self.unsure[id(writes)] = saved
+                self.unsure[id(writes)] = [*saved]
             return saved[-1] if saved else None
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and save.first_event < latest]
         return self._together(near, saved, latest)
+
+
+def _latest(writes: Writes, source: Source) -> int:
+    """The number of the event before which a save of a VM was made that may have been meant."""
+    return writes.start if source == ("", writes.vm) else writes.end  # a rollback after another INIT
 
 
 def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:

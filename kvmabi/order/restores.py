@@ -20,7 +20,7 @@ FEWEST_ALIKE = 16
 def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
     own = found.save.place == writes.place and not found.save.from_run
-    if len(writes.evidence) < FEWEST_WRITES and not ((own or found.alike_ids) and _is_rollback(found)):
+    if len(writes.evidence) < FEWEST_WRITES and not ((own or _is_told_by_few(writes, found)) and _is_rollback(found)):
         return False
     if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
         agrees = found.alike_ids >= FEWEST_ALIKE and found.alike >= found.unlike
@@ -33,11 +33,16 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not writes.entered and not writes.gave_up:
         return _is_complete(found)
     if not writes.fresh:
-        if own and not found.save.is_large:
+        if not found.save.is_large:
             return is_exact(writes, found.save)  # a debugger reads and writes back a few
         enough = found.written >= (HALF if own else NEARLY_ALL) or (own and _is_rollback(found))
         return enough or (own and (_is_left_alone(found) or is_exact(writes, found.save)))
     return found.coverage >= HALF or not (found.unlike or found.save.from_run)
+
+
+def _is_told_by_few(writes: Writes, found: Fit) -> bool:
+    """Whether few values that were written speak for another vCPU's save: all machines boot with the same few."""
+    return found.alike_ids >= FEW or (found.alike_ids > 0 and is_exact(writes, found.save))
 
 
 def _is_rollback(found: Fit) -> bool:

@@ -41,10 +41,11 @@ def is_written_back(writes: Writes, saves: Iterable[Save]) -> bool:
     Counters move on between the read and the write. What is not a register has no attempt that says so: its value is
     compared with the one that was read.
     """
-    if writes.fresh or 2 * len(writes.written_back) < len(writes.state):
+    if writes.fresh or writes.last is None or 2 * len(writes.written_back) < len(writes.state):
         return False
+    start, last = writes.start, writes.last.number
     own = [save for save in saves if save.place == writes.place and not save.from_run]
-    read = [save for save in own if any(writes.start < at < writes.first for at in (save.first_event, *save.again))]
+    read = [save for save in own if any(start < at < last for at in (save.first_event, *save.again))]
     return any(all(_is_as_read(id, attempt, save) for id, attempt in writes.attempts.items()) for save in read)
 
 

@@ -90,6 +90,7 @@ class Reader:
         self._reads: dict[int, int] = {}
         self._changed = True
         self._began = 0
+        self._count = 0
 
     def changed(self) -> None:
         """The vCPU may have changed since the last read."""
@@ -102,14 +103,16 @@ class Reader:
         if self._changed:
             self._changed = False
             self._reads = {}
-            self._began = event.number
+            self._began, self._count = event.number, 0
         save, before = self.save, self._reads.get(id, 0)
         self._reads[id] = event.number
         if save is not None and save.reads is self._reads:
             save.last_event = event.number
             if before >= self._began:
-                self._began = event.number
-                save.again.append(event.number)
+                self._began, self._count = event.number, 0
+            self._count += 1
+            if self._count == FEWEST_READS and self._began > save.first_event:
+                save.again.append(self._began)
         return len(self._reads) >= FEWEST_READS and (save is None or save.reads is not self._reads)
 
     def has_read(self, count: int) -> bool:

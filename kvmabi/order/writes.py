@@ -96,7 +96,8 @@ class Writes:
     before the last write, by register ID, ``undone`` those of registers that a write has destroyed since, and
     ``written_back`` the last writes of what was read, which change nothing and do not count as attempts. ``seen`` is
     the event at which the VMM had read half of the registers of one state. ``wiped`` are the writes that an INIT undid
-    before the guest was entered. ``first`` is the number of the first write's event, ``last`` is the last write.
+    before the guest was entered, ``entry`` is the number of the event that entered it last. ``first`` is the number of
+    the first write's event, ``last`` is the last write.
 
     The end is a guest entry (``entered``), or the close of the vCPU or a question (not): ``state`` is what the vCPU had
     then, ``svcr`` its mode, ``end`` the event's number, ``seconds`` the time on the monotonic clock. A report shows the
@@ -116,6 +117,7 @@ class Writes:
     undone: dict[int, Event] = field(default_factory=dict)
     written_back: dict[int, Event] = field(default_factory=dict)
     reads_since_write: dict[int, Event] = field(default_factory=dict)
+    entry: int = 0
     first: int = 0
     last: Event | None = None
     seen: int = 0
@@ -228,9 +230,9 @@ class Writes:
         return dict(sample.values())
 
     @cached_property
-    def sampled(self) -> dict[int, bytes | None]:
-        """What was last tried to write to the registers of the sample."""
-        return {id: attempt.tried for id, attempt in self.sample.items()}
+    def sampled(self) -> dict[int, list[bytes]]:
+        """What was tried to write to the registers of the sample."""
+        return {id: attempt.values(0) for id, attempt in self.sample.items()}
 
     @property
     def explores(self) -> bool:

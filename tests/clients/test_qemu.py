@@ -14,7 +14,7 @@ from lacking import needs
 
 from clients.available import needs_client, needs_vgic_registers
 from clients.gdbstub import Gdb
-from clients.qemu import SECONDS, Qemu
+from clients.qemu import LOOK_SECONDS, SECONDS, Qemu
 from clients.running import Result
 from kvmabi import regid
 from kvmabi.snapshot.opening import read
@@ -23,6 +23,8 @@ from kvmabi.snapshot.snapshot import Snapshot
 HOST, OTHER_HOST = "neoverse-v1", "neoverse-n2"
 WIDE_HOST = "qemu-max"
 """A host with vectors of 2048 bits."""
+STOPS = 25
+"""How often a machine is started and stopped."""
 COUNTERS = {"cntvct_el0", "cntpct_el0"}
 """Registers that run while nothing else does."""
 
@@ -123,6 +125,20 @@ def test_starts_runs_and_stops(version: Version, vcpus: int, cpu: str, tmp_path:
     assert shown == again
     assert [f"CPU#{vcpu}" in shown for vcpu in range(vcpus + 1)] == [True] * vcpus + [False]
     assert (result.status, result.report["findings"], result.report["refused"]) == (0, [], [])
+
+
+@EACH
+def test_quick_stops_and_starts(version: Version, tmp_path: Path) -> None:
+    """A vCPU that is stopped as soon as it starts, whether it entered the guest or not, has lost nothing."""
+    with started(version, tmp_path / "qemu", 4, "host,sve=off") as qemu:
+        for count in range(STOPS):
+            qemu.command("cont")
+            time.sleep(LOOK_SECONDS * (count % 3) / 2)
+            qemu.command("stop")
+            if count % 5 == 0:
+                qemu.monitor("info registers -a")
+        result = qemu.quit()
+    assert (result.status, result.report["findings"]) == (0, [])
 
 
 @EACH

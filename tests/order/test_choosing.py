@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from vmms import Saved, differing, guest, in_order, lost, restore, run, save, vcpu_of
+from vmms import Saved, differing, fill, guest, in_order, lost, restore, run, save, vcpu_of
 
 from kvmabi import Kvm
 from kvmabi.kvm import Vcpu
@@ -72,6 +72,7 @@ def test_nothing_written_decides_between_two_saves(kvm: Kvm, elsewhere: bool) ->
     run(target)
     assert "z3" in differing(target, old)
     assert lost(kvm) == missing
+    print(unjudged(kvm), kvm.verdict())
     (why,) = unjudged(kvm)
     assert why.startswith("z3: which of 2 saves")
 
@@ -230,3 +231,99 @@ def test_registers_that_only_one_save_has(kvm: Kvm) -> None:
     verdict = kvm.verdict()
     assert verdict.findings == ()
     assert [pair.edited for pair in verdict.judged] == [("x3",)]
+
+
+def test_the_state_of_init_is_a_save_by_luck(kvm: Kvm) -> None:
+    """A vCPU was looked at before it was set up, and saved after; INIT after a restore leaves what the look saw."""
+    source = vcpu_of(kvm.create_vm())
+    save(source)
+    source["x3"], source["tpidr_el1"] = 3, 5
+    saved = save(source)
+    target = vcpu_of(kvm.create_vm())
+    put(target, saved)
+    target.init({"sve", "sme"})
+    run(target)
+    assert lost(kvm) == {"x3", "tpidr_el1"}
+
+
+def test_values_of_a_third_save_do_not_decide(kvm: Kvm) -> None:
+    """All predicates are of an older save, and p2 is what the last two differ in: it is named, the rest is reported."""
+    source = guest(kvm.create_vm(), 3)
+    predicates = [f"p{number}" for number in range(16)]
+    oldest = save(source)
+    run(source)
+    for name in (*predicates[4:], "x3"):
+        source[name] = bytes([number + 1 for number in source[name]])
+    save(source)
+    source["p2"] = bytes([number + 3 for number in source["p2"]])
+    newest = save(source)
+    target = vcpu_of(kvm.create_vm())
+    put(target, newest | {name: oldest[name] for name in predicates})
+    run(target)
+    assert lost(kvm) == set(predicates[4:])
+    assert [each.why[:3] for each in kvm.verdict().not_judged if each.vm == 2] == ["p2:"]
+
+
+def test_a_save_of_core_registers_belongs_to_no_pass(kvm: Kvm) -> None:
+    """The last pass reads vCPU 0's core registers only; it was restored, with the whole of vCPU 1."""
+    vcpus = two_vcpus(kvm)
+    for seed in (0, 9):
+        for vcpu in vcpus:
+            run(vcpu)
+            fill(vcpu, seed + 50 * vcpu.index)
+        for vcpu in vcpus:
+            save(vcpu)
+    for vcpu in vcpus:
+        run(vcpu)
+    names = [name for name in vcpus[0].names() if name[0] in "xz" and name[1:].isdigit()]
+    names += ["sp", "pc", "sp_el1", "elr_el1", "fpsr"]
+    for vcpu in vcpus:
+        for number, name in enumerate(names):
+            vcpu[name] = bytes([100 + number]) * len(vcpu[name])
+    core = save(vcpus[0], ["svcr", *names])
+    other = save(vcpus[1])
+    vm = kvm.create_vm()
+    targets = [vcpu_of(vm, index) for index in range(2)]
+    restore(targets[0], core)
+    put(targets[1], other)
+    for target in targets:
+        run(target)
+    assert "tpidr_el0" in lost(kvm)
+    assert not core.keys() & lost(kvm)
+
+
+def test_a_look_at_a_clone_is_no_source_of_the_next_one(kvm: Kvm) -> None:
+    """Each clone is read before it runs and after: the first is not the source of the second, x3 is lost in both."""
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    saved = save(source)
+    clones = []
+    for _ in range(2):
+        clone = vcpu_of(kvm.create_vm())
+        put(clone, {name: value for name, value in saved.items() if name != "x3"})
+        if clones:
+            save(clones[0])
+        else:
+            save(clone)
+            run(clone)
+        clones.append(clone)
+    run(clones[1])
+    assert [(finding.vm, finding.registers) for finding in kvm.findings()] == [(2, ("x3",)), (3, ("x3",))]
+
+
+def test_a_forgotten_vcpu_is_not_nearer_to_an_older_save(kvm: Kvm) -> None:
+    """A debugger reads vCPU 1 and moves z3 away from what INIT gives, then both are saved; z3 is lost, too."""
+    vcpus = two_vcpus(kvm)
+    vcpus[1]["z3"] = 0
+    save(vcpus[1])
+    vcpus[1]["z3"] = bytes([3] * 256)
+    saves = [save(vcpu) for vcpu in vcpus]
+    vm = kvm.create_vm()
+    targets = [vcpu_of(vm, index) for index in range(2)]
+    put(targets[0], saves[0])
+    restore(targets[1], saves[1], ["x5", "fpsr"])
+    missing = differing(targets[1], saves[1])
+    for target in targets:
+        run(target)
+    assert "z3" in missing
+    assert lost(kvm) == missing

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from vmms import VLS, guest, opened, restore, run, save
+from vmms import VLS, guest, mp_state, opened, restore, run, save
 
 from kvmabi import regid, uapi
 from kvmabi.events import MP_STATE, VCPU_EVENTS, Event, Kind
-from kvmabi.kvm import Vcpu
 from kvmabi.order.moments import agreed, moments, of_vcpu
 from kvmabi.order.rounds import is_set_up_anew, is_written_back, rounds
 from kvmabi.order.saves import Save
@@ -93,13 +92,6 @@ def test_nothing_agrees_with_nothing() -> None:
     assert agreed(moments([save_of(0, 10)], before=100), []) == []
 
 
-def mp_state(vcpu: Vcpu, request: int, state: int = 0) -> int:
-    """KVM_GET_MP_STATE or KVM_SET_MP_STATE."""
-    place = uapi.ffi.new("struct kvm_mp_state *", {"mp_state": state})
-    vcpu.kvm.ioctl(vcpu.fd, request, place)
-    return int(place.mp_state)
-
-
 @pytest.mark.parametrize("host", ["neoverse-v1", "cortex-a57"])
 def test_what_was_read_and_written_back_restores_nothing(host: str) -> None:
     """A VMM that stops a vCPU, reads it, writes it back and goes on has not restored the state before its run."""
@@ -117,10 +109,13 @@ def test_what_was_read_and_written_back_restores_nothing(host: str) -> None:
 
 
 def test_another_mp_state_than_was_read_is_a_write() -> None:
-    """What is written back with the value that the VMM read is no restore; a value of its own may be one."""
+    """What is written back with the value that the VMM read is no restore; a value of its own may be one.
+
+    The guest's time was set before the reads: a stop that follows a start at once.
+    """
     read = Save(1, 0, dict.fromkeys((*X, MP_STATE), b"\x00"), {MP_STATE: 12}, {}, 0.0, first_event=12)
     sync = writes(0, 10, MP_STATE, fresh=False, end=40)
-    sync.state, sync.first = dict.fromkeys(X, b"\x00"), 20
+    sync.state, sync.first, sync.last = dict.fromkeys(X, b"\x00"), 11, kvm_event(30)
     sync.written_back = {id: kvm_event(20 + place) for place, id in enumerate(X)}
     for value, expected in ((b"\0", True), (b"\1", False)):
         sync.attempts[MP_STATE].good = [kvm_event(30, value)]
