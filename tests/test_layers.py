@@ -98,7 +98,18 @@ INSIDE = {
     ),
     "order": (
         *("values", "causes", "findings", "controllers", "writes", "saves", "lives", "rounds", "moments", "fitting"),
-        *("restores", "choosing", "voting", "pairing", "verdict", "edits", "comparing", "judging", "mistaken"),
+        *(
+            "restores",
+            "narrowing",
+            "choosing",
+            "voting",
+            "pairing",
+            "verdict",
+            "edits",
+            "comparing",
+            "judging",
+            "mistaken",
+        ),
         *("checker", "kept"),
     ),
     "snapshot": (

@@ -17,26 +17,27 @@ from kvmabi.order.saves import FEWEST_READS, Save
 from kvmabi.order.values import group_of, is_cut, is_reversed, same
 from kvmabi.order.writes import Writes
 
-NEWER_SHARE = 0.25
-"""The share of what was tried where two saves differ, registers or groups, that shows that the newer was meant."""
+OLDER_SHARE, NEWER_SHARE = 0.25, 0.5
+"""The shares of what was tried where two saves differ, registers or groups, that are the newer one's: below the first
+the older one was meant, from the second on the newer one; between them that is not to be seen."""
 
 
-def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
+def choose(writes: Writes, fits: Sequence[Fit], known: Sequence[Save]) -> Save:
     """Among saves of one vCPU: the newest that it equals, or else the one that was meant by what was tried.
 
     Where that does not decide: the one that read the registers that were written, then the one that the vCPU differs
-    least from, then the newest.
+    least from, then the newest. ``known`` are all saves of the source, also those that do not fit.
     """
     newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
     saves = [found.save for found in newest_first]
     if len(saves) == 1:
         return saves[0]
     best = next((save for save in saves if is_exact(writes, save)), None)
-    if best is not None and not any(_is_by_luck(writes, best, save, saves) for save in saves):
+    if best is not None and not any(_is_by_luck(writes, best, save, known) for save in saves):
         return best
     best = saves[0]
     for older in saves[1:]:
-        decided = _is_newer_meant(writes, best, older, saves)
+        decided = _is_newer_meant(writes, best, older, known)
         if decided is None:
             decided = differing(writes, best) <= differing(writes, older)
         if not decided:
@@ -44,7 +45,7 @@ def choose(writes: Writes, fits: Sequence[Fit]) -> Save:
     return best
 
 
-def rivals(writes: Writes, chosen: Save, saves: Sequence[Save]) -> list[Save]:
+def rivals(writes: Writes, chosen: Save, saves: Sequence[Save], known: Sequence[Save]) -> list[Save]:
     """The other saves that may as well have been meant: neither values nor the registers that were read decide.
 
     None if the vCPU has the state of the chosen one.
@@ -52,29 +53,43 @@ def rivals(writes: Writes, chosen: Save, saves: Sequence[Save]) -> list[Save]:
     if is_exact(writes, chosen):
         return []
     others = (save for save in saves if save is not chosen)
-    return [save for save in others if _is_newer_meant(writes, chosen, save, saves) is None]
+    return [save for save in others if _is_newer_meant(writes, chosen, save, known) is None]
 
 
-def _is_by_luck(writes: Writes, equal: Save, other: Save, saves: Sequence[Save]) -> bool:
-    """Whether a vCPU equals a save because INIT gives what it has: only values of the other one were tried."""
-    tried = _tried(writes, other, equal, saves) if other is not equal else {}
-    return bool(tried) and not tried[False] and tried[True].total() > 0
+def _is_by_luck(writes: Writes, equal: Save, other: Save, known: Sequence[Save]) -> bool:
+    """Whether a vCPU equals a save though the other one was meant.
+
+    INIT gives what it has, and only values of the other one were tried; or the guest's time is the other one's.
+    """
+    if other is equal:
+        return False
+    if _counters(writes, other) and not _counters(writes, equal):
+        return True
+    tried = _tried(writes, other, equal, known)
+    return not tried[False] and tried[True].total() > 0
 
 
-def _is_newer_meant(writes: Writes, newer: Save, older: Save, saves: Sequence[Save]) -> bool | None:
+def _counters(writes: Writes, save: Save) -> set[int]:
+    """The counters that were last written as they were read for a save: 64 bits that nothing else has."""
+    attempts = writes.evidence
+    return {id for id, value in save.counters if id in attempts and attempts[id].written == value}
+
+
+def _is_newer_meant(writes: Writes, newer: Save, older: Save, known: Sequence[Save]) -> bool | None:
     """Whether the newer of two saves was meant rather than the older one; None if that is not to be seen."""
     if older.went_on_in(newer) or newer.went_on_in(older):
         return older.went_on_in(newer)
-    tried = _tried(writes, newer, older, saves)
+    tried = _tried(writes, newer, older, known)
     if tried[True] or tried[False]:
         registers = tried[True].total() / (tried[True] + tried[False]).total()
         groups = len(tried[True]) / (len(tried[True]) + len(tried[False]))
-        return max(registers, groups) >= NEWER_SHARE
+        share = max(registers, groups)
+        return None if OLDER_SHARE <= share < NEWER_SHARE else share >= NEWER_SHARE
     better = _misfit(writes, older) - _misfit(writes, newer)
     return better > 0 if abs(better) > FEWEST_READS else None
 
 
-def _tried(writes: Writes, newer: Save, older: Save, saves: Sequence[Save]) -> dict[bool, Counter[str]]:
+def _tried(writes: Writes, newer: Save, older: Save, known: Sequence[Save]) -> dict[bool, Counter[str]]:
     """How many registers of each group were given the newer (True) or the older (False) of two saves' values.
 
     A register that got both counts as it was left, if no other decides. Groups of which registers that are the same in
@@ -95,7 +110,9 @@ def _tried(writes: Writes, newer: Save, older: Save, saves: Sequence[Save]) -> d
         elif of_newer:  # both
             last[_is_from(id, one, values[-1])][group_of(id)] += 1
     tried = tried if any(tried.values()) else last
-    others = [save for save in saves if save is not newer and save is not older]
+    for id in (counters := _counters(writes, newer)) ^ _counters(writes, older):
+        tried[id in counters][group_of(id)] += 1
+    others = [save for save in known if save.place == newer.place and save is not newer and save is not older]
     for group in {group_of(id) for id in alike if others and _is_stale(writes, id, newer, others)}:
         tried[True].pop(group, None)
         tried[False].pop(group, None)

@@ -54,7 +54,7 @@ class Fit(NamedTuple):
     @property
     def score(self) -> float:
         """By which the VM that was restored is chosen."""
-        return self.left + self.alike - self.unlike
+        return self.left + self.alike - self.mismatch
 
     @property
     def mismatch(self) -> float:
@@ -186,6 +186,8 @@ def _is_written_as(tried: bytes, saved: bytes | None) -> bool:
 
 def may_fit(writes: Writes, shape: Shape, equal: int) -> bool:
     """Whether to compare a whole save, by a register of each group that was written, ``equal`` of them as saved."""
+    if turns_time_back(writes, shape.save):
+        return True
     sample = writes.sample
     concerned = 1.0 if writes.fresh else _concerned(writes, shape)  # after INIT a part of it may suffice
     if concerned < LARGE:  # a rollback that forgets much is only named as not judged, if nothing speaks against it
@@ -267,6 +269,18 @@ def eligible(writes: Writes, save: Save) -> bool:
         return save.first_event < (undone or writes).start
     last = writes.last.number if writes.last is not None else writes.end
     return save.first_event < last
+
+
+def turns_time_back(writes: Writes, save: Save) -> bool:
+    """Whether a vCPU was given a counter of an earlier save of itself, as it was read: it is being rolled back.
+
+    A VMM that stops the guest's time writes what it read since the guest ran, which no such save has.
+    """
+    if save.place != writes.place or save.from_run:
+        return False
+    attempts = writes.attempts
+    old = (counter for counter, number in save.counters.items() if number < writes.start and counter[0] in attempts)
+    return any(value == event.data for id, value in old for event in attempts[id].good)
 
 
 def was_entered_since(writes: Writes, save: Save) -> bool:

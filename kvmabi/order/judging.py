@@ -133,7 +133,7 @@ class Judge:
         others = Pairing(self._others, doubtful).pairs() if self._others else {}
         for of in doubtful:
             other = better.get(id(of)) or others.get(id(of))
-            if other is not None and _score(of, other) >= _score(of, inferred[id(of)]):
+            if other is not None and _told(of, other) >= _told(of, inferred[id(of)]):
                 inferred[id(of)] = other
 
     def _declared(self, writes: Writes) -> Save | None:
@@ -151,7 +151,7 @@ class Judge:
         self._resolved |= {(writes.vm, writes.vcpu), (writes.vm, None)} if saves else set()
         fits = [found for save in saves if (found := fit(writes, shape_of(save))) is not None]
         if fits:
-            return choose(writes, fits)
+            return choose(writes, fits, saves)
         return saves[-1] if saves else None
 
     def _judge_pair(self, writes: Writes, save: Save, *, declared: bool) -> None:
@@ -245,13 +245,14 @@ class Judge:
     # --- one vCPU alone
 
     def _judge_alone(self, writes: Writes) -> None:
+        near = self._pairing.near(writes)
         if writes.entered and not writes.explores:
-            self._findings += _findings(writes, [*self._certain(writes)], None, (), _origins(writes))
+            certain = [of for of in self._certain(writes) if near is None or not _is_as_in(of, writes, near)]
+            self._findings += _findings(writes, certain, None, (), _origins(writes))
         if writes.restores is not None:
             why = f"declared to be restored from the save {writes.restores}, which was not declared"
             self._not_judged.append(NotJudged(*writes.place, len(writes.attempts), why, is_restore=True))
             return
-        near = self._pairing.near(writes)
         if near is not None:
             self._not_judged.append(_nearly(writes, near))
         elif len(writes.evidence) >= FEWEST_WRITES:
@@ -299,9 +300,16 @@ class Judge:
             self._not_judged.append(NotJudged(0, 0, 0, why))
 
 
-def _score(writes: Writes, save: Save) -> float:
+def _told(writes: Writes, save: Save) -> float:
+    """How much of what was written since a save speaks for it."""
     found = fit(writes, shape_of(save))
-    return found.score if found is not None else 0.0
+    return found.alike - found.unlike if found is not None else 0.0
+
+
+def _is_as_in(difference: Difference, writes: Writes, save: Save) -> bool:
+    """Whether a register has the value of a save, whatever the VMM wrote."""
+    id = difference.loss.id
+    return id in save.state and same(id, save.state[id], writes.state.get(id))
 
 
 def _is_beyond(difference: Difference, writes: Writes, save: Save) -> bool:
@@ -315,7 +323,7 @@ def _is_beyond(difference: Difference, writes: Writes, save: Save) -> bool:
 def _nearly(writes: Writes, save: Save) -> NotJudged:
     """Why a vCPU that was given many values of a save was not compared with it."""
     source = f"VM {save.vm} vCPU {save.vcpu}, events {save.first_event}-{save.last_event}"
-    why = f"{len(writes.evidence)} registers written, many as saved ({source}), others left alone"
+    why = f"{len(writes.evidence)} registers written, many as saved ({source}), not all"
     hint = "declare the source (--pair) if it is a restore"
     return NotJudged(*writes.place, len(writes.evidence), why, hint, is_restore=True)
 

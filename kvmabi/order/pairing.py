@@ -22,9 +22,11 @@ from kvmabi.order.fitting import (
     was_entered_since,
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
+from kvmabi.order.narrowing import likeliest, varying
 from kvmabi.order.restores import HALF, MOST, accepts, is_likely, is_nearly
 from kvmabi.order.rounds import is_set_up_anew, rounds
 from kvmabi.order.saves import Save
+from kvmabi.order.values import same
 from kvmabi.order.voting import Source, source_of, sources
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
@@ -50,6 +52,7 @@ class Pairing:
                 before = by_place[save.from_run, save.vm, save.vcpu]
                 self._shapes.append(shape_of(save, before))
                 before.append(save)
+        self._telling = varying(self._shapes)
         self._writes = writes
         self.unsure: dict[int, list[Save | None]] = {}
         self._all = {id(of): self._all_fits(of) for of in writes}
@@ -89,8 +92,9 @@ class Pairing:
 
     def _fitting(self, writes: Writes, shapes: Iterable[tuple[int, Shape]]) -> list[Fit]:
         """The fits of those saves that a sample of the values looks like."""
-        alike = (shape for equal, shape in shapes if may_fit(writes, shape, equal))
-        return [found for shape in alike if (found := fit(writes, shape)) is not None]
+        alike = [(equal, shape) for equal, shape in shapes if may_fit(writes, shape, equal)]
+        compared = likeliest(writes, alike, self._telling)
+        return [found for _, shape in compared if (found := fit(writes, shape)) is not None]
 
     def without(self, left_out: Set[int]) -> Pairing:
         """The same without some saves, given by ``id()``."""
@@ -105,7 +109,7 @@ class Pairing:
 
     def _pairs_of_vm(self, restored: list[Writes]) -> dict[int, Save]:
         """The pairs of one VM: the VM that it was restored from first, then each vCPU by its index."""
-        voted = sources(restored, self._fits)
+        voted = sources(restored, self._fits, self._all)
         if not voted:
             return {}
         source = voted[0]
@@ -150,7 +154,7 @@ class Pairing:
         saves = [save for save in fits if save.vcpu == chosen.vcpu and (alone or save.vm == chosen.vm)]
         if any(save is chosen for save in passing):
             saves = [save for save in saves if any(save is one for one in passing)]
-        others = rivals(writes, chosen, saves)
+        others = rivals(writes, chosen, saves, self._by_vm[chosen.from_run, chosen.vm])
         if others:
             self.unsure[id(writes)] = [chosen, *others]
 
@@ -165,17 +169,20 @@ class Pairing:
             others = (found for found in self._all[id(writes)] if found.save.place == place and not found.save.from_run)
             by_index += [found for found in others if found.coverage >= MOST and found not in by_index]
         elsewhere = [found for found in from_source if found.save.vcpu != writes.vcpu]
-        chosen = choose(writes, by_index) if by_index else None
+        chosen = self._choose(writes, by_index) if by_index else None
         if chosen is not None and (alone or not elsewhere or is_exact(writes, chosen)):
             return chosen
         saved = [save for save in self._by_vm[source] if save.vcpu == writes.vcpu and eligible(writes, save)]
         if elsewhere and saved and not alone:
-            near = choose(writes, elsewhere)
+            near = self._choose(writes, elsewhere)
             if chosen is None or is_exact(writes, near):
                 return self._together(near, saved, writes.end)
         if not from_source and saved and writes.fresh:  # it has the state of a vCPU of yet another VM
             return saved[-1]
-        return chosen or choose(writes, from_source or fits)
+        return chosen or self._choose(writes, from_source or fits)
+
+    def _choose(self, writes: Writes, fits: Sequence[Fit]) -> Save:
+        return choose(writes, fits, self._by_vm[source_of(fits[0])])
 
     def _together(self, near: Save, saves: Sequence[Save], before: int) -> Save | None:
         """Of the saves of one vCPU the one that belongs to a save of another vCPU of its VM."""
@@ -207,7 +214,7 @@ class Pairing:
             allowed = of_vcpu(best, pair.vcpu)
             fits = [found for found in self._all[id(writes)] if any(found.save is save for save in allowed)]
             if fits:
-                pairs[id(writes)] = _nearer(writes, choose(writes, fits), pair)
+                pairs[id(writes)] = _nearer(writes, self._choose(writes, fits), pair)
             elif allowed and any(pair is save for save in saves) and not any(pair is save for save in allowed):
                 # another vCPU's state, of the same pass
                 pairs[id(writes)] = allowed[-1]
@@ -266,14 +273,14 @@ class Pairing:
         passing = [found for found in likely if any(found.save is save for save in together)]
         if not likely:
             return None
-        chosen = choose(writes, likely)
+        chosen = self._choose(writes, likely)
         candidates = passing or likely
         if len(candidates) > 1 and all(found.coverage < HALF for found in candidates):
             self.unsure[id(writes)] = [found.save for found in candidates]
         if not passing:
             return chosen
-        of_pass = choose(writes, passing)
-        return _nearer(writes, of_pass, chosen) if any(found.alike_ids >= FEW for found in likely) else of_pass
+        of_pass = self._choose(writes, passing)
+        return _nearer(writes, of_pass, chosen) if _tells_apart(writes, of_pass, chosen) else of_pass
 
     def _forgotten(self, writes: Writes, source: Source, near: Save, passes: Sequence[Moment]) -> Save | None:
         """The save of a vCPU to which nothing was restored; None if it was not there when the others were saved."""
@@ -301,3 +308,9 @@ def _without(fits: list[Fit], left_out: Set[int]) -> list[Fit]:
 def _nearer(writes: Writes, save: Save, other: Save) -> Save:
     """The save that a vCPU differs less from, the first of equally near ones."""
     return save if save is other or differing(writes, save) <= differing(writes, other) else other
+
+
+def _tells_apart(writes: Writes, save: Save, other: Save) -> bool:
+    """Whether a register was written or looked at in which two saves differ."""
+    concerned = writes.evidence.keys() | writes.looks.keys()
+    return any(id in concerned and not same(id, value, other.state.get(id)) for id, value in save.state.items())

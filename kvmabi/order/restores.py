@@ -6,7 +6,7 @@ docs/explanation/verdicts.md is the prose of this file and of kvmabi.order.pairi
 
 from __future__ import annotations
 
-from kvmabi.order.fitting import FEW, Fit, differing, is_exact
+from kvmabi.order.fitting import FEW, Fit, differing, is_exact, turns_time_back
 from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 HALF, MOST, NEARLY_ALL, ALL_BUT_FEW = 0.5, 0.8, 0.9, 0.98
@@ -20,6 +20,8 @@ FEWEST_ALIKE = 16
 def accepts(writes: Writes, found: Fit) -> bool:
     """Whether what was written is a restore of this save, rather than something else with some equal values."""
     own = found.save.place == writes.place and not found.save.from_run
+    if turns_time_back(writes, found.save):
+        return writes.entered and found.save.is_large and found.coverage >= HALF
     if len(writes.evidence) < FEWEST_WRITES and not ((own or _is_told_by_few(writes, found)) and _is_rollback(found)):
         return False
     if found.unlike:  # with unlike == 0 enough is alike, or nearly all was attempted
@@ -76,9 +78,15 @@ def is_likely(writes: Writes, found: Fit) -> bool:
 
 
 def is_nearly(writes: Writes, found: Fit) -> bool:
-    """Whether a vCPU was given many values of a save, and no others, though not enough for a restore of it."""
-    if found.unlike or not found.save.is_large:
+    """Whether a vCPU was given many values of a save, and no others, though not enough for a restore of it.
+
+    Or values for all registers of a save of its own, a third of them as saved.
+    """
+    if not found.save.is_large:
         return False
+    if found.unlike:
+        attempted = found.written >= ALL_BUT_FEW and found.ids >= ALL_BUT_FEW and found.save.place == writes.place
+        return attempted and found.alike_ids >= FEWEST_ALIKE and 2 * found.alike >= found.unlike
     if writes.fresh and len(writes.attempts) >= FEWEST_ALIKE:  # a file cut short may end before values that tell
         return found.alike_ids >= FEW or not found.superseded
     if found.alike_ids >= FEWEST_ALIKE and found.save.place == writes.place:

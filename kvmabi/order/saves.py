@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 
 from kvmabi.events import Event
 from kvmabi.order.controllers import Reads
-from kvmabi.order.values import Values, same
+from kvmabi.order.values import RUNNING, Values, same
 
 FEWEST_READS = 8
 """How many registers are read before the reads count as a save: debuggers and probes read a few."""
+
+MOST_COUNTERS = 64
+"""How many values of counters are remembered of one state, which may be read for ever."""
 
 
 @dataclass(eq=False)
@@ -23,6 +26,7 @@ class Save:
     ``before``, the save of the state before, is what those gave. ``seconds`` is when it began, on the monotonic clock.
     ``again`` are the numbers of the events at which the VMM began to read the same state once more: from a register
     that it had read already.
+    ``counters`` are the first values that were read of registers which run by themselves, with the events' numbers.
     ``controllers`` is what the VMM read of the VM's interrupt controllers in that state.
     ``opened_by`` is an event of the save, ``label`` what a VMM that declared it calls it (None: inferred),
     ``from_run`` the run that it was made in, "" for this one.
@@ -40,6 +44,7 @@ class Save:
     first_event: int = 0
     last_event: int = 0
     again: list[int] = field(default_factory=list)
+    counters: dict[tuple[int, bytes], int] = field(default_factory=dict)
     controllers: Reads = field(default_factory=Reads)
 
     def __post_init__(self) -> None:
@@ -91,6 +96,7 @@ class Reader:
         self._changed = True
         self._began = 0
         self._count = 0
+        self._counters: dict[tuple[int, bytes], int] = {}
 
     def changed(self) -> None:
         """The vCPU may have changed since the last read."""
@@ -103,7 +109,9 @@ class Reader:
         if self._changed:
             self._changed = False
             self._reads = {}
-            self._began, self._count = event.number, 0
+            self._began, self._count, self._counters = event.number, 0, {}
+        if id in RUNNING and event.data is not None and len(self._counters) < MOST_COUNTERS:
+            self._counters.setdefault((id, event.data), event.number)
         save, before = self.save, self._reads.get(id, 0)
         self._reads[id] = event.number
         if save is not None and save.reads is self._reads:
@@ -124,12 +132,13 @@ class Reader:
         if self._changed:
             self._changed = False
             self._reads = {}
-            self._began = number
+            self._began, self._counters = number, {}
         self._reads[id] = number
 
     def open(self, save: Save) -> None:
         """The present reads are those of this save."""
-        self._reads = save.reads
+        save.counters.update(self._counters)
+        self._reads, self._counters = save.reads, save.counters
         self.save = save
 
     @property

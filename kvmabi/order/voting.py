@@ -21,11 +21,15 @@ def source_of(found: Fit) -> Source:
     return found.save.from_run, found.save.vm
 
 
-def sources(restored: Iterable[Writes], fits: Mapping[int, Sequence[Fit]]) -> list[Source]:
-    """The VMs whose saves fit best, by ``id()`` of the writes in ``fits``, the earliest first.
+def sources(
+    restored: Iterable[Writes], fits: Mapping[int, Sequence[Fit]], looser: Mapping[int, Sequence[Fit]]
+) -> list[Source]:
+    """The VMs whose saves fit best, the earliest first: ``fits`` are those of restores, by ``id()`` of the writes.
 
-    Of those that fit as well one of this run counts, then the one that was attempted wholly, then the one whose vCPUs
-    of the same index fit best, then the one that the vCPUs differ least from. What is left cannot be told apart.
+    ``looser`` are the fits of values that make no restore by themselves, too: they decide between equal VMs.
+
+    Of those that fit as well one of this run counts, then the one that was attempted wholly, then the one that the
+    vCPUs differ least from, then the one whose vCPUs of the same index fit best. What is left cannot be told apart.
     """
     scores: dict[Source, float] = defaultdict(float)
     by_index: dict[Source, float] = defaultdict(float)
@@ -37,13 +41,13 @@ def sources(restored: Iterable[Writes], fits: Mapping[int, Sequence[Fit]]) -> li
             scores[vm] += found.score
             whole[vm] += found.ids >= ALL_BUT_FEW
             apart[vm] += differing(writes, found.save) if len(best) > 1 else 0
-        for vm, found in _best([found for found in fits[id(writes)] if found.save.vcpu == writes.vcpu]).items():
+        for vm, found in _best([found for found in looser[id(writes)] if found.save.vcpu == writes.vcpu]).items():
             by_index[vm] += found.score
     if not scores:
         return []
     most = max(scores.values()) - NEARLY_NONE
     ranks = {
-        vm: (vm[0] == "", whole[vm], round(by_index[vm], DIGITS), -apart[vm])
+        vm: (vm[0] == "", whole[vm], -apart[vm], round(by_index[vm], DIGITS))
         for vm, score in scores.items()
         if score >= most
     }

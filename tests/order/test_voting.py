@@ -98,5 +98,5 @@ def test_scores_are_sums_in_any_order() -> None:
         ]
         for of in restored_vcpus
     }
-    assert sources(restored_vcpus, fits) == [("", 1), ("", 2)]
-    assert sources(restored_vcpus, {of: [] for of in fits}) == []
+    assert sources(restored_vcpus, fits, fits) == [("", 1), ("", 2)]
+    assert sources(restored_vcpus, {of: [] for of in fits}, fits) == []
