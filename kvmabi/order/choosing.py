@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from kvmabi.order.fitting import Fit, differing, is_exact
+from kvmabi.order.fitting import Fit, counters_of, differing, is_exact
 from kvmabi.order.saves import FEWEST_READS, Save
 from kvmabi.order.values import group_of, is_cut, is_reversed, same
 from kvmabi.order.writes import Writes
@@ -59,20 +59,15 @@ def rivals(writes: Writes, chosen: Save, saves: Sequence[Save], known: Sequence[
 def _is_by_luck(writes: Writes, equal: Save, other: Save, known: Sequence[Save]) -> bool:
     """Whether a vCPU equals a save though the other one was meant.
 
-    INIT gives what it has, and only values of the other one were tried; or the guest's time is the other one's.
+    INIT gives what it has, and only values of the other one were tried; or the guest's time is the other one's, and not
+    its own.
     """
-    if other is equal:
+    if other is equal or counters_of(writes, equal):
         return False
-    if _counters(writes, other) and not _counters(writes, equal):
+    if counters_of(writes, other):
         return True
     tried = _tried(writes, other, equal, known)
     return not tried[False] and tried[True].total() > 0
-
-
-def _counters(writes: Writes, save: Save) -> set[int]:
-    """The counters that were last written as they were read for a save: 64 bits that nothing else has."""
-    attempts = writes.evidence
-    return {id for id, value in save.counters if id in attempts and attempts[id].written == value}
 
 
 def _is_newer_meant(writes: Writes, newer: Save, older: Save, known: Sequence[Save]) -> bool | None:
@@ -110,10 +105,12 @@ def _tried(writes: Writes, newer: Save, older: Save, known: Sequence[Save]) -> d
         elif of_newer:  # both
             last[_is_from(id, one, values[-1])][group_of(id)] += 1
     tried = tried if any(tried.values()) else last
-    for id in (counters := _counters(writes, newer)) ^ _counters(writes, older):
+    for id in (counters := counters_of(writes, newer)) ^ counters_of(writes, older):
         tried[id in counters][group_of(id)] += 1
     others = [save for save in known if save.place == newer.place and save is not newer and save is not older]
-    for group in {group_of(id) for id in alike if others and _is_stale(writes, id, newer, others)}:
+    groups = tried[True].keys() | tried[False].keys()
+    doubtful = [id for id in alike if group_of(id) in groups] if others else []
+    for group in {group_of(id) for id in doubtful if _is_stale(writes, id, newer, others)}:
         tried[True].pop(group, None)
         tried[False].pop(group, None)
     return tried

@@ -42,10 +42,12 @@ class Edits:
     def _doubts(self, id: int, attempt: Attempt) -> bool | None:
         """None if the register did not have the saved value before; else whether it may be a mistake nevertheless."""
         saved, last = self._save.state[id], attempt.good[-1].number
+        if id in self._cut:
+            return None
         restored = attempt.once(id, saved, self._save.after)
         if restored is not None:
             return self._is_written_anew(last) or self._is_looked_at_anew(restored.number, attempt.seen, last)
-        if last <= self._end or id in self._cut:
+        if last <= self._end:
             return None
         seen = attempt.seen
         if seen is not None and seen.number > self._save.after:

@@ -53,8 +53,8 @@ class Fit(NamedTuple):
 
     @property
     def score(self) -> float:
-        """By which the VM that was restored is chosen."""
-        return self.left + self.alike - self.mismatch
+        """By which the VM that was restored is chosen; what was written before the save speaks half as much for it."""
+        return self.left / 2 + self.alike - self.mismatch
 
     @property
     def mismatch(self) -> float:
@@ -269,6 +269,12 @@ def eligible(writes: Writes, save: Save) -> bool:
         return save.first_event < (undone or writes).start
     last = writes.last.number if writes.last is not None else writes.end
     return save.first_event < last
+
+
+def counters_of(writes: Writes, save: Save) -> set[int]:
+    """The counters that were last written as they were read for a save: 64 bits that nothing else has."""
+    attempts = writes.evidence
+    return {id for id, value in save.counters if id in attempts and attempts[id].written == value}
 
 
 def turns_time_back(writes: Writes, save: Save) -> bool:

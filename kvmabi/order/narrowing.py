@@ -13,7 +13,9 @@ from kvmabi.order.fitting import Shape
 from kvmabi.order.values import RUNNING
 from kvmabi.order.writes import Writes
 
-MOST_COMPARED = 12
+MOST_LAST, MOST_EVER = 8, 4
+"""How many saves are compared because of the values that registers were given last, and because of any they were."""
+MOST_COMPARED = MOST_LAST + MOST_EVER
 """How many saves are compared in full."""
 
 
@@ -29,21 +31,22 @@ def varying(shapes: Sequence[Shape]) -> frozenset[int]:
 def likeliest(writes: Writes, shapes: Sequence[tuple[int, Shape]], telling: frozenset[int]) -> list[tuple[int, Shape]]:
     """Of saves, each with how many registers of the sample are as it has them, those to compare; in their order.
 
-    The first are those with the most values that were tried of the registers ``telling``, then the newest.
+    The first are those of which most registers ``telling`` have the value tried last, as a share of those that the
+    save has; then those with most values that were tried at all; the newest of equal ones.
     """
     if len(shapes) <= MOST_COMPARED:
         return list(shapes)
-    tried = {
-        id: {value.rstrip(b"\0") for value in attempt.values(0)}
-        for id, attempt in writes.evidence.items()
-        if id in telling
-    }
-
-    def rank(place: int) -> tuple[int, int, int]:
-        equal, (save, *_) = shapes[place]
-        values = ((save.state.get(id), wanted) for id, wanted in tried.items())
-        told = sum(value is not None and value.rstrip(b"\0") in wanted for value, wanted in values)
-        return told, equal, save.first_event
-
-    best = sorted(range(len(shapes)), key=rank, reverse=True)[:MOST_COMPARED]
-    return [shapes[place] for place in sorted(best)]
+    attempts = {id: attempt for id, attempt in writes.evidence.items() if id in telling}
+    last = {id: (attempt.tried or b"").rstrip(b"\0") for id, attempt in attempts.items()}
+    ever = {id: {value.rstrip(b"\0") for value in attempt.values(0)} for id, attempt in attempts.items()}
+    by_last, by_ever = [], []
+    for place, (equal, shape) in enumerate(shapes):
+        state = shape.save.state
+        values = {id: state[id].rstrip(b"\0") for id in last if id in state}
+        as_last = sum(last[id] == value for id, value in values.items()) / (len(values) or 1)
+        as_ever = sum(value in ever[id] for id, value in values.items())
+        by_last.append((as_last, equal, shape.save.first_event, place))
+        by_ever.append((as_ever, equal, shape.save.first_event, place))
+    best = {rank[-1] for rank in sorted(by_last, reverse=True)[:MOST_LAST]}
+    others = [rank[-1] for rank in sorted(by_ever, reverse=True) if rank[-1] not in best]
+    return [shapes[place] for place in sorted(best.union(others[:MOST_EVER]))]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from kvmabi.order.fitting import Fit, differing
+from kvmabi.order.fitting import Fit, counters_of, differing
 from kvmabi.order.restores import ALL_BUT_FEW, NEARLY_NONE
 from kvmabi.order.writes import Writes
 
@@ -28,17 +28,20 @@ def sources(
 
     ``looser`` are the fits of values that make no restore by themselves, too: they decide between equal VMs.
 
-    Of those that fit as well one of this run counts, then the one that was attempted wholly, then the one that the
-    vCPUs differ least from, then the one whose vCPUs of the same index fit best. What is left cannot be told apart.
+    Of those that fit as well one of this run counts, then the one whose time was restored, then the one that was
+    attempted wholly, then the one that the vCPUs differ least from, then the one whose vCPUs of the same index fit
+    best. What is left cannot be told apart.
     """
     scores: dict[Source, float] = defaultdict(float)
     by_index: dict[Source, float] = defaultdict(float)
+    timed: dict[Source, int] = defaultdict(int)
     whole: dict[Source, int] = defaultdict(int)
     apart: dict[Source, int] = defaultdict(int)
     for writes in restored:
         best = _best(fits[id(writes)])
         for vm, found in best.items():
             scores[vm] += found.score
+            timed[vm] += len(counters_of(writes, found.save))
             whole[vm] += found.ids >= ALL_BUT_FEW
             apart[vm] += differing(writes, found.save) if len(best) > 1 else 0
         for vm, found in _best([found for found in looser[id(writes)] if found.save.vcpu == writes.vcpu]).items():
@@ -47,7 +50,7 @@ def sources(
         return []
     most = max(scores.values()) - NEARLY_NONE
     ranks = {
-        vm: (vm[0] == "", whole[vm], -apart[vm], round(by_index[vm], DIGITS))
+        vm: (vm[0] == "", timed[vm], whole[vm], -apart[vm], round(by_index[vm], DIGITS))
         for vm, score in scores.items()
         if score >= most
     }

@@ -31,14 +31,27 @@ def test_only_what_differs_varies() -> None:
 
 
 def test_the_likeliest_stay_in_their_order() -> None:
-    """Of many saves those with the most values, also shorter ones, then the newest; of few all."""
+    """Of many saves those with the values tried last, then any that were tried, then the newest; of few all."""
     shapes = [(3, shape_of(save_of(number, {1: bytes([number, 0]), 2: b"\7"}))) for number in range(1, 31)]
     writes = Writes(2, 0, 50, True, {}, attempts={1: Attempt(), 2: Attempt()})
     for value in (b"\3", b"\4"):
         writes.attempts[1].took(event(value))
-    kept = [shape.save.first_event for _, shape in likeliest(writes, shapes, varying([shape for _, shape in shapes]))]
+    telling = varying([shape for _, shape in shapes])
+    kept = [shape.save.first_event for _, shape in likeliest(writes, shapes, telling)]
     assert kept == [3, 4, *range(33 - MOST_COMPARED, 31)]
     assert likeliest(writes, shapes[:MOST_COMPARED], frozenset()) == shapes[:MOST_COMPARED]
+
+
+def test_a_save_of_fewer_registers_is_no_less_likely() -> None:
+    """The last of many checkpoints is of a mode with fewer registers, and the only one with the values tried last."""
+    older = [(3, shape_of(save_of(number, {1: bytes([number]), 2: bytes([number])}))) for number in range(1, 31)]
+    newest = (2, shape_of(save_of(40, {1: b"\x28"})))
+    writes = Writes(2, 0, 50, True, {}, attempts={1: Attempt(), 2: Attempt()})
+    writes.attempts[2].took(event(b"\x1e"))
+    for number in (*range(23, 31), 40):
+        writes.attempts[1].took(event(bytes([number])))
+    shapes = [newest, *older]
+    assert likeliest(writes, shapes, varying([shape for _, shape in shapes]))[0] is newest
 
 
 def event(data: bytes) -> Event:
