@@ -28,8 +28,7 @@ def choose(writes: Writes, fits: Sequence[Fit], known: Sequence[Save]) -> Save:
     Where that does not decide: the one that read the registers that were written, then the one that the vCPU differs
     least from, then the newest. ``known`` are all saves of the source, also those that do not fit.
     """
-    newest_first = sorted(fits, key=lambda found: (found.save.from_run == "", found.save.last_event), reverse=True)
-    saves = [found.save for found in newest_first]
+    saves = sorted((found.save for found in fits), key=_age, reverse=True)
     if len(saves) == 1:
         return saves[0]
     best = next((save for save in saves if is_exact(writes, save)), None)
@@ -45,6 +44,11 @@ def choose(writes: Writes, fits: Sequence[Fit], known: Sequence[Save]) -> Save:
     return best
 
 
+def _age(save: Save) -> tuple[bool, int]:
+    """By which saves are older or newer; those of another run are older."""
+    return save.from_run == "", save.last_event
+
+
 def rivals(writes: Writes, chosen: Save, saves: Sequence[Save], known: Sequence[Save]) -> list[Save]:
     """The other saves that may as well have been meant: neither values nor the registers that were read decide.
 
@@ -52,8 +56,12 @@ def rivals(writes: Writes, chosen: Save, saves: Sequence[Save], known: Sequence[
     """
     if is_exact(writes, chosen):
         return []
-    others = (save for save in saves if save is not chosen)
-    return [save for save in others if _is_newer_meant(writes, chosen, save, known) is None]
+    found = []
+    for other in saves:
+        newer, older = (chosen, other) if _age(chosen) >= _age(other) else (other, chosen)
+        if other is not chosen and _is_newer_meant(writes, newer, older, known) is None:
+            found.append(other)
+    return found
 
 
 def _is_by_luck(writes: Writes, equal: Save, other: Save, known: Sequence[Save]) -> bool:

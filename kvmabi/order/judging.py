@@ -219,7 +219,7 @@ class Judge:
         unsure = frozenset[int]().union(*lost) - frozenset.intersection(*map(frozenset, lost))
         if not unsure:
             return differences
-        names = regid.ranges(name_of(id) for id in unsure)
+        names = regid.ranges(name_of(id) for id in sorted(unsure))
         saves = {id(save) for save in meant if save is not None}
         perhaps = ", or none," if None in meant else ""
         why = f"{names}: which of {len(saves)} saves{perhaps} was meant is not to be seen"

@@ -375,3 +375,32 @@ def test_a_forgotten_vcpu_is_not_nearer_to_an_older_save(kvm: Kvm) -> None:
         run(target)
     assert "z3" in missing
     assert lost(kvm) == missing
+
+
+@pytest.mark.parametrize(("newer", "lost_are"), [(("sp",), set()), (("sp", "tpidr_el1"), {"x3", "x5"})])
+def test_a_third_of_what_differs_decides_nothing(kvm: Kvm, newer: tuple[str, ...], lost_are: set[str]) -> None:
+    """Two saves differ in three groups of registers: with one of them newer it is not judged, with two the newer is."""
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    older = save(source)
+    source["sp"], source["tpidr_el1"], source["x3"], source["x5"] = 11, 12, 13, 15
+    latest = save(source)
+    mixed = older | {name: latest[name] for name in newer}
+    target = vcpu_of(kvm.create_vm())
+    put(target, {name: value for name, value in mixed.items() if name not in RUNNING})
+    run(target)
+    assert lost(kvm) == lost_are
+    assert [why.split(":")[0] for why in unjudged(kvm)] == ([] if lost_are else ["x3 x5 sp tpidr_el1"])
+
+
+def test_values_cut_many_at_a_time_are_no_edits(kvm: Kvm) -> None:
+    """A standby gets an unchanged state a second time, with the upper halves of x0-x30 zero."""
+    source = guest(kvm.create_vm(), 3)
+    run(source)
+    standby = vcpu_of(kvm.create_vm())
+    halves = [f"x{number}" for number in range(31)]
+    for cut in (False, True):
+        saved = save(source)
+        put(standby, saved | ({name: saved[name][:4] + bytes(4) for name in halves} if cut else {}))
+    run(standby)
+    assert lost(kvm) == set(halves)
