@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvmabi.order.fitting import Shape
+from kvmabi.order.fitting import Shape, counters_of
 from kvmabi.order.values import RUNNING
 from kvmabi.order.writes import Writes
 
@@ -31,8 +31,9 @@ def varying(shapes: Sequence[Shape]) -> frozenset[int]:
 def likeliest(writes: Writes, shapes: Sequence[tuple[int, Shape]], telling: frozenset[int]) -> list[tuple[int, Shape]]:
     """Of saves, each with how many registers of the sample are as it has them, those to compare; in their order.
 
-    The first are those of which most registers ``telling`` have the value tried last, as a share of those that the
-    save has; then those with most values that were tried at all; the newest of equal ones.
+    The first are those whose time was written, then those of which most registers ``telling`` have the value tried
+    last, as a share of those that the save has; then those with most values that were tried at all; the newest of
+    equal ones.
     """
     if len(shapes) <= MOST_COMPARED:
         return list(shapes)
@@ -45,7 +46,8 @@ def likeliest(writes: Writes, shapes: Sequence[tuple[int, Shape]], telling: froz
         values = {id: state[id].rstrip(b"\0") for id in last if id in state}
         as_last = sum(last[id] == value for id, value in values.items()) / (len(values) or 1)
         as_ever = sum(value in ever[id] for id, value in values.items())
-        by_last.append((as_last, equal, shape.save.first_event, place))
+        timed = bool(counters_of(writes, shape.save))
+        by_last.append((timed, as_last, equal, shape.save.first_event, place))
         by_ever.append((as_ever, equal, shape.save.first_event, place))
     best = {rank[-1] for rank in sorted(by_last, reverse=True)[:MOST_LAST]}
     others = [rank[-1] for rank in sorted(by_ever, reverse=True) if rank[-1] not in best]

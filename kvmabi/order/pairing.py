@@ -32,8 +32,6 @@ from kvmabi.order.writes import FEWEST_WRITES, Writes
 
 FEWEST_EQUAL = 4
 """How many registers of a sample are equal in a save that makes saves with far fewer not worth looking at."""
-OWN_VALUES = 0.25
-"""The share of the values that only one save of a vCPU has, which marks it as the one restored."""
 
 
 class Pairing:
@@ -84,10 +82,10 @@ class Pairing:
         shapes = [
             (equal_in_sample(writes, shape.save), shape) for shape in self._shapes if eligible(writes, shape.save)
         ]
-        most, likeliest = max(((equal, shape.save.vm) for equal, shape in shapes), default=(0, 0))
+        most, most_equal_vm = max(((equal, shape.save.vm) for equal, shape in shapes), default=(0, 0))
         fewest = most // FEW if most >= FEWEST_EQUAL else 0
         likely = [(equal, shape) for equal, shape in shapes if equal >= fewest]
-        unlikely = [(equal, shape) for equal, shape in shapes if equal < fewest and shape.save.vm == likeliest]
+        unlikely = [(equal, shape) for equal, shape in shapes if equal < fewest and shape.save.vm == most_equal_vm]
         return self._fitting(writes, likely) or self._fitting(writes, unlikely)
 
     def _fitting(self, writes: Writes, shapes: Iterable[tuple[int, Shape]]) -> list[Fit]:
@@ -138,11 +136,11 @@ class Pairing:
                 continue
             meant: list[Save | None] = [found.get(id(writes))]
             for vm in voted[1:]:
-                fits = [fit for of in restored for fit in self._fits[id(of)] if source_of(fit) == vm]
-                near = max(fits, key=lambda fit: fit.score).save
+                fits = [one for of in restored for one in self._fits[id(of)] if source_of(one) == vm]
+                near = max(fits, key=lambda one: one.score, default=None)
                 latest = _latest(writes, vm)
                 saved = [save for save in self._by_vm[vm] if save.vcpu == writes.vcpu and save.first_event < latest]
-                meant.append(self._together(near, saved, latest))
+                meant.append(None if near is None else self._together(near.save, saved, latest))
             pair = next((save for save in meant if save is not None), None)
             if pair is not None:
                 found.setdefault(id(writes), pair)

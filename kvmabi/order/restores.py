@@ -80,12 +80,12 @@ def is_likely(writes: Writes, found: Fit) -> bool:
 def is_nearly(writes: Writes, found: Fit) -> bool:
     """Whether a vCPU was given many values of a save, and no others, though not enough for a restore of it.
 
-    Or values for all registers of a save of its own, a third of them as saved.
+    Or after INIT values for all registers of a save, a third of them as saved.
     """
     if not found.save.is_large:
         return False
     if found.unlike:
-        attempted = found.written >= ALL_BUT_FEW and found.ids >= ALL_BUT_FEW and found.save.place == writes.place
+        attempted = found.written >= NEARLY_ALL and found.ids >= ALL_BUT_FEW and writes.fresh
         return attempted and found.alike_ids >= FEWEST_ALIKE and 2 * found.alike >= found.unlike
     if writes.fresh and len(writes.attempts) >= FEWEST_ALIKE:  # a file cut short may end before values that tell
         return found.alike_ids >= FEW or not found.superseded

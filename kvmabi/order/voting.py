@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from kvmabi.order.fitting import Fit, counters_of, differing
-from kvmabi.order.restores import ALL_BUT_FEW, NEARLY_NONE
+from kvmabi.order.restores import ALL_BUT_FEW, MOST, NEARLY_NONE
 from kvmabi.order.writes import Writes
 
 Source = tuple[str, int]
@@ -28,9 +28,9 @@ def sources(
 
     ``looser`` are the fits of values that make no restore by themselves, too: they decide between equal VMs.
 
-    Of those that fit as well one of this run counts, then the one whose time was restored, then the one that was
-    attempted wholly, then the one that the vCPUs differ least from, then the one whose vCPUs of the same index fit
-    best. What is left cannot be told apart.
+    Of those that fit as well, or nearly as well with the guest's time, one of this run counts, then the one whose time
+    was restored, then the one that was attempted wholly, then the one that the vCPUs differ least from, then the one
+    whose vCPUs of the same index fit best. What is left cannot be told apart.
     """
     scores: dict[Source, float] = defaultdict(float)
     by_index: dict[Source, float] = defaultdict(float)
@@ -48,11 +48,11 @@ def sources(
             by_index[vm] += found.score
     if not scores:
         return []
-    most = max(scores.values()) - NEARLY_NONE
+    most = max(scores.values())
     ranks = {
         vm: (vm[0] == "", timed[vm], whole[vm], -apart[vm], round(by_index[vm], DIGITS))
         for vm, score in scores.items()
-        if score >= most
+        if score >= most - NEARLY_NONE or (timed[vm] and score >= MOST * most)
     }
     first = max(ranks.values())
     return sorted((vm for vm, rank in ranks.items() if rank == first), key=lambda vm: vm[1])
