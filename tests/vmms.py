@@ -103,6 +103,11 @@ def in_order(saved: Saved) -> list[str]:
     return ["svcr", *rest] if "svcr" in saved else rest
 
 
+def put(vcpu: Vcpu, saved: Saved) -> None:
+    """A restore in the right order of all that FINALIZE leaves."""
+    restore(vcpu, saved, in_order(saved))
+
+
 def restored(vm: Vm, saved: Saved, index: int = 0) -> Vcpu:
     """A vCPU into which a save was restored correctly."""
     vcpu = vcpu_of(vm, index, final=False)

@@ -2,9 +2,10 @@
 """Which of several saves a VMM meant, by what it tried to write.
 
 What a vCPU has in the end shows what was lost; what its VMM tried shows what was meant, also where the kernel refused
-it or a later write destroyed it. Two saves differ in some registers, and only those decide between them: if a quarter
-of what was tried there is the newer one's, that one was meant, because its values come from nowhere else, while those
-of the older one may be left in a buffer. If nothing was tried there, values do not decide.
+it or a later write destroyed it. Two saves differ in some registers, and only those decide between them: if half of
+what was tried there is the newer one's, that one was meant, because its values come from nowhere else, while those of
+the older one may be left in a buffer; if less than a quarter is, the older one. The guest's time counts with them: no
+other save has the same. If nothing was tried there, values do not decide.
 """
 
 from __future__ import annotations

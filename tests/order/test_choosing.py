@@ -6,17 +6,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from vmms import RUNNING, Saved, differing, fill, guest, in_order, lost, restore, run, save, vcpu_of
+from vmms import RUNNING, differing, fill, guest, in_order, lost, put, restore, run, save, vcpu_of
 
 from kvmabi import Kvm
 from kvmabi.kvm import Vcpu
 
 SCALAR = ("x", "sp", "pc", "elr", "tpidr")
-
-
-def put(vcpu: Vcpu, saved: Saved) -> None:
-    """A restore in the right order of all that FINALIZE leaves."""
-    restore(vcpu, saved, in_order(saved))
 
 
 def unjudged(kvm: Kvm) -> list[str]:

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import pytest
-from vmms import RUNNING, Saved, differing, fill, guest, in_order, lost, restore, restored, run, save, vcpu_of
+from vmms import RUNNING, Saved, differing, fill, guest, lost, put, restored, run, save, vcpu_of
 
 from kvmabi import Kvm
-from kvmabi.kvm import Vcpu
 from kvmabi.order.fitting import Fit
 from kvmabi.order.saves import Save
 from kvmabi.order.voting import sources
 from kvmabi.order.writes import Writes
 
-INIT_ALONE = {"id_aa64pfr0_el1", "id_pfr1_el1"}
+FROZEN = {"id_aa64pfr0_el1", "id_pfr1_el1"}
 """Registers that the first run changes."""
 
 
@@ -30,11 +29,6 @@ def moved(kvm: Kvm) -> tuple[list[Saved], list[Saved]]:
     fill(vcpus[1], 99)
     vcpus[1]["x3"], vcpus[1]["tpidr_el1"] = 0, 7
     return before, [save(vcpu) for vcpu in vcpus]
-
-
-def put(vcpu: Vcpu, saved: Saved) -> None:
-    """A restore in the right order of all that FINALIZE leaves."""
-    restore(vcpu, saved, in_order(saved))
 
 
 def timeless(saved: Saved) -> Saved:
@@ -76,7 +70,7 @@ def test_forgotten_vcpu_of_a_vm_or_none(kvm: Kvm) -> None:
     off = vcpu_of(target, 1)
     for vcpu in (restored(target, timeless(state)), off):
         run(vcpu)
-    assert lost(kvm) <= INIT_ALONE
+    assert lost(kvm) <= FROZEN
     (doubt,) = (each for each in kvm.verdict().not_judged if each.is_restore)
     assert (doubt.vm, doubt.vcpu) == (3, 1)
     assert "or none" in doubt.why

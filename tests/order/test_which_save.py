@@ -14,6 +14,7 @@ from vmms import (
     lost,
     mp_state,
     opened,
+    put,
     restore,
     restored,
     run,
@@ -22,12 +23,6 @@ from vmms import (
 )
 
 from kvmabi import Kvm, KvmError, uapi
-from kvmabi.kvm import Vcpu
-
-
-def put(vcpu: Vcpu, saved: Saved) -> None:
-    """A restore in the right order of all that FINALIZE leaves."""
-    restore(vcpu, saved, in_order(saved))
 
 
 def passes(kvm: Kvm, count: int, *, unchanged: frozenset[int] = frozenset()) -> list[list[Saved]]:
