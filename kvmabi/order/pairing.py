@@ -23,7 +23,7 @@ from kvmabi.order.fitting import (
 )
 from kvmabi.order.moments import Moment, agreed, moments, of_vcpu
 from kvmabi.order.narrowing import likeliest, varying
-from kvmabi.order.restores import HALF, MOST, accepts, is_likely, is_nearly
+from kvmabi.order.restores import HALF, MOST, accepts, is_complete, is_likely, is_nearly
 from kvmabi.order.rounds import is_set_up_anew, rounds
 from kvmabi.order.saves import Save
 from kvmabi.order.values import same
@@ -74,7 +74,8 @@ class Pairing:
         accepted = [found for found in fits if accepts(writes, found)]
         if writes.entered:
             return accepted
-        return [found for found in accepted if not any(other.is_better_than(found) for other in fits)]
+        begun = [found for found in fits if not is_complete(found)]
+        return [found for found in accepted if not any(other.is_better_than(found) for other in begun)]
 
     def _all_fits(self, writes: Writes) -> list[Fit]:
         if not writes.evidence:

@@ -33,7 +33,7 @@ def accepts(writes: Writes, found: Fit) -> bool:
     if not agrees:
         return False
     if not writes.entered and not writes.gave_up:
-        return _is_complete(found)
+        return is_complete(found)
     if not writes.fresh:
         if not found.save.is_large:
             return is_exact(writes, found.save)  # a debugger reads and writes back a few
@@ -63,7 +63,7 @@ def _is_left_alone(found: Fit) -> bool:
     return found.alike_ids >= FEWEST_ALIKE and found.coverage >= MOST and found.mismatch <= NEARLY_NONE
 
 
-def _is_complete(found: Fit) -> bool:
+def is_complete(found: Fit) -> bool:
     """Whether a restore that the guest never saw was done: most of a save of much of the state was attempted."""
     return found.save.is_large and found.coverage >= MOST and found.ids >= MOST
 
@@ -71,7 +71,7 @@ def _is_complete(found: Fit) -> bool:
 def is_likely(writes: Writes, found: Fit) -> bool:
     """Whether a vCPU of a VM that was restored was restored, too: less must speak for it."""
     if not writes.entered:
-        return _is_complete(found)
+        return is_complete(found)
     if not writes.fresh:
         return (found.written >= HALF or found.ids >= NEARLY_ALL) and found.save.is_large
     return found.coverage >= HALF or not found.unlike
