@@ -88,7 +88,7 @@ def is_nearly(writes: Writes, found: Fit) -> bool:
         attempted = found.written >= NEARLY_ALL and found.ids >= ALL_BUT_FEW and writes.fresh
         return attempted and found.alike_ids >= FEWEST_ALIKE and 2 * found.alike >= found.unlike
     if writes.fresh and len(writes.attempts) >= FEWEST_ALIKE:  # a file cut short may end before values that tell
-        return found.alike_ids >= FEW or not found.superseded
+        return found.alike_ids >= FEW or found.superseded <= NEARLY_NONE  # and a clone gets an MPIDR of its own
     if found.alike_ids >= FEWEST_ALIKE and found.save.place == writes.place:
         return True
     return found.coverage >= HALF and (found.alike_ids >= FEW or found.save.place == writes.place)
